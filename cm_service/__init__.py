@@ -1,0 +1,1 @@
+"""The Certificate Manager: the CA."""

@@ -1,0 +1,1 @@
+"""The Data Recovery Manager: the archive of encryption keys."""

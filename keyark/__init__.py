@@ -1,0 +1,1 @@
+"""keyark: the certificate authority for people who encrypt."""

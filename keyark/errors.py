@@ -1,0 +1,137 @@
+"""The typed errors of keyark: raised where the cause is known, carried over gRPC, rebuilt on the other side.
+
+Every error has a ``reason`` in UPPER_SNAKE_CASE that scripts may rely on, a ``kind`` that says what sort of
+failure it is, and a message: one sentence and a way out. Messages reach callers; they hold no secret.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class Kind(enum.Enum):
+    """What sort of failure an error is; keyark.rpc gives each its gRPC status code."""
+
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    DENIED = "denied"
+    NOT_FOUND = "not found"
+    CONFLICT = "conflict"
+    PRECONDITION = "precondition"
+    EXHAUSTED = "exhausted"
+    UNAVAILABLE = "unavailable"
+    DEADLINE = "deadline"
+    INTERNAL = "internal"
+
+
+class KeyarkError(Exception):
+    """Base of all typed errors; ``metadata`` holds public facts only."""
+
+    reason: ClassVar[str] = "INTERNAL"
+    kind: ClassVar[Kind] = Kind.INTERNAL
+
+    def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = dict(metadata or {})
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "reason" in cls.__dict__:
+            if cls.reason in _BY_REASON:
+                raise TypeError(f"two error classes give the reason {cls.reason}")
+            _BY_REASON[cls.reason] = cls
+
+
+_BY_REASON: dict[str, type[KeyarkError]] = {"INTERNAL": KeyarkError}
+
+
+def error_class(reason: str) -> type[KeyarkError] | None:
+    """Return the class that gives this reason, or None where it is not known here."""
+    return _BY_REASON.get(reason)
+
+
+class InvalidInputError(KeyarkError):
+    """A field of the input is malformed or out of range; ``field`` names it."""
+
+    reason = "INVALID_INPUT"
+    kind = Kind.INVALID
+
+    def __init__(self, message: str, *, field: str = "", metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, metadata=metadata)
+        self.field = field
+
+
+class ConfigurationError(KeyarkError):
+    """A configuration file, key file or folder is not fit to run with."""
+
+    reason = "CONFIGURATION"
+    kind = Kind.PRECONDITION
+
+
+class UnauthenticatedError(KeyarkError):
+    """The caller shows no identity that this deployment knows."""
+
+    reason = "UNAUTHENTICATED"
+    kind = Kind.UNAUTHENTICATED
+
+
+class PermissionDeniedError(KeyarkError):
+    """The caller's identity may not do this."""
+
+    reason = "PERMISSION_DENIED"
+    kind = Kind.DENIED
+
+
+class NotFoundError(KeyarkError):
+    """What was asked for does not exist, or not for this caller."""
+
+    reason = "NOT_FOUND"
+    kind = Kind.NOT_FOUND
+
+
+class OverloadedError(KeyarkError):
+    """A bounded queue is full; trying again after ``retry_after`` seconds is safe."""
+
+    reason = "OVERLOADED"
+    kind = Kind.EXHAUSTED
+    retry_after: float = 0.5
+
+
+class UnavailableError(KeyarkError):
+    """A service or a worker cannot be reached now; trying again is safe."""
+
+    reason = "UNAVAILABLE"
+    kind = Kind.UNAVAILABLE
+
+
+class DeadlineExceededError(KeyarkError):
+    """The time ran out; trying again with the same request id is safe."""
+
+    reason = "DEADLINE_EXCEEDED"
+    kind = Kind.DEADLINE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """A policy rule that did not accept: its name, the subsystem, and what to change."""
+
+    rule: str
+    subsystem: str
+    message: str
+
+
+class PolicyRejectedError(KeyarkError):
+    """Policy rejects the request; ``violations`` lists every rule that does."""
+
+    reason = "POLICY_REJECTED"
+    kind = Kind.PRECONDITION
+
+    def __init__(
+        self, message: str, *, violations: Sequence[Violation] = (), metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, metadata=metadata)
+        self.violations = tuple(violations)

@@ -1,0 +1,1 @@
+"""The Registration Manager: the only subsystem that clients talk to for enrollment."""

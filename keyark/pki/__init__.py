@@ -1,0 +1,1 @@
+"""Key types, SubjectPublicKeyInfo, names, statements and certificates: what services and clients share."""

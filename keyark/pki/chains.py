@@ -1,0 +1,160 @@
+"""Certification path validation: the checks of RFC 5280 §6 that matter without policies and constraints.
+
+A critical extension that is not processed here (name and policy constraints among them) refuses the path, so
+what is left out can never let one through. Revocation is not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtensionOID
+
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.certificates import Validity
+from keyark.pki.key_types import SIGNING_KEY_TYPES, UnsupportedKeyError, check_key_type, key_type_of
+
+MAX_INTERMEDIATES: Final = 8
+
+_PROCESSED: Final = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.CERTIFICATE_POLICIES,
+    }
+)
+_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+
+
+class CertificateChainError(KeyarkError):
+    """No valid path leads from the certificate to a trust anchor."""
+
+    reason = "CERTIFICATE_CHAIN"
+    kind = Kind.PRECONDITION
+
+
+class CertificateExpiredError(CertificateChainError):
+    """A certificate of the path is expired or not yet valid."""
+
+    reason = "CERTIFICATE_EXPIRED"
+
+
+def verify_chain(
+    leaf: x509.Certificate,
+    *,
+    intermediates: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    at: int,
+) -> list[x509.Certificate]:
+    """Return the path from the leaf to a trust anchor, both included, valid at ``at`` (seconds UTC).
+
+    Intermediates may come in any order, at most 8, and anchors may be among them. Anchors are held to the
+    same rules as other CAs. Checked: signatures, names, validity, CA and path length constraints, the right
+    to sign certificates, key sizes, hashes, critical extensions. What the leaf may be used for is for the
+    caller to check. Raises CertificateChainError, and CertificateExpiredError of it.
+    """
+    if len(intermediates) > MAX_INTERMEDIATES:
+        raise CertificateChainError(f"The chain has more than {MAX_INTERMEDIATES} certificates.")
+    _check_certificate(leaf, at)
+    return _climb([leaf], [c for c in intermediates if c not in anchors], anchors, at)
+
+
+def _climb(
+    path: list[x509.Certificate],
+    untried: list[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    at: int,
+) -> list[x509.Certificate]:
+    """Extend the path upwards; each intermediate is tried once, which bounds the cost of odd chains."""
+    subject, issuer_name = path[-1].subject.rfc4514_string(), path[-1].issuer.rfc4514_string()
+    refusal = CertificateChainError(
+        f"{subject!r} is issued by {issuer_name!r}, which is neither a trust anchor nor in the chain; check "
+        "both."
+    )
+    for anchor in anchors:
+        try:
+            _check_issued(path, anchor, at)
+        except _NotTheIssuerError:
+            continue
+        except CertificateChainError as error:
+            refusal = error
+            continue
+        return [*path, anchor]
+    for issuer in tuple(untried):
+        if issuer not in untried:
+            continue
+        try:
+            _check_issued(path, issuer, at)
+            untried.remove(issuer)
+            return _climb([*path, issuer], untried, anchors, at)
+        except _NotTheIssuerError:
+            continue
+        except CertificateChainError as error:
+            refusal = error
+    raise refusal
+
+
+class _NotTheIssuerError(CertificateChainError):
+    """The other certificate has another name: no failure, just not the one."""
+
+
+def _check_issued(path: Sequence[x509.Certificate], issuer: x509.Certificate, at: int) -> None:
+    certificate = path[-1]
+    if certificate.issuer != issuer.subject:
+        raise _NotTheIssuerError("another name")
+    name = issuer.subject.rfc4514_string()
+    _check_certificate(issuer, at)
+    _check_authority(issuer, name)
+    below = sum(c.subject != c.issuer for c in path[1:])
+    length = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    if length is not None and below > length:
+        raise CertificateChainError(f"{name!r} permits {length} CAs below it and there are {below}.")
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        raise CertificateChainError(
+            f"{certificate.subject.rfc4514_string()!r} was not signed by {name!r}; check the trust anchor."
+        ) from None
+
+
+def _check_certificate(certificate: x509.Certificate, at: int) -> None:
+    name = certificate.subject.rfc4514_string()
+    validity = Validity.of(certificate)
+    if not validity.not_before <= at <= validity.not_after:
+        not_before, not_after = (end.isoformat() for end in validity.dates())
+        raise CertificateExpiredError(
+            f"The certificate of {name!r} is valid from {not_before} to {not_after}; renew it, or check "
+            "the clock."
+        )
+    digest = certificate.signature_hash_algorithm
+    if digest is not None and not isinstance(digest, _HASHES):
+        raise CertificateChainError(
+            f"The certificate of {name!r} is signed with the weak hash {digest.name}."
+        )
+    for extension in certificate.extensions:
+        if extension.critical and extension.oid not in _PROCESSED:
+            raise CertificateChainError(
+                f"The certificate of {name!r} has the critical extension "
+                f"{extension.oid.dotted_string}, which is not understood here."
+            )
+
+
+def _check_authority(issuer: x509.Certificate, name: str) -> None:
+    try:
+        check_key_type(key_type_of(issuer.public_key()), SIGNING_KEY_TYPES)
+        basic = issuer.extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
+    except UnsupportedKeyError as error:
+        raise CertificateChainError(f"{name!r}: {error.message}") from None
+    except x509.ExtensionNotFound:
+        raise CertificateChainError(f"{name!r} is no CA.") from None
+    if not (basic.critical and basic.value.ca):
+        raise CertificateChainError(f"{name!r} is no CA.")
+    if not usage.key_cert_sign:
+        raise CertificateChainError(f"{name!r} may not sign certificates.")

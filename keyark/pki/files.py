@@ -1,0 +1,154 @@
+"""Files that appear whole or not at all, and that only their owner reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from keyark.errors import ConfigurationError
+
+_OTHERS: Final = 0o077
+_FOLDER_MODE: Final = 0o700
+
+
+class LaxPermissionsError(ConfigurationError):
+    """Others than the owner may read or change a file or folder with secrets."""
+
+    reason = "LAX_PERMISSIONS"
+
+
+class FileExistsAlreadyError(ConfigurationError):
+    """A file that must not be overwritten exists."""
+
+    reason = "FILE_EXISTS"
+
+
+class UnreadableFileError(ConfigurationError):
+    """A file does not exist, cannot be read, or is larger than it can rightly be."""
+
+    reason = "UNREADABLE_FILE"
+
+
+class UnwritableFileError(ConfigurationError):
+    """A file or folder cannot be written."""
+
+    reason = "UNWRITABLE_FILE"
+
+
+def read_file(path: Path, *, max_size: int) -> bytes:
+    """Return a file's bytes; raises UnreadableFileError."""
+    with _opened(path) as descriptor:
+        return _read(descriptor, path, max_size)
+
+
+def read_secret_file(path: Path, *, max_size: int) -> bytes:
+    """Return the bytes of a file that only its owner may open, in a folder that only its owner may open.
+
+    Raises LaxPermissionsError with the command that helps, and UnreadableFileError.
+    """
+    with _opened(path) as descriptor:
+        mode = os.fstat(descriptor).st_mode
+        if mode & _OTHERS:
+            raise LaxPermissionsError(
+                f"{path} may be opened by others than its owner; run: chmod 600 '{path}'"
+            )
+        check_private_folder(path.resolve().parent)
+        return _read(descriptor, path, max_size)
+
+
+def check_private_folder(folder: Path) -> None:
+    """Raise LaxPermissionsError where a folder is laxer than 0700, UnreadableFileError where it is none."""
+    try:
+        mode = folder.stat().st_mode
+    except OSError as error:
+        raise UnreadableFileError(f"{folder} cannot be opened: {error.strerror}.") from None
+    if not stat.S_ISDIR(mode):
+        raise UnreadableFileError(f"{folder} is no folder.")
+    if mode & _OTHERS:
+        raise LaxPermissionsError(
+            f"{folder} may be opened by others than its owner; run: chmod 700 '{folder}'"
+        )
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder (0700) and its parents, or check the one that exists as ``check_private_folder`` does."""
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True)
+    except FileExistsError:
+        check_private_folder(folder)
+    except OSError as error:
+        raise UnwritableFileError(f"{folder} cannot be made: {error.strerror}.") from None
+
+
+def write_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file that replaces an older one in one durable step; raises UnwritableFileError."""
+    with _replacement(path, data, mode) as temporary:
+        temporary.replace(path)
+
+
+def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file that must not exist yet, in one durable step.
+
+    Raises FileExistsAlreadyError and leaves the older file as it is; raises UnwritableFileError.
+    """
+    with _replacement(path, data, mode) as temporary:
+        try:
+            path.hardlink_to(temporary)  # unlike a rename it never overwrites
+        except FileExistsError:
+            raise FileExistsAlreadyError(
+                f"{path} exists and is not overwritten; move it away first."
+            ) from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise UnreadableFileError(f"{path} cannot be opened: {error.strerror}.") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, path: Path, max_size: int) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > max_size:
+        raise UnreadableFileError(f"{path} is no file of at most {max_size} bytes.")
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(max_size)
+
+
+@contextlib.contextmanager
+def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """Write and sync a temporary file beside the target, and sync the folder once it was put in place."""
+    temporary: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        yield temporary
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UnwritableFileError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

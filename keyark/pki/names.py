@@ -1,0 +1,62 @@
+"""What may stand in a subject: common names, organisations and e-mail addresses."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from keyark.errors import InvalidInputError
+
+MAX_NAME_CHARACTERS: Final = 64  # ub-common-name and ub-organization-name, RFC 5280 appendix A.1
+MAX_EMAIL_CHARACTERS: Final = 254  # RFC 5321 §4.5.3.1.3 less the angle brackets
+MAX_DOMAIN_CHARACTERS: Final = 253
+
+_ATEXT: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LOCAL_PART: Final = re.compile(rf"(?=.{{1,64}}\Z){_ATEXT}(?:\.{_ATEXT})*", re.ASCII)
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN: Final = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]+\Z){_LABEL}", re.ASCII)
+
+
+def check_name(value: str, *, field: str = "common_name") -> None:
+    """Check a common name or an organisation: 1 to 64 printable characters in Unicode normal form C.
+
+    Control characters, bidirectional and other format characters, line separators, surrogates, spaces other
+    than U+0020, and spaces at either end are refused: they make two names look like one. Raises
+    InvalidInputError with the field.
+    """
+    if not 1 <= len(value) <= MAX_NAME_CHARACTERS:
+        raise InvalidInputError(
+            f"The name has {len(value)} characters; give 1 to {MAX_NAME_CHARACTERS}.", field=field
+        )
+    if not value.isprintable():
+        raise InvalidInputError(
+            "The name holds a control, format or separator character; use letters, digits, punctuation and "
+            "plain spaces.",
+            field=field,
+        )
+    if value[0] == " " or value[-1] == " ":
+        raise InvalidInputError("The name starts or ends with a space; remove it.", field=field)
+    if not unicodedata.is_normalized("NFC", value):
+        raise InvalidInputError("The name is not in Unicode normal form C; normalize it.", field=field)
+
+
+def check_email(value: str, *, field: str = "email") -> None:
+    """Check an e-mail address: ASCII, at most 254 characters, dot-atom local part, DNS domain.
+
+    It is the addr-spec of RFC 5322 §3.4.1 without its rarities: quoted local parts, comments, address
+    literals and single-label domains are refused. Raises InvalidInputError with the field.
+    """
+    local_part, at_sign, domain = value.partition("@")
+    if (
+        len(value) > MAX_EMAIL_CHARACTERS
+        or not at_sign
+        or not _LOCAL_PART.fullmatch(local_part)
+        or len(domain) > MAX_DOMAIN_CHARACTERS
+        or not _DOMAIN.fullmatch(domain)
+    ):
+        raise InvalidInputError(
+            f"This is no e-mail address; give one like name@example.org, at most {MAX_EMAIL_CHARACTERS} "
+            "ASCII characters.",
+            field=field,
+        )

@@ -1,0 +1,99 @@
+"""Whether a delivered pair of certificates is the one that was asked for; the client takes no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.certificates import load_certificate
+from keyark.pki.chains import verify_chain
+from keyark.pki.end_entity import encryption_usage, signing_usage
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import Statement
+from keyark.v1.common_pb2 import CertificatePair
+
+
+class CertificateMismatchError(KeyarkError):
+    """A certificate is not for the key, the owner or the role that it should be for."""
+
+    reason = "CERTIFICATE_MISMATCH"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedPair:
+    """Both certificates, and the path from them to the trust anchor, which is its last."""
+
+    signing: x509.Certificate
+    encryption: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+
+
+def verify_pair(
+    pair: CertificatePair, statement: Statement, *, anchors: Sequence[x509.Certificate], at: int
+) -> VerifiedPair:
+    """Check that both certificates are what the statement asks for and chain up to an anchor at ``at``.
+
+    ``at`` is in seconds UTC. Raises CertificateMismatchError, CertificateChainError, CertificateFormatError
+    and UnsupportedKeyError.
+    """
+    signing, encryption = (
+        load_certificate(pair.signing_certificate),
+        load_certificate(pair.encryption_certificate),
+    )
+    chain = [load_certificate(der) for der in pair.chain]
+    check_signing_certificate(signing, statement)
+    check_encryption_certificate(encryption, statement)
+    path = verify_chain(signing, intermediates=chain, anchors=anchors, at=at)[1:]
+    if verify_chain(encryption, intermediates=chain, anchors=anchors, at=at)[1:] != path:
+        raise CertificateMismatchError("The two certificates are from different issuers; a pair has one.")
+    return VerifiedPair(signing=signing, encryption=encryption, chain=tuple(path))
+
+
+def check_signing_certificate(certificate: x509.Certificate, statement: Statement) -> None:
+    """Check key, owner and role of a signing certificate; its chain is not looked at.
+
+    Raises CertificateMismatchError.
+    """
+    _check(certificate, statement, statement.signing_spki, signing_usage())
+
+
+def check_encryption_certificate(certificate: x509.Certificate, statement: Statement) -> None:
+    """Check key, owner and role of an encryption certificate; its chain is not looked at.
+
+    Raises CertificateMismatchError.
+    """
+    usage = encryption_usage(statement.encryption_key_type)
+    _check(certificate, statement, statement.encryption_spki, usage)
+
+
+def _check(certificate: x509.Certificate, statement: Statement, spki: bytes, usage: x509.KeyUsage) -> None:
+    if encode_spki(certificate.public_key()) != spki:
+        raise CertificateMismatchError(
+            "The certificate is for another public key than the one of the request."
+        )
+    names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [statement.common_name]:
+        raise CertificateMismatchError("The certificate has another common name than the request.")
+    if _extension(certificate, x509.SubjectAlternativeName) != x509.SubjectAlternativeName(
+        [x509.RFC822Name(statement.email)]
+    ):
+        raise CertificateMismatchError("The certificate has other addresses than the request.")
+    if _extension(certificate, x509.KeyUsage) != usage:
+        raise CertificateMismatchError("The certificate's key usage is not that of its role.")
+    basic = _extension(certificate, x509.BasicConstraints)
+    if isinstance(basic, x509.BasicConstraints) and basic.ca:
+        raise CertificateMismatchError("The certificate is a CA's; a person's is not.")
+
+
+def _extension(
+    certificate: x509.Certificate, extension_type: type[x509.ExtensionType]
+) -> x509.ExtensionType | None:
+    try:
+        return certificate.extensions.get_extension_for_class(extension_type).value
+    except x509.ExtensionNotFound:
+        return None

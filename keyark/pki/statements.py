@@ -1,0 +1,232 @@
+"""Enrollment statements: what a client asks for, signed with its signing key (the idea of RFC 9883).
+
+Only the canonical encoding is read, so that everyone who hashes a statement hashes the same bytes. The
+signature is over ``context("keyark/v1/enrollment-statement", statement)``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Final, cast
+
+from cryptography.exceptions import InvalidSignature
+from google.protobuf.message import DecodeError
+
+from keyark.crypto.contexts import context
+from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.pki.key_types import (
+    ENCRYPTION_KEY_TYPES,
+    SIGNING_KEY_TYPES,
+    KeyType,
+    SigningPrivateKey,
+    SigningPublicKey,
+    check_key_type,
+)
+from keyark.pki.names import check_email, check_name
+from keyark.pki.signatures import sign_message, verify_message
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.spki import load_spki, spki_key_type, spki_sha256
+from keyark.v1.statement_pb2 import EnrollmentStatement
+
+STATEMENT_LABEL: Final = "keyark/v1/enrollment-statement"
+STATEMENT_VERSION: Final = 1
+MAX_STATEMENT_SIZE: Final = 16 * 1024
+MAX_SIGNATURE_SIZE: Final = 8 * 1024
+REQUEST_ID_SIZE: Final = 16
+
+_PROFILE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+
+
+class StatementSignatureError(KeyarkError):
+    """The statement is not signed with its signing key: the proof of possession is missing."""
+
+    reason = "STATEMENT_SIGNATURE"
+    kind = Kind.INVALID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A statement that was parsed and checked, but not yet verified; ``raw`` are its exact bytes."""
+
+    raw: bytes = field(repr=False)
+    trust_domain: str
+    caller: SpiffeId
+    request_id: bytes
+    profile: str
+    common_name: str
+    email: str
+    signing_spki: bytes = field(repr=False)
+    encryption_spki: bytes = field(repr=False)
+    signing_key_type: KeyType
+    encryption_key_type: KeyType
+    signing_public_key: SigningPublicKey = field(repr=False, compare=False)
+
+    @cached_property
+    def sha256(self) -> bytes:
+        """SHA-256 of the statement's bytes, 32 bytes."""
+        return sha256(self.raw).digest()
+
+    @cached_property
+    def enrollment_id(self) -> bytes:
+        """The id under which all three subsystems know this enrollment, 32 bytes."""
+        return enrollment_id(self.request_id, self.caller)
+
+    @cached_property
+    def signing_spki_sha256(self) -> bytes:
+        """The signing key's id: SHA-256 of its SPKI, 32 bytes."""
+        return spki_sha256(self.signing_spki)
+
+    @cached_property
+    def encryption_spki_sha256(self) -> bytes:
+        """The encryption key's id: SHA-256 of its SPKI, 32 bytes."""
+        return spki_sha256(self.encryption_spki)
+
+
+def parse_statement(raw: bytes) -> Statement:
+    """Read a serialized EnrollmentStatement, strictly; the signature is not looked at.
+
+    Raises InvalidInputError with the field (``statement`` for the whole), and its kinds UnsupportedKeyError
+    and SpkiNotCanonicalError for the keys.
+    """
+    message = _decode(raw)
+    _check_request(message)
+    signing_key_type = spki_key_type(message.signing_spki, field="signing_spki")
+    check_key_type(signing_key_type, SIGNING_KEY_TYPES, field="signing_spki")
+    encryption_key_type = spki_key_type(message.encryption_spki, field="encryption_spki")
+    check_key_type(encryption_key_type, ENCRYPTION_KEY_TYPES, field="encryption_spki")
+    if message.signing_spki == message.encryption_spki:
+        raise InvalidInputError(
+            "Both roles have the same key; a signing key is never archived, so make two key pairs.",
+            field="encryption_spki",
+        )
+    load_spki(message.encryption_spki, field="encryption_spki")
+    signing_public_key = load_spki(message.signing_spki, field="signing_spki")
+    return Statement(
+        raw=raw,
+        trust_domain=message.trust_domain,
+        caller=SpiffeId.parse(message.caller, field="caller"),
+        request_id=message.request_id,
+        profile=message.profile,
+        common_name=message.common_name,
+        email=message.email,
+        signing_spki=message.signing_spki,
+        encryption_spki=message.encryption_spki,
+        signing_key_type=signing_key_type,
+        encryption_key_type=encryption_key_type,
+        signing_public_key=cast("SigningPublicKey", signing_public_key),
+    )
+
+
+def _decode(raw: bytes) -> EnrollmentStatement:
+    if len(raw) > MAX_STATEMENT_SIZE:
+        raise InvalidInputError(
+            f"The statement has {len(raw)} bytes; at most {MAX_STATEMENT_SIZE} are taken.", field="statement"
+        )
+    try:
+        message = EnrollmentStatement.FromString(raw)
+    except DecodeError:
+        raise InvalidInputError(
+            "The statement is no EnrollmentStatement message.", field="statement"
+        ) from None
+    if message.version != STATEMENT_VERSION:
+        raise InvalidInputError(
+            f"The statement has version {message.version}; this release takes version {STATEMENT_VERSION}.",
+            field="version",
+        )
+    message.DiscardUnknownFields()
+    if message.SerializeToString(deterministic=True) != raw:
+        raise InvalidInputError(
+            "The statement is not in its canonical encoding: known fields only, each once and in order, "
+            "defaults left out.",
+            field="statement",
+        )
+    return message
+
+
+def _check_request(message: EnrollmentStatement) -> None:
+    caller = SpiffeId.parse(message.caller, field="caller")
+    if caller.role != "client":
+        raise InvalidInputError("Only identities of the role client enroll.", field="caller")
+    if caller.trust_domain != message.trust_domain:
+        raise InvalidInputError("The trust domain is not the one of the caller.", field="trust_domain")
+    if not is_uuid7(message.request_id):
+        raise InvalidInputError(
+            "The request id is no UUIDv7 of 16 bytes; make a new one.", field="request_id"
+        )
+    _check_words(message.profile, message.common_name, message.email)
+
+
+def _check_words(profile: str, common_name: str, email: str) -> None:
+    if not _PROFILE.fullmatch(profile):
+        raise InvalidInputError(
+            "The profile's name is not one; it has 1 to 64 of a-z, 0-9, '.', '_' and '-'.", field="profile"
+        )
+    check_name(common_name, field="common_name")
+    check_email(email, field="email")
+
+
+def build_statement(
+    *,
+    caller: SpiffeId,
+    request_id: bytes,
+    profile: str,
+    common_name: str,
+    email: str,
+    signing_spki: bytes,
+    encryption_spki: bytes,
+) -> bytes:
+    """Return the canonical bytes of a statement, ready to sign; raises as ``parse_statement`` does."""
+    _check_words(profile, common_name, email)  # first, for a message takes no lone surrogates
+    raw = EnrollmentStatement(
+        version=STATEMENT_VERSION,
+        trust_domain=caller.trust_domain,
+        caller=str(caller),
+        request_id=request_id,
+        profile=profile,
+        common_name=common_name,
+        email=email,
+        signing_spki=signing_spki,
+        encryption_spki=encryption_spki,
+    ).SerializeToString(deterministic=True)
+    return parse_statement(raw).raw
+
+
+def sign_statement(raw: bytes, private_key: SigningPrivateKey) -> bytes:
+    """Sign a statement with the private half of its signing key; the scheme is the key type's."""
+    return sign_message(private_key, context(STATEMENT_LABEL, raw))
+
+
+def verify_statement(statement: Statement, signature: bytes) -> None:
+    """Verify the proof of possession; raises StatementSignatureError."""
+    if len(signature) > MAX_SIGNATURE_SIZE:
+        raise StatementSignatureError("The statement's signature is longer than any signature can be.")
+    try:
+        verify_message(statement.signing_public_key, signature, context(STATEMENT_LABEL, statement.raw))
+    except InvalidSignature:
+        raise StatementSignatureError(
+            "The statement's signature does not verify under its signing key; sign the very bytes that are "
+            "sent with the private half of that key."
+        ) from None
+
+
+def enrollment_id(request_id: bytes, caller: SpiffeId) -> bytes:
+    """Return request_id ‖ SHA-256(caller)[:16], 32 bytes: ordered by time, and never another caller's."""
+    return request_id + sha256(str(caller).encode()).digest()[:16]
+
+
+def new_request_id() -> bytes:
+    """Make a UUIDv7 of the current time, 16 bytes (RFC 9562 §5.7)."""
+    random = bytearray(os.urandom(10))
+    random[0] = 0x70 | (random[0] & 0x0F)
+    random[2] = 0x80 | (random[2] & 0x3F)
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + bytes(random)
+
+
+def is_uuid7(value: bytes) -> bool:
+    """Whether these are the 16 bytes of a UUIDv7 (RFC 9562 §5.7)."""
+    return len(value) == REQUEST_ID_SIZE and value[6] >> 4 == 7 and value[8] >> 6 == 2

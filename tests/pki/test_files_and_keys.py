@@ -1,0 +1,221 @@
+"""Guards private keys at rest (P4, P10): only their owner opens them, none is overwritten, passwords hold."""
+
+import os
+import stat
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from keyark.pki.files import (
+    FileExistsAlreadyError,
+    LaxPermissionsError,
+    UnreadableFileError,
+    UnwritableFileError,
+    check_private_folder,
+    make_private_folder,
+    read_file,
+    write_file,
+    write_new_file,
+)
+from keyark.pki.key_types import KeyType, UnsupportedKeyError
+from keyark.pki.keys import (
+    KeyFileError,
+    PasswordRequiredError,
+    WrongPasswordError,
+    encode_private_key,
+    load_private_key,
+    save_private_key,
+)
+from keyark.pki.spki import encode_spki
+from tests.support.pki import private_key, spki
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "keys"
+    make_private_folder(made)
+    return made
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def never():
+    raise AssertionError("the password was asked for")
+
+
+@pytest.mark.parametrize("password", [None, b"correct horse"], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("key_type", KeyType)
+def test_a_saved_key_is_loaded_again(folder, key_type, password):
+    path = folder / "deep" / "key.pem"
+    save_private_key(path, private_key(key_type), password=password)
+    loaded = load_private_key(path, ask_password=never if password is None else lambda: password)
+    assert encode_spki(loaded.public_key()) == spki(key_type)
+    assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+    assert os.listdir(path.parent) == ["key.pem"]
+
+
+def test_the_mode_does_not_depend_on_the_umask(folder):
+    before = os.umask(0)
+    try:
+        save_private_key(folder / "key.pem", private_key(KeyType.EC_P256))
+    finally:
+        os.umask(before)
+    assert mode(folder / "key.pem") == 0o600
+
+
+def test_an_encrypted_file_shows_nothing_of_the_key():
+    key = private_key(KeyType.EC_P256)
+    pem = encode_private_key(key, password=b"correct horse")
+    plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    assert pem.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert encode_spki(load_pem_private_key(pem, b"correct horse").public_key()) == spki(KeyType.EC_P256)
+    assert plain not in pem
+
+
+def test_an_empty_password_is_refused():
+    with pytest.raises(PasswordRequiredError):
+        encode_private_key(private_key(KeyType.EC_P256), password=b"")
+
+
+def test_a_key_is_never_overwritten(folder):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.EC_P256))
+    with pytest.raises(FileExistsAlreadyError, match="move it away"):
+        save_private_key(path, private_key(KeyType.EC_P256, 1))
+    assert encode_spki(load_private_key(path).public_key()) == spki(KeyType.EC_P256)
+    assert os.listdir(folder) == ["key.pem"]
+
+
+@pytest.mark.parametrize("lax", [0o640, 0o604, 0o620, 0o644, 0o610, 0o601, 0o666])
+def test_a_lax_file_is_refused_with_the_command_that_helps(folder, lax):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.EC_P256))
+    path.chmod(lax)
+    with pytest.raises(LaxPermissionsError, match=f"chmod 600 '{path}'"):
+        load_private_key(path)
+
+
+@pytest.mark.parametrize("lax", [0o750, 0o701, 0o711, 0o755, 0o777])
+def test_a_lax_folder_is_refused_with_the_command_that_helps(folder, lax):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.EC_P256))
+    folder.chmod(lax)
+    with pytest.raises(LaxPermissionsError, match=f"chmod 700 '{folder}'"):
+        load_private_key(path)
+    with pytest.raises(LaxPermissionsError):
+        save_private_key(folder / "other.pem", private_key(KeyType.EC_P256))
+    with pytest.raises(LaxPermissionsError):
+        make_private_folder(folder)
+
+
+@pytest.mark.parametrize("strict", [0o400, 0o600])
+def test_stricter_files_are_fine(folder, strict):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.EC_P256))
+    path.chmod(strict)
+    load_private_key(path)
+
+
+def test_a_link_is_judged_by_where_it_leads(folder, tmp_path):
+    open_folder = tmp_path / "open"
+    open_folder.mkdir(mode=0o755)
+    save_private_key(folder / "key.pem", private_key(KeyType.EC_P256))
+    (folder / "key.pem").rename(open_folder / "key.pem")
+    (folder / "key.pem").symlink_to(open_folder / "key.pem")
+    with pytest.raises(LaxPermissionsError, match="open'"):
+        load_private_key(folder / "key.pem")
+
+
+def test_a_missing_password_is_told(folder):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.ED25519), password=b"correct horse")
+    with pytest.raises(PasswordRequiredError, match=r"key\.pem"):
+        load_private_key(path)
+    with pytest.raises(PasswordRequiredError):
+        load_private_key(path, ask_password=lambda: b"")
+
+
+def test_a_wrong_password_is_told_and_not_repeated(folder):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.ED25519), password=b"correct horse")
+    with pytest.raises(WrongPasswordError) as caught:
+        load_private_key(path, ask_password=lambda: b"battery staple")
+    assert "battery" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_what_is_no_key_is_refused(folder, data):
+    write_new_file(folder / "key.pem", data, mode=0o600)
+    with pytest.raises(KeyFileError):
+        load_private_key(folder / "key.pem")
+
+
+def test_a_public_key_is_no_private_key(folder):
+    pem = (
+        private_key(KeyType.EC_P256)
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    write_new_file(folder / "key.pem", pem, mode=0o600)
+    with pytest.raises(KeyFileError):
+        load_private_key(folder / "key.pem")
+
+
+def test_unsupported_private_keys_are_refused(folder):
+    weak = rsa.generate_private_key(65537, 1024)
+    pem = weak.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_new_file(folder / "key.pem", pem, mode=0o600)
+    with pytest.raises(UnsupportedKeyError, match=r"key\.pem.*1024"):
+        load_private_key(folder / "key.pem")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "large"])
+def test_what_cannot_be_read_is_told(folder, kind):
+    path = folder / "key.pem"
+    if kind == "folder":
+        path.mkdir(mode=0o700)
+    elif kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "large":
+        write_new_file(path, bytes(70_000), mode=0o600)
+    with pytest.raises(UnreadableFileError):
+        load_private_key(path)
+
+
+def test_an_interrupted_write_leaves_the_older_file_and_nothing_else(folder):
+    path = folder / "ca.pem"
+    write_file(path, b"old", mode=0o644)
+    with pytest.raises(TypeError):
+        write_file(path, None, mode=0o644)  # what a write that fails half way leaves
+    assert read_file(path, max_size=10) == b"old"
+    assert os.listdir(folder) == ["ca.pem"]
+
+
+def test_a_file_is_replaced_with_its_mode(folder):
+    path = folder / "ca.pem"
+    write_file(path, b"old", mode=0o600)
+    write_file(path, b"new", mode=0o644)
+    assert (read_file(path, max_size=10), mode(path)) == (b"new", 0o644)
+
+
+def test_a_folder_that_cannot_be_written_is_told(folder):
+    with pytest.raises(UnwritableFileError):
+        write_file(folder / "missing" / "ca.pem", b"x", mode=0o644)
+    write_file(folder / "file", b"x", mode=0o600)
+    with pytest.raises(UnwritableFileError):
+        make_private_folder(folder / "file" / "below")
+    with pytest.raises(UnreadableFileError):
+        check_private_folder(folder / "file")
+    with pytest.raises(UnreadableFileError):
+        check_private_folder(folder / "missing")

@@ -10,9 +10,11 @@ from keyark.pki.authority import (
     Authority,
     CertificateRequestError,
     ca_name,
+    certificate_builder,
     create_internal_ca,
     create_root,
     issue_ca,
+    key_usage,
     request_ca,
 )
 from keyark.pki.certificates import IssuerValidityError, Validity, load_certificate
@@ -106,6 +108,19 @@ def test_no_ca_outlives_its_issuer(validity):
 def test_key_and_certificate_of_an_authority_belong_together():
     with pytest.raises(IssuerKeyMismatchError):
         Authority(certificate=root_ca().certificate, private_key=private_key(KeyType.EC_P256, 901))
+
+
+@pytest.mark.parametrize(("is_ca", "usages"), [(False, ("key_cert_sign",)), (True, ("crl_sign",))])
+def test_a_certificate_that_may_not_issue_makes_no_authority(is_ca, usages):
+    key = private_key(KeyType.EC_P256, 905)
+    builder = (
+        certificate_builder(key.public_key(), SUBJECT, CA_VALIDITY)
+        .issuer_name(SUBJECT)
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        .add_extension(key_usage(*usages), critical=True)
+    )
+    with pytest.raises(IssuerKeyMismatchError, match="may not issue"):
+        Authority(certificate=builder.sign(key, hashes.SHA256()), private_key=key)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "Al\u202eice", "б" * 33])

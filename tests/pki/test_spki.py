@@ -140,6 +140,11 @@ def test_points_off_the_curve_are_refused(key_type):
         load_spki(bytes(der))
 
 
+def test_an_exponent_of_the_same_size_is_refused():
+    with pytest.raises(UnsupportedKeyError, match="65537"):
+        load_spki(spki(KeyType.RSA_2048).replace(bytes.fromhex("0203010001"), bytes.fromhex("0203010003")))
+
+
 def test_a_padded_modulus_is_refused():
     """A modulus of one bit less needs no zero byte before it; with one the size would still be right."""
     der = bytearray(spki(KeyType.RSA_2048))

@@ -2,10 +2,11 @@
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from keyark.errors import KeyarkError, UnauthenticatedError
-from keyark.pki.authority import certificate_builder, key_usage, sign_certificate
+from keyark.pki.authority import certificate_builder, key_usage
 from keyark.pki.certificates import CertificateFormatError, Validity, encode_certificate
 from keyark.pki.chains import CertificateChainError, CertificateExpiredError
 from keyark.pki.identities import PRIVATE_KEY_ARCHIVAL
@@ -15,6 +16,7 @@ from keyark.pki.transport import TransportCertificateError, TransportTrust
 from keyark.v1.common_pb2 import TransportCertificate
 from tests.support.pki import (
     CA_VALIDITY,
+    DAY,
     NOW,
     TRUST_DOMAIN,
     VALIDITY,
@@ -49,9 +51,10 @@ def handmade(
     usages=("digital_signature", "key_agreement"),
     purposes=(PRIVATE_KEY_ARCHIVAL,),
     key_type=KeyType.EC_P256,
+    validity=VALIDITY,
 ):
     """A certificate of the internal CA that it would not make by its own rules."""
-    builder = certificate_builder(private_key(key_type, 906).public_key(), x509.Name([]), VALIDITY)
+    builder = certificate_builder(private_key(key_type, 906).public_key(), x509.Name([]), validity)
     builder = builder.add_extension(
         x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False
     )
@@ -59,7 +62,8 @@ def handmade(
         builder = builder.add_extension(key_usage(*usages), critical=True)
     if purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-    return sign_certificate(internal_ca(), builder, validity=VALIDITY)
+    builder = builder.issuer_name(internal_ca().certificate.subject)
+    return builder.sign(internal_ca().private_key, hashes.SHA256())
 
 
 @pytest.mark.parametrize("key_type", [KeyType.EC_P256, KeyType.RSA_3072])
@@ -142,11 +146,11 @@ def test_a_remembered_certificate_expires_all_the_same():
 
 
 def test_a_remembered_certificate_expires_with_its_issuer():
-    long = Validity(NOW, CA_VALIDITY.not_after)
+    certificate = message(handmade(validity=Validity(NOW, CA_VALIDITY.not_after + DAY)))
     trusting = trust()
-    trusting.verify(message(transport(validity=long)), NOW)
-    with pytest.raises(CertificateExpiredError):
-        trusting.verify(message(transport(validity=long)), CA_VALIDITY.not_after + 1)
+    trusting.verify(certificate, NOW)
+    with pytest.raises(CertificateExpiredError, match="Internal CA"):
+        trusting.verify(certificate, CA_VALIDITY.not_after + 1)
 
 
 def test_remembering_one_lets_no_other_in():

@@ -31,9 +31,15 @@ def generate(root: Path = ROOT) -> None:
             if folder.name != "keyark":
                 (folder / "__init__.py").write_text('"""Generated from protos/; do not edit."""\n')
     services = [f"protos/keyark/v1/{name}.proto" for name in SERVICES]
-    grpc_arguments = ["--grpc_python_out=.", "--mypy_grpc_out=quiet:.", f"--plugin=protoc-gen-mypy_grpc={plugin_grpc}"]
+    grpc_arguments = [
+        "--grpc_python_out=.",
+        "--mypy_grpc_out=quiet:.",
+        f"--plugin=protoc-gen-mypy_grpc={plugin_grpc}",
+    ]
     subprocess.run(  # noqa: S603 — fixed arguments
-        [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", *grpc_arguments, *services], cwd=root, check=True
+        [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", *grpc_arguments, *services],
+        cwd=root,
+        check=True,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -145,6 +145,17 @@ _GENERATORS: Final[dict[KeyType, Callable[[], PrivateKey]]] = {
 def generate(key_type: KeyType) -> PrivateKey:
     """Make a new private key of this type with the operating system's randomness."""
     return _GENERATORS[key_type]()
+
+
+def generate_signing(key_type: KeyType) -> SigningPrivateKey:
+    """Make a new private key that signs; raises UnsupportedKeyError for a type that does not."""
+    return narrow_signing_key(generate(key_type))
+
+
+def narrow_signing_key(private_key: PrivateKey) -> SigningPrivateKey:
+    """Return a private key that signs as one; raises UnsupportedKeyError for any other."""
+    check_key_type(key_type_of(private_key.public_key()), SIGNING_KEY_TYPES)
+    return cast("SigningPrivateKey", private_key)
 
 
 _BY_CLASS: Final[tuple[tuple[type, KeyType], ...]] = (

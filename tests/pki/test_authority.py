@@ -69,7 +69,7 @@ def test_other_key_types_are_no_cas(key_type):
         request_ca(private_key(key_type), subject=SUBJECT)
 
 
-@pytest.mark.parametrize("key_type", set(CA_KEY_TYPES) - {KeyType.EC_P256})
+@pytest.mark.parametrize("key_type", [t for t in CA_KEY_TYPES if t is not KeyType.EC_P256])
 def test_the_internal_ca_is_p256(key_type):
     with pytest.raises(UnsupportedKeyError):
         create_internal_ca(private_key(key_type, 900), subject=SUBJECT, validity=CA_VALIDITY)

@@ -1,0 +1,55 @@
+# Everything sets itself up; `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+DEPLOYMENT ?= build/deployment
+export GRPC_VERBOSITY ?= NONE
+
+.PHONY: help setup protos demo up test lint bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.venv/installed: requirements.lock pyproject.toml hatch_build.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "keyark needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+build/protos: .venv/installed hatch_build.py $(wildcard protos/keyark/*/*.proto protos/keyark/*/*/*.proto)
+	$(BIN)/python hatch_build.py
+	@mkdir -p build && touch $@
+
+setup: .venv/installed build/protos ## virtual environment, locked dependencies, generated code
+
+protos: setup ## generate the code of the gRPC contract anew
+	$(BIN)/python hatch_build.py
+
+demo: setup ## the whole story in a terminal: a deployment, an enrollment, an encrypted message
+	$(BIN)/python -m keyark.cli.demo
+
+up: setup ## a deployment in build/deployment, made if need be, until Ctrl-C
+	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) < /dev/null
+	$(BIN)/keyark up $(DEPLOYMENT)
+
+test: lint ## lint, types, import rules, proto lint, and all tests
+	$(BIN)/python -m pytest -n auto -q
+
+lint: setup ## ruff, mypy, import-linter, buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+bench: setup ## crypto floor, server CPU per enrollment, mean batch size
+	$(BIN)/python -m keyark.load
+
+lock: .venv/installed
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-header --universal --python-version 3.11 --no-emit-index-url --quiet -o requirements.lock
+
+clean: ## delete everything that the build made
+	rm -rf .venv build dist keyark/v1 keyark/records .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

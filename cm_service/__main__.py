@@ -1,0 +1,25 @@
+"""`python -m cm_service init|serve|check|backup`: the CM as a program of its own."""
+
+from __future__ import annotations
+
+import sys
+
+from cm_service.config import CmConfig
+from cm_service.init import add_arguments, init
+from cm_service.records import SCHEMA_VERSION, TABLES
+from cm_service.subsystem import run
+from keyark.service.maintenance import backup, check
+from keyark.service.program import Program
+
+PROGRAM = Program(
+    role="cm",
+    config=CmConfig,
+    run=run,
+    check=lambda config: check("cm", config, tables=TABLES, schema_version=SCHEMA_VERSION),
+    backup=lambda config, target: backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION),
+    add_init_arguments=add_arguments,
+    init=init,
+)
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.main())

@@ -1,0 +1,130 @@
+"""`python -m cm_service init`: the CA key and the request for its certificate, log key, configuration."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from keyark.pki.authority import ca_name, request_ca
+from keyark.pki.key_types import CA_KEY_TYPES, parse_key_type
+from keyark.service.initialization import (
+    add_service_arguments,
+    init_identity,
+    init_log_key,
+    new_folder,
+    new_signing_key,
+    save_request,
+    write_config,
+)
+
+CONFIG: Final = """\
+# The Certificate Manager. Relative paths start at this file's folder.
+
+[service]
+# The deployment's trust domain; certificates of other ones are refused.
+trust_domain = "$trust_domain"
+# Where this service listens.
+listen = "$listen"
+# Its key and certificate for mutual TLS, and the internal CA that it believes.
+identity_key = "identity-key.pem"
+identity_certificate = "identity.pem"
+trust_anchor = "trust-anchor.pem"
+# How many calls may be worked on at once; more are told to try again.
+max_in_flight = 4096
+# How long calls may take to end after SIGTERM, seconds.
+drain_seconds = 8.0
+# How many refusals of one caller are logged one by one in an hour; more are counted.
+rejections_per_hour = 100
+
+[store]
+# Folder of the store; one process at a time opens it.
+path = "store"
+# Address space reserved for it, GiB; it takes room on disk only as it fills.
+map_gib = 1024
+
+[workers]
+# Processes that sign certificates. As many as cores is best.
+count = 2
+# Pairs that one worker takes at a time, and that may wait in all.
+max_batch = 64
+max_waiting = 8192
+# How long a worker may take for a batch, seconds, before it is replaced.
+batch_seconds = 30.0
+# After how many batches a worker is replaced.
+recycle_after = 20000
+
+[issuer]
+# The CA key, and the CA's certificate followed by those above it.
+key = "file:ca-key.pem"
+chain = "ca.pem"
+
+[log]
+# The Ed25519 key that signs this service's checkpoints.
+key = "file:log-key.pem"
+
+[archive]
+# Storage keys that an archival receipt may name; the DRM's init prints the id of the first.
+trusted_storage_keys = ["$storage_key_id"]
+
+[profiles.user]
+description = "A person who signs and encrypts mail and files"
+# Permitted key types; the first is what a client takes by default.
+signing_key_types = [
+    "ec-p256", "rsa-2048", "rsa-3072", "rsa-4096", "ec-p384", "ec-p521", "ed25519",
+    "ml-dsa-44", "ml-dsa-65", "ml-dsa-87",
+]
+encryption_key_types = [
+    "ec-p256", "rsa-2048", "rsa-3072", "rsa-4096", "ec-p384", "ec-p521", "x25519",
+    "ml-kem-768", "ml-kem-1024",
+]
+# required: no encryption certificate without an archived key. permitted: the client chooses. forbidden.
+archival = "required"
+# Lifetime of the certificates, and how far back they begin, for clocks that are slow.
+validity_days = 730
+backdate_seconds = 300
+# Stands in the subject where it is not empty.
+organization = ""
+# Stand in the certificates where given: CRLs, the CA's certificate, OCSP, policy OIDs.
+crl_urls = []
+ca_issuer_urls = []
+ocsp_urls = []
+policy_oids = []
+
+# Policy at the stage "issue". Every rule that applies must accept; see docs/policy.md.
+[[policy.rule]]
+name = "issued-validity"
+type = "Validity"
+stage = "issue"
+max_days = 825
+
+[[policy.rule]]
+name = "archived-before-issued"
+type = "ReceiptRequired"
+stage = "issue"
+profiles = ["user"]
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the CM's `init` asks for."""
+    add_service_arguments(parser)
+    parser.add_argument("--ca-key", default="ec-p256", help=" ".join(t.value for t in CA_KEY_TYPES))
+    parser.add_argument("--ca-name", required=True, help="common name of the issuing CA")
+    parser.add_argument("--storage-key-id", required=True, help="what the DRM's init printed")
+
+
+def init(arguments: argparse.Namespace) -> None:
+    """Make the CM's folder; a root signs ca.csr, and its answer followed by the root goes to ca.pem."""
+    key_type = parse_key_type(arguments.ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
+    folder = new_folder(arguments.folder)
+    init_identity(folder, trust_domain=arguments.trust_domain, role="cm", trust_anchor=arguments.trust_anchor)
+    key = new_signing_key(folder / "ca-key.pem", key_type)
+    save_request(folder / "ca.csr", request_ca(key, subject=ca_name(arguments.ca_name)))
+    init_log_key(folder)
+    write_config(
+        folder / "cm.toml",
+        CONFIG,
+        trust_domain=arguments.trust_domain,
+        listen=arguments.listen,
+        storage_key_id=arguments.storage_key_id,
+    )

@@ -1,0 +1,330 @@
+"""Step 5, issue: both certificates of an enrollment, or neither.
+
+The order is the one that survives a crash at every point: verify, apply policy, reserve both serial numbers
+durably, sign, compare, commit both. A reservation that led to nothing burns its serial numbers. The RM is not
+trusted for anything: statement and archival receipt are verified here again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Protocol
+
+from cm_service.profiles import SECONDS_PER_DAY, ProfileNotFoundError, ProfileSettings
+from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
+from keyark.clock import Clock
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.certificates import Validity
+from keyark.pki.serials import new_serial
+from keyark.pki.statements import Statement
+from keyark.policy.engine import Archival, PolicyEngine, Receipt
+from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
+from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.requests import accept_statement, check_same_statement, policy_request
+from keyark.store import Store, WriteTransaction
+from keyark.transparency.events import new_event
+from keyark.transparency.log import Log
+from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.receipts import ArchivalReceipt
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.certificates_pb2 import KeyRole
+from keyark.v1.common_pb2 import CertificatePair
+
+STAGE: Final = "issue"
+
+
+class ConcurrentIssuanceError(KeyarkError):
+    """The same enrollment is being issued by another call; trying again returns its outcome."""
+
+    reason = "CONCURRENT_ISSUANCE"
+    kind = Kind.UNAVAILABLE
+
+
+class SigningMismatchError(KeyarkError):
+    """What the workers signed is not what was to be signed; nothing is issued."""
+
+    reason = "SIGNING_MISMATCH"
+    kind = Kind.INTERNAL
+
+
+class WorkerPool(Protocol):
+    """Where the CA key is."""
+
+    async def run(self, items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
+        """Turn each serialized SignPairTask into a serialized SignPairResult."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRequest:
+    """Statement, its signature and the archival receipt (empty without archival), all serialized."""
+
+    statement: bytes
+    signature: bytes
+    receipt: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Accepted:
+    """A request that may be issued; ``receipt_leaf_hash`` is empty where nothing was archived."""
+
+    statement: Statement
+    receipt_leaf_hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reserved:
+    """A request with its serial numbers: the record as it will be, certificates missing."""
+
+    accepted: _Accepted
+    record: PairRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Signed:
+    """Both certificates of a request, and the leaf that will say so; nothing of it is durable yet."""
+
+    statement: Statement
+    record: PairRecord
+    event: LoggedEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issuance:
+    """Issues pairs under one CA; ``chain`` is its certificate and those above it, DER."""
+
+    trust_domain: str
+    chain: Sequence[bytes]
+    issuer_validity: Validity
+    profiles: dict[str, ProfileSettings]
+    store: Store
+    log: Log
+    policy: PolicyEngine
+    clock: Clock
+    receipts: ReceiptChecks
+    pool: WorkerPool = field(repr=False)
+
+    async def issue_pairs(
+        self, requests: Sequence[PairRequest], evidence: ArchiveEvidence
+    ) -> list[CertificatePair | KeyarkError]:
+        """Issue a batch; outcomes stand in the order of the requests.
+
+        Raises CheckpointGapError and LogInconsistentError, which concern the whole batch; every other error
+        is the outcome of its item.
+        """
+        receipts = await self.receipts.verify_receipts([request.receipt for request in requests], evidence)
+        accepted = [self.accept_request(*pair) for pair in zip(requests, receipts, strict=True)]
+        reserved = await self.reserve_serials(accepted)
+        signed = await self.sign_pairs(reserved)
+        return await self.commit_pairs(signed)
+
+    def accept_request(
+        self, request: PairRequest, receipt: ArchivalReceipt | KeyarkError | None
+    ) -> _Accepted | CertificatePair | KeyarkError:
+        """Verify the statement, hold the receipt against it, apply profile and policy; or find the earlier pair."""
+        try:
+            statement = accept_statement(request.statement, request.signature, self.trust_domain)
+            pair = self.store.read(lambda txn: read_pair(txn, statement.enrollment_id))
+            if pair is not None:
+                check_same_statement(statement, pair.statement_sha256)
+                if is_issued(pair):
+                    return self._pair(pair)
+            self.store.read(lambda txn: check_key_uses(txn, statement))
+            profile = self._profile(statement.profile)
+            profile.check(statement, receipt=request.receipt)
+            if isinstance(receipt, KeyarkError):
+                return receipt
+            if receipt is not None:
+                self.receipts.check(receipt, statement)
+            self._apply_policy(statement, profile, receipt)
+        except KeyarkError as error:
+            return error
+        return _Accepted(statement=statement, receipt_leaf_hash=leaf_hash(receipt.leaf) if receipt else b"")
+
+    def _apply_policy(
+        self, statement: Statement, profile: ProfileSettings, receipt: ArchivalReceipt | None
+    ) -> None:
+        validity = self._validity(profile)
+        attributes = policy_request(
+            statement,
+            archival=Archival.ABSENT if receipt is None else Archival.REQUESTED,
+            receipt=Receipt.ABSENT if receipt is None else Receipt.PRESENT,
+            not_before=validity.not_before,
+            not_after=validity.not_after,
+        )
+        self.policy.enforce(STAGE, attributes)
+
+    def _profile(self, name: str) -> ProfileSettings:
+        if name not in self.profiles:
+            raise ProfileNotFoundError(
+                f"There is no profile {name!r}; there are {', '.join(sorted(self.profiles))}."
+            )
+        return self.profiles[name]
+
+    def _validity(self, profile: ProfileSettings) -> Validity:
+        """Backdated for slow clocks, and inside the issuing CA's own validity."""
+        return Validity.starting(
+            self.clock.now_us() // 1_000_000,
+            lifetime_seconds=profile.validity_days * SECONDS_PER_DAY,
+            backdate_seconds=profile.backdate_seconds,
+            within=self.issuer_validity,
+        )
+
+    async def reserve_serials(
+        self, items: Sequence[_Accepted | CertificatePair | KeyarkError]
+    ) -> list[_Reserved | CertificatePair | KeyarkError]:
+        """Record both serial numbers of every request, and one leaf for all, before anything is signed."""
+        drawn = [self._draw(item) if isinstance(item, _Accepted) else item for item in items]
+        records = [item.record for item in drawn if isinstance(item, _Reserved)]
+        if not records:
+            return drawn
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_SERIALS_RESERVED,
+            time_us=self.clock.now_us(),
+            serials=[serial for r in records for serial in (r.signing_serial, r.encryption_serial)],
+        )
+        leaf = new_event(event, AuditDetails())
+
+        def reserve(txn: WriteTransaction) -> list[_Reserved | CertificatePair | KeyarkError]:
+            self.log.append(txn, leaf)
+            return [self._reserve(txn, item) if isinstance(item, _Reserved) else item for item in drawn]
+
+        return await self.store.update(reserve)
+
+    def _draw(self, accepted: _Accepted) -> _Reserved:
+        statement = accepted.statement
+        validity = self._validity(self._profile(statement.profile))
+        record = PairRecord(
+            statement_sha256=statement.sha256,
+            signing_serial=new_serial(),
+            encryption_serial=new_serial(),
+            common_name=statement.common_name,
+            email=statement.email,
+            profile=statement.profile,
+            not_before=validity.not_before,
+            not_after=validity.not_after,
+        )
+        return _Reserved(accepted=accepted, record=record)
+
+    def _reserve(self, txn: WriteTransaction, item: _Reserved) -> _Reserved | CertificatePair | KeyarkError:
+        """Write the reservation of one pair; an earlier one without certificates is burned."""
+        statement = item.accepted.statement
+        try:
+            earlier = read_pair(txn, statement.enrollment_id)
+            if earlier is not None:
+                check_same_statement(statement, earlier.statement_sha256)
+                if is_issued(earlier):
+                    return self._pair(earlier)
+            claim_key_uses(txn, statement)
+        except KeyarkError as error:
+            return error
+        enrollment_id = statement.enrollment_id
+        for serial, role in (
+            (item.record.signing_serial, KeyRole.KEY_ROLE_SIGNING),
+            (item.record.encryption_serial, KeyRole.KEY_ROLE_ENCRYPTION),
+        ):
+            txn.insert(
+                SERIALS, serial, SerialRecord(enrollment_id=enrollment_id, role=role).SerializeToString()
+            )
+        txn.put(PAIRS, enrollment_id, item.record.SerializeToString())
+        return item
+
+    async def sign_pairs(
+        self, items: Sequence[_Reserved | CertificatePair | KeyarkError]
+    ) -> list[_Signed | CertificatePair | KeyarkError]:
+        """Let the workers sign both certificates of every reservation."""
+        waiting = [item for item in items if isinstance(item, _Reserved)]
+        results = iter(await self.pool.run([_task(item) for item in waiting]) if waiting else ())
+        return [self._compare(item, next(results)) if isinstance(item, _Reserved) else item for item in items]
+
+    def _compare(self, item: _Reserved, result: bytes | KeyarkError) -> _Signed | KeyarkError:
+        """Check that each certificate holds the serial number and the public key that were asked for."""
+        if isinstance(result, KeyarkError):
+            return result
+        statement, signed = item.accepted.statement, SignPairResult.FromString(result)
+        for certificate, serial, spki in (
+            (signed.signing_certificate, item.record.signing_serial, statement.signing_spki),
+            (signed.encryption_certificate, item.record.encryption_serial, statement.encryption_spki),
+        ):
+            if serial not in certificate or spki not in certificate:
+                return SigningMismatchError(
+                    "The signed certificate is not the requested one; nothing was issued."
+                )
+        record = PairRecord()
+        record.CopyFrom(item.record)
+        record.signing_certificate = signed.signing_certificate
+        record.encryption_certificate = signed.encryption_certificate
+        return _Signed(statement=statement, record=record, event=self._leaf(item.accepted, record))
+
+    def _leaf(self, accepted: _Accepted, record: PairRecord) -> LoggedEvent:
+        statement = accepted.statement
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_PAIR_ISSUED,
+            time_us=self.clock.now_us(),
+            enrollment_id=statement.enrollment_id,
+            statement_sha256=statement.sha256,
+            signing_spki_sha256=statement.signing_spki_sha256,
+            encryption_spki_sha256=statement.encryption_spki_sha256,
+            serials=[record.signing_serial, record.encryption_serial],
+            certificate_sha256=[
+                sha256(record.signing_certificate).digest(),
+                sha256(record.encryption_certificate).digest(),
+            ],
+            receipt_leaf_hash=accepted.receipt_leaf_hash,
+        )
+        details = AuditDetails(
+            caller=str(statement.caller),
+            common_name=statement.common_name,
+            email=statement.email,
+            profile=statement.profile,
+        )
+        return new_event(event, details)
+
+    async def commit_pairs(
+        self, items: Sequence[_Signed | CertificatePair | KeyarkError]
+    ) -> list[CertificatePair | KeyarkError]:
+        """Make every signed pair durable, both certificates in one row, in one transaction."""
+
+        def commit(txn: WriteTransaction) -> list[CertificatePair | KeyarkError]:
+            self.receipts.record(txn)
+            return [self._commit(txn, item) if isinstance(item, _Signed) else item for item in items]
+
+        if not any(isinstance(item, _Signed) for item in items):
+            return [item for item in items if not isinstance(item, _Signed)]
+        return await self.store.update(commit)
+
+    def _commit(self, txn: WriteTransaction, item: _Signed) -> CertificatePair | KeyarkError:
+        enrollment_id = item.statement.enrollment_id
+        reserved = read_pair(txn, enrollment_id)
+        if reserved is not None and is_issued(reserved):
+            return self._pair(reserved)
+        if reserved is None or reserved.signing_serial != item.record.signing_serial:
+            return ConcurrentIssuanceError("This enrollment is being issued by another call; try again.")
+        txn.put(PAIRS, enrollment_id, item.record.SerializeToString())
+        self.log.append(txn, item.event)
+        return self._pair(item.record)
+
+    def _pair(self, record: PairRecord) -> CertificatePair:
+        return CertificatePair(
+            signing_certificate=record.signing_certificate,
+            encryption_certificate=record.encryption_certificate,
+            chain=self.chain,
+        )
+
+
+def _task(item: _Reserved) -> bytes:
+    return SignPairTask(
+        profile=item.record.profile,
+        common_name=item.record.common_name,
+        email=item.record.email,
+        signing_spki=item.accepted.statement.signing_spki,
+        encryption_spki=item.accepted.statement.encryption_spki,
+        signing_serial=item.record.signing_serial,
+        encryption_serial=item.record.encryption_serial,
+        not_before=item.record.not_before,
+        not_after=item.record.not_after,
+    ).SerializeToString()

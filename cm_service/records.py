@@ -1,0 +1,73 @@
+"""The tables of the CM's store and certificates as its rows tell them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyark.errors import NotFoundError
+from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord
+from keyark.service import key_uses
+from keyark.store import ReadTransaction
+from keyark.transparency import heads, log
+from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
+
+PAIRS: Final = "pairs"
+SERIALS: Final = "serials"
+TABLES: Final = (PAIRS, SERIALS, key_uses.TABLE, *heads.TABLES, *log.TABLES)
+SCHEMA_VERSION: Final = 1
+
+
+def read_pair(txn: ReadTransaction, enrollment_id: bytes) -> PairRecord | None:
+    """Return the pair of an enrollment (32 bytes), reserved or issued, or None."""
+    value = txn.get(PAIRS, enrollment_id)
+    return None if value is None else PairRecord.FromString(value)
+
+
+def is_issued(pair: PairRecord) -> bool:
+    """Whether both certificates exist; before that the pair is only a reservation of serial numbers."""
+    return bool(pair.signing_certificate and pair.encryption_certificate)
+
+
+def describe_pair(enrollment_id: bytes, pair: PairRecord, now: int) -> list[Certificate]:
+    """Return both certificates of an issued pair, signing first; ``now`` is in seconds UTC."""
+    return [
+        _describe(enrollment_id, pair, KeyRole.KEY_ROLE_SIGNING, now),
+        _describe(enrollment_id, pair, KeyRole.KEY_ROLE_ENCRYPTION, now),
+    ]
+
+
+def find_certificate(txn: ReadTransaction, serial: bytes, now: int) -> Certificate:
+    """Return the certificate with this serial number (big-endian); raises NotFoundError."""
+    value = txn.get(SERIALS, serial)
+    found = SerialRecord.FromString(value) if value is not None else None
+    pair = read_pair(txn, found.enrollment_id) if found else None
+    if (
+        found is None
+        or pair is None
+        or not is_issued(pair)
+        or serial not in (pair.signing_serial, pair.encryption_serial)
+    ):
+        raise NotFoundError(
+            "No certificate has this serial number; `keyark certificates list` shows those that there are."
+        )
+    return _describe(found.enrollment_id, pair, found.role, now)
+
+
+def _describe(enrollment_id: bytes, pair: PairRecord, role: int, now: int) -> Certificate:
+    signing = role == KeyRole.KEY_ROLE_SIGNING
+    expired = now > pair.not_after
+    return Certificate(
+        serial=pair.signing_serial if signing else pair.encryption_serial,
+        certificate=pair.signing_certificate if signing else pair.encryption_certificate,
+        state=CertificateState.CERTIFICATE_STATE_EXPIRED
+        if expired
+        else CertificateState.CERTIFICATE_STATE_VALID,
+        role=KeyRole.KEY_ROLE_SIGNING if signing else KeyRole.KEY_ROLE_ENCRYPTION,
+        enrollment_id=enrollment_id,
+        pair_serial=pair.encryption_serial if signing else pair.signing_serial,
+        common_name=pair.common_name,
+        email=pair.email,
+        profile=pair.profile,
+        not_before=pair.not_before,
+        not_after=pair.not_after,
+    )

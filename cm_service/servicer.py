@@ -1,0 +1,120 @@
+"""The CM's gRPC face: translates, calls issuance, translates back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from grpc.aio import ServicerContext
+
+from cm_service.issuance import Issuance, PairRequest
+from cm_service.records import PAIRS, describe_pair, find_certificate, is_issued
+from keyark.clock import Clock
+from keyark.errors import KeyarkError
+from keyark.records.v1.cm_pb2 import PairRecord
+from keyark.rpc.outcomes import Refusals
+from keyark.service.evidence import ArchiveEvidence
+from keyark.service.paging import page_of
+from keyark.service.requests import check_batch_size
+from keyark.store import Store
+from keyark.v1 import certificates_pb2 as pb
+from keyark.v1.certificates_pb2_grpc import (
+    CertificateAdminServiceServicer,
+    CertificateServiceServicer,
+    CertificateStatusServiceServicer,
+)
+from keyark.v1.common_pb2 import CertificatePair
+
+Context = ServicerContext[Any, Any]
+
+ISSUE: Final = "/keyark.v1.CertificateService/IssueCertificatePairs"
+
+ALLOWED: Final = {
+    "/keyark.v1.CertificateService/GetIssuer": {"rm"},
+    ISSUE: {"rm"},
+    "/keyark.v1.CertificateStatusService/GetCertificateStatus": {
+        "rm", "cm", "drm", "client", "officer", "agent", "auditor"
+    },
+    "/keyark.v1.CertificateAdminService/ListCertificates": {"officer"},
+    "/keyark.v1.CertificateAdminService/GetCertificate": {"officer"},
+}  # fmt: skip
+
+
+class CertificateServicer(CertificateServiceServicer):
+    """For the Registration Manager."""
+
+    def __init__(self, issuance: Issuance, refusals: Refusals) -> None:
+        self._issuance = issuance
+        self._refusals = refusals
+
+    async def GetIssuer(self, request: pb.GetIssuerRequest, context: Context) -> pb.GetIssuerResponse:
+        """The issuing CA and its profiles."""
+        profiles = [profile.to_proto(name) for name, profile in self._issuance.profiles.items()]
+        return pb.GetIssuerResponse(chain=self._issuance.chain, profiles=profiles)
+
+    async def IssueCertificatePairs(
+        self, request: pb.IssueCertificatePairsRequest, context: Context
+    ) -> pb.IssueCertificatePairsResponse:
+        """Step 5, issue."""
+        check_batch_size(len(request.items))
+        requests = [
+            PairRequest(statement=item.statement, signature=item.signature, receipt=item.receipt)
+            for item in request.items
+        ]
+        evidence = ArchiveEvidence(links=request.links, transport_certificates=request.transport_certificates)
+        outcomes = await self._issuance.issue_pairs(requests, evidence)
+        return pb.IssueCertificatePairsResponse(
+            outcomes=await self._outcomes(outcomes), drm_tree_size=self._issuance.receipts.heads.size
+        )
+
+    async def _outcomes(self, outcomes: Sequence[CertificatePair | KeyarkError]) -> list[pb.PairOutcome]:
+        return [
+            pb.PairOutcome(error=await self._refusals.status(ISSUE, outcome))
+            if isinstance(outcome, KeyarkError)
+            else pb.PairOutcome(pair=outcome)
+            for outcome in outcomes
+        ]
+
+
+class CertificateStatusServicer(CertificateStatusServiceServicer):
+    """For anyone with a certificate of the deployment."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def GetCertificateStatus(
+        self, request: pb.GetCertificateStatusRequest, context: Context
+    ) -> pb.GetCertificateStatusResponse:
+        """Whether a certificate is in force."""
+        now = self._clock.now_us() // 1_000_000
+        found = self._store.read(lambda txn: find_certificate(txn, request.serial, now))
+        return pb.GetCertificateStatusResponse(state=found.state)
+
+
+class CertificateAdminServicer(CertificateAdminServiceServicer):
+    """For registration officers."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def ListCertificates(
+        self, request: pb.ListCertificatesRequest, context: Context
+    ) -> pb.ListCertificatesResponse:
+        """What has been issued, oldest first; a page counts pairs."""
+        page, now = page_of(request.page), self._clock.now_us() // 1_000_000
+        rows = await self._store.view(lambda txn: txn.scan(PAIRS, after=page.after, limit=page.limit))
+        pairs = [(key, PairRecord.FromString(value)) for key, value in rows]
+        return pb.ListCertificatesResponse(
+            certificates=[c for key, pair in pairs if is_issued(pair) for c in describe_pair(key, pair, now)],
+            next_page_token=page.next_token(rows),
+        )
+
+    async def GetCertificate(
+        self, request: pb.GetCertificateRequest, context: Context
+    ) -> pb.GetCertificateResponse:
+        """One certificate by its serial number."""
+        now = self._clock.now_us() // 1_000_000
+        found = self._store.read(lambda txn: find_certificate(txn, request.serial, now))
+        return pb.GetCertificateResponse(certificate=found)

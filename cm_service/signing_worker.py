@@ -1,0 +1,68 @@
+"""What a CM worker process does: sign both certificates of a pair. The CA key is nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cm_service.profiles import ProfileSettings
+from keyark.crypto.uris import load_private_key_by_uri
+from keyark.pki.certificates import Validity, load_certificates
+from keyark.pki.distribution import Distribution
+from keyark.pki.end_entity import EndEntityIssuer, EndEntityProfile
+from keyark.records.v1.cm_pb2 import SignPairResult, SignPairTask
+
+FACTORY: Final = "cm_service.signing_worker:open_worker"
+
+
+def worker_setup(
+    *, issuer_key_uri: str, base: Path, chain: Path, profiles: Mapping[str, ProfileSettings]
+) -> bytes:
+    """Return the set-up that ``open_worker`` takes: where the CA key is, never the key itself."""
+    settings = {name: profile.end_entity_settings() for name, profile in profiles.items()}
+    return json.dumps(
+        {"key": issuer_key_uri, "base": str(base), "chain": str(chain), "profiles": settings}
+    ).encode()
+
+
+def open_worker(setup: bytes) -> Callable[[list[bytes]], list[bytes]]:
+    """Load the CA key and return the function that works a batch of SignPairTasks.
+
+    Raises ConfigurationError where key or certificate do not load or do not fit.
+    """
+    settings = json.loads(setup)
+    private_key = load_private_key_by_uri(settings["key"], Path(settings["base"]))
+    certificate = load_certificates(Path(settings["chain"]))[0]
+    issuers = {
+        name: EndEntityIssuer(certificate=certificate, private_key=private_key, profile=_profile(profile))  # type: ignore[arg-type]
+        for name, profile in settings["profiles"].items()
+    }
+
+    def work(batch: list[bytes]) -> list[bytes]:
+        return [sign_pair(task, issuers) for task in batch]
+
+    return work
+
+
+def _profile(settings: dict[str, Any]) -> EndEntityProfile:
+    distribution = Distribution(**{name: tuple(values) for name, values in settings["distribution"].items()})
+    return EndEntityProfile(organization=settings["organization"], distribution=distribution)
+
+
+def sign_pair(task: bytes, issuers: Mapping[str, EndEntityIssuer]) -> bytes:
+    """Sign both certificates of one SignPairTask; returns a serialized SignPairResult."""
+    request = SignPairTask.FromString(task)
+    pair = issuers[request.profile].issue_pair(
+        common_name=request.common_name,
+        email=request.email,
+        signing_spki=request.signing_spki,
+        encryption_spki=request.encryption_spki,
+        signing_serial=request.signing_serial,
+        encryption_serial=request.encryption_serial,
+        validity=Validity(request.not_before, request.not_after),
+    )
+    return SignPairResult(
+        signing_certificate=pair.signing, encryption_certificate=pair.encryption
+    ).SerializeToString()

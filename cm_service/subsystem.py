@@ -1,0 +1,101 @@
+"""The running CM, put together from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cm_service.config import CmConfig
+from cm_service.issuance import Issuance
+from cm_service.records import SCHEMA_VERSION, TABLES
+from cm_service.servicer import (
+    ALLOWED,
+    CertificateAdminServicer,
+    CertificateServicer,
+    CertificateStatusServicer,
+)
+from cm_service.signing_worker import FACTORY, worker_setup
+from keyark.clock import Clock, SystemClock
+from keyark.crypto.uris import load_private_key_by_uri
+from keyark.pki.certificates import Validity, encode_certificate, load_certificates
+from keyark.policy.config import build_engine
+from keyark.rpc.server import ServedService, Server
+from keyark.service.assembly import Foundation, open_foundation, serve
+from keyark.service.evidence import open_receipt_checks
+from keyark.service.pools import open_pool
+from keyark.v1 import certificates_pb2
+from keyark.v1.certificates_pb2_grpc import (
+    add_CertificateAdminServiceServicer_to_server,
+    add_CertificateServiceServicer_to_server,
+    add_CertificateStatusServiceServicer_to_server,
+)
+
+
+@asynccontextmanager
+async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Server]:
+    """Run the CM until the end of the context, then drain it.
+
+    Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
+    """
+    clock = clock or SystemClock()
+    policy = build_engine("cm", config.policy)
+    chain = load_certificates(config.issuer.chain)
+    setup = worker_setup(
+        issuer_key_uri=config.issuer.key,
+        base=config.service.folder,
+        chain=config.issuer.chain,
+        profiles=config.profiles,
+    )
+    foundation_context = open_foundation(
+        role="cm",
+        service=config.service,
+        store=config.store,
+        tables=TABLES,
+        schema_version=SCHEMA_VERSION,
+        log_key=load_private_key_by_uri(config.log.key, config.service.folder),
+        clock=clock,
+    )
+    async with foundation_context as foundation, open_pool(FACTORY, setup, config.workers) as pool:
+        issuance = Issuance(
+            trust_domain=config.service.trust_domain,
+            chain=[encode_certificate(certificate) for certificate in chain],
+            issuer_validity=Validity.of(chain[0]),
+            profiles=config.profiles,
+            store=foundation.store,
+            log=foundation.log,
+            policy=policy,
+            clock=clock,
+            receipts=open_receipt_checks(
+                config.service, config.archive, store=foundation.store, log=foundation.log, clock=clock
+            ),
+            pool=pool,
+        )
+        async with serve(
+            foundation,
+            settings=config.service,
+            services=_services(foundation, issuance),
+            allowed=ALLOWED,
+            log_readers=set(),
+        ) as server:
+            yield server
+
+
+def _services(foundation: Foundation, issuance: Issuance) -> list[ServedService]:
+    named = certificates_pb2.DESCRIPTOR.services_by_name
+    return [
+        ServedService(
+            descriptor=named["CertificateService"],
+            add=add_CertificateServiceServicer_to_server,
+            servicer=CertificateServicer(issuance, foundation.refusals),
+        ),
+        ServedService(
+            descriptor=named["CertificateStatusService"],
+            add=add_CertificateStatusServiceServicer_to_server,
+            servicer=CertificateStatusServicer(foundation.store, foundation.clock),
+        ),
+        ServedService(
+            descriptor=named["CertificateAdminService"],
+            add=add_CertificateAdminServiceServicer_to_server,
+            servicer=CertificateAdminServicer(foundation.store, foundation.clock),
+        ),
+    ]

@@ -1,0 +1,233 @@
+"""Step 4, archive: prove that each private key matches, store it sealed, answer with archival receipts.
+
+A batch goes through the steps together: one trip to the workers, one durable commit, one signature. An item
+that fails drops out alone, with its own typed error. What was archived before gets its first receipt again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
+
+from drm_service.records import KEYS, read_record
+from keyark.clock import Clock
+from keyark.crypto.matching import match_proof_name
+from keyark.errors import InvalidInputError, KeyarkError
+from keyark.pki.statements import Statement
+from keyark.policy.engine import Archival, PolicyEngine, PolicyRequest, Receipt
+from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveTask, SealedKey
+from keyark.service.failures import unpack_failure
+from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.requests import accept_statement, check_same_statement, policy_request
+from keyark.store import Store, WriteTransaction
+from keyark.transparency.events import new_event
+from keyark.transparency.log import LeafRef, Log
+from keyark.transparency.receipts import format_proof
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, CheckpointLink, EventType, LoggedEvent
+
+STAGE: Final = "archive"
+
+
+class WorkerPool(Protocol):
+    """Where private keys are opened, proven to match and sealed: it returns ciphertext only."""
+
+    async def run(self, items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
+        """Turn each serialized ArchiveTask into a serialized ArchiveResult."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveRequest:
+    """One key to archive: statement, its signature, and the transport envelope, all serialized."""
+
+    statement: bytes
+    signature: bytes
+    wrapped_private_key: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveBatch:
+    """What a batch came to: a receipt or a typed error per item, and the link to the receipts' tree."""
+
+    outcomes: list[bytes | KeyarkError]
+    link: CheckpointLink | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Accepted:
+    """A request that may be archived, and the leaf that will say so."""
+
+    request: ArchiveRequest
+    statement: Statement
+    event: LoggedEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sealed:
+    """A key proven to match, sealed under the storage key and bound to its leaf."""
+
+    accepted: _Accepted
+    sealed_key: SealedKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Archived:
+    """A durable record's leaf and where it stands in the log."""
+
+    event: LoggedEvent
+    place: LeafRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyArchive:
+    """Archives keys under one storage key generation."""
+
+    trust_domain: str
+    storage_key_id: bytes
+    store: Store
+    log: Log
+    policy: PolicyEngine
+    clock: Clock
+    pool: WorkerPool = field(repr=False)
+
+    async def archive_keys(self, requests: Sequence[ArchiveRequest], *, known_tree_size: int) -> ArchiveBatch:
+        """Archive a batch; outcomes stand in the order of the requests.
+
+        ``known_tree_size`` is the size of the tree that the caller accepted last; the link leads from it.
+        """
+        accepted = [self.accept_request(request) for request in requests]
+        sealed = await self.prove_and_seal(accepted)
+        archived = await self.store.update(lambda txn: [self.record_key(txn, item) for item in sealed])
+        return await self.give_receipts(archived, known_tree_size)
+
+    def accept_request(self, request: ArchiveRequest) -> _Accepted | _Archived | KeyarkError:
+        """Verify the statement, find an earlier outcome, apply policy, and write the leaf to be."""
+        try:
+            statement = accept_statement(request.statement, request.signature, self.trust_domain)
+            if not request.wrapped_private_key:
+                raise InvalidInputError(
+                    "No wrapped private key came along; send one.", field="wrapped_private_key"
+                )
+            record = self.store.read(lambda txn: read_record(txn, statement.enrollment_id))
+            if record is not None:
+                return _earlier(statement, record)
+            self.store.read(lambda txn: check_key_uses(txn, statement))
+            self.policy.enforce(STAGE, _policy_request(statement))
+        except KeyarkError as error:
+            return error
+        return _Accepted(request=request, statement=statement, event=self._leaf(statement))
+
+    def _leaf(self, statement: Statement) -> LoggedEvent:
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_KEY_ARCHIVED,
+            time_us=self.clock.now_us(),
+            enrollment_id=statement.enrollment_id,
+            statement_sha256=statement.sha256,
+            signing_spki_sha256=statement.signing_spki_sha256,
+            encryption_spki_sha256=statement.encryption_spki_sha256,
+            storage_key_id=self.storage_key_id,
+        )
+        details = AuditDetails(
+            caller=str(statement.caller),
+            common_name=statement.common_name,
+            email=statement.email,
+            profile=statement.profile,
+            match_proof=match_proof_name(statement.encryption_key_type),
+        )
+        return new_event(event, details)
+
+    async def prove_and_seal(
+        self, items: Sequence[_Accepted | _Archived | KeyarkError]
+    ) -> list[_Sealed | _Archived | KeyarkError]:
+        """Let the workers open each envelope, prove the match, and seal under the storage key."""
+        waiting = [item for item in items if isinstance(item, _Accepted)]
+        results = iter(await self.pool.run([_task(item) for item in waiting]) if waiting else ())
+        return [_sealed(item, next(results)) if isinstance(item, _Accepted) else item for item in items]
+
+    def record_key(
+        self, txn: WriteTransaction, item: _Sealed | _Archived | KeyarkError
+    ) -> _Archived | KeyarkError:
+        """Write row, key uses and leaf of one sealed key; nothing is written where a check fails."""
+        if not isinstance(item, _Sealed):
+            return item
+        statement, event = item.accepted.statement, item.accepted.event
+        try:
+            record = read_record(txn, statement.enrollment_id)
+            if record is not None:
+                return _earlier(statement, record)
+            claim_key_uses(txn, statement)
+        except KeyarkError as error:
+            return error
+        record = ArchivedKeyRecord(
+            statement=statement.raw,
+            signature=item.accepted.request.signature,
+            leaf=event.leaf,
+            salt=event.salt,
+            details=event.details,
+            sealed_key=item.sealed_key,
+            key_type=statement.encryption_key_type.proto,
+            match_proof=match_proof_name(statement.encryption_key_type),
+        )
+        txn.put(KEYS, statement.enrollment_id, record.SerializeToString())
+        place = self.log.append(txn, event, on_index=partial(_note_index, record, statement.enrollment_id))
+        return _Archived(event=event, place=place)
+
+    async def give_receipts(
+        self, items: Sequence[_Archived | KeyarkError], known_tree_size: int
+    ) -> ArchiveBatch:
+        """Answer every archived key with an inclusion proof under one checkpoint signature."""
+        archived = [item for item in items if isinstance(item, _Archived)]
+        if not archived:
+            return ArchiveBatch(outcomes=[item for item in items if isinstance(item, KeyarkError)], link=None)
+        head = await self.log.checkpoint(covering=max(item.place.index for item in archived))
+        outcomes: list[bytes | KeyarkError] = []
+        for item in items:
+            if isinstance(item, KeyarkError):
+                outcomes.append(item)
+                continue
+            proof = self.log.inclusion_proof(item.place.index, head)
+            receipt = format_proof(
+                extra=item.event.SerializeToString(),
+                index=item.place.index,
+                proof=proof,
+                checkpoint=head.note,
+            )
+            outcomes.append(receipt)
+        return ArchiveBatch(outcomes=outcomes, link=self.log.link(known_tree_size, head))
+
+
+def _earlier(statement: Statement, record: ArchivedKeyRecord) -> _Archived:
+    event = AuditEvent.FromString(record.leaf)
+    check_same_statement(statement, event.statement_sha256)
+    logged = LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details)
+    return _Archived(event=logged, place=LeafRef(index=record.log_index))
+
+
+def _policy_request(statement: Statement) -> PolicyRequest:
+    return policy_request(statement, archival=Archival.REQUESTED, receipt=Receipt.ABSENT)
+
+
+def _task(item: _Accepted) -> bytes:
+    return ArchiveTask(
+        wrapped_private_key=item.request.wrapped_private_key,
+        statement_sha256=item.statement.sha256,
+        encryption_spki=item.statement.encryption_spki,
+        leaf=item.event.leaf,
+    ).SerializeToString()
+
+
+def _sealed(item: _Accepted, result: bytes | KeyarkError) -> _Sealed | KeyarkError:
+    if isinstance(result, KeyarkError):
+        return result
+    outcome = ArchiveResult.FromString(result)
+    if outcome.HasField("failure"):
+        return unpack_failure(outcome.failure)
+    return _Sealed(accepted=item, sealed_key=outcome.sealed_key)
+
+
+def _note_index(record: ArchivedKeyRecord, key: bytes, txn: WriteTransaction, index: int) -> None:
+    """Complete the row with the place of its leaf, which is known once the commit group is."""
+    record.log_index = index
+    txn.put(KEYS, key, record.SerializeToString())

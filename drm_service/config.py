@@ -1,0 +1,39 @@
+"""The DRM's configuration file, drm.toml."""
+
+from __future__ import annotations
+
+from keyark.config import Config, ConfigPath
+from keyark.policy.config import PolicyConfig
+from keyark.service.settings import KeyUri, ServiceSettings, StoreSettings, WorkerSettings
+
+
+class TransportSettings(Config):
+    """[transport]: the key pair that opens envelopes and signs checkpoints."""
+
+    key: KeyUri
+    certificate: ConfigPath
+    chain: ConfigPath
+
+
+class StorageSettings(Config):
+    """[storage]: the token that holds the storage key; it opens only with a quorum of shares."""
+
+    token: ConfigPath
+
+
+class CertificateSettings(Config):
+    """[certificates]: the CAs whose certificates are linked to archived keys."""
+
+    issuers: ConfigPath
+
+
+class DrmConfig(Config):
+    """All of drm.toml."""
+
+    service: ServiceSettings
+    store: StoreSettings
+    workers: WorkerSettings = WorkerSettings()
+    transport: TransportSettings
+    storage: StorageSettings
+    certificates: CertificateSettings
+    policy: PolicyConfig

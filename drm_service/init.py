@@ -1,0 +1,151 @@
+"""`python -m drm_service init`: transport key, storage key with its split PIN, log, configuration."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Final
+
+from drm_service.records import SCHEMA_VERSION, TABLES
+from keyark.clock import SystemClock
+from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.shares import QuorumRule, check_quorum
+from keyark.crypto.token import create_software_token
+from keyark.pki.certificates import load_certificates
+from keyark.pki.files import write_new_file
+from keyark.pki.identities import request_identity
+from keyark.pki.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
+from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
+from keyark.service.initialization import (
+    PRIVATE,
+    add_service_arguments,
+    init_identity,
+    new_folder,
+    new_signing_key,
+    save_request,
+    write_config,
+)
+from keyark.store import open_store
+from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.events import new_event
+from keyark.transparency.log import Log
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+
+CONFIG: Final = """\
+# The Data Recovery Manager. Relative paths start at this file's folder.
+
+[service]
+# The deployment's trust domain; certificates of other ones are refused.
+trust_domain = "$trust_domain"
+# Where this service listens.
+listen = "$listen"
+# Its key and certificate for mutual TLS, and the internal CA that it believes.
+identity_key = "identity-key.pem"
+identity_certificate = "identity.pem"
+trust_anchor = "trust-anchor.pem"
+# How many calls may be worked on at once; more are told to try again.
+max_in_flight = 4096
+# How long calls may take to end after SIGTERM, seconds.
+drain_seconds = 8.0
+# How many refusals of one caller are logged one by one in an hour; more are counted.
+rejections_per_hour = 100
+
+[store]
+# Folder of the store; one process at a time opens it.
+path = "store"
+# Address space reserved for it, GiB; it takes room on disk only as it fills.
+map_gib = 1024
+
+[workers]
+# Processes that open, prove and seal keys. As many as cores is best.
+count = 2
+# Keys that one worker takes at a time, and that may wait in all.
+max_batch = 64
+max_waiting = 8192
+# How long a worker may take for a batch, seconds, before it is replaced.
+batch_seconds = 30.0
+# After how many batches a worker is replaced: memory cannot be wiped, only given back.
+recycle_after = 20000
+
+[transport]
+# The key that opens envelopes and signs checkpoints, its certificate, and the issuers of that.
+key = "file:transport-key.pem"
+certificate = "transport.pem"
+chain = "trust-anchor.pem"
+
+[storage]
+# The token with the storage key. Its private half opens only with a quorum of the agents' shares.
+token = "storage-1.token"
+
+[certificates]
+# The CAs whose certificates are linked to archived keys.
+issuers = "ca.pem"
+
+# Policy at the stage "archive". Every rule that applies must accept; see docs/policy.md.
+[[policy.rule]]
+name = "archived-key-types"
+type = "KeyTypes"
+stage = "archive"
+encryption = [
+    "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "x25519",
+    "ml-kem-768", "ml-kem-1024",
+]
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the DRM's `init` asks for."""
+    add_service_arguments(parser)
+    parser.add_argument(
+        "--agent", action="append", required=True, type=Path, help="a share-key.json; once per agent"
+    )
+    parser.add_argument("--quorum", required=True, type=int, help="shares that open the storage key")
+    parser.add_argument("--transport-key", default="ec-p256", help="ec-p256 or rsa-3072")
+    parser.add_argument(
+        "--quorum-rule", choices=[rule.value for rule in QuorumRule], default=QuorumRule.SEPARATE.value
+    )
+
+
+def init(arguments: argparse.Namespace) -> None:
+    """Make the DRM's folder; prints the id of the storage key that RM and CM are to trust, as JSON."""
+    anchors = load_certificates(arguments.trust_anchor)
+    agents = [AgentShareKey.from_json(path.read_text()) for path in arguments.agent]
+    for agent in agents:
+        agent.verify(anchors[0])
+    check_quorum(len(agents), arguments.quorum, rule=QuorumRule(arguments.quorum_rule))
+    key_type = parse_key_type(arguments.transport_key, permitted=TRANSPORT_KEY_TYPES, field="--transport-key")
+    folder = new_folder(arguments.folder)
+    init_identity(
+        folder, trust_domain=arguments.trust_domain, role="drm", trust_anchor=arguments.trust_anchor
+    )
+    transport_key = new_signing_key(folder / "transport-key.pem", key_type)
+    request = request_identity(transport_key, SpiffeId(arguments.trust_domain, TRANSPORT_ROLE))
+    save_request(folder / "transport.csr", request)
+    token, public_key = create_software_token(agents, quorum=arguments.quorum)
+    write_new_file(folder / "storage-1.token", token.SerializeToString(), mode=PRIVATE)
+    write_config(folder / "drm.toml", CONFIG, trust_domain=arguments.trust_domain, listen=arguments.listen)
+    asyncio.run(_log_storage_key(folder, arguments.trust_domain, transport_key, public_key.key_id))
+    print(json.dumps({"storage_key_id": public_key.key_id.hex()}))
+
+
+async def _log_storage_key(
+    folder: Path, trust_domain: str, transport_key: SigningPrivateKey, storage_key_id: bytes
+) -> None:
+    """Open the store and the log, and log that the storage key came into being."""
+    clock, origin = SystemClock(), f"{trust_domain}/drm"
+    log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, transport_key), clock=clock)
+    store = open_store(folder / "store", tables=TABLES, finisher=log.finisher, schema_version=SCHEMA_VERSION)
+    try:
+        await log.open(store)
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_STORAGE_KEY_CREATED,
+            time_us=clock.now_us(),
+            storage_key_id=storage_key_id,
+        )
+        leaf = new_event(event, AuditDetails())
+        await store.update(lambda txn: log.append(txn, leaf))
+    finally:
+        await store.close()

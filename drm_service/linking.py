@@ -1,0 +1,110 @@
+"""Step 6, deliver, at the archive: mark a key CERTIFIED once its certificate is shown and fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryptography import x509
+
+from drm_service.records import KEYS, read_record
+from keyark.clock import Clock
+from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.pki.certificates import load_certificate
+from keyark.pki.chains import verify_chain
+from keyark.pki.pairs import check_encryption_certificate
+from keyark.pki.serials import encode_serial
+from keyark.pki.statements import Statement, parse_statement
+from keyark.store import ReadTransaction, Store, WriteTransaction
+from keyark.transparency.events import new_event
+from keyark.transparency.log import Log
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+
+
+class LinkedElsewhereError(KeyarkError):
+    """The archived key is linked to another certificate already."""
+
+    reason = "LINKED_ELSEWHERE"
+    kind = Kind.CONFLICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkRequest:
+    """An enrollment id (32 bytes) and the encryption certificate (DER) that was issued for it."""
+
+    enrollment_id: bytes
+    certificate: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Link:
+    """A certificate that was checked against its record."""
+
+    statement: Statement
+    serial: bytes
+    sha256: bytes
+    event: LoggedEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateLinks:
+    """Links certificates of the given issuing CAs to archived keys."""
+
+    issuers: Sequence[x509.Certificate]
+    store: Store
+    log: Log
+    clock: Clock
+
+    async def link_certificates(self, requests: Sequence[LinkRequest]) -> list[KeyarkError | None]:
+        """Link a batch in one durable commit; None stands where it is linked, now or before."""
+        links = self.store.read(lambda txn: [self.check_certificate(txn, request) for request in requests])
+        return await self.store.update(lambda txn: [self._mark_certified(txn, link) for link in links])
+
+    def check_certificate(self, txn: ReadTransaction, request: LinkRequest) -> _Link | KeyarkError:
+        """Check that the certificate has the archived key, the owner's subject, and the CA's signature."""
+        try:
+            record = read_record(txn, request.enrollment_id)
+            if record is None:
+                raise NotFoundError("No key is archived for this enrollment; there is nothing to link.")
+            statement = parse_statement(record.statement)
+            certificate = load_certificate(request.certificate)
+            check_encryption_certificate(certificate, statement)
+            now = self.clock.now_us() // 1_000_000
+            verify_chain(certificate, intermediates=(), anchors=self.issuers, at=now)
+        except KeyarkError as error:
+            return error
+        serial, digest = encode_serial(certificate.serial_number), sha256(request.certificate).digest()
+        return _Link(
+            statement=statement, serial=serial, sha256=digest, event=self._leaf(statement, serial, digest)
+        )
+
+    def _mark_certified(self, txn: WriteTransaction, link: _Link | KeyarkError) -> KeyarkError | None:
+        if isinstance(link, KeyarkError):
+            return link
+        record = read_record(txn, link.statement.enrollment_id)
+        if record is None:
+            return NotFoundError("The archived key is gone; run `keyark doctor`.")
+        if record.certificate_sha256 == link.sha256:
+            return None
+        if record.certificate_sha256:
+            return LinkedElsewhereError(
+                "The archived key is linked to another certificate; run `keyark doctor`."
+            )
+        record.certificate_serial = link.serial
+        record.certificate_sha256 = link.sha256
+        txn.put(KEYS, link.statement.enrollment_id, record.SerializeToString())
+        self.log.append(txn, link.event)
+        return None
+
+    def _leaf(self, statement: Statement, serial: bytes, digest: bytes) -> LoggedEvent:
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_KEY_CERTIFIED,
+            time_us=self.clock.now_us(),
+            enrollment_id=statement.enrollment_id,
+            encryption_spki_sha256=statement.encryption_spki_sha256,
+            serials=[serial],
+            certificate_sha256=[digest],
+        )
+        return new_event(event, AuditDetails())

@@ -1,0 +1,58 @@
+"""The tables of the DRM's store and the archived key as its rows tell it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyark.errors import NotFoundError
+from keyark.pki.statements import parse_statement
+from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
+from keyark.records.v1.keys_pb2 import KeyUse
+from keyark.service import key_uses
+from keyark.store import ReadTransaction
+from keyark.transparency import log
+from keyark.v1.audit_pb2 import AuditEvent
+from keyark.v1.certificates_pb2 import KeyRole
+from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
+
+KEYS: Final = "archived_keys"
+TABLES: Final = (KEYS, key_uses.TABLE, *log.TABLES)
+SCHEMA_VERSION: Final = 1
+
+
+def read_record(txn: ReadTransaction, enrollment_id: bytes) -> ArchivedKeyRecord | None:
+    """Return the record of an enrollment (32 bytes), or None where nothing was archived for it."""
+    value = txn.get(KEYS, enrollment_id)
+    return None if value is None else ArchivedKeyRecord.FromString(value)
+
+
+def find_by_key_id(txn: ReadTransaction, key_id: bytes) -> ArchivedKeyRecord:
+    """Return the record of the key with this SPKI SHA-256; raises NotFoundError."""
+    value = txn.get(key_uses.TABLE, key_id)
+    use = KeyUse.FromString(value) if value is not None else None
+    record = read_record(txn, use.enrollment_id) if use and use.role == KeyRole.KEY_ROLE_ENCRYPTION else None
+    if record is None:
+        raise NotFoundError("No archived key has this key id; `keyark keys list` shows those that there are.")
+    return record
+
+
+def describe(record: ArchivedKeyRecord) -> ArchivedKey:
+    """Return what may be shown of a record: no key material."""
+    statement = parse_statement(record.statement)
+    event = AuditEvent.FromString(record.leaf)
+    certified = bool(record.certificate_serial)
+    return ArchivedKey(
+        key_id=event.encryption_spki_sha256,
+        enrollment_id=event.enrollment_id,
+        state=KeyState.KEY_STATE_CERTIFIED if certified else KeyState.KEY_STATE_UNCERTIFIED,
+        key_type=statement.encryption_key_type.proto,
+        caller=str(statement.caller),
+        common_name=statement.common_name,
+        email=statement.email,
+        profile=statement.profile,
+        archived_time_us=event.time_us,
+        storage_key_id=event.storage_key_id,
+        log_index=record.log_index,
+        certificate_serial=record.certificate_serial,
+        match_proof=record.match_proof,
+    )

@@ -1,0 +1,118 @@
+"""The running DRM, put together from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from drm_service.archival import KeyArchive
+from drm_service.config import DrmConfig
+from drm_service.key_worker import FACTORY, worker_setup
+from drm_service.linking import CertificateLinks
+from drm_service.records import SCHEMA_VERSION, TABLES
+from drm_service.servicer import ALLOWED, KeyArchiveServicer, KeyRecoveryServicer
+from keyark.clock import Clock, SystemClock
+from keyark.crypto.storage import StoragePublicKey
+from keyark.crypto.token import load_token
+from keyark.crypto.uris import load_private_key_by_uri
+from keyark.errors import ConfigurationError
+from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.files import read_secret_file
+from keyark.pki.key_types import PrivateKey
+from keyark.pki.spki import encode_spki
+from keyark.pki.transport import TransportTrust
+from keyark.policy.config import build_engine
+from keyark.rpc.server import ServedService, Server
+from keyark.service.assembly import Foundation, open_foundation, serve
+from keyark.service.pools import open_pool
+from keyark.v1 import archive_pb2, recovery_pb2
+from keyark.v1.archive_pb2_grpc import add_KeyArchiveServiceServicer_to_server
+from keyark.v1.common_pb2 import TransportCertificate
+from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
+
+MAX_TOKEN_SIZE = 1 << 20
+
+
+@asynccontextmanager
+async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Server]:
+    """Run the DRM until the end of the context, then drain it.
+
+    Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
+    """
+    clock = clock or SystemClock()
+    transport_key = load_private_key_by_uri(config.transport.key, config.service.folder)
+    storage_key = load_storage_key(config)
+    policy = build_engine("drm", config.policy)
+    certificate = load_transport_certificate(config, transport_key, clock)
+    issuers = load_certificates(config.certificates.issuers)[:1]
+    setup = worker_setup(
+        transport_key_uri=config.transport.key,
+        base=config.service.folder,
+        storage_public_key=storage_key.to_bytes(),
+    )
+    foundation_context = open_foundation(
+        role="drm",
+        service=config.service,
+        store=config.store,
+        tables=TABLES,
+        schema_version=SCHEMA_VERSION,
+        log_key=transport_key,
+        clock=clock,
+    )
+    async with foundation_context as foundation, open_pool(FACTORY, setup, config.workers) as pool:
+        archive = KeyArchive(
+            trust_domain=config.service.trust_domain,
+            storage_key_id=storage_key.key_id,
+            store=foundation.store,
+            log=foundation.log,
+            policy=policy,
+            clock=clock,
+            pool=pool,
+        )
+        links = CertificateLinks(issuers=issuers, store=foundation.store, log=foundation.log, clock=clock)
+        services = _services(foundation, archive, links, certificate)
+        async with serve(
+            foundation, settings=config.service, services=services, allowed=ALLOWED, log_readers={"rm", "cm"}
+        ) as server:
+            yield server
+
+
+def load_storage_key(config: DrmConfig) -> StoragePublicKey:
+    """Return the public half of the storage key, all that archiving needs; raises TokenError."""
+    token = load_token(read_secret_file(config.storage.token, max_size=MAX_TOKEN_SIZE))
+    return StoragePublicKey.from_bytes(token.public_key)
+
+
+def load_transport_certificate(config: DrmConfig, key: PrivateKey, clock: Clock) -> TransportCertificate:
+    """Return the transport certificate as clients get it, once it proved to be good and the key's."""
+    chain = load_certificates(config.transport.chain)
+    certificate = TransportCertificate(
+        certificate=encode_certificate(load_certificates(config.transport.certificate)[0]),
+        chain=[encode_certificate(issuer) for issuer in chain],
+    )
+    trust = TransportTrust(anchors=chain[-1:], trust_domain=config.service.trust_domain)
+    if trust.verify(certificate, clock.now_us() // 1_000_000) != encode_spki(key.public_key()):
+        raise ConfigurationError(
+            f"{config.transport.certificate} is not the certificate of the transport key."
+        )
+    return certificate
+
+
+def _services(
+    foundation: Foundation, archive: KeyArchive, links: CertificateLinks, certificate: TransportCertificate
+) -> list[ServedService]:
+    archiving = KeyArchiveServicer(
+        archive=archive, links=links, transport_certificate=certificate, refusals=foundation.refusals
+    )
+    return [
+        ServedService(
+            descriptor=archive_pb2.DESCRIPTOR.services_by_name["KeyArchiveService"],
+            add=add_KeyArchiveServiceServicer_to_server,
+            servicer=archiving,
+        ),
+        ServedService(
+            descriptor=recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"],
+            add=add_KeyRecoveryServiceServicer_to_server,
+            servicer=KeyRecoveryServicer(foundation.store),
+        ),
+    ]

@@ -1,0 +1,101 @@
+"""`keyark init` and `keyark up`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyark.cli.options import json_option, password_file_option, read_password
+from keyark.cli.output import UsageError, print_json
+from keyark.crypto.shares import QuorumRule
+from keyark.deployment.initialize import DeploymentPlan, initialize
+from keyark.deployment.launch import run_deployment
+from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_type
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--trust-domain", default="example.org", show_default=True)
+@click.option(
+    "--agents", default="alice,bob,carol", show_default=True, help="Recovery agents, one share each."
+)
+@click.option("--quorum", default=2, show_default=True, help="How many agents bring a key back.")
+@click.option(
+    "--allow-self-approval",
+    is_flag=True,
+    help="Let agents approve their own requests, so that all of them may be the quorum.",
+)
+@click.option("--allow-single-agent", is_flag=True, help="Let one agent recover alone.")
+@click.option("--ca-key", default="ec-p256", show_default=True, help=" ".join(t.value for t in CA_KEY_TYPES))
+@click.option(
+    "--transport-key",
+    default="ec-p256",
+    show_default=True,
+    help=" ".join(t.value for t in TRANSPORT_KEY_TYPES),
+)
+@click.option(
+    "--port-base", default=7710, show_default=True, help="RM listens here, CM and DRM on the ports after it."
+)
+@password_file_option(
+    "File with the password that encrypts people's private keys; asked on a terminal otherwise."
+)
+@json_option
+def init(folder: Path, **options: Any) -> None:
+    """Make a deployment in FOLDER, which must not exist or be empty.
+
+    All keys of the three services and of all agents then lie on this disk: nothing keeps its owner from
+    recovering keys alone. Give the agents their folders, and delete them here, before you rely on the quorum.
+    """
+    plan = DeploymentPlan(
+        folder=folder,
+        trust_domain=options["trust_domain"],
+        agents=tuple(name.strip() for name in options["agents"].split(",")),
+        quorum=options["quorum"],
+        quorum_rule=_quorum_rule(options),
+        ca_key_type=parse_key_type(options["ca_key"], permitted=CA_KEY_TYPES, field="--ca-key"),
+        transport_key_type=parse_key_type(
+            options["transport_key"], permitted=TRANSPORT_KEY_TYPES, field="--transport-key"
+        ),
+        port_base=options["port_base"],
+        password=_new_password(options["password_file"]),
+    )
+    as_json: bool = options["as_json"]
+    initialize(plan, (lambda _: None) if as_json else click.echo)
+    if as_json:
+        print_json({"folder": str(folder), "trust_domain": plan.trust_domain, **plan.addresses})
+    else:
+        click.echo(
+            "note: the agents' keys are on this disk too, which voids the quorum until they are moved away"
+        )
+
+
+def _quorum_rule(options: dict[str, Any]) -> QuorumRule:
+    if options["allow_single_agent"]:
+        return QuorumRule.SINGLE_AGENT
+    return QuorumRule.SELF_APPROVAL if options["allow_self_approval"] else QuorumRule.SEPARATE
+
+
+def _new_password(path: Path | None) -> bytes | None:
+    if path is not None:
+        password = read_password(path)
+        if not password:
+            raise UsageError(f"{path} is empty; its first line is the password.")
+        return password
+    if not sys.stdin.isatty():
+        return None
+    text = "Password for people's private keys (empty: none)"
+    answer: str = click.prompt(
+        text, default="", hide_input=True, confirmation_prompt=True, show_default=False, err=True
+    )
+    return answer.encode() or None
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def up(folder: Path) -> None:
+    """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM."""
+    asyncio.run(run_deployment(folder, click.echo))

@@ -1,0 +1,147 @@
+"""`keyark enroll`: one user, or many from a CSV file."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    password_file_option,
+    password_source,
+    read_password,
+)
+from keyark.cli.output import FAILED, UsageError, describe_error, print_json
+from keyark.client.batch import BatchEnrollment, read_users
+from keyark.client.enrollment import EnrollmentClient
+from keyark.client.folder import EnrollmentFolder, KeyFormat
+from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
+from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
+
+
+@click.command()
+@home_option
+@identity_option("client/enroller")
+@click.option(
+    "--request-id", type=click.UUID, help="A UUIDv7 of your own, to retry under; made if not given."
+)
+@click.option("--profile", default="user", show_default=True)
+@click.option("--name", help="Common name of the user.")
+@click.option("--email", help="E-mail address of the user.")
+@click.option("--signing-key", help=f"One of: {' '.join(t.value for t in SIGNING_KEY_TYPES)}.")
+@click.option("--encryption-key", help=f"One of: {' '.join(t.value for t in ENCRYPTION_KEY_TYPES)}.")
+@click.option("--format", "key_format", type=click.Choice(["pem", "p12"]), default="pem", show_default=True)
+@password_file_option("File with the password that encrypts the user's keys.")
+@identity_password_option
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Enroll every row: name,email[,profile,signing_key,encryption_key].",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for keys and certificates; with the same one, an interrupted run goes on.",
+)
+@json_option
+@click.pass_context
+def enroll(ctx: click.Context, /, **options: Any) -> None:
+    """Enroll a user: two key pairs, two certificates, the encryption key archived."""
+    if options["csv_file"]:
+        _enroll_many(ctx, options)
+        return
+    if not options["name"] or not options["email"]:
+        raise UsageError("Name the user with --name and --email, or many with --csv.")
+    folder = EnrollmentFolder(path=options["out"], **_key_options(options))
+    order = EnrollmentOrder(
+        common_name=options["name"],
+        email=options["email"],
+        profile=options["profile"],
+        signing_key_type=_key_type(options["signing_key"], SIGNING_KEY_TYPES, "--signing-key"),
+        encryption_key_type=_key_type(options["encryption_key"], ENCRYPTION_KEY_TYPES, "--encryption-key"),
+        request_id=_request_id(options["request_id"]),
+    )
+
+    async def run() -> UserResult:
+        async with _client(options) as client:
+            return await enroll_into(client, folder, order)
+
+    _report(asyncio.run(run()), as_json=options["as_json"])
+
+
+def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Enroll every row of the CSV file; a line per user, and exit 1 that names the failures."""
+    if options["name"] or options["email"] or options["request_id"]:
+        raise UsageError("--csv names the users; leave --name, --email and --request-id out.")
+    users = read_users(options["csv_file"], profile=options["profile"])
+    console = Console(stderr=True)
+
+    async def run() -> list[UserResult]:
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("enrolling", total=len(users))
+            async with _client(options) as client:
+                batch = BatchEnrollment(client=client, out=options["out"], **_key_options(options))
+                return await batch.run(users, lambda: progress.advance(task))
+
+    results = asyncio.run(run())
+    failed = [result for result in results if result.error is not None]
+    if options["as_json"]:
+        print_json([result.as_dict() for result in results])
+    else:
+        for result in results:
+            click.echo(_line(result))
+    if failed:
+        click.echo(
+            f"keyark: {len(failed)} of {len(results)} failed: {', '.join(r.email for r in failed)}", err=True
+        )
+        ctx.exit(FAILED)
+
+
+def _client(options: dict[str, Any]) -> EnrollmentClient:
+    return EnrollmentClient.open(
+        options["home"],
+        identity=options["identity"],
+        password=password_source(options["identity_password_file"]),
+    )
+
+
+def _key_options(options: dict[str, Any]) -> dict[str, Any]:
+    password = read_password(options["password_file"]) if options["password_file"] else None
+    return {"key_format": KeyFormat(options["key_format"]), "password": password}
+
+
+def _key_type(name: str | None, fitting: tuple[KeyType, ...], option: str) -> KeyType | None:
+    return parse_key_type(name, permitted=fitting, field=option) if name else None
+
+
+def _request_id(value: uuid.UUID | None) -> bytes | None:
+    return value.bytes if value else None
+
+
+def _report(result: UserResult, *, as_json: bool) -> None:
+    if result.error is not None:
+        raise result.error
+    if as_json:
+        print_json(result.as_dict())
+        return
+    click.echo(_line(result))
+
+
+def _line(result: UserResult) -> str:
+    if result.error is not None:
+        return f"{result.email}: failed: {describe_error(result.error)}"
+    return (
+        f"{result.email}: issued; signing serial {result.signing_serial}, encryption serial "
+        f"{result.encryption_serial}; in {result.folder}"
+    )

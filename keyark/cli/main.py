@@ -1,0 +1,45 @@
+"""`keyark --help`: the commands, each loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+from keyark.cli.output import KeyarkGroup
+
+COMMANDS: Final = {
+    "init": ("keyark.cli.deployment", "init"),
+    "up": ("keyark.cli.deployment", "up"),
+    "enroll": ("keyark.cli.enroll", "enroll"),
+    "enrollments": ("keyark.cli.listing", "enrollments"),
+    "certificates": ("keyark.cli.listing", "certificates"),
+    "keys": ("keyark.cli.listing", "keys"),
+    "audit": ("keyark.cli.audit", "audit"),
+}
+
+
+class LazyGroup(KeyarkGroup):
+    """Imports a command's module only when the command is asked for, so that --help and --version are quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="keyark")
+def main() -> None:
+    """The certificate authority for people who encrypt.
+
+    Two certificates for every user, the encryption key archived, and back only by a quorum of recovery agents.
+    """

@@ -1,0 +1,111 @@
+"""Auditing: receipts checked offline, and whole logs checked against their signed checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from keyark.client.home import Home
+from keyark.client.sessions import Session
+from keyark.errors import ConfigurationError, KeyarkError, Kind
+from keyark.pki.certificates import load_certificates
+from keyark.pki.files import read_file
+from keyark.pki.identities import identity_of
+from keyark.pki.spki import encode_spki
+from keyark.rpc.channels import call
+from keyark.transparency.checkpoint import Checkpoint, NoteVerifier
+from keyark.transparency.events import open_event
+from keyark.transparency.merkle import TreeHasher
+from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
+from keyark.v1 import audit_pb2
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.common_pb2 import PageRequest
+
+TIMEOUT: Final = 30.0
+PAGE: Final = 1000
+MAX_RECEIPT: Final = 1 << 20
+
+
+class LogMismatchError(KeyarkError):
+    """The entries of a log do not make the tree that its signed checkpoint names."""
+
+    reason = "LOG_MISMATCH"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedLog:
+    """A log whose every entry was fetched and found under the signed checkpoint."""
+
+    checkpoint: Checkpoint
+    entries: int
+    erased: int
+
+
+def verify_receipt_file(receipt: Path, transport_certificate: Path) -> ArchivalReceipt:
+    """Check a receipt offline with the transport certificate (PEM) of the deployment that gave it.
+
+    Raises the errors of ``ReceiptVerifier``, and ConfigurationError where a file does not load.
+    """
+    certificate = load_certificates(transport_certificate)[0]
+    origin = f"{identity_of(certificate).trust_domain}/drm"
+    verifier = ReceiptVerifier(origin, encode_spki(certificate.public_key()))
+    return verifier.verify(read_file(receipt, max_size=MAX_RECEIPT))
+
+
+def log_verifier(home: Home, role: str) -> NoteVerifier:
+    """Return what verifies a subsystem's checkpoints: the key that the home pins for it."""
+    origin = f"{home.config.trust_domain}/{role}"
+    if role == "drm":
+        spki = encode_spki(load_certificates(home.config.transport)[0].public_key())
+    else:
+        path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
+        try:
+            spki = encode_spki(load_pem_public_key(read_file(path, max_size=MAX_RECEIPT)))
+        except ValueError:
+            raise ConfigurationError(
+                f"{path} holds no public key; copy it anew from the deployment."
+            ) from None
+    return NoteVerifier.from_public_key(origin, spki)
+
+
+async def list_entries(session: Session, *, first: int = 0) -> AsyncIterator[audit_pb2.LogEntry]:
+    """Yield the entries of the subsystem's log from an index on; ``session`` is an auditor's."""
+    stub = AuditServiceStub(session.channel)
+    token = str(first) if first else ""
+    while True:
+        request = audit_pb2.ListEntriesRequest(page=PageRequest(page_size=PAGE, page_token=token))
+        response = await call(stub.ListEntries, request, timeout=TIMEOUT)
+        for entry in response.entries:
+            yield entry
+        if not (token := response.next_page_token):
+            return
+
+
+async def verify_log(session: Session) -> AuditedLog:
+    """Fetch a subsystem's whole log and check that it makes the tree of its signed checkpoint.
+
+    Raises LogMismatchError, the errors of ``NoteVerifier``, and EventError where details do not fit their leaf.
+    """
+    stub = AuditServiceStub(session.channel)
+    signed = await call(stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), timeout=TIMEOUT)
+    checkpoint = log_verifier(session.home, session.role).verify(signed.checkpoint)
+    tree, erased = TreeHasher(), 0
+    async for entry in list_entries(session):
+        if tree.size == checkpoint.size:
+            break
+        if entry.index != tree.size:
+            raise LogMismatchError(f"Entry {tree.size} of the {session.role} log is missing.")
+        open_event(entry.event)
+        erased += not entry.event.salt
+        tree.append(entry.event.leaf)
+    if tree.size != checkpoint.size or tree.root() != checkpoint.root:
+        raise LogMismatchError(
+            f"The {tree.size} entries of the {session.role} log do not make the tree of its checkpoint of "
+            f"{checkpoint.size}: an entry was altered, removed or added. Keep a copy and raise an alarm."
+        )
+    return AuditedLog(checkpoint=checkpoint, entries=tree.size, erased=erased)

@@ -1,0 +1,269 @@
+"""Enrollment: two key pairs, two certificates, one archived key.
+
+    async with EnrollmentClient.open("deployment", identity="client/enroller") as client:
+        alice = await client.enroll(common_name="Alice Example", email="alice@example.org")
+        print(alice.encryption_certificate.serial_number, alice.receipt.index)
+
+The client trusts the RM with nothing: it verifies the transport certificate before it wraps a key, and the
+certificates and the archival receipt before it hands them out.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from keyark.client.blocking import BlockingEnrollmentClient
+from keyark.client.home import Home
+from keyark.client.passwords import PasswordSource, no_password
+from keyark.client.verification import Enrolled, Verification
+from keyark.crypto.envelopes import seal_to_transport
+from keyark.errors import InvalidInputError, KeyarkError, Kind, UnavailableError
+from keyark.pki.key_types import KeyType, PrivateKey, SigningPrivateKey, generate, generate_signing
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import Statement, build_statement, new_request_id, parse_statement, sign_statement
+from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.errors import from_status
+from keyark.rpc.identities import LocalIdentity
+from keyark.v1 import registration_pb2 as pb
+from keyark.v1.common_pb2 import ArchivalPolicy, TransportCertificate
+from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
+
+TIMEOUT: Final = 60.0
+BATCH: Final = 64
+
+
+class KeyDelivery(enum.Enum):
+    """When the wrapped private key is sent (step 3)."""
+
+    ALONG = "along"
+    WHEN_ASKED = "when-asked"
+
+
+class PendingApprovalError(KeyarkError):
+    """A registration officer has to decide first."""
+
+    reason = "PENDING_APPROVAL"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedEnrollment:
+    """A request with its keys, made and signed here; the keys stay here. Save it before you submit it."""
+
+    statement: Statement
+    signature: bytes
+    signing_key: SigningPrivateKey = field(repr=False)
+    encryption_key: PrivateKey = field(repr=False)
+
+    @classmethod
+    def restore(cls, statement: bytes, *, signing_key: SigningPrivateKey, encryption_key: PrivateKey) -> Self:
+        """Rebuild a request that was saved: the same statement, signed anew; raises where a key does not fit."""
+        parsed = parse_statement(statement)
+        if encode_spki(signing_key.public_key()) != parsed.signing_spki:
+            raise InvalidInputError(
+                "The saved signing key is not the one of the saved request.", field="signing_key"
+            )
+        if encode_spki(encryption_key.public_key()) != parsed.encryption_spki:
+            raise InvalidInputError(
+                "The saved encryption key is not the one of the saved request.", field="encryption_key"
+            )
+        signature = sign_statement(statement, signing_key)
+        return cls(
+            statement=parsed, signature=signature, signing_key=signing_key, encryption_key=encryption_key
+        )
+
+
+class EnrollmentClient:
+    """Enrolls users with the RM of one deployment; use it as an async context manager."""
+
+    def __init__(self, *, home: Home, identity: LocalIdentity, channel: Channel) -> None:
+        self._home = home
+        self._identity = identity
+        self._channel = channel
+        self._registration = RegistrationServiceStub(channel)
+        self._verification = Verification(home)
+
+    @classmethod
+    def open(
+        cls,
+        home: Path | str | Home,
+        *,
+        identity: str = "client/enroller",
+        password: PasswordSource = no_password,
+    ) -> Self:
+        """Open a channel to the RM as one of the identities of ``home``.
+
+        ``password`` is asked for the password of an encrypted identity key. Raises ConfigurationError.
+        """
+        opened = home if isinstance(home, Home) else Home.load(home)
+        local = opened.identity(identity, password)
+        channel = open_channel(
+            opened.config.rm, local, server_role="rm", trust_domain=opened.config.trust_domain
+        )
+        return cls(home=opened, identity=local, channel=channel)
+
+    @classmethod
+    def blocking(
+        cls,
+        home: Path | str | Home,
+        *,
+        identity: str = "client/enroller",
+        password: PasswordSource = no_password,
+    ) -> BlockingEnrollmentClient:
+        """Return the same client for code without an event loop; use it as a context manager."""
+        return BlockingEnrollmentClient(lambda: cls.open(home, identity=identity, password=password))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def form(self, profile: str = "user") -> pb.EnrollmentForm:
+        """Step 1: fetch the form and verify its transport certificate up to the trust anchor."""
+        response = await call(
+            self._registration.GetEnrollmentForm,
+            pb.GetEnrollmentFormRequest(profile=profile),
+            timeout=TIMEOUT,
+        )
+        self._verification.transport_key(response.form.transport_certificate)
+        return response.form
+
+    async def prepare(
+        self,
+        *,
+        common_name: str,
+        email: str,
+        profile: str = "user",
+        signing_key_type: KeyType | None = None,
+        encryption_key_type: KeyType | None = None,
+        request_id: bytes | None = None,
+    ) -> PreparedEnrollment:
+        """Step 2, the client's half: make both key pairs and sign the statement.
+
+        Key types default to the profile's preferred ones; ``request_id`` is a UUIDv7, 16 bytes.
+        """
+        form = await self.form(profile)
+        signing_key = generate_signing(signing_key_type or KeyType.from_proto(form.signing_key_types[0]))
+        encryption_key = generate(encryption_key_type or KeyType.from_proto(form.encryption_key_types[0]))
+        raw = build_statement(
+            caller=self._identity.spiffe_id,
+            request_id=request_id or new_request_id(),
+            profile=profile,
+            common_name=common_name,
+            email=email,
+            signing_spki=encode_spki(signing_key.public_key()),
+            encryption_spki=encode_spki(encryption_key.public_key()),
+        )
+        return PreparedEnrollment.restore(raw, signing_key=signing_key, encryption_key=encryption_key)
+
+    async def enroll(
+        self,
+        *,
+        common_name: str,
+        email: str,
+        profile: str = "user",
+        signing_key_type: KeyType | None = None,
+        encryption_key_type: KeyType | None = None,
+    ) -> Enrolled:
+        """Prepare and submit in one call; for keys that must outlive a crash, prepare, save, then submit."""
+        prepared = await self.prepare(
+            common_name=common_name,
+            email=email,
+            profile=profile,
+            signing_key_type=signing_key_type,
+            encryption_key_type=encryption_key_type,
+        )
+        return await self.submit(prepared)
+
+    async def submit(
+        self, prepared: PreparedEnrollment, *, delivery: KeyDelivery = KeyDelivery.ALONG
+    ) -> Enrolled:
+        """Submit one request; submitting it again returns the first outcome (P9). Raises its typed error."""
+        outcome = (await self.submit_many([prepared], delivery=delivery))[0]
+        if isinstance(outcome, KeyarkError):
+            raise outcome
+        return outcome
+
+    async def submit_many(
+        self, prepared: Sequence[PreparedEnrollment], *, delivery: KeyDelivery = KeyDelivery.ALONG
+    ) -> list[Enrolled | KeyarkError]:
+        """Submit up to 64 requests in one call; a verified outcome or a typed error for each, in order."""
+        if len(prepared) > BATCH:
+            raise InvalidInputError(f"One call takes up to {BATCH} requests; split them.", field="items")
+        transports = await self._transport_certificates(prepared)
+        answers = await self.send(prepared, transports if delivery is KeyDelivery.ALONG else {})
+        asked = {
+            item.statement.enrollment_id: answer.transport_certificate
+            for item, answer in zip(prepared, answers, strict=True)
+            if isinstance(answer, pb.Enrollment) and answer.state == pb.ENROLLMENT_STATE_AWAITING_PRIVATE_KEY
+        }
+        if asked:
+            again = [item for item in prepared if item.statement.enrollment_id in asked]
+            second = iter(await self.send(again, asked))
+            answers = [
+                next(second) if item.statement.enrollment_id in asked else answer
+                for item, answer in zip(prepared, answers, strict=True)
+            ]
+        return [self._outcome(*pair) for pair in zip(prepared, answers, strict=True)]
+
+    async def _transport_certificates(
+        self, prepared: Sequence[PreparedEnrollment]
+    ) -> dict[bytes, TransportCertificate]:
+        """Fetch the form of every profile once; where archival applies, by enrollment id."""
+        forms = {profile: await self.form(profile) for profile in {p.statement.profile for p in prepared}}
+        return {
+            item.statement.enrollment_id: form.transport_certificate
+            for item in prepared
+            if (form := forms[item.statement.profile]).archival == ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED
+        }
+
+    async def send(
+        self, prepared: Sequence[PreparedEnrollment], transports: dict[bytes, TransportCertificate]
+    ) -> list[pb.Enrollment | KeyarkError]:
+        """Send requests as they are, each with its key wrapped where ``transports`` has its enrollment id."""
+        items = [self._item(item, transports.get(item.statement.enrollment_id)) for item in prepared]
+        response = await call(
+            self._registration.SubmitEnrollments, pb.SubmitEnrollmentsRequest(items=items), timeout=TIMEOUT
+        )
+        if len(response.outcomes) != len(items):
+            raise UnavailableError("The RM answered another number of outcomes than it was sent; try again.")
+        return [
+            from_status(outcome.error) if outcome.HasField("error") else outcome.enrollment
+            for outcome in response.outcomes
+        ]
+
+    def _item(
+        self, prepared: PreparedEnrollment, transport: TransportCertificate | None
+    ) -> pb.EnrollmentRequest:
+        wrapped = b""
+        if transport is not None:
+            wrapped = seal_to_transport(
+                prepared.encryption_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+                transport_public_key=self._verification.transport_key(transport),
+                statement_sha256=prepared.statement.sha256,
+            )
+        return pb.EnrollmentRequest(
+            statement=prepared.statement.raw, signature=prepared.signature, wrapped_private_key=wrapped
+        )
+
+    def _outcome(
+        self, prepared: PreparedEnrollment, answer: pb.Enrollment | KeyarkError
+    ) -> Enrolled | KeyarkError:
+        if isinstance(answer, KeyarkError):
+            return answer
+        if answer.state == pb.ENROLLMENT_STATE_PENDING_APPROVAL:
+            return PendingApprovalError("A registration officer decides on this request; ask again later.")
+        try:
+            return self._verification.enrolled(prepared.statement, answer)
+        except KeyarkError as error:
+            return error

@@ -1,0 +1,40 @@
+"""Channels to the subsystems of a home as one of its identities."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyark.client.home import Home
+from keyark.client.passwords import PasswordSource, no_password
+from keyark.rpc.channels import Channel, open_channel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A channel to one subsystem ("rm", "cm", "drm")."""
+
+    home: Home
+    role: str
+    channel: Channel
+
+
+@asynccontextmanager
+async def open_session(
+    home: Path | str | Home, role: str, *, identity: str, password: PasswordSource = no_password
+) -> AsyncIterator[Session]:
+    """Open a channel to a subsystem as ``identity``; it is closed at the end. Raises ConfigurationError."""
+    opened = home if isinstance(home, Home) else Home.load(home)
+    address: str = getattr(opened.config, role)
+    channel = open_channel(
+        address,
+        opened.identity(identity, password),
+        server_role=role,
+        trust_domain=opened.config.trust_domain,
+    )
+    try:
+        yield Session(home=opened, role=role, channel=channel)
+    finally:
+        await channel.close()

@@ -1,0 +1,122 @@
+"""Enrolls one user into a folder, going on where an earlier attempt stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnrollment
+from keyark.client.folder import EnrollmentFolder, OtherRequestError
+from keyark.errors import KeyarkError
+from keyark.pki.key_types import KeyType
+from keyark.pki.statements import Statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrollmentOrder:
+    """Who is to be enrolled and with which keys; None leaves the choice to the profile."""
+
+    common_name: str
+    email: str
+    profile: str = "user"
+    signing_key_type: KeyType | None = None
+    encryption_key_type: KeyType | None = None
+    request_id: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserResult:
+    """What became of one user: a folder with everything, or an error. Serial numbers are hexadecimal."""
+
+    email: str
+    folder: Path
+    request_id: str = ""
+    signing_serial: str = ""
+    encryption_serial: str = ""
+    error: KeyarkError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result for --json."""
+        result: dict[str, Any] = {
+            "email": self.email,
+            "folder": str(self.folder),
+            "request_id": self.request_id,
+        }
+        if self.error is not None:
+            return result | {"state": "FAILED", "reason": self.error.reason, "message": self.error.message}
+        return result | {
+            "state": "ISSUED",
+            "signing_serial": self.signing_serial,
+            "encryption_serial": self.encryption_serial,
+        }
+
+
+def issued(folder: EnrollmentFolder, statement: Statement) -> UserResult:
+    """Return the result that a finished folder stands for."""
+    signing, encryption = folder.certificates()
+    return UserResult(
+        email=statement.email,
+        folder=folder.path,
+        request_id=statement.request_id.hex(),
+        signing_serial=f"{signing.serial_number:x}",
+        encryption_serial=f"{encryption.serial_number:x}",
+    )
+
+
+async def prepare_in(
+    client: EnrollmentClient, folder: EnrollmentFolder, order: EnrollmentOrder
+) -> PreparedEnrollment:
+    """Return the request that the folder holds, or make one and save it before anything is sent.
+
+    Raises OtherRequestError where the folder holds a request for somebody else.
+    """
+    folder.check_key_types(order.signing_key_type, order.encryption_key_type)
+    prepared = folder.load()
+    if prepared is None:
+        prepared = await client.prepare(
+            common_name=order.common_name,
+            email=order.email,
+            profile=order.profile,
+            signing_key_type=order.signing_key_type,
+            encryption_key_type=order.encryption_key_type,
+            request_id=order.request_id,
+        )
+        folder.check_key_types(prepared.statement.signing_key_type, prepared.statement.encryption_key_type)
+        folder.save(prepared)
+    check_same_order(prepared.statement, order, folder)
+    return prepared
+
+
+def check_same_order(statement: Statement, order: EnrollmentOrder, folder: EnrollmentFolder) -> None:
+    """Raise OtherRequestError unless the saved request is the one that is asked for."""
+    asked = (
+        (order.common_name, statement.common_name),
+        (order.email, statement.email),
+        (order.profile, statement.profile),
+        (order.signing_key_type or statement.signing_key_type, statement.signing_key_type),
+        (order.encryption_key_type or statement.encryption_key_type, statement.encryption_key_type),
+        (order.request_id or statement.request_id, statement.request_id),
+    )
+    if any(wanted != saved for wanted, saved in asked):
+        raise OtherRequestError(
+            f"{folder.path} holds the enrollment of {statement.common_name} <{statement.email}>, request "
+            f"{statement.request_id.hex()}; choose another folder."
+        )
+
+
+async def enroll_into(
+    client: EnrollmentClient,
+    folder: EnrollmentFolder,
+    order: EnrollmentOrder,
+    *,
+    delivery: KeyDelivery = KeyDelivery.ALONG,
+) -> UserResult:
+    """Enroll one user; keys are on disk before the request is sent. Raises the typed error of the request."""
+    saved = folder.saved_statement()
+    if saved is not None and folder.is_finished():
+        check_same_order(saved, order, folder)
+        return issued(folder, saved)
+    prepared = await prepare_in(client, folder, order)
+    folder.finish(prepared, await client.submit(prepared, delivery=delivery))
+    return issued(folder, prepared.statement)

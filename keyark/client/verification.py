@@ -1,0 +1,93 @@
+"""What the client checks before it believes an answer: transport key, certificates, archival receipt."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from keyark.client.home import Home
+from keyark.crypto.envelopes import TransportPublicKey
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.pairs import verify_pair
+from keyark.pki.statements import Statement
+from keyark.pki.transport import TransportTrust
+from keyark.transparency.archival import check_receipt_for
+from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
+from keyark.v1.common_pb2 import TransportCertificate
+from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
+
+
+class UnexpectedAnswerError(KeyarkError):
+    """The RM's answer does not follow the protocol; nothing of it was believed."""
+
+    reason = "UNEXPECTED_ANSWER"
+    kind = Kind.INTERNAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """An outcome that was verified: both certificates, their chain, and the archival receipt."""
+
+    statement: Statement
+    signing_certificate: x509.Certificate
+    encryption_certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    receipt_file: bytes
+    receipt: ArchivalReceipt | None
+    completed_time_us: int
+
+
+class Verification:
+    """Verifies answers against the trust anchors of a home."""
+
+    def __init__(self, home: Home) -> None:
+        self._trust_domain = home.config.trust_domain
+        self._ca_anchors = home.ca_chain[-1:]
+        self._trust = TransportTrust(anchors=[home.trust_anchor], trust_domain=self._trust_domain)
+        self._keys: dict[bytes, TransportPublicKey] = {}
+        self._verifiers: dict[bytes, ReceiptVerifier] = {}
+
+    def transport_key(self, certificate: TransportCertificate) -> TransportPublicKey:
+        """Return the transport key to wrap to, verified up to the trust anchor (step 1).
+
+        Raises CertificateChainError and TransportCertificateError: not even the RM can slip in a key.
+        """
+        spki = self._trust.verify(certificate, int(time.time()))
+        if spki not in self._keys:
+            self._keys[spki] = TransportPublicKey.from_spki(spki)
+            self._verifiers[spki] = ReceiptVerifier(f"{self._trust_domain}/drm", spki)
+        return self._keys[spki]
+
+    def enrolled(self, statement: Statement, answer: Enrollment) -> Enrolled:
+        """Return the outcome once both certificates and the receipt proved to be for this statement."""
+        if answer.state != EnrollmentState.ENROLLMENT_STATE_ISSUED or not answer.HasField("certificates"):
+            raise UnexpectedAnswerError(
+                "The RM answered neither with certificates nor with a request; ask its operator."
+            )
+        pair = verify_pair(answer.certificates, statement, anchors=self._ca_anchors, at=int(time.time()))
+        receipt = self._verify_receipt(statement, answer.receipt) if answer.receipt else None
+        return Enrolled(
+            statement=statement,
+            signing_certificate=pair.signing,
+            encryption_certificate=pair.encryption,
+            chain=pair.chain,
+            receipt_file=answer.receipt,
+            receipt=receipt,
+            completed_time_us=answer.completed_time_us,
+        )
+
+    def _verify_receipt(self, statement: Statement, receipt: bytes) -> ArchivalReceipt:
+        refusal: KeyarkError = UnexpectedAnswerError(
+            "A receipt came and no transport certificate verifies it."
+        )
+        for verifier in self._verifiers.values():
+            try:
+                verified = verifier.verify(receipt)
+            except KeyarkError as error:
+                refusal = error
+                continue
+            check_receipt_for(verified, statement)
+            return verified
+        raise refusal

@@ -1,0 +1,1 @@
+"""Envelopes, storage keys, match checks, shares and tokens; every primitive is cryptography's."""

@@ -1,0 +1,1 @@
+"""Composes deployments out of the services' own commands: `keyark init`, `keyark up`."""

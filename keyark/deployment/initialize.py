@@ -1,0 +1,219 @@
+"""`keyark init`: a whole deployment on one machine, made by calling each service's own `init`.
+
+On three hosts the same steps are taken by hand, as docs/deployment.md shows: each service makes its own keys on its
+own host, and only requests and certificates travel.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from keyark.crypto.agents import AgentShareKey, ShareKey
+from keyark.crypto.shares import QuorumRule, check_quorum
+from keyark.deployment.authority import MAX_REQUEST, DeploymentAuthority
+from keyark.errors import ConfigurationError, KeyarkError
+from keyark.pki.certificates import load_certificates, save_certificates
+from keyark.pki.files import make_private_folder, read_file, write_new_file
+from keyark.pki.identities import request_identity
+from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, check_key_type, generate_signing
+from keyark.pki.keys import save_private_key
+from keyark.pki.spiffe import SpiffeId, check_trust_domain
+from keyark.service.initialization import PRIVATE, PUBLIC, new_folder, save_request
+
+HOME: Final = """\
+# What people and programs need to know of this deployment. Nothing here is secret.
+trust_domain = "$trust_domain"
+# Where the services listen.
+rm = "$rm"
+cm = "$cm"
+drm = "$drm"
+# The internal CA, which every service and every person of the deployment is known by.
+trust_anchor = "trust-anchor.pem"
+# The issuing CA and the root above it: what users' certificates chain to.
+ca = "ca.pem"
+# The DRM's transport certificate: what archival receipts are checked with.
+transport = "transport.pem"
+# The keys that sign the RM's and the CM's checkpoints.
+rm_log_key = "rm-log.pem"
+cm_log_key = "cm-log.pem"
+"""
+
+
+class InitFailedError(KeyarkError):
+    """A service's own init failed; its words are in the message."""
+
+    reason = "INIT_FAILED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentPlan:
+    """What `keyark init` was asked for; ``password`` encrypts people's private keys."""
+
+    folder: Path
+    trust_domain: str = "example.org"
+    agents: tuple[str, ...] = ("alice", "bob", "carol")
+    quorum: int = 2
+    quorum_rule: QuorumRule = QuorumRule.SEPARATE
+    ca_key_type: KeyType = KeyType.EC_P256
+    transport_key_type: KeyType = KeyType.EC_P256
+    port_base: int = 7710
+    password: bytes | None = field(default=None, repr=False)
+
+    def check(self) -> None:
+        """Raise before anything is made where the plan cannot be carried out."""
+        check_trust_domain(self.trust_domain, field="--trust-domain")
+        if len(set(self.agents)) != len(self.agents):
+            raise ConfigurationError("An agent is named twice; every agent holds one share.")
+        for agent in self.agents:
+            SpiffeId(self.trust_domain, f"agent/{agent}")
+        check_quorum(len(self.agents), self.quorum, rule=self.quorum_rule)
+        check_key_type(self.ca_key_type, CA_KEY_TYPES, field="--ca-key")
+        check_key_type(self.transport_key_type, TRANSPORT_KEY_TYPES, field="--transport-key")
+        if not 1 <= self.port_base <= 65_533:
+            raise ConfigurationError("--port-base and the two ports after it lie between 1 and 65535.")
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each service listens."""
+        return {role: f"127.0.0.1:{self.port_base + i}" for i, role in enumerate(("rm", "cm", "drm"))}
+
+    @property
+    def ca_name(self) -> str:
+        """Common name of the issuing CA."""
+        return f"Issuing CA of {self.trust_domain}"[:64]
+
+
+def initialize(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
+    """Make the deployment; ``say`` gets a line per step.
+
+    Raises ConfigurationError and other typed errors, before anything is made where the plan is at fault.
+    """
+    plan.check()
+    folder = new_folder(plan.folder)
+    authority = DeploymentAuthority.create(
+        folder / "authority", trust_domain=plan.trust_domain, root_key_type=plan.ca_key_type
+    )
+    save_certificates(folder / "trust-anchor.pem", [authority.internal.certificate])
+    say("made the internal CA and the root in authority/; take their keys offline when you are done")
+    _make_people(plan, authority)
+    say(f"made identities for {', '.join(plan.agents)} (agents), enroller, officer and auditor")
+    storage_key_id = _init_drm(plan)
+    say(
+        f"made the DRM's transport key, and storage key {storage_key_id} split {plan.quorum} of {len(plan.agents)}"
+    )
+    _init_cm(plan, storage_key_id)
+    _init_rm(plan, storage_key_id)
+    _certify_services(plan, authority)
+    write_new_file(
+        folder / "keyark.toml",
+        Template(HOME).substitute(trust_domain=plan.trust_domain, **plan.addresses).encode(),
+        mode=PRIVATE,
+    )
+    say(f"made the issuing CA; the deployment is in {folder}")
+
+
+def _make_people(plan: DeploymentPlan, authority: DeploymentAuthority) -> None:
+    for path in (
+        *(f"agent/{agent}" for agent in plan.agents),
+        "client/enroller",
+        "officer/officer",
+        "auditor/auditor",
+    ):
+        make_person(plan, authority, SpiffeId(plan.trust_domain, path))
+
+
+def make_person(plan: DeploymentPlan, authority: DeploymentAuthority, identity: SpiffeId) -> None:
+    """Make the identity of one person below identities/; an agent gets a share key as well."""
+    folder = plan.folder / "identities" / identity.role / identity.name
+    make_private_folder(folder.parent.parent)
+    make_private_folder(folder.parent)
+    key = generate_signing(KeyType.EC_P256)
+    save_private_key(folder / "key.pem", key, password=plan.password)
+    save_request(folder / "identity.csr", request_identity(key, identity))
+    authority.sign_identity(folder / "identity.csr", identity, folder / "cert.pem")
+    (folder / "identity.csr").unlink()
+    if identity.role == "agent":
+        share_key = ShareKey.generate()
+        write_new_file(folder / "share-key.pem", share_key.to_pem(password=plan.password), mode=PRIVATE)
+        public = AgentShareKey.create(
+            share_key=share_key, certificate=load_certificates(folder / "cert.pem")[0], certificate_key=key
+        )
+        write_new_file(folder / "share-key.json", public.to_json().encode(), mode=PUBLIC)
+
+
+def _init_drm(plan: DeploymentPlan) -> str:
+    agents = [
+        option
+        for agent in plan.agents
+        for option in ("--agent", str(plan.folder / "identities" / "agent" / agent / "share-key.json"))
+    ]
+    printed = _run_init(
+        plan,
+        "drm",
+        *agents,
+        "--quorum",
+        str(plan.quorum),
+        "--quorum-rule",
+        plan.quorum_rule.value,
+        "--transport-key",
+        plan.transport_key_type.value,
+    )
+    storage_key_id: str = json.loads(printed)["storage_key_id"]
+    return storage_key_id
+
+
+def _init_cm(plan: DeploymentPlan, storage_key_id: str) -> None:
+    arguments = (
+        "--ca-key",
+        plan.ca_key_type.value,
+        "--ca-name",
+        plan.ca_name,
+        "--storage-key-id",
+        storage_key_id,
+    )
+    _run_init(plan, "cm", *arguments)
+
+
+def _init_rm(plan: DeploymentPlan, storage_key_id: str) -> None:
+    addresses = plan.addresses
+    _run_init(
+        plan, "rm", "--cm", addresses["cm"], "--drm", addresses["drm"], "--storage-key-id", storage_key_id
+    )
+
+
+def _run_init(plan: DeploymentPlan, role: str, *arguments: str) -> str:
+    """Run a service's own init as its operator would; returns what it printed."""
+    command = [sys.executable, "-m", f"{role}_service", "init", str(plan.folder / role)]
+    command += ["--trust-domain", plan.trust_domain, "--listen", plan.addresses[role]]
+    command += ["--trust-anchor", str(plan.folder / "trust-anchor.pem"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 — fixed program
+    if done.returncode:
+        raise InitFailedError(f"{role} init ended with code {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _certify_services(plan: DeploymentPlan, authority: DeploymentAuthority) -> None:
+    """Sign the requests that the services made, and hand each the public certificates that it needs."""
+    for role in ("rm", "cm", "drm"):
+        folder = plan.folder / role
+        authority.sign_identity(
+            folder / "identity.csr", SpiffeId(plan.trust_domain, role), folder / "identity.pem"
+        )
+    drm, cm = plan.folder / "drm", plan.folder / "cm"
+    authority.sign_identity(
+        drm / "transport.csr", SpiffeId(plan.trust_domain, "drm/transport"), drm / "transport.pem"
+    )
+    authority.sign_issuing_ca(cm / "ca.csr", plan.ca_name, cm / "ca.pem")
+    save_certificates(plan.folder / "transport.pem", load_certificates(drm / "transport.pem"))
+    for role in ("rm", "cm"):
+        public_key = read_file(plan.folder / role / "log.pub.pem", max_size=MAX_REQUEST)
+        write_new_file(plan.folder / f"{role}-log.pem", public_key, mode=PUBLIC)
+    for target in (plan.folder / "ca.pem", drm / "ca.pem"):
+        save_certificates(target, load_certificates(cm / "ca.pem"))

@@ -1,0 +1,52 @@
+"""The [[policy.rule]] sections of a service's configuration, and the engine that they make."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pydantic import model_validator
+
+from keyark.config import Config
+from keyark.errors import ConfigurationError
+from keyark.policy.engine import PolicyEngine, Rule
+from keyark.policy.rules import STAGES, AnyRule, CallerSubjects
+
+
+class PolicyConfig(Config):
+    """[policy]: the rules, in the order in which they run."""
+
+    rule: list[AnyRule]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> PolicyConfig:
+        names = [rule.name for rule in self.rule]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two rules have the name {', '.join(twice)}")
+        return self
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the policy in effect, hexadecimal."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def build_engine(subsystem: str, config: PolicyConfig) -> PolicyEngine:
+    """Make the engine of a subsystem ("rm", "cm", "drm").
+
+    Raises ConfigurationError where a rule stands at another subsystem's stage, and where the RM has no
+    CallerSubjects rule: then anybody could enroll anyone.
+    """
+    rules: dict[str, list[Rule]] = {}
+    for rule in config.rule:
+        if STAGES[rule.stage] != subsystem:
+            raise ConfigurationError(
+                f"Policy rule {rule.name!r} stands at stage {rule.stage!r}, which the {subsystem.upper()} does not "
+                "have; move it to the service that does."
+            )
+        rules.setdefault(rule.stage, []).append(rule)
+    if subsystem == "rm" and not any(
+        isinstance(rule, CallerSubjects) and not rule.profiles for rule in config.rule
+    ):
+        raise ConfigurationError(
+            "The stage 'submit' has no CallerSubjects rule for all profiles, so anybody could enroll anyone; add one."
+        )
+    return PolicyEngine(subsystem=subsystem, rules=rules)

@@ -1,0 +1,133 @@
+"""The rule engine: all rules of a stage run, any reject rejects, a rule that errs rejects."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from keyark.errors import PolicyRejectedError, Violation
+
+logger = logging.getLogger(__name__)
+
+
+class Archival(enum.Enum):
+    """Whether an encryption private key came along to be archived."""
+
+    REQUESTED = "requested"
+    ABSENT = "absent"
+
+
+class Receipt(enum.Enum):
+    """Whether an archival receipt was shown, and verified."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyRequest:
+    """What rules look at; every attribute was validated. Key types have their names ("rsa-2048"), times seconds UTC."""
+
+    caller: str
+    profile: str
+    common_name: str
+    email: str
+    signing_key_type: str
+    encryption_key_type: str
+    archival: Archival
+    receipt: Receipt
+    not_before: int | None = None
+    not_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The rule has nothing against the request."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The rule refuses the request; ``message`` says what to change."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Defer:
+    """A registration officer should decide; ``message`` says why."""
+
+    message: str
+
+
+Outcome = Accept | Reject | Defer
+ACCEPT = Accept()
+
+
+class Rule(Protocol):
+    """One configured rule."""
+
+    @property
+    def name(self) -> str:
+        """The rule's name in the configuration."""
+
+    def applies(self, request: PolicyRequest) -> bool:
+        """Whether the rule has a say in this request."""
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Judge the request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a stage came to, with every rule that did not accept: rejections, or else deferrals."""
+
+    rejections: tuple[Violation, ...] = ()
+    deferrals: tuple[Violation, ...] = ()
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether an officer has to decide."""
+        return bool(self.deferrals) and not self.rejections
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyEngine:
+    """The rules of one subsystem ("rm", "cm", "drm") by stage, in the order of the configuration."""
+
+    subsystem: str
+    rules: Mapping[str, Sequence[Rule]]
+
+    def evaluate(self, stage: str, request: PolicyRequest) -> Decision:
+        """Run every rule of the stage that applies, in order, and collect all that do not accept."""
+        rejections, deferrals = [], []
+        for rule in self.rules.get(stage, ()):
+            outcome = self._judge(rule, request)
+            if isinstance(outcome, Reject):
+                rejections.append(
+                    Violation(rule=rule.name, subsystem=self.subsystem, message=outcome.message)
+                )
+            elif isinstance(outcome, Defer):
+                deferrals.append(Violation(rule=rule.name, subsystem=self.subsystem, message=outcome.message))
+        return Decision(rejections=tuple(rejections), deferrals=tuple(deferrals))
+
+    def _judge(self, rule: Rule, request: PolicyRequest) -> Outcome:
+        try:
+            return rule.evaluate(request) if rule.applies(request) else ACCEPT
+        except Exception:
+            logger.exception("policy rule %s of %s failed and therefore rejects", rule.name, self.subsystem)
+            return Reject("the rule itself failed; its operator finds the cause in the service's log")
+
+    def enforce(self, stage: str, request: PolicyRequest) -> Decision:
+        """Return the decision unless it is a rejection; raises PolicyRejectedError with every violation."""
+        decision = self.evaluate(stage, request)
+        if decision.rejections:
+            names = ", ".join(violation.rule for violation in decision.rejections)
+            sentences = "; ".join(violation.message for violation in decision.rejections)
+            raise PolicyRejectedError(
+                f"Policy of the {self.subsystem.upper()} rejects the request ({names}): {sentences}.",
+                violations=decision.rejections,
+            )
+        return decision

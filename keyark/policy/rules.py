@@ -1,0 +1,206 @@
+"""The rule types that administrators configure; each is a section with ``type``, ``name``, ``stage`` and parameters."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import Field, field_validator
+
+from keyark.config import Config
+from keyark.errors import KeyarkError
+from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
+from keyark.pki.spiffe import SpiffeId
+from keyark.policy.engine import ACCEPT, Archival, Outcome, PolicyRequest, Receipt, Reject
+
+SECONDS_PER_DAY: Final = 86_400
+STAGES: Final = {"submit": "rm", "issue": "cm", "archive": "drm"}
+
+Stage = Literal["submit", "issue", "archive"]
+Domain = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
+
+
+class RuleSettings(Config):
+    """What every rule has: a name, a stage, and the profiles that it is for (none named: all)."""
+
+    stages: ClassVar[frozenset[str]] = frozenset(STAGES)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    stage: Stage
+    profiles: list[str] = []
+
+    @field_validator("stage")
+    @classmethod
+    def _stage_fits(cls, stage: str) -> str:
+        if stage not in cls.stages:
+            raise ValueError(
+                f"this rule type does not run at stage {stage!r}; use {', '.join(sorted(cls.stages))}"
+            )
+        return stage
+
+    def applies(self, request: PolicyRequest) -> bool:
+        """Whether the request's profile is one of the rule's."""
+        return not self.profiles or request.profile in self.profiles
+
+
+class KeyTypes(RuleSettings):
+    """Permits listed types and sizes of keys; a role that is not listed permits all of its types."""
+
+    type: Literal["KeyTypes"]
+    signing: list[str] = [t.value for t in SIGNING_KEY_TYPES]
+    encryption: list[str] = [t.value for t in ENCRYPTION_KEY_TYPES]
+
+    @field_validator("signing")
+    @classmethod
+    def _signing_types(cls, names: list[str]) -> list[str]:
+        return [_key_type(name, SIGNING_KEY_TYPES) for name in names]
+
+    @field_validator("encryption")
+    @classmethod
+    def _encryption_types(cls, names: list[str]) -> list[str]:
+        return [_key_type(name, ENCRYPTION_KEY_TYPES) for name in names]
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject a key whose type is not listed."""
+        if request.signing_key_type not in self.signing:
+            return Reject(
+                f"{request.signing_key_type} signing keys are not permitted; use {', '.join(self.signing)}"
+            )
+        if request.encryption_key_type not in self.encryption:
+            permitted = ", ".join(self.encryption)
+            return Reject(f"{request.encryption_key_type} encryption keys are not permitted; use {permitted}")
+        return ACCEPT
+
+
+class SubjectConstraints(RuleSettings):
+    """Constrains common names by a regular expression (whole match) and addresses by domain."""
+
+    type: Literal["SubjectConstraints"]
+    common_name_pattern: str = ""
+    email_domains: list[Domain] = []
+
+    @field_validator("common_name_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error:
+            raise ValueError("this is no regular expression") from None
+        return pattern
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject a name or an address that does not fit."""
+        if self.common_name_pattern and not re.fullmatch(self.common_name_pattern, request.common_name):
+            return Reject("the common name does not have the form that is configured")
+        if self.email_domains and not any(in_domain(request.email, domain) for domain in self.email_domains):
+            return Reject(f"the e-mail address is in none of the domains {', '.join(self.email_domains)}")
+        return ACCEPT
+
+
+class Validity(RuleSettings):
+    """Bounds the lifetime of certificates, in days."""
+
+    stages: ClassVar[frozenset[str]] = frozenset({"issue"})
+
+    type: Literal["Validity"]
+    min_days: Annotated[int, Field(ge=0)] = 0
+    max_days: Annotated[int, Field(ge=1)]
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject a validity outside the bounds; one that is not known is outside."""
+        if request.not_before is None or request.not_after is None:
+            return Reject("the validity is not known")
+        days = (request.not_after - request.not_before) / SECONDS_PER_DAY
+        if not self.min_days <= days <= self.max_days:
+            return Reject(f"a validity of {days:.1f} days is not within {self.min_days} to {self.max_days}")
+        return ACCEPT
+
+
+class ArchivalRequired(RuleSettings):
+    """Demands that the private key comes along; where the profile archives anyway, it saves asking for it."""
+
+    stages: ClassVar[frozenset[str]] = frozenset({"issue", "archive"})
+
+    type: Literal["ArchivalRequired"]
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject a request without archival."""
+        if request.archival is not Archival.REQUESTED:
+            return Reject("the encryption private key has to be archived")
+        return ACCEPT
+
+
+class ReceiptRequired(RuleSettings):
+    """Demands a verified archival receipt."""
+
+    stages: ClassVar[frozenset[str]] = frozenset({"issue"})
+
+    type: Literal["ReceiptRequired"]
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject a request without a receipt."""
+        if request.receipt is not Receipt.PRESENT:
+            return Reject("an archival receipt has to be shown")
+        return ACCEPT
+
+
+class CallerGrant(Config):
+    """Which addresses one caller may enroll: by domain ("*.example.org" for those below it) or one by one."""
+
+    caller: str
+    domains: list[Domain] = []
+    addresses: list[str] = []
+
+    @field_validator("caller")
+    @classmethod
+    def _is_client(cls, caller: str) -> str:
+        try:
+            identity = SpiffeId("example.org", caller)
+        except KeyarkError as error:
+            raise ValueError(error.message) from None
+        if identity.role != "client":
+            raise ValueError("only identities client/NAME enroll")
+        return caller
+
+    def covers(self, email: str) -> bool:
+        """Whether the caller may enroll this address."""
+        return email.lower() in (a.lower() for a in self.addresses) or any(
+            in_domain(email, d) for d in self.domains
+        )
+
+
+class CallerSubjects(RuleSettings):
+    """Binds subjects to callers: who is not named may enroll nobody."""
+
+    stages: ClassVar[frozenset[str]] = frozenset({"submit"})
+
+    type: Literal["CallerSubjects"]
+    callers: list[CallerGrant]
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject an address that the caller was not granted."""
+        path = request.caller.removeprefix("spiffe://").partition("/")[2]
+        if any(grant.caller == path and grant.covers(request.email) for grant in self.callers):
+            return ACCEPT
+        return Reject(f"{path} may not enroll this e-mail address")
+
+
+AnyRule = Annotated[
+    KeyTypes | SubjectConstraints | Validity | ArchivalRequired | ReceiptRequired | CallerSubjects,
+    Field(discriminator="type"),
+]
+
+
+def in_domain(email: str, domain: str) -> bool:
+    """Whether an address is in a domain, by its whole name; "*.example.org" means those below example.org."""
+    host, wanted = email.rpartition("@")[2].lower(), domain.lower()
+    if wanted.startswith("*."):
+        return host.endswith(wanted[1:]) and len(host) > len(wanted) - 1
+    return host == wanted
+
+
+def _key_type(name: str, permitted: tuple[KeyType, ...]) -> str:
+    try:
+        return parse_key_type(name, permitted=permitted).value
+    except KeyarkError as error:
+        raise ValueError(error.message) from None

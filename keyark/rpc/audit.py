@@ -1,0 +1,63 @@
+"""AuditService, as every subsystem serves it for its own log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+import keyark.rpc  # noqa: F401 — before grpc
+from keyark.errors import InvalidInputError
+from keyark.transparency.log import Log
+from keyark.transparency.receipts import format_proof
+from keyark.v1 import audit_pb2 as pb
+from keyark.v1.audit_pb2_grpc import AuditServiceServicer
+
+Context = ServicerContext[Any, Any]
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+
+
+class AuditServicer(AuditServiceServicer):
+    """Reads one log."""
+
+    def __init__(self, log: Log, public_key: bytes) -> None:
+        self._log = log
+        self._public_key = public_key
+
+    async def GetCheckpoint(
+        self, request: pb.GetCheckpointRequest, context: Context
+    ) -> pb.GetCheckpointResponse:
+        """The newest committed tree head, signed."""
+        head = await self._log.checkpoint()
+        return pb.GetCheckpointResponse(checkpoint=head.note, public_key=self._public_key)
+
+    async def GetConsistencyProof(
+        self, request: pb.GetConsistencyProofRequest, context: Context
+    ) -> pb.GetConsistencyProofResponse:
+        """A proof that one tree is a prefix of another."""
+        link = self._log.link_sizes(request.first_size, request.second_size or self._log.size)
+        return pb.GetConsistencyProofResponse(link=link)
+
+    async def GetInclusionProof(
+        self, request: pb.GetInclusionProofRequest, context: Context
+    ) -> pb.GetInclusionProofResponse:
+        """A tlog-proof file for one leaf."""
+        head = await self._log.checkpoint()
+        event = self._log.entry(request.index)
+        proof = self._log.inclusion_proof(request.index, head)
+        file = format_proof(
+            extra=event.SerializeToString(), index=request.index, proof=proof, checkpoint=head.note
+        )
+        return pb.GetInclusionProofResponse(proof=file)
+
+    async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
+        """The leaves in the order of the log; a page token is the index of the first leaf."""
+        token = request.page.page_token
+        if token and not (token.isascii() and token.isdigit() and len(token) < 20):
+            raise InvalidInputError("The page token is not one of this service.", field="page.page_token")
+        first, limit = int(token or 0), min(request.page.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        entries = await self._log.entries(after=first - 1, limit=limit)
+        following = first + len(entries)
+        more = len(entries) == limit and following < self._log.size
+        return pb.ListEntriesResponse(entries=entries, next_page_token=str(following) if more else "")

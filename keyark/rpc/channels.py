@@ -1,0 +1,53 @@
+"""Channels to the services, and the one way to call over them."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import grpc
+
+import keyark.rpc  # noqa: F401 — before grpc
+from keyark.rpc.errors import from_rpc_error
+from keyark.rpc.identities import LocalIdentity
+
+MAX_RESPONSE: Final = 16 << 20
+
+Channel = grpc.aio.Channel
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+def open_channel(address: str, identity: LocalIdentity, *, server_role: str, trust_domain: str) -> Channel:
+    """Open a channel to the service of this role ("rm"); it connects when it is first used.
+
+    grpcio matches servers' names by DNS SAN only, so the name that the certificate must have is the role's,
+    whatever the address.
+    """
+    credentials = grpc.ssl_channel_credentials(
+        identity.trust_anchor, identity.private_key, identity.certificate
+    )
+    options = (
+        ("grpc.ssl_target_name_override", f"{server_role}.{trust_domain}"),
+        ("grpc.max_receive_message_length", MAX_RESPONSE),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.enable_http_proxy", 0),
+    )
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+async def call(
+    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+    request: Request,
+    *,
+    timeout: float,  # noqa: ASYNC109 — it becomes the call's deadline, on both sides
+) -> Response:
+    """Make a unary call; raises the typed error that the service sent, or what TLS and gRPC refused.
+
+    ``timeout`` is in seconds.
+    """
+    try:
+        return await method(request, timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from None

@@ -1,0 +1,195 @@
+"""The one place where typed errors become google.rpc.Status and come back as the same typed errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+import keyark.rpc  # noqa: F401 — before grpc
+from keyark.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    KeyarkError,
+    Kind,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    PolicyRejectedError,
+    UnauthenticatedError,
+    UnavailableError,
+    Violation,
+    error_class,
+)
+
+DOMAIN: Final = "keyark"
+STATUS_KEY: Final = "grpc-status-details-bin"
+
+_CODES: Final = {
+    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Kind.DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Kind.CONFLICT: grpc.StatusCode.ALREADY_EXISTS,
+    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+    Kind.EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Kind.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+_KINDS: Final = {code.value[0]: kind for kind, code in _CODES.items()}
+
+
+class RemoteError(KeyarkError):
+    """An error of the other side whose reason this release does not know; ``remote_reason`` has it."""
+
+    reason = "REMOTE"
+
+    def __init__(self, message: str, *, kind: Kind, remote_reason: str, metadata: dict[str, str]) -> None:
+        super().__init__(message, metadata=metadata)
+        self.kind = kind  # type: ignore[misc]  # of the instance: the other side says what sort it is
+        self.remote_reason = remote_reason
+
+
+class NoConnectionError(UnavailableError):
+    """No connection came about: nobody listens, or mutual TLS failed before any handler ran."""
+
+    reason = "NO_CONNECTION"
+
+
+class MessageTooLargeError(KeyarkError):
+    """The message is larger than the other side takes."""
+
+    reason = "MESSAGE_TOO_LARGE"
+    kind = Kind.EXHAUSTED
+
+
+class InternalError(KeyarkError):
+    """The other side failed; its log has the details under ``error_id``."""
+
+    reason = "INTERNAL_ERROR"
+
+
+def status_code(error: KeyarkError) -> grpc.StatusCode:
+    """Return the gRPC code that stands for an error's kind."""
+    return _CODES[error.kind]
+
+
+def to_status(error: KeyarkError) -> Status:
+    """Return the rich status of an error: ErrorInfo, and what its type adds."""
+    status = Status(code=status_code(error).value[0], message=error.message)
+    reason = error.remote_reason if isinstance(error, RemoteError) else error.reason
+    _add(status, ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.metadata))
+    if isinstance(error, PolicyRejectedError):
+        violations = [
+            PreconditionFailure.Violation(type=v.rule, subject=v.subsystem, description=v.message)
+            for v in error.violations
+        ]
+        _add(status, PreconditionFailure(violations=violations))
+    if isinstance(error, InvalidInputError) and error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        _add(status, BadRequest(field_violations=[violation]))
+    if isinstance(error, OverloadedError):
+        delay = Duration(nanos=int(error.retry_after * 1e9))
+        _add(status, RetryInfo(retry_delay=delay))
+    return status
+
+
+def _add(status: Status, detail: Message) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def from_status(status: Status) -> KeyarkError:
+    """Return the typed error of a rich status; an unknown reason becomes RemoteError."""
+    info, violations, field = ErrorInfo(), PreconditionFailure(), BadRequest()
+    for detail in status.details:
+        for message in (info, violations, field):
+            if detail.Is(message.DESCRIPTOR):
+                detail.Unpack(message)
+    kind, metadata = _KINDS.get(status.code, Kind.INTERNAL), dict(info.metadata)
+    found = error_class(info.reason) if info.domain == DOMAIN else None
+    if found is None:
+        return RemoteError(status.message, kind=kind, remote_reason=info.reason, metadata=metadata)
+    if issubclass(found, PolicyRejectedError):
+        listed = [
+            Violation(rule=v.type, subsystem=v.subject, message=v.description) for v in violations.violations
+        ]
+        return found(status.message, violations=listed, metadata=metadata)
+    if issubclass(found, InvalidInputError):
+        named = field.field_violations[0].field if field.field_violations else ""
+        return found(status.message, field=named, metadata=metadata)
+    return found(status.message, metadata=metadata)
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> KeyarkError:
+    """Return the typed error of a failed call; what TLS or gRPC core refuse comes with the likely causes."""
+    for key, value in _pairs(error.trailing_metadata()):
+        if key == STATUS_KEY:
+            try:
+                return from_status(Status.FromString(value if isinstance(value, bytes) else value.encode()))
+            except DecodeError:
+                break
+    return _from_code(error.code(), error.details() or "")
+
+
+def _pairs(metadata: object) -> Iterable[tuple[str, str | bytes]]:
+    return metadata or ()  # type: ignore[return-value]  # grpc.aio.Metadata iterates as pairs
+
+
+_CORE_ERRORS: Final[dict[grpc.StatusCode, tuple[type[KeyarkError], str]]] = {
+    grpc.StatusCode.UNAVAILABLE: (
+        NoConnectionError,
+        "No connection: either nobody listens there, or one side refused the other's certificate (missing, expired, "
+        "of another CA, or not of the service that should answer); check addresses and certificates.",
+    ),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (
+        DeadlineExceededError,
+        "The call took too long; try again, with the same request id where there is one.",
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (OverloadedError, "The service is at its limit; try again later."),
+    grpc.StatusCode.UNIMPLEMENTED: (
+        NotFoundError,
+        "The service does not have this method; its release or its address is another one.",
+    ),
+    grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, "The service does not know the caller."),
+    grpc.StatusCode.PERMISSION_DENIED: (
+        PermissionDeniedError,
+        "The service does not permit this to the caller.",
+    ),
+    grpc.StatusCode.CANCELLED: (UnavailableError, "The call was cancelled; try again."),
+}
+
+
+def _from_code(code: grpc.StatusCode, details: str) -> KeyarkError:
+    """The error of a call that reached no handler: TLS or gRPC core refused it."""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return MessageTooLargeError(
+            "The message is larger than the service takes; send fewer or smaller items."
+        )
+    unexplained = (InternalError, "The service failed without saying how; read its log.")
+    found, message = _CORE_ERRORS.get(code, unexplained)
+    return found(message)
+
+
+def internal_error() -> tuple[InternalError, str]:
+    """Return an error that says nothing but an id, and the id to log the cause under (P10)."""
+    error_id = os.urandom(8).hex()
+    message = f"The service failed; its log has the cause under error id {error_id}."
+    return InternalError(message, metadata={"error_id": error_id}), error_id
+
+
+async def abort(context: grpc.aio.ServicerContext, error: KeyarkError) -> NoReturn:  # type: ignore[type-arg]
+    """End a call with an error's rich status."""
+    status = to_status(error)
+    metadata = ((STATUS_KEY, status.SerializeToString()),)
+    await context.abort(status_code(error), error.message, metadata)
+    raise AssertionError

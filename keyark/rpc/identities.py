@@ -1,0 +1,115 @@
+"""Who we are and who calls: one SPIFFE ID per certificate."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from keyark.errors import ConfigurationError, KeyarkError, UnauthenticatedError
+from keyark.pki.certificates import (
+    Validity,
+    encode_pem_certificates,
+    load_certificates,
+    load_pem_certificates,
+)
+from keyark.pki.identities import identity_of
+from keyark.pki.keys import encode_private_key, load_private_key
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.spki import encode_spki
+
+TLS_VERSION: Final = b"TLSv1.3"
+_REMEMBERED: Final = 1024
+
+AuthContext = Mapping[str, Iterable[bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalIdentity:
+    """Our own key, certificate and trust anchor, PEM as gRPC takes them."""
+
+    spiffe_id: SpiffeId
+    private_key: bytes = field(repr=False)
+    certificate: bytes = field(repr=False)
+    trust_anchor: bytes = field(repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        key: Path,
+        certificate: Path,
+        trust_anchor: Path,
+        password: Callable[[], bytes | None] | None = None,
+    ) -> LocalIdentity:
+        """Load an identity's files; ``password`` is asked only if the key is encrypted.
+
+        Raises LaxPermissionsError, PasswordRequiredError and the like, and ConfigurationError where key and
+        certificate do not belong together.
+        """
+        private_key = load_private_key(
+            key, ask_password=None if password is None else lambda: password() or b""
+        )
+        chain = load_certificates(certificate)
+        if encode_spki(chain[0].public_key()) != encode_spki(private_key.public_key()):
+            raise ConfigurationError(f"{certificate} is not the certificate of {key}; copy the right one.")
+        return cls(
+            spiffe_id=identity_of(chain[0]),
+            private_key=encode_private_key(private_key),
+            certificate=encode_pem_certificates(chain),
+            trust_anchor=encode_pem_certificates(load_certificates(trust_anchor)),
+        )
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A caller whose certificate mutual TLS verified, and how long that is valid (seconds UTC)."""
+
+    identity: SpiffeId
+    validity: Validity
+
+
+class PeerReader:
+    """Reads the caller from a call's authentication context, remembering certificates that it parsed."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._remembered: OrderedDict[bytes, Peer] = OrderedDict()
+
+    def identity(self, auth_context: AuthContext) -> SpiffeId:
+        """Return who calls; raises UnauthenticatedError.
+
+        The connection must be TLS 1.3, the certificate must carry exactly one SPIFFE ID, and be valid now: a
+        connection can outlive the certificate that opened it.
+        """
+        if list(auth_context.get("ssl_tls_version", ())) != [TLS_VERSION]:
+            raise UnauthenticatedError("The connection is not TLS 1.3; use a client that speaks it.")
+        certificates = list(auth_context.get("x509_pem_cert", ()))
+        named = list(auth_context.get("peer_spiffe_id", ()))
+        if len(named) != 1 or len(certificates) != 1:
+            raise UnauthenticatedError(
+                "The certificate names no single identity; use one of this deployment."
+            )
+        peer = self._peer(certificates[0])
+        if str(peer.identity).encode() != named[0]:
+            raise UnauthenticatedError(
+                "The certificate names no single identity; use one of this deployment."
+            )
+        if not peer.validity.not_before <= self._now() <= peer.validity.not_after:
+            raise UnauthenticatedError("The caller's certificate is expired or not yet valid; renew it.")
+        return peer.identity
+
+    def _peer(self, pem: bytes) -> Peer:
+        if pem in self._remembered:
+            return self._remembered[pem]
+        try:
+            certificate = load_pem_certificates(pem)[0]
+            peer = Peer(identity_of(certificate), Validity.of(certificate))
+        except KeyarkError:
+            raise UnauthenticatedError("The caller's certificate is not one of this deployment.") from None
+        self._remembered[pem] = peer
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return peer

@@ -1,0 +1,41 @@
+"""Refusals of single items in a batch: logged like those of whole calls, and answered as a status."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from google.rpc.status_pb2 import Status
+
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.spiffe import SpiffeId
+from keyark.rpc.errors import internal_error, to_status
+from keyark.rpc.server import current_caller
+from keyark.transparency.rejections import RejectionLog
+
+_NO_REFUSALS: Final = (Kind.EXHAUSTED, Kind.UNAVAILABLE, Kind.DEADLINE, Kind.INTERNAL)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Turns errors into statuses, with an entry in the log."""
+
+    rejections: RejectionLog
+
+    async def record(self, caller: SpiffeId, method: str, error: KeyarkError) -> None:
+        """Log the refusal of a call; that the service cannot do it now is no refusal."""
+        if error.kind in _NO_REFUSALS:
+            return
+        await self.rejections.record(caller=str(caller), method=method, error=error)
+
+    async def status(self, method: str, error: BaseException) -> Status:
+        """Log the refusal of an item and return its status; what is not a typed error tells only its id."""
+        if not isinstance(error, KeyarkError):
+            typed, error_id = internal_error()
+            logger.error("%s: an item failed; error id %s", method, error_id, exc_info=error)
+            return to_status(typed)
+        await self.record(current_caller(), method, error)
+        return to_status(error)

@@ -1,0 +1,131 @@
+"""What every running subsystem is put together from: identity, store, log, refusals, server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from keyark.clock import Clock
+from keyark.pki.files import check_private_folder
+from keyark.pki.key_types import PrivateKey
+from keyark.pki.spki import encode_spki
+from keyark.rpc.audit import AuditServicer
+from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.outcomes import Refusals
+from keyark.rpc.server import ServedService, Server, build_server
+from keyark.service.settings import ServiceSettings, StoreSettings
+from keyark.store import Store, open_store
+from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.log import Log
+from keyark.transparency.rejections import RejectionLog
+from keyark.v1 import audit_pb2
+from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+
+AUDIT: Final = "/keyark.v1.AuditService"
+AUDIT_METHODS: Final = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foundation:
+    """An open store with its log, and who we are."""
+
+    identity: LocalIdentity
+    clock: Clock
+    store: Store
+    log: Log
+    refusals: Refusals
+    log_public_key: bytes
+
+    def now(self) -> int:
+        """Seconds UTC."""
+        return self.clock.now_us() // 1_000_000
+
+
+def load_identity(settings: ServiceSettings) -> LocalIdentity:
+    """Load the service's own identity; refuses lax permissions."""
+    return LocalIdentity.load(
+        key=settings.identity_key,
+        certificate=settings.identity_certificate,
+        trust_anchor=settings.trust_anchor,
+    )
+
+
+@asynccontextmanager
+async def open_foundation(
+    *,
+    role: str,
+    service: ServiceSettings,
+    store: StoreSettings,
+    tables: Sequence[str],
+    schema_version: int,
+    log_key: PrivateKey,
+    clock: Clock,
+) -> AsyncIterator[Foundation]:
+    """Open store and log; they are closed at the end, with all that waits written."""
+    identity = load_identity(service)
+    origin = f"{service.trust_domain}/{role}"
+    log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, log_key), clock=clock)
+    make_store_folder(store.path)
+    opened = open_store(
+        store.path,
+        tables=tables,
+        finisher=log.finisher,
+        schema_version=schema_version,
+        map_size=store.map_size,
+    )
+    try:
+        await log.open(opened)
+        rejections = RejectionLog(log=log, store=opened, clock=clock, quota=service.rejections_per_hour)
+        yield Foundation(
+            identity=identity,
+            clock=clock,
+            store=opened,
+            log=log,
+            refusals=Refusals(rejections),
+            log_public_key=encode_spki(log_key.public_key()),
+        )
+        await rejections.close()
+    finally:
+        await log.close()
+        await opened.close()
+
+
+def make_store_folder(path: Path) -> None:
+    """Refuse a store's folder that others may open; one that does not exist is made by the store."""
+    if path.exists():
+        check_private_folder(path)
+
+
+@asynccontextmanager
+async def serve(
+    foundation: Foundation,
+    *,
+    settings: ServiceSettings,
+    services: Sequence[ServedService],
+    allowed: Mapping[str, set[str]],
+    log_readers: set[str],
+) -> AsyncIterator[Server]:
+    """Serve until the end, then drain; AuditService comes with every subsystem, for auditors and ``log_readers``."""
+    audit = ServedService(
+        descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+        add=add_AuditServiceServicer_to_server,
+        servicer=AuditServicer(foundation.log, foundation.log_public_key),
+    )
+    audit_rows = {f"{AUDIT}/{method}": {"auditor", *log_readers} for method in AUDIT_METHODS}
+    server = build_server(
+        identity=foundation.identity,
+        address=settings.listen,
+        services=[*services, audit],
+        allow={**allowed, **audit_rows},
+        now=foundation.now,
+        max_in_flight=settings.max_in_flight,
+        on_rejected=foundation.refusals.record,
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.drain(settings.drain_seconds)

@@ -1,0 +1,73 @@
+"""What the `init` of every service does: a folder of its own, its identity key, its configuration file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from keyark.errors import ConfigurationError
+from keyark.pki.certificates import load_certificates, save_certificates
+from keyark.pki.files import make_private_folder, write_new_file
+from keyark.pki.identities import request_identity
+from keyark.pki.key_types import KeyType, SigningPrivateKey, generate_signing
+from keyark.pki.keys import save_private_key
+from keyark.pki.spiffe import SpiffeId
+
+PUBLIC: Final = 0o644
+PRIVATE: Final = 0o600
+
+
+def new_folder(folder: Path) -> Path:
+    """Make the folder (0700); raises ConfigurationError where it holds anything."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} is not empty and is left as it is; name another folder.")
+    make_private_folder(folder)
+    return folder
+
+
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every service's `init` asks for."""
+    parser.add_argument("--trust-domain", required=True)
+    parser.add_argument("--listen", required=True, help="HOST:PORT")
+    parser.add_argument(
+        "--trust-anchor", required=True, type=Path, help="certificate of the internal CA, PEM"
+    )
+
+
+def init_identity(folder: Path, *, trust_domain: str, role: str, trust_anchor: Path) -> None:
+    """Make the service's identity key and the request for its certificate, and keep the trust anchor.
+
+    The certificate that the internal CA issues goes to identity.pem beside them.
+    """
+    key = new_signing_key(folder / "identity-key.pem", KeyType.EC_P256)
+    save_request(folder / "identity.csr", request_identity(key, SpiffeId(trust_domain, role)))
+    save_certificates(folder / "trust-anchor.pem", load_certificates(trust_anchor))
+
+
+def new_signing_key(path: Path, key_type: KeyType) -> SigningPrivateKey:
+    """Make a private key that signs, and save it (0600)."""
+    key = generate_signing(key_type)
+    save_private_key(path, key)
+    return key
+
+
+def init_log_key(folder: Path) -> None:
+    """Make the Ed25519 key that signs the service's checkpoints: log-key.pem, and log.pub.pem for auditors."""
+    key = new_signing_key(folder / "log-key.pem", KeyType.ED25519)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_new_file(folder / "log.pub.pem", public, mode=PUBLIC)
+
+
+def save_request(path: Path, request: x509.CertificateSigningRequest) -> None:
+    """Write a certificate signing request, PEM."""
+    write_new_file(path, request.public_bytes(Encoding.PEM), mode=PUBLIC)
+
+
+def write_config(path: Path, template: str, **values: object) -> None:
+    """Write a configuration file from its template; every placeholder needs a value."""
+    write_new_file(path, Template(template).substitute(values).encode(), mode=PRIVATE)

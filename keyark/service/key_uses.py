@@ -1,0 +1,59 @@
+"""One public key, one enrollment, one role: the register behind promise P8, kept by every subsystem."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.statements import Statement
+from keyark.records.v1.keys_pb2 import KeyUse
+from keyark.store import ReadTransaction, WriteTransaction
+from keyark.v1.certificates_pb2 import KeyRole
+
+TABLE: Final = "key_uses"
+
+
+class KeyRoleConflictError(KeyarkError):
+    """A signing key stands where an encryption key should, or the other way round (P8)."""
+
+    reason = "KEY_ROLE_CONFLICT"
+    kind = Kind.PRECONDITION
+
+
+class PublicKeyInUseError(KeyarkError):
+    """Another enrollment already holds this public key."""
+
+    reason = "PUBLIC_KEY_IN_USE"
+    kind = Kind.CONFLICT
+
+
+def check_key_uses(txn: ReadTransaction, statement: Statement) -> None:
+    """Raise where either public key belongs to another enrollment or to the other role."""
+    _check(txn, statement, statement.signing_spki_sha256, KeyRole.KEY_ROLE_SIGNING)
+    _check(txn, statement, statement.encryption_spki_sha256, KeyRole.KEY_ROLE_ENCRYPTION)
+
+
+def claim_key_uses(txn: WriteTransaction, statement: Statement) -> None:
+    """Record both public keys for this enrollment and their roles; raise as ``check_key_uses`` does."""
+    check_key_uses(txn, statement)
+    for digest, role in (
+        (statement.signing_spki_sha256, KeyRole.KEY_ROLE_SIGNING),
+        (statement.encryption_spki_sha256, KeyRole.KEY_ROLE_ENCRYPTION),
+    ):
+        txn.put(TABLE, digest, KeyUse(enrollment_id=statement.enrollment_id, role=role).SerializeToString())
+
+
+def _check(txn: ReadTransaction, statement: Statement, digest: bytes, role: KeyRole.ValueType) -> None:
+    value = txn.get(TABLE, digest)
+    if value is None:
+        return
+    use = KeyUse.FromString(value)
+    if use.role != role:
+        raise KeyRoleConflictError(
+            "A public key of this request is already known in the other role; a signing key is never archived "
+            "and an encryption key never signs: make a new key pair."
+        )
+    if use.enrollment_id != statement.enrollment_id:
+        raise PublicKeyInUseError(
+            "A public key of this request belongs to another enrollment; make a new key pair and enroll that."
+        )

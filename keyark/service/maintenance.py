@@ -1,0 +1,59 @@
+"""`check` and `backup` of every service: what can be said of it while it does not run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from keyark.service.assembly import load_identity, make_store_folder
+from keyark.service.settings import ServiceSettings, StoreSettings
+from keyark.store import open_store
+from keyark.transparency.integrity import verify_stored_log
+
+
+class HasStore(Protocol):
+    """A service's configuration."""
+
+    @property
+    def service(self) -> ServiceSettings:
+        """[service]."""
+
+    @property
+    def store(self) -> StoreSettings:
+        """[store]."""
+
+
+def check(role: str, config: HasStore, *, tables: Sequence[str], schema_version: int) -> list[str]:
+    """Check identity, permissions, store and the whole log; returns what to print, raises what is wrong.
+
+    The service must be stopped: a store is open in one process at a time.
+    """
+    identity = load_identity(config.service)
+    make_store_folder(config.store.path)
+
+    async def verify() -> str:
+        store = open_store(config.store.path, tables=tables, schema_version=schema_version)
+        try:
+            counts = await store.view(lambda txn: {table: txn.count(table) for table in tables})
+            head = await verify_stored_log(store)
+        finally:
+            await store.close()
+        rows = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return f"store: {rows}\nlog: {head.size} entries make the tree {head.root.hex()}"
+
+    return [f"identity: {identity.spiffe_id}", asyncio.run(verify()), f"{role} is fit to run"]
+
+
+def backup(config: HasStore, target: Path, *, tables: Sequence[str], schema_version: int) -> None:
+    """Write a consistent copy of the store, and of nothing else: no key, no token."""
+
+    async def copy() -> None:
+        store = open_store(config.store.path, tables=tables, schema_version=schema_version)
+        try:
+            await store.backup(target)
+        finally:
+            await store.close()
+
+    asyncio.run(copy())

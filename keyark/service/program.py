@@ -1,0 +1,95 @@
+"""`python -m <service> init|serve|check|backup`: what the three programs have in common."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import uvloop
+
+from keyark.config import Config, load_config
+from keyark.crypto.harden import disable_core_dumps
+from keyark.errors import KeyarkError
+
+C = TypeVar("C", bound=Config)
+
+
+class Running(Protocol):
+    """A service that takes calls."""
+
+    @property
+    def ready_line(self) -> str:
+        """What to print: "rm ready at 127.0.0.1:7710 as spiffe://example.org/rm"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program(Generic[C]):
+    """One service's program: its role ("rm"), its configuration, and what its commands do."""
+
+    role: str
+    config: type[C]
+    run: Callable[[C], AbstractAsyncContextManager[Running]]
+    check: Callable[[C], Sequence[str]]
+    backup: Callable[[C, Path], None]
+    add_init_arguments: Callable[[argparse.ArgumentParser], None]
+    init: Callable[[argparse.Namespace], None]
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run one command; returns the exit code of the process."""
+        logging.basicConfig(level=logging.WARNING, format=f"{self.role} %(levelname)s %(name)s: %(message)s")
+        disable_core_dumps()
+        parsed = self._parser().parse_args(arguments)
+        try:
+            return int(parsed.command(parsed) or 0)
+        except KeyarkError as error:
+            print(f"{self.role}: {error.message} [{error.reason}]", file=sys.stderr)
+            return 1
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(prog=f"{self.role}_service")
+        commands = parser.add_subparsers(required=True)
+        init = commands.add_parser(
+            "init", help="make this service's keys, requests for certificates and configuration"
+        )
+        init.add_argument("folder", type=Path, help="a folder that does not exist or is empty")
+        self.add_init_arguments(init)
+        init.set_defaults(command=self.init)
+        for name, command, text in (
+            ("serve", self._serve, "run until SIGTERM or SIGINT, then drain"),
+            ("check", self._check, "check configuration, keys, store and log"),
+            ("backup", self._backup, "write a consistent copy of the store"),
+        ):
+            sub = commands.add_parser(name, help=text)
+            sub.add_argument("config", type=Path, help=f"{self.role}.toml")
+            sub.set_defaults(command=command)
+            if name == "backup":
+                sub.add_argument("target", type=Path, help="a folder that does not exist")
+        return parser
+
+    def _serve(self, parsed: argparse.Namespace) -> None:
+        config = load_config(parsed.config, self.config)
+        uvloop.run(self._until_signalled(config))
+
+    async def _until_signalled(self, config: C) -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        async with self.run(config) as running:
+            print(running.ready_line, flush=True)
+            await stopping.wait()
+
+    def _check(self, parsed: argparse.Namespace) -> None:
+        for line in self.check(load_config(parsed.config, self.config)):
+            print(line)
+
+    def _backup(self, parsed: argparse.Namespace) -> None:
+        self.backup(load_config(parsed.config, self.config), parsed.target)

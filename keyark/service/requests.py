@@ -1,0 +1,76 @@
+"""What every subsystem checks of a statement before it believes it: none needs to trust another for it."""
+
+from __future__ import annotations
+
+from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.pki.statements import Statement, parse_statement, verify_statement
+from keyark.policy.engine import Archival, PolicyRequest, Receipt
+
+MAX_BATCH_ITEMS = 256
+
+
+class RequestIdReusedError(KeyarkError):
+    """The request id already stands for a request with other content (P9)."""
+
+    reason = "REQUEST_ID_REUSED"
+    kind = Kind.CONFLICT
+
+
+class WrongTrustDomainError(KeyarkError):
+    """The statement was made for another deployment."""
+
+    reason = "WRONG_TRUST_DOMAIN"
+    kind = Kind.PRECONDITION
+
+
+def accept_statement(raw: bytes, signature: bytes, trust_domain: str) -> Statement:
+    """Parse a statement, check that it is for this trust domain, and verify its proof of possession.
+
+    Raises the errors of ``parse_statement`` and ``verify_statement``, and WrongTrustDomainError.
+    """
+    statement = parse_statement(raw)
+    if statement.trust_domain != trust_domain or statement.caller.trust_domain != trust_domain:
+        raise WrongTrustDomainError(
+            f"The statement is for another trust domain; make one for {trust_domain!r} as its enrollment form says."
+        )
+    verify_statement(statement, signature)
+    return statement
+
+
+def check_same_statement(statement: Statement, recorded_sha256: bytes) -> None:
+    """Raise RequestIdReusedError where the recorded request had other content."""
+    if statement.sha256 != recorded_sha256:
+        raise RequestIdReusedError(
+            "This request id was already used for a request with other content; make a new request id."
+        )
+
+
+def check_batch_size(count: int) -> None:
+    """Raise InvalidInputError unless a batch has 1 to 256 items."""
+    if not 1 <= count <= MAX_BATCH_ITEMS:
+        raise InvalidInputError(
+            f"A call takes 1 to {MAX_BATCH_ITEMS} items and this one has {count}; split it.", field="items"
+        )
+
+
+def policy_request(
+    statement: Statement,
+    *,
+    archival: Archival,
+    receipt: Receipt,
+    not_before: int | None = None,
+    not_after: int | None = None,
+) -> PolicyRequest:
+    """Return the attributes of a statement that policy rules look at; times are in seconds UTC."""
+    return PolicyRequest(
+        caller=str(statement.caller),
+        profile=statement.profile,
+        common_name=statement.common_name,
+        email=statement.email,
+        signing_key_type=statement.signing_key_type.value,
+        encryption_key_type=statement.encryption_key_type.value,
+        archival=archival,
+        receipt=receipt,
+        not_before=not_before,
+        not_after=not_after,
+    )

@@ -1,0 +1,76 @@
+"""The sections that every service's TOML file has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from keyark.config import Config, ConfigPath
+
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
+"""A host and a port."""
+
+KeyUri = Annotated[str, Field(pattern=r"^[a-z0-9+.-]+:.+$")]
+"""Where a private key is: "file:NAME", relative to the configuration file."""
+
+StorageKeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of a storage public key, hexadecimal."""
+
+
+class ServiceSettings(Config):
+    """[service]: who this is, where it listens, and how much it takes on at once."""
+
+    trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?$")]
+    listen: Host
+    identity_key: ConfigPath
+    identity_certificate: ConfigPath
+    trust_anchor: ConfigPath
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    drain_seconds: Annotated[float, Field(gt=0, le=300)] = 8.0
+    rejections_per_hour: Annotated[int, Field(ge=1, le=100_000)] = 100
+
+    @property
+    def folder(self) -> Path:
+        """The service's folder, where relative key URIs start."""
+        return self.identity_key.parent
+
+
+class StoreSettings(Config):
+    """[store]: where the subsystem keeps its rows and its log."""
+
+    path: ConfigPath
+    map_gib: Annotated[int, Field(ge=1, le=16_384)] = 1024
+
+    @property
+    def map_size(self) -> int:
+        """Address space that the store reserves, bytes."""
+        return self.map_gib << 30
+
+
+class WorkerSettings(Config):
+    """[workers]: the processes that hold keys."""
+
+    count: Annotated[int, Field(ge=1, le=256)] = 2
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
+    batch_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+    recycle_after: Annotated[int, Field(ge=1)] = 20_000
+
+
+class LogSettings(Config):
+    """[log]: the Ed25519 key that signs this service's checkpoints."""
+
+    key: KeyUri
+
+
+class ArchiveTrust(Config):
+    """[archive]: which storage keys a receipt may name, 64 hexadecimal digits each."""
+
+    trusted_storage_keys: Annotated[list[StorageKeyId], Field(min_length=1)]
+
+    @property
+    def storage_key_ids(self) -> frozenset[bytes]:
+        """The ids, 32 bytes each."""
+        return frozenset(bytes.fromhex(key_id) for key_id in self.trusted_storage_keys)

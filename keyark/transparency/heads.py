@@ -1,0 +1,210 @@
+"""The newest head of another subsystem's log that was accepted here, so that no history is ever taken back.
+
+Links (consistency proofs) come from whoever relays them and prove nothing alone: they propose. A head that
+the log itself signed confirms, and with it every step that leads to it::
+
+    heads = AcceptedHeads.load(store, origin="example.org/drm")
+    heads.accept(links, [receipt.checkpoint])
+    await store.update(lambda txn: (heads.record(txn), write_rows(txn)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from keyark.clock import Clock
+from keyark.errors import KeyarkError, Kind
+from keyark.records.v1.log_pb2 import AcceptedHead
+from keyark.store import ReadTransaction, Store, WriteTransaction
+from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError
+from keyark.transparency.events import EVENT_VERSION, new_event
+from keyark.transparency.log import Log
+from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, CheckpointLink, EventType
+
+HEADS: Final = "accepted_heads"
+ALARMS: Final = "log_alarms"
+TABLES: Final = (HEADS, ALARMS)
+MAX_RECENT: Final = 1024
+"""Accepted heads that are kept in memory, so that receipts under older heads still match."""
+
+
+class LogInconsistentError(KeyarkError):
+    """The log contradicts what it said before; nothing that relies on it is done until an operator looked."""
+
+    reason = "LOG_INCONSISTENT"
+    kind = Kind.PRECONDITION
+
+
+class CheckpointGapError(KeyarkError):
+    """The links do not lead on from the accepted tree, of ``metadata["tree_size"]`` leaves; retry from it."""
+
+    reason = "CHECKPOINT_GAP"
+    kind = Kind.CONFLICT
+
+
+class StaleCheckpointError(KeyarkError):
+    """The head is older than those that are remembered; get the receipt anew, under a newer head."""
+
+    reason = "CHECKPOINT_STALE"
+    kind = Kind.PRECONDITION
+
+
+class AcceptedHeads:
+    """Follows one log, on the event loop; acceptance counts at once and is durable with the next rows."""
+
+    def __init__(self, origin: str, *, size: int = 0, root: bytes = EMPTY_ROOT, alarm: str = "") -> None:
+        """Go on from an accepted head (``root`` is 32 bytes) and an alarm that is on; see ``load``."""
+        self.origin = origin
+        self._newest = (size, root)
+        self._known = {size: root}
+        self._proposed: dict[int, bytes] = {}
+        self._alarm = alarm
+
+    @classmethod
+    def load(cls, store: Store, *, origin: str) -> AcceptedHeads:
+        """Go on from what was recorded; the first head of a log never met is trusted on first use."""
+        head, alarm = store.read(lambda txn: (txn.get(HEADS, _key(origin)), txn.get(ALARMS, _key(origin))))
+        accepted = AcceptedHead(root=EMPTY_ROOT) if head is None else AcceptedHead.FromString(head)
+        message = "" if alarm is None else AuditDetails.FromString(alarm).message
+        return cls(origin, size=accepted.size, root=accepted.root, alarm=message)
+
+    @property
+    def size(self) -> int:
+        """Size of the newest accepted tree; 0 before the first."""
+        return self._newest[0]
+
+    @property
+    def alarm(self) -> str:
+        """What was found inconsistent, or "" while all is well."""
+        return self._alarm
+
+    def accept(self, links: Sequence[CheckpointLink], heads: Sequence[Checkpoint]) -> None:
+        """Follow the log to ``heads``, whose signatures the caller has verified.
+
+        ``links`` lead from the accepted tree onwards, each from where the one before ends; those that end at
+        or before it are skipped. They stay proposed, until the next links, for the heads of later calls.
+        Raises CheckpointGapError where links are missing, StaleCheckpointError for a head that is older than
+        what is remembered, CheckpointOriginError for one of another log, and LogInconsistentError where a
+        proof fails or a tree of a known size has another root: from then on always, until an operator clears
+        the alarm. Whoever meets that error calls ``record_alarm``.
+        """
+        if self._alarm:
+            raise LogInconsistentError(self._alarm)
+        if links:
+            self._proposed = self._follow(links)
+        for head in heads:
+            self._check(head)
+        newest = max((head.size for head in heads), default=0)
+        if newest > self.size:
+            self._confirm(newest)
+
+    def _follow(self, links: Sequence[CheckpointLink]) -> dict[int, bytes]:
+        """Verify a chain of links from the accepted tree on; returns the trees that it proposes, by size."""
+        chain: dict[int, bytes] = {}
+        size, root = self._newest
+        for link in links:
+            if link.second_size <= size:
+                known = self._known.get(link.second_size, chain.get(link.second_size))
+                if known not in (None, link.second_root):
+                    raise self._inconsistent(link.second_size, "has two roots")
+                continue
+            if link.first_size != size:
+                raise self._gap()
+            try:
+                verify_consistency(
+                    first_size=size,
+                    second_size=link.second_size,
+                    first_root=root,
+                    second_root=link.second_root,
+                    proof=link.proof,
+                )
+            except ConsistencyProofError:
+                raise self._inconsistent(
+                    link.second_size, f"does not follow from the one of {size}"
+                ) from None
+            size, root = link.second_size, link.second_root
+            chain[size] = root
+        return chain
+
+    def _check(self, head: Checkpoint) -> None:
+        if head.origin != self.origin:
+            raise CheckpointOriginError(f"The checkpoint is that of another log than {self.origin}.")
+        root = self._known.get(head.size, self._proposed.get(head.size))
+        if root == head.root:
+            return
+        if root is not None:
+            raise self._inconsistent(head.size, "has two roots")
+        if head.size > max((self.size, *self._proposed)):
+            raise self._gap()
+        raise StaleCheckpointError(
+            f"The checkpoint of {head.size} leaves is older than what is remembered; get the receipt anew."
+        )
+
+    def _confirm(self, size: int) -> None:
+        """Accept the proposed trees up to a size whose root the log has signed: its root binds them all."""
+        for proposed in [proposed for proposed in self._proposed if proposed <= size]:
+            self._known[proposed] = self._proposed.pop(proposed)
+        self._newest = (size, self._known[size])
+        while len(self._known) > MAX_RECENT:
+            del self._known[next(iter(self._known))]
+
+    def _gap(self) -> CheckpointGapError:
+        return CheckpointGapError(
+            f"The links do not lead on from the accepted tree of {self.size} leaves; send those that do.",
+            metadata={"tree_size": str(self.size)},
+        )
+
+    def _inconsistent(self, size: int, what: str) -> LogInconsistentError:
+        self._alarm = (
+            f"The log {self.origin} contradicts itself: its tree of {size} leaves {what}. Nothing that "
+            "relies on it is done any more; keep both sides' data, find out why, then clear the alarm."
+        )
+        return LogInconsistentError(self._alarm)
+
+    def pending(self, txn: ReadTransaction) -> bool:
+        """Say whether ``record`` has something to write."""
+        return self._unrecorded_head(txn) is not None
+
+    def record(self, txn: WriteTransaction) -> None:
+        """Make the newest accepted head durable together with the rows that rely on it."""
+        head = self._unrecorded_head(txn)
+        if head is not None:
+            txn.put(HEADS, _key(self.origin), head.SerializeToString())
+
+    async def record_alarm(self, *, store: Store, log: Log, clock: Clock) -> None:
+        """Make an alarm durable, with a LOG_INCONSISTENT leaf in the subsystem's own log, if there is one."""
+        if not self._alarm:
+            return
+        event = AuditEvent(
+            version=EVENT_VERSION, type=EventType.EVENT_TYPE_LOG_INCONSISTENT, time_us=clock.now_us()
+        )
+        details = AuditDetails(reason=LogInconsistentError.reason, message=self._alarm)
+        leaf, told = new_event(event, details), details.SerializeToString()
+
+        def write(txn: WriteTransaction) -> None:
+            if txn.get(ALARMS, _key(self.origin)) is None:
+                txn.put(ALARMS, _key(self.origin), told)
+                log.append(txn, leaf)
+
+        await store.update(write)
+
+    def _unrecorded_head(self, txn: ReadTransaction) -> AcceptedHead | None:
+        size, root = self._newest
+        stored = txn.get(HEADS, _key(self.origin))
+        if size <= (0 if stored is None else AcceptedHead.FromString(stored).size):
+            return None
+        return AcceptedHead(size=size, root=root)
+
+
+def clear_alarm(txn: WriteTransaction, *, origin: str) -> bool:
+    """Clear the alarm about a log, for an operator who looked; the subsystem heeds it when it starts again.
+
+    The accepted head stays, so a log that really forked raises the alarm anew. Says whether there was one.
+    """
+    return txn.delete(ALARMS, _key(origin))
+
+
+def _key(origin: str) -> bytes:
+    return origin.encode()

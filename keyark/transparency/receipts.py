@@ -1,0 +1,193 @@
+"""Proofs that an entry is in a log (c2sp.org/tlog-proof@v1), and the archival receipt, which is such a proof.
+
+A receipt is a text file that anyone checks offline with the transport certificate's public key::
+
+    verifier = ReceiptVerifier("example.org/drm", transport_spki)
+    receipt = verifier.verify(path.read_bytes())
+    print(receipt.details.email, receipt.event.encryption_spki_sha256.hex())
+
+Its ``extra`` is a serialized LoggedEvent: the exact bytes of the KEY_ARCHIVED leaf, which are hashed and
+never encoded anew, with its salt and details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from keyark.errors import KeyarkError, Kind
+from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
+from keyark.transparency.checkpoint import MAX_NOTE_SIZE, Checkpoint, NoteVerifier
+from keyark.transparency.events import open_event, parse_logged_event
+from keyark.transparency.merkle import HASH_SIZE, leaf_hash, verify_inclusion
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+
+HEADER: Final = b"c2sp.org/tlog-proof@v1"
+MAX_PROOF_SIZE: Final = 2 * MAX_NOTE_SIZE
+"""Bytes of a whole proof."""
+MAX_PATH: Final = 63
+"""Hashes in a proof: as many as the largest tree is high."""
+
+_EXTRA: Final = b"extra "
+_INDEX: Final = b"index "
+_KEPT_NOTES: Final = 16
+_IDS: Final = (
+    "enrollment_id",
+    "statement_sha256",
+    "signing_spki_sha256",
+    "encryption_spki_sha256",
+    "storage_key_id",
+)
+
+
+class ReceiptError(KeyarkError):
+    """The receipt does not prove what it was shown for."""
+
+    reason = "RECEIPT_INVALID"
+    kind = Kind.INVALID
+
+
+class ReceiptFormatError(ReceiptError):
+    """The bytes are no tlog-proof, or its entry is not that of an archived key."""
+
+    reason = "RECEIPT_FORMAT"
+
+
+class ReceiptMismatchError(ReceiptError):
+    """The receipt is genuine and for something else; ``metadata["field"]`` names what differs."""
+
+    reason = "RECEIPT_MISMATCH"
+
+
+@dataclass(frozen=True)
+class TlogProof:
+    """A parsed proof, nothing of it verified; ``extra`` is empty where the line is absent."""
+
+    extra: bytes
+    index: int
+    proof: tuple[bytes, ...]
+    checkpoint: bytes
+
+
+@dataclass(frozen=True)
+class ArchivalReceipt:
+    """A verified receipt: the archived key's leaf and details, and the signed tree that it is in."""
+
+    event: AuditEvent
+    details: AuditDetails
+    leaf: bytes
+    index: int
+    checkpoint: Checkpoint
+    note: bytes
+
+
+def format_proof(*, extra: bytes, index: int, proof: Sequence[bytes], checkpoint: bytes) -> bytes:
+    """Return a tlog-proof@v1 file; ``checkpoint`` is the signed note, ``proof`` goes up from the leaf."""
+    lines = [HEADER]
+    if extra:
+        lines.append(_EXTRA + encode_base64(extra))
+    lines.append(b"index %d" % index)
+    lines.extend(encode_base64(sibling) for sibling in proof)
+    return b"\n".join((*lines, b"", checkpoint))
+
+
+def parse_proof(data: bytes) -> TlogProof:
+    """Read a tlog-proof@v1 file; raises ReceiptFormatError for anything that would be written otherwise."""
+    if len(data) > MAX_PROOF_SIZE:
+        raise ReceiptFormatError(f"The receipt is larger than {MAX_PROOF_SIZE} bytes.")
+    head, _, checkpoint = data.partition(b"\n\n")
+    lines = head.split(b"\n")
+    if lines.pop(0) != HEADER:
+        raise ReceiptFormatError(f"The receipt does not begin with {HEADER.decode()}.")
+    try:
+        extra = _after(_EXTRA, lines.pop(0)) if lines and lines[0].startswith(_EXTRA) else None
+        index = parse_decimal(_after(_INDEX, lines.pop(0) if lines else b""))
+        proof = tuple(decode_base64(line) for line in lines)
+        opened = b"" if extra is None else decode_base64(extra)
+    except ValueError:
+        raise ReceiptFormatError("A line of the receipt is malformed.") from None
+    if extra == b"" or len(proof) > MAX_PATH or any(len(sibling) != HASH_SIZE for sibling in proof):
+        raise ReceiptFormatError("The receipt's extra is empty, or its proof is not one of SHA-256 hashes.")
+    return TlogProof(opened, index, proof, checkpoint)
+
+
+def _after(keyword: bytes, line: bytes) -> bytes:
+    if not line.startswith(keyword):
+        raise ValueError("another line was expected")
+    return line[len(keyword) :]
+
+
+class ReceiptVerifier:
+    """Verifies archival receipts under one transport key; a checkpoint that many share is checked once."""
+
+    def __init__(self, origin: str, transport_public_key_der: bytes) -> None:
+        """Take the DRM log's origin and the transport key as SubjectPublicKeyInfo (DER); see NoteVerifier."""
+        self._verifier = NoteVerifier.from_public_key(origin, transport_public_key_der)
+        self._verified: dict[bytes, Checkpoint] = {}
+
+    def verify(self, receipt: bytes) -> ArchivalReceipt:
+        """Return what a receipt proves.
+
+        Raises ReceiptFormatError, EventError where the entry is malformed or its details are not those that
+        it binds, CheckpointError where the log's signature does not verify, and InclusionProofError.
+        """
+        parsed = parse_proof(receipt)
+        logged = parse_logged_event(parsed.extra)
+        opened = open_event(logged)
+        if opened.event.type != EventType.EVENT_TYPE_KEY_ARCHIVED or opened.details is None:
+            raise ReceiptFormatError("The receipt's entry is not that of an archived key, with its details.")
+        if not all(getattr(opened.event, name) for name in _IDS):
+            raise ReceiptFormatError("The receipt's entry lacks an id of the archived key.")
+        checkpoint = self._verify_note(parsed.checkpoint)
+        verify_inclusion(
+            leaf_hash=leaf_hash(logged.leaf),
+            index=parsed.index,
+            tree_size=checkpoint.size,
+            proof=parsed.proof,
+            root=checkpoint.root,
+        )
+        return ArchivalReceipt(
+            opened.event, opened.details, logged.leaf, parsed.index, checkpoint, parsed.checkpoint
+        )
+
+    def _verify_note(self, note: bytes) -> Checkpoint:
+        checkpoint = self._verified.get(note)
+        if checkpoint is None:
+            checkpoint = self._verifier.verify(note)
+            if len(self._verified) >= _KEPT_NOTES:
+                del self._verified[next(iter(self._verified))]
+            self._verified[note] = checkpoint
+        return checkpoint
+
+
+def check_receipt(
+    receipt: ArchivalReceipt,
+    *,
+    enrollment_id: bytes,
+    statement_sha256: bytes,
+    signing_spki_sha256: bytes,
+    encryption_spki_sha256: bytes,
+    caller: str,
+    common_name: str,
+    email: str,
+) -> None:
+    """Raise ReceiptMismatchError unless a verified receipt is for this enrollment, its keys and its owner.
+
+    The id and the three hashes are 32 bytes, ``caller`` is a SPIFFE ID.
+    """
+    event, details = receipt.event, receipt.details
+    for name, found, expected in (
+        ("enrollment_id", event.enrollment_id, enrollment_id),
+        ("statement_sha256", event.statement_sha256, statement_sha256),
+        ("signing_spki_sha256", event.signing_spki_sha256, signing_spki_sha256),
+        ("encryption_spki_sha256", event.encryption_spki_sha256, encryption_spki_sha256),
+        ("caller", details.caller, caller),
+        ("common_name", details.common_name, common_name),
+        ("email", details.email, email),
+    ):
+        if found != expected:
+            raise ReceiptMismatchError(
+                f"The archival receipt is for another {name}; show the one of this enrollment.",
+                metadata={"field": name},
+            )

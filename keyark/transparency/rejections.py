@@ -1,0 +1,93 @@
+"""Rejections in the log: one by one up to a quota per caller and hour, then counted, against floods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from keyark.clock import Clock
+from keyark.errors import KeyarkError
+from keyark.store import Store
+from keyark.transparency.events import EVENT_VERSION, new_event
+from keyark.transparency.log import Log
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+
+HOUR_US: Final = 3_600_000_000
+MAX_MESSAGE: Final = 1000
+"""Characters of an error's message that are logged."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one caller was refused in this hour."""
+
+    logged: int = 0
+    counted: int = 0
+
+
+class RejectionLog:
+    """Logs what authenticated callers were refused. Counts of a running hour are in memory only."""
+
+    def __init__(self, *, log: Log, store: Store, clock: Clock, quota: int) -> None:
+        """Log up to ``quota`` rejections per caller and hour one by one."""
+        self._log = log
+        self._store = store
+        self._clock = clock
+        self._quota = quota
+        self._hour = clock.now_us() // HOUR_US
+        self._tallies: dict[str, _Tally] = {}
+
+    async def record(self, *, caller: str, method: str, error: KeyarkError) -> None:
+        """Log that a caller (SPIFFE ID) was refused a method (full name of the RPC) with an error.
+
+        Beyond the quota it is counted only. Raises the store's errors where the log cannot be written; the
+        rejection is counted then.
+        """
+        await self.flush()
+        tally = self._tallies.setdefault(caller, _Tally())
+        if tally.logged >= self._quota:
+            tally.counted += 1
+            return
+        tally.logged += 1
+        details = AuditDetails(
+            caller=caller, reason=error.reason, message=error.message[:MAX_MESSAGE], method=method
+        )
+        try:
+            await self._append([self._event(EventType.EVENT_TYPE_REQUEST_REJECTED, details)])
+        except KeyarkError:
+            tally.counted += 1
+            raise
+
+    async def flush(self) -> None:
+        """Log the counts of hours that have ended; call it now and then, since nothing else may come."""
+        hour = self._clock.now_us() // HOUR_US
+        if hour != self._hour:
+            self._hour = hour
+            await self._log_counts()
+
+    async def close(self) -> None:
+        """Log the counts of the running hour too."""
+        await self._log_counts()
+
+    async def _log_counts(self) -> None:
+        tallies, self._tallies = self._tallies, {}
+        counts = {caller: tally.counted for caller, tally in tallies.items() if tally.counted}
+        if not counts:
+            return
+        events = [
+            self._event(EventType.EVENT_TYPE_REJECTIONS_COUNTED, AuditDetails(caller=caller, count=count))
+            for caller, count in counts.items()
+        ]
+        try:
+            await self._append(events)
+        except KeyarkError:
+            for caller, count in counts.items():
+                self._tallies.setdefault(caller, _Tally()).counted += count
+            raise
+
+    def _event(self, event_type: EventType.ValueType, details: AuditDetails) -> LoggedEvent:
+        event = AuditEvent(version=EVENT_VERSION, type=event_type, time_us=self._clock.now_us())
+        return new_event(event, details)
+
+    async def _append(self, events: list[LoggedEvent]) -> None:
+        await self._store.update(lambda txn: [self._log.append(txn, event) for event in events])

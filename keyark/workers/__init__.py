@@ -1,0 +1,1 @@
+"""Coalescing of calls in flight, and the pool of worker processes that hold keys."""

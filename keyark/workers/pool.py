@@ -1,0 +1,185 @@
+"""The pool: items in, results out, worked in batches by processes that are replaced when they die or grow old.
+
+Whichever worker is idle takes its share of what waits. A batch whose worker died is redone item by item; an item that
+kills two workers is refused. A key opens in the worker only; the pool carries bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from keyark.errors import KeyarkError, Kind, OverloadedError, UnavailableError
+from keyark.workers.process import Worker, WorkerDiedError, WorkerStartError
+
+FATAL_DEATHS: Final = 2
+RESTART_SECONDS: Final = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class PoisonedItemError(KeyarkError):
+    """The item killed every worker that took it."""
+
+    reason = "POISONED_ITEM"
+    kind = Kind.INVALID
+
+
+@dataclass
+class PoolStats:
+    """How work was shared and what went wrong."""
+
+    batches: int = 0
+    items: int = 0
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Item:
+    data: bytes = field(repr=False)
+    future: asyncio.Future[bytes | KeyarkError]
+    deaths: int = 0
+
+
+class WorkerPool:
+    """A number of worker processes behind one bounded queue; start it before use, close it after."""
+
+    def __init__(
+        self,
+        factory: str,
+        setup: bytes,
+        *,
+        workers: int,
+        batch_seconds: float,
+        max_batch: int,
+        max_waiting: int,
+        recycle_after: int,
+    ) -> None:
+        self.stats = PoolStats()
+        self._factory, self._setup = factory, setup
+        self._count, self._batch_seconds = workers, batch_seconds
+        self._max_batch, self._max_waiting, self._recycle_after = max_batch, max_waiting, recycle_after
+        self._waiting: deque[_Item] = deque()
+        self._changed = asyncio.Condition()
+        self._closing = False
+        self._runners: list[asyncio.Task[None]] = []
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The process ids of the workers, for measuring them."""
+        return [worker.process.pid for worker in self._workers.values()]
+
+    async def start(self) -> None:
+        """Start all workers; raises WorkerStartError, and then none is left running."""
+        self._workers: dict[int, Worker] = {}
+        starts = [Worker.start(self._factory, self._setup) for _ in range(self._count)]
+        started = await asyncio.gather(*starts, return_exceptions=True)
+        self._workers = {i: worker for i, worker in enumerate(started) if isinstance(worker, Worker)}
+        for outcome in started:
+            if isinstance(outcome, BaseException):
+                await self._stop_workers()
+                raise outcome
+        self._runners = [asyncio.create_task(self._run(slot)) for slot in range(self._count)]
+
+    async def run(self, items: Sequence[bytes]) -> list[bytes | KeyarkError]:
+        """Work items and return one result each, in order: bytes, or the typed error of that item.
+
+        Raises OverloadedError where the queue is full, and UnavailableError once the pool is closing.
+        """
+        if self._closing:
+            raise UnavailableError("The service is stopping; try again on another one or later.")
+        if len(self._waiting) + len(items) > self._max_waiting:
+            raise OverloadedError("Too much work is waiting; try again later.")
+        loop = asyncio.get_running_loop()
+        taken = [_Item(data, loop.create_future()) for data in items]
+        self._waiting.extend(taken)
+        async with self._changed:
+            self._changed.notify(self._count)
+        return [await item.future for item in taken]
+
+    async def close(self) -> None:
+        """Work what waits, then stop all workers."""
+        self._closing = True
+        async with self._changed:
+            self._changed.notify_all()
+        await asyncio.gather(*self._runners)
+        await self._stop_workers()
+
+    async def _stop_workers(self) -> None:
+        await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
+        self._workers = {}
+
+    async def _run(self, slot: int) -> None:
+        """Feed one slot's worker until the pool closes and nothing waits."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._waiting or self._closing)
+            batch = self._take()
+            if batch:
+                await self._work(slot, batch)
+            elif self._closing:
+                return
+
+    def _take(self) -> list[_Item]:
+        """This worker's share of what waits; an item that already killed a worker goes alone."""
+        share = min(self._max_batch, -(-len(self._waiting) // self._count))
+        batch: list[_Item] = []
+        while self._waiting and len(batch) < share:
+            if self._waiting[0].deaths and batch:
+                break
+            batch.append(self._waiting.popleft())
+            if batch[0].deaths:
+                break
+        return [item for item in batch if not item.future.done()]
+
+    async def _work(self, slot: int, batch: list[_Item]) -> None:
+        try:
+            worker = await self._worker(slot)
+            results = await worker.work([item.data for item in batch], seconds=self._batch_seconds)
+        except WorkerDiedError:
+            self.stats.deaths += 1
+            self._workers.pop(slot, None)
+            self._redo(batch)
+            return
+        except KeyarkError as error:
+            for item in batch:
+                _settle(item, error)
+            if isinstance(error, WorkerStartError):
+                logger.error("a worker did not start again; trying anew in %.0f s", RESTART_SECONDS)  # noqa: TRY400
+                await asyncio.sleep(RESTART_SECONDS)
+            return
+        self.stats.batches += 1
+        self.stats.items += len(batch)
+        for item, result in zip(batch, results, strict=True):
+            _settle(item, result)
+        if worker.batches >= self._recycle_after:
+            await self._replace(slot, worker)
+
+    def _redo(self, batch: list[_Item]) -> None:
+        """Put a dead worker's items back, one by one, and refuse the one that has now killed twice."""
+        logger.error("a worker died over a batch of %d", len(batch))
+        for item in reversed(batch):
+            item.deaths += 1
+            if item.deaths >= FATAL_DEATHS:
+                _settle(item, PoisonedItemError("The item ended every worker that took it and is refused."))
+            else:
+                self._waiting.appendleft(item)
+
+    async def _worker(self, slot: int) -> Worker:
+        if slot not in self._workers:
+            self._workers[slot] = await Worker.start(self._factory, self._setup)
+        return self._workers[slot]
+
+    async def _replace(self, slot: int, old: Worker) -> None:
+        """Start the replacement before the old one goes: memory cannot be wiped, only given back."""
+        self._workers[slot] = await Worker.start(self._factory, self._setup)
+        await old.stop()
+
+
+def _settle(item: _Item, result: bytes | KeyarkError) -> None:
+    if not item.future.done():
+        item.future.set_result(result)

@@ -1,0 +1,116 @@
+"""One worker process as its pool sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from keyark.errors import KeyarkError, Kind
+from keyark.workers.frames import FrameError, frame, pack, receive_frame, unpack
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 5.0
+_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+class WorkerStartError(KeyarkError):
+    """A worker process did not come up; its own words are on stderr."""
+
+    reason = "WORKER_START"
+    kind = Kind.UNAVAILABLE
+
+
+class WorkerDiedError(KeyarkError):
+    """A worker process died or hung over a batch."""
+
+    reason = "WORKER_DIED"
+    kind = Kind.UNAVAILABLE
+
+
+class WorkerFailedError(KeyarkError):
+    """A worker could not work a batch; what went wrong is in its log."""
+
+    reason = "WORKER_FAILED"
+
+
+@dataclass
+class Worker:
+    """A running process, its end of the socketpair, and how many batches it has worked."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    batches: int = 0
+
+    @classmethod
+    async def start(cls, factory: str, setup: bytes) -> Worker:
+        """Start a process and wait until its handler is made; raises WorkerStartError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "keyark.workers",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            )
+        ours.setblocking(False)  # noqa: FBT003 — the standard library's signature
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
+        worker = cls(process, reader, writer)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await worker._exchange(pack([factory.encode(), setup]))
+        except (TimeoutError, OSError, asyncio.IncompleteReadError):
+            await worker.kill()
+            raise WorkerStartError(
+                "A worker did not start; read what it wrote to stderr, and check its key and configuration."
+            ) from None
+        return worker
+
+    async def work(self, items: Sequence[bytes], *, seconds: float) -> list[bytes]:
+        """Return one result per item; raises WorkerDiedError, after which the worker is gone, or WorkerFailedError."""
+        self.batches += 1
+        try:
+            async with asyncio.timeout(seconds):
+                body = await self._exchange(pack(items))
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, FrameError):
+            await self.kill()
+            raise WorkerDiedError("A worker died or hung; try again.") from None
+        if body[:1] != b"\x01":
+            raise WorkerFailedError("The work failed; the service's log has the error.")
+        return unpack(body[1:])
+
+    async def _exchange(self, body: bytes) -> bytes:
+        self.writer.write(frame(body))
+        await self.writer.drain()
+        return await receive_frame(self.reader)
+
+    async def kill(self) -> None:
+        """End the process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self._close()
+
+    async def stop(self) -> None:
+        """Let the process end by itself; it holds no work."""
+        self.writer.close()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.process.wait()
+        except TimeoutError:
+            await self.kill()
+        await self._close()
+
+    async def _close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+        await self.process.wait()

@@ -1,0 +1,25 @@
+"""`python -m rm_service init|serve|check|backup`: the RM as a program of its own."""
+
+from __future__ import annotations
+
+import sys
+
+from keyark.service.maintenance import backup, check
+from keyark.service.program import Program
+from rm_service.config import RmConfig
+from rm_service.init import add_arguments, init
+from rm_service.records import SCHEMA_VERSION, TABLES
+from rm_service.subsystem import run
+
+PROGRAM = Program(
+    role="rm",
+    config=RmConfig,
+    run=run,
+    check=lambda config: check("rm", config, tables=TABLES, schema_version=SCHEMA_VERSION),
+    backup=lambda config, target: backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION),
+    add_init_arguments=add_arguments,
+    init=init,
+)
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.main())

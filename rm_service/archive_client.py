@@ -1,0 +1,148 @@
+"""The RM's way to the DRM: keys archived in batches, every receipt verified, the log followed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from keyark.errors import KeyarkError, UnavailableError
+from keyark.pki.statements import Statement
+from keyark.rpc.channels import call
+from keyark.rpc.errors import from_status
+from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.transparency.heads import CheckpointGapError
+from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.receipts import ArchivalReceipt
+from keyark.v1 import archive_pb2, audit_pb2
+from keyark.v1.common_pb2 import TransportCertificate
+from keyark.workers.coalescing import Coalescer
+from rm_service.enrollment import EnrollmentRequest, VerifiedReceipt
+
+if TYPE_CHECKING:
+    from keyark.v1.archive_pb2_grpc import KeyArchiveServiceAsyncStub
+    from keyark.v1.audit_pb2_grpc import AuditServiceAsyncStub
+
+BATCH_SECONDS: Final = 30.0
+GAP_ATTEMPTS: Final = 3
+PAGE_OF_LINKS: Final = 256
+
+
+@dataclass(frozen=True)
+class ArchiveItem:
+    """A key on its way to the archive."""
+
+    statement: Statement
+    request: EnrollmentRequest
+
+
+class ArchiveClient:
+    """Archives keys; ``links`` remembers how the DRM's tree grew, for the CM to follow."""
+
+    def __init__(
+        self,
+        *,
+        archive: KeyArchiveServiceAsyncStub,
+        audit: AuditServiceAsyncStub,
+        checks: ReceiptChecks,
+        transport_certificate: Callable[[], Awaitable[TransportCertificate]],
+        max_waiting: int,
+    ) -> None:
+        self._archive = archive
+        self._audit = audit
+        self._checks = checks
+        self._transport_certificate = transport_certificate
+        self._links: list[audit_pb2.CheckpointLink] = []
+        self.batches: Coalescer[ArchiveItem, VerifiedReceipt] = Coalescer(
+            self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
+        )
+
+    async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
+        """Return the verified archival receipt of one key; it travels with whatever else is waiting."""
+        return await self.batches.submit(ArchiveItem(statement, request))
+
+    async def _send(self, items: Sequence[ArchiveItem]) -> Sequence[VerifiedReceipt | KeyarkError]:
+        message = archive_pb2.ArchiveKeysRequest(
+            items=[
+                archive_pb2.ArchiveItem(
+                    statement=item.request.statement,
+                    signature=item.request.signature,
+                    wrapped_private_key=item.request.wrapped_private_key,
+                )
+                for item in items
+            ],
+            known_tree_size=self._checks.heads.size,
+        )
+        response = await call(self._archive.ArchiveKeys, message, timeout=BATCH_SECONDS)
+        outcomes = [_outcome(outcome) for outcome in response.outcomes]
+        if len(outcomes) != len(items):
+            raise UnavailableError("The DRM answered another number of outcomes than it was sent; try again.")
+        receipts = [b"" if isinstance(outcome, KeyarkError) else outcome for outcome in outcomes]
+        link = [response.link] if response.HasField("link") else []
+        verified = await self._verify(receipts, link)
+        return [self._check(*triple) for triple in zip(items, outcomes, verified, strict=True)]
+
+    async def _verify(
+        self, receipts: Sequence[bytes], links: Sequence[audit_pb2.CheckpointLink]
+    ) -> Sequence[ArchivalReceipt | KeyarkError | None]:
+        """Verify a batch; where another batch was accepted meanwhile, fetch the proof that is missing."""
+        certificate = await self._transport_certificate()
+        for _ in range(GAP_ATTEMPTS):
+            evidence = ArchiveEvidence(links=links, transport_certificates=[certificate])
+            try:
+                verified = await self._checks.verify_receipts(receipts, evidence)
+            except CheckpointGapError:
+                links = [await self.fetch_link(self._checks.heads.size, links[-1].second_size)]
+                continue
+            self._remember(links)
+            return verified
+        raise UnavailableError("The DRM's log grew faster than it could be followed; try again.")
+
+    def _remember(self, links: Sequence[audit_pb2.CheckpointLink]) -> None:
+        for link in links:
+            if link.first_size < link.second_size:
+                self._links.append(link)
+        del self._links[:-PAGE_OF_LINKS]
+
+    def _check(
+        self, item: ArchiveItem, outcome: bytes | KeyarkError, receipt: ArchivalReceipt | KeyarkError | None
+    ) -> VerifiedReceipt | KeyarkError:
+        if isinstance(outcome, KeyarkError):
+            return outcome
+        if receipt is None:
+            return UnavailableError("The DRM answered without a receipt; try again.")
+        if isinstance(receipt, KeyarkError):
+            return receipt
+        try:
+            self._checks.check(receipt, item.statement)
+        except KeyarkError as error:
+            return error
+        return VerifiedReceipt(file=outcome, leaf_hash=leaf_hash(receipt.leaf))
+
+    async def links_from(self, tree_size: int) -> list[audit_pb2.CheckpointLink]:
+        """Return the steps from a tree that the CM accepted to the newest one accepted here."""
+        newest = self._checks.heads.size
+        if tree_size >= newest:
+            return []
+        known = [link for link in self._links if link.first_size >= tree_size]
+        if known and known[0].first_size == tree_size and known[-1].second_size == newest:
+            return known
+        return [await self.fetch_link(tree_size, newest)]
+
+    async def fetch_link(self, first_size: int, second_size: int) -> audit_pb2.CheckpointLink:
+        """Ask the DRM to prove that one tree follows from another."""
+        request = audit_pb2.GetConsistencyProofRequest(first_size=first_size, second_size=second_size)
+        response = await call(self._audit.GetConsistencyProof, request, timeout=BATCH_SECONDS)
+        return response.link
+
+    async def close(self) -> None:
+        """Send what waits and take no more."""
+        await self.batches.close()
+
+
+def _weigh(item: ArchiveItem) -> int:
+    return len(item.request.statement) + len(item.request.wrapped_private_key) + len(item.request.signature)
+
+
+def _outcome(outcome: archive_pb2.ArchiveOutcome) -> bytes | KeyarkError:
+    return from_status(outcome.error) if outcome.HasField("error") else outcome.receipt

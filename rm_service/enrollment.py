@@ -1,0 +1,275 @@
+"""The enrollment process: its six steps, one function each, named after the step.
+
+    serve_form -> accept_request -> request_private_key -> archive -> issue -> deliver
+
+Each enrollment is driven in a task of its own, shielded from the client's cancellation. Nothing is stored before
+its outcome; every step is idempotent under the enrollment id, so that a crash anywhere is repaired by a retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Protocol
+
+from keyark.clock import Clock
+from keyark.errors import DeadlineExceededError, KeyarkError, Kind, NotFoundError, PermissionDeniedError
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.statements import Statement
+from keyark.policy.engine import Archival, PolicyEngine, Receipt
+from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
+from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.requests import accept_statement, check_same_statement, policy_request
+from keyark.store import Store, WriteTransaction
+from keyark.transparency.events import new_event
+from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
+from keyark.transparency.log import Log
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
+from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
+from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
+
+STAGE: Final = "submit"
+
+
+class ArchivalNotPermittedError(KeyarkError):
+    """The profile forbids archival and a wrapped private key came along."""
+
+    reason = "ARCHIVAL_NOT_PERMITTED"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrollmentRequest:
+    """Statement, its signature, and the transport envelope (empty to be asked for it), all serialized."""
+
+    statement: bytes
+    signature: bytes
+    wrapped_private_key: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedReceipt:
+    """An archival receipt that was verified (a tlog-proof file), and the hash of its leaf; both empty for none."""
+
+    file: bytes = b""
+    leaf_hash: bytes = b""
+
+
+class Forms(Protocol):
+    """Where the enrollment forms come from."""
+
+    async def get(self, profile: str) -> EnrollmentForm:
+        """Return the form of a profile; raises ProfileNotFoundError."""
+
+
+class Archive(Protocol):
+    """The way to the DRM; batches are its business."""
+
+    async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
+        """Have the wrapped private key archived; return the receipt once it is verified."""
+
+
+class Issuer(Protocol):
+    """The way to the CM; batches are its business."""
+
+    async def issue(self, request: EnrollmentRequest, receipt: bytes) -> CertificatePair:
+        """Return both certificates."""
+
+
+class Outbox(Protocol):
+    """Tells the DRM later which certificate belongs to which key."""
+
+    def wake(self) -> None:
+        """Say that the outbox table has a new row."""
+
+
+@dataclass(kw_only=True)
+class Enrollments:
+    """Drives enrollments; ``enrollment_seconds`` bounds one from acceptance to outcome."""
+
+    trust_domain: str
+    store: Store
+    log: Log
+    policy: PolicyEngine
+    clock: Clock
+    forms: Forms
+    archiver: Archive
+    issuer: Issuer
+    outbox: Outbox
+    accepted_heads: AcceptedHeads
+    enrollment_seconds: float = 60.0
+    _in_flight: dict[bytes, _InFlight] = field(default_factory=dict, repr=False)
+
+    async def serve_form(self, profile: str) -> EnrollmentForm:
+        """Step 1: what the profile asks for, and the transport certificate."""
+        return await self.forms.get(profile)
+
+    async def submit(self, caller: SpiffeId, request: EnrollmentRequest) -> Enrollment:
+        """Steps 2 to 6; the same request joins its own run or gets its first outcome (P9)."""
+        statement = self.accept_request(caller, request)
+        recorded = self.store.read(lambda txn: read_enrollment(txn, statement.enrollment_id))
+        if recorded is not None:
+            return _earlier(statement, recorded)
+        running = self._in_flight.get(statement.enrollment_id)
+        if running is None:
+            running = _InFlight(statement.sha256, asyncio.create_task(self._drive(statement, request)))
+            self._in_flight[statement.enrollment_id] = running
+            running.task.add_done_callback(lambda task: self._forget(statement.enrollment_id, task))
+        check_same_statement(statement, running.statement_sha256)
+        return await asyncio.shield(running.task)
+
+    def _forget(self, enrollment_id: bytes, task: asyncio.Task[Enrollment]) -> None:
+        self._in_flight.pop(enrollment_id, None)
+        if not task.cancelled():
+            task.exception()  # retrieved here: every waiter may have been cancelled
+
+    async def _drive(self, statement: Statement, request: EnrollmentRequest) -> Enrollment:
+        try:
+            async with asyncio.timeout(self.enrollment_seconds):
+                form = await self.serve_form(statement.profile)
+                self._apply_policy(statement, request)
+                if asked := self.request_private_key(statement, request, form):
+                    return asked
+                receipt, certificates = await self._archive_and_issue(statement, request)
+                return await self.deliver(statement, request, receipt, certificates)
+        except TimeoutError:
+            raise DeadlineExceededError(
+                "The enrollment took too long; send the same request again and it goes on."
+            ) from None
+
+    async def _archive_and_issue(
+        self, statement: Statement, request: EnrollmentRequest
+    ) -> tuple[VerifiedReceipt, CertificatePair]:
+        receipt = await self.archive(statement, request)
+        try:
+            return receipt, await self.issue(request, receipt)
+        except StaleCheckpointError:  # the CM has seen later trees only: the archive gives the receipt anew
+            receipt = await self.archive(statement, request)
+            return receipt, await self.issue(request, receipt)
+
+    def accept_request(self, caller: SpiffeId, request: EnrollmentRequest) -> Statement:
+        """Step 2: verify the statement and that the caller made it for itself."""
+        statement = accept_statement(request.statement, request.signature, self.trust_domain)
+        if statement.caller != caller:
+            raise PermissionDeniedError(
+                f"The statement was made for another caller; {caller} may send its own only."
+            )
+        return statement
+
+    def _apply_policy(self, statement: Statement, request: EnrollmentRequest) -> None:
+        self.store.read(lambda txn: check_key_uses(txn, statement))
+        archival = Archival.REQUESTED if request.wrapped_private_key else Archival.ABSENT
+        self.policy.enforce(STAGE, policy_request(statement, archival=archival, receipt=Receipt.ABSENT))
+
+    def request_private_key(
+        self, statement: Statement, request: EnrollmentRequest, form: EnrollmentForm
+    ) -> Enrollment | None:
+        """Step 3: where archival applies and no wrapped key came along, ask for it; nothing is stored."""
+        if form.archival == ArchivalPolicy.ARCHIVAL_POLICY_FORBIDDEN and request.wrapped_private_key:
+            raise ArchivalNotPermittedError(
+                f"Profile {statement.profile!r} forbids archival; enroll without a wrapped private key."
+            )
+        if request.wrapped_private_key or form.archival != ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED:
+            return None
+        return Enrollment(
+            enrollment_id=statement.enrollment_id,
+            state=EnrollmentState.ENROLLMENT_STATE_AWAITING_PRIVATE_KEY,
+            transport_certificate=form.transport_certificate,
+            statement=statement.raw,
+        )
+
+    async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
+        """Step 4: have the private key archived; the receipt is empty where there is none to archive."""
+        if not request.wrapped_private_key:
+            return VerifiedReceipt()
+        return await self.archiver.archive(statement, request)
+
+    async def issue(self, request: EnrollmentRequest, receipt: VerifiedReceipt) -> CertificatePair:
+        """Step 5: have both certificates issued."""
+        return await self.issuer.issue(request, receipt.file)
+
+    async def deliver(
+        self,
+        statement: Statement,
+        request: EnrollmentRequest,
+        receipt: VerifiedReceipt,
+        certificates: CertificatePair,
+    ) -> Enrollment:
+        """Step 6: record the outcome durably, and in the same transaction what the DRM is to be told."""
+        now = self.clock.now_us()
+        record = EnrollmentRecord(
+            statement=statement.raw,
+            signature=request.signature,
+            state=EnrollmentState.ENROLLMENT_STATE_ISSUED,
+            signing_certificate=certificates.signing_certificate,
+            encryption_certificate=certificates.encryption_certificate,
+            chain=certificates.chain,
+            receipt=receipt.file,
+            completed_time_us=now,
+        )
+        value, event = record.SerializeToString(), self._leaf(statement, record, receipt)
+        told = OutboxRecord(encryption_certificate=certificates.encryption_certificate).SerializeToString()
+
+        def write(txn: WriteTransaction) -> None:
+            claim_key_uses(txn, statement)
+            txn.insert(ENROLLMENTS, statement.enrollment_id, value)
+            if receipt.file:
+                txn.put(OUTBOX, statement.enrollment_id, told)
+            self.accepted_heads.record(txn)
+            self.log.append(txn, event)
+
+        await self.store.update(write)
+        self.outbox.wake()
+        return describe(statement.enrollment_id, record)
+
+    def _leaf(self, statement: Statement, record: EnrollmentRecord, receipt: VerifiedReceipt) -> LoggedEvent:
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_ENROLLMENT_COMPLETED,
+            time_us=record.completed_time_us,
+            enrollment_id=statement.enrollment_id,
+            statement_sha256=statement.sha256,
+            signing_spki_sha256=statement.signing_spki_sha256,
+            encryption_spki_sha256=statement.encryption_spki_sha256,
+            certificate_sha256=[
+                sha256(record.signing_certificate).digest(),
+                sha256(record.encryption_certificate).digest(),
+            ],
+            receipt_leaf_hash=receipt.leaf_hash,
+        )
+        details = AuditDetails(
+            caller=str(statement.caller),
+            common_name=statement.common_name,
+            email=statement.email,
+            profile=statement.profile,
+        )
+        return new_event(event, details)
+
+    def outcome(self, enrollment_id: bytes) -> Enrollment:
+        """Return the recorded outcome of an enrollment (32 bytes); raises NotFoundError."""
+        record = self.store.read(lambda txn: read_enrollment(txn, enrollment_id))
+        if record is None:
+            raise NotFoundError(
+                "There is no outcome for this request id; send the request again and it goes on."
+            )
+        return describe(enrollment_id, record)
+
+    async def drain(self) -> None:
+        """Wait until every enrollment that was accepted has its outcome."""
+        while self._in_flight:
+            await asyncio.wait([running.task for running in self._in_flight.values()])
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    """The one task of an enrollment, and which content it is for."""
+
+    statement_sha256: bytes
+    task: asyncio.Task[Enrollment]
+
+
+def _earlier(statement: Statement, record: EnrollmentRecord) -> Enrollment:
+    check_same_statement(statement, sha256(record.statement).digest())
+    return describe(statement.enrollment_id, record)

@@ -1,0 +1,104 @@
+"""`python -m rm_service init`: log key and configuration."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from keyark.service.initialization import (
+    add_service_arguments,
+    init_identity,
+    init_log_key,
+    new_folder,
+    write_config,
+)
+
+CONFIG: Final = """\
+# The Registration Manager. Relative paths start at this file's folder.
+
+[service]
+# The deployment's trust domain; certificates of other ones are refused.
+trust_domain = "$trust_domain"
+# Where this service listens.
+listen = "$listen"
+# Its key and certificate for mutual TLS, and the internal CA that it believes.
+identity_key = "identity-key.pem"
+identity_certificate = "identity.pem"
+trust_anchor = "trust-anchor.pem"
+# How many calls may be worked on at once; more are told to try again.
+max_in_flight = 4096
+# How long calls may take to end after SIGTERM, seconds.
+drain_seconds = 8.0
+# How many refusals of one caller are logged one by one in an hour; more are counted.
+rejections_per_hour = 100
+
+[store]
+# Folder of the store; one process at a time opens it.
+path = "store"
+# Address space reserved for it, GiB; it takes room on disk only as it fills.
+map_gib = 1024
+
+[downstream]
+# Where CM and DRM listen.
+cm = "$cm"
+drm = "$drm"
+# How many enrollments may wait for each of them; more are told to try again.
+max_waiting = 8192
+
+[archive]
+# Storage keys that an archival receipt may name; the DRM's init prints the id of the first.
+trusted_storage_keys = ["$storage_key_id"]
+
+[log]
+# The Ed25519 key that signs this service's checkpoints.
+key = "file:log-key.pem"
+
+[enrollment]
+# How long one enrollment may take from acceptance to outcome, seconds.
+seconds = 60.0
+
+# Policy at the stage "submit". Every rule that applies must accept; see docs/policy.md.
+[[policy.rule]]
+name = "who-enrolls-whom"
+type = "CallerSubjects"
+stage = "submit"
+# Who may enroll which addresses; whoever is not named may enroll nobody.
+callers = [{ caller = "client/enroller", domains = ["$trust_domain"] }]
+
+[[policy.rule]]
+name = "requested-key-types"
+type = "KeyTypes"
+stage = "submit"
+signing = [
+    "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "ed25519",
+    "ml-dsa-44", "ml-dsa-65", "ml-dsa-87",
+]
+encryption = [
+    "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "x25519",
+    "ml-kem-768", "ml-kem-1024",
+]
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the RM's `init` asks for."""
+    add_service_arguments(parser)
+    parser.add_argument("--cm", required=True, help="HOST:PORT of the Certificate Manager")
+    parser.add_argument("--drm", required=True, help="HOST:PORT of the Data Recovery Manager")
+    parser.add_argument("--storage-key-id", required=True, help="what the DRM's init printed")
+
+
+def init(arguments: argparse.Namespace) -> None:
+    """Make the RM's folder."""
+    folder = new_folder(arguments.folder)
+    init_identity(folder, trust_domain=arguments.trust_domain, role="rm", trust_anchor=arguments.trust_anchor)
+    init_log_key(folder)
+    write_config(
+        folder / "rm.toml",
+        CONFIG,
+        trust_domain=arguments.trust_domain,
+        listen=arguments.listen,
+        cm=arguments.cm,
+        drm=arguments.drm,
+        storage_key_id=arguments.storage_key_id,
+    )

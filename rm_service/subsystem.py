@@ -1,0 +1,169 @@
+"""The running RM, put together from its configuration."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from keyark.clock import Clock, SystemClock
+from keyark.crypto.uris import load_private_key_by_uri
+from keyark.errors import KeyarkError
+from keyark.policy.config import build_engine
+from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.errors import from_status
+from keyark.rpc.server import ServedService, Server
+from keyark.service.assembly import Foundation, open_foundation, serve
+from keyark.service.evidence import open_receipt_checks
+from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
+from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
+from keyark.v1.common_pb2 import TransportCertificate
+from keyark.v1.registration_pb2_grpc import (
+    add_RegistrationAdminServiceServicer_to_server,
+    add_RegistrationServiceServicer_to_server,
+)
+from rm_service.archive_client import BATCH_SECONDS, ArchiveClient
+from rm_service.config import RmConfig
+from rm_service.enrollment import Enrollments
+from rm_service.forms import FormSource
+from rm_service.issuer_client import IssuerClient
+from rm_service.outbox import LinkOutbox
+from rm_service.records import SCHEMA_VERSION, TABLES
+from rm_service.servicer import ALLOWED, RegistrationAdminServicer, RegistrationServicer
+
+
+class Downstream:
+    """The RM's calls to CM and DRM that are no batches of enrollments."""
+
+    def __init__(self, cm: Channel, drm: Channel) -> None:
+        self.archive = KeyArchiveServiceStub(drm)
+        self.audit = AuditServiceStub(drm)
+        self.issuer = CertificateServiceStub(cm)
+
+    async def profiles(self) -> list[certificates_pb2.Profile]:
+        """Return the CM's profiles."""
+        response = await call(
+            self.issuer.GetIssuer, certificates_pb2.GetIssuerRequest(), timeout=BATCH_SECONDS
+        )
+        return list(response.profiles)
+
+    async def transport_certificate(self) -> TransportCertificate:
+        """Return the DRM's newest transport certificate."""
+        request = archive_pb2.GetTransportCertificateRequest()
+        response = await call(self.archive.GetTransportCertificate, request, timeout=BATCH_SECONDS)
+        return response.transport_certificate
+
+    async def link(self, links: Sequence[archive_pb2.CertificateLink]) -> list[KeyarkError | None]:
+        """Tell the DRM which certificates belong to which keys."""
+        request = archive_pb2.LinkCertificatesRequest(items=links)
+        response = await call(self.archive.LinkCertificates, request, timeout=BATCH_SECONDS)
+        return [from_status(status) if status.code else None for status in response.outcomes]
+
+
+@asynccontextmanager
+async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Server]:
+    """Run the RM until the end of the context, then drain it: every accepted enrollment gets its outcome.
+
+    Raises ConfigurationError and the errors of the store and the log where it cannot start.
+    """
+    clock = clock or SystemClock()
+    foundation_context = open_foundation(
+        role="rm",
+        service=config.service,
+        store=config.store,
+        tables=TABLES,
+        schema_version=SCHEMA_VERSION,
+        log_key=load_private_key_by_uri(config.log.key, config.service.folder),
+        clock=clock,
+    )
+    async with foundation_context as foundation, _downstream(config, foundation) as downstream:
+        outbox = LinkOutbox(store=foundation.store, send=downstream.link)
+        enrollments = _enrollments(config, foundation, downstream, outbox)
+        sending = asyncio.create_task(outbox.run())
+        try:
+            async with serve(
+                foundation,
+                settings=config.service,
+                services=_services(foundation, enrollments),
+                allowed=ALLOWED,
+                log_readers=set(),
+            ) as server:
+                yield server
+            await enrollments.drain()
+        finally:
+            sending.cancel()
+            await asyncio.wait([sending])
+
+
+@asynccontextmanager
+async def _downstream(config: RmConfig, foundation: Foundation) -> AsyncIterator[Downstream]:
+    identity, domain = foundation.identity, config.service.trust_domain
+    cm = open_channel(config.downstream.cm, identity, server_role="cm", trust_domain=domain)
+    drm = open_channel(config.downstream.drm, identity, server_role="drm", trust_domain=domain)
+    try:
+        yield Downstream(cm, drm)
+    finally:
+        await asyncio.gather(cm.close(), drm.close())
+
+
+def _enrollments(
+    config: RmConfig, foundation: Foundation, downstream: Downstream, outbox: LinkOutbox
+) -> Enrollments:
+    checks = open_receipt_checks(
+        config.service,
+        config.archive,
+        store=foundation.store,
+        log=foundation.log,
+        clock=foundation.clock,
+    )
+    forms = FormSource(
+        trust_domain=config.service.trust_domain,
+        trust=checks.trust,
+        clock=foundation.clock,
+        fetch_profiles=downstream.profiles,
+        fetch_transport_certificate=downstream.transport_certificate,
+    )
+    archiver = ArchiveClient(
+        archive=downstream.archive,
+        audit=downstream.audit,
+        checks=checks,
+        transport_certificate=forms.transport_certificate,
+        max_waiting=config.downstream.max_waiting,
+    )
+    issuer = IssuerClient(
+        issuer=downstream.issuer,
+        links_from=archiver.links_from,
+        transport_certificate=forms.transport_certificate,
+        max_waiting=config.downstream.max_waiting,
+    )
+    return Enrollments(
+        trust_domain=config.service.trust_domain,
+        store=foundation.store,
+        log=foundation.log,
+        policy=build_engine("rm", config.policy),
+        clock=foundation.clock,
+        forms=forms,
+        archiver=archiver,
+        issuer=issuer,
+        outbox=outbox,
+        accepted_heads=checks.heads,
+        enrollment_seconds=config.enrollment.seconds,
+    )
+
+
+def _services(foundation: Foundation, enrollments: Enrollments) -> list[ServedService]:
+    named = registration_pb2.DESCRIPTOR.services_by_name
+    return [
+        ServedService(
+            descriptor=named["RegistrationService"],
+            add=add_RegistrationServiceServicer_to_server,
+            servicer=RegistrationServicer(enrollments, foundation.refusals),
+        ),
+        ServedService(
+            descriptor=named["RegistrationAdminService"],
+            add=add_RegistrationAdminServiceServicer_to_server,
+            servicer=RegistrationAdminServicer(foundation.store),
+        ),
+    ]

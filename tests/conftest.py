@@ -1,0 +1,30 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support.deployment import Deployment, copy_deployment, make_deployment, running
+
+
+@pytest.fixture(scope="session")
+def deployment_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deployment that was made and is never run: copy it."""
+    return make_deployment(tmp_path_factory.mktemp("template") / "deployment")
+
+
+@pytest.fixture
+def deployment_folder(deployment_template: Path, tmp_path: Path) -> Path:
+    """A deployment of the test's own, not running yet."""
+    return copy_deployment(deployment_template, tmp_path / "deployment")
+
+
+@pytest_asyncio.fixture
+async def deployment(deployment_folder: Path) -> AsyncIterator[Deployment]:
+    """A deployment of the test's own, running."""
+    async with running(deployment_folder) as deployment:
+        yield deployment

@@ -1,0 +1,88 @@
+"""A real deployment for tests: made once by the services' own inits, copied per test, run on this event loop.
+
+The three subsystems are the real ones over real mutual TLS on loopback, each on a port of its own choosing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cm_service.config import CmConfig
+from cm_service.subsystem import run as run_cm
+from drm_service.config import DrmConfig
+from drm_service.subsystem import run as run_drm
+from keyark.client import EnrollmentClient
+from keyark.client.home import Home
+from keyark.clock import Clock
+from keyark.config import load_config
+from keyark.deployment.initialize import DeploymentPlan, initialize
+from rm_service.config import RmConfig
+from rm_service.subsystem import run as run_rm
+
+
+def make_deployment(folder: Path, **plan: object) -> Path:
+    """Make a deployment as `keyark init` does."""
+    initialize(DeploymentPlan(folder=folder, **plan), lambda _: None)  # type: ignore[arg-type]
+    for role in ("cm", "drm"):  # one worker is quicker to start
+        edit(folder / role / f"{role}.toml", "count = 2", "count = 1")
+    return folder
+
+
+def copy_deployment(template: Path, folder: Path) -> Path:
+    """Copy a deployment that was made and never run; modes come along."""
+    shutil.copytree(template, folder)
+    return folder
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that stands in a file; fails where it does not."""
+    text = path.read_text()
+    assert old in text, f"{old!r} is not in {path}"
+    path.write_text(text.replace(old, new))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A deployment that runs."""
+
+    folder: Path
+
+    def home(self) -> Home:
+        """What its people see of it."""
+        return Home.load(self.folder)
+
+    def client(self, identity: str = "client/enroller") -> EnrollmentClient:
+        """An enrollment client; use it as an async context manager."""
+        return EnrollmentClient.open(self.home(), identity=identity)
+
+
+@asynccontextmanager
+async def running(folder: Path, clock: Clock | None = None) -> AsyncIterator[Deployment]:
+    """Run DRM, CM and RM of a deployment; the home gets the ports that they chose."""
+    async with AsyncExitStack() as stack:
+        ports = {}
+        drm = _free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))
+        ports["drm"] = (await stack.enter_async_context(run_drm(drm, clock))).port
+        cm = _free_port(load_config(folder / "cm" / "cm.toml", CmConfig))
+        ports["cm"] = (await stack.enter_async_context(run_cm(cm, clock))).port
+        rm = _free_port(load_config(folder / "rm" / "rm.toml", RmConfig))
+        downstream = rm.downstream.model_copy(
+            update={name: f"127.0.0.1:{ports[name]}" for name in ("cm", "drm")}
+        )
+        rm = rm.model_copy(update={"downstream": downstream})
+        ports["rm"] = (await stack.enter_async_context(run_rm(rm, clock))).port
+        home = folder / "keyark.toml"
+        text = home.read_text()
+        for role, port in ports.items():
+            text = re.sub(rf'^{role} = ".*"$', f'{role} = "127.0.0.1:{port}"', text, flags=re.MULTILINE)
+        home.write_text(text)
+        yield Deployment(folder=folder)
+
+
+def _free_port(config):  # type: ignore[no-untyped-def]  # any of the three configurations
+    return config.model_copy(update={"service": config.service.model_copy(update={"listen": "127.0.0.1:0"})})

@@ -96,10 +96,10 @@ def parse_proof(data: bytes) -> TlogProof:
     """Read a tlog-proof@v1 file; raises ReceiptFormatError for anything that would be written otherwise."""
     if len(data) > MAX_PROOF_SIZE:
         raise ReceiptFormatError(f"The receipt is larger than {MAX_PROOF_SIZE} bytes.")
-    head, _, checkpoint = data.partition(b"\n\n")
+    head, separator, checkpoint = data.partition(b"\n\n")
     lines = head.split(b"\n")
-    if lines.pop(0) != HEADER:
-        raise ReceiptFormatError(f"The receipt does not begin with {HEADER.decode()}.")
+    if lines.pop(0) != HEADER or not separator:
+        raise ReceiptFormatError(f"The receipt does not begin with {HEADER.decode()}, or has no checkpoint.")
     try:
         extra = _after(_EXTRA, lines.pop(0)) if lines and lines[0].startswith(_EXTRA) else None
         index = parse_decimal(_after(_INDEX, lines.pop(0) if lines else b""))

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyark.clock import ManualClock
-from keyark.store import MemoryStore, Store
+from keyark.store import MemoryStore, Store, StoreFullError
 from keyark.store.memory import Tables
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.events import new_event
@@ -45,7 +45,7 @@ class FailingStore(MemoryStore):
 
     def commit(self, tables: Tables) -> None:
         if self.fails:
-            raise OSError("no space left on device")
+            raise StoreFullError("The disk is full; no space left on device.")
         super().commit(tables)
 
 

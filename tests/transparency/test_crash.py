@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_writer_leaves_a_whole_log(tmp_path):
+def test_a_killed_writer_leaves_a_whole_log(tmp_path):
     answered = 0
     for round_number in (1, 2, 3):
         command = [sys.executable, "-c", WRITER, str(tmp_path)]
@@ -40,11 +41,15 @@ async def test_a_killed_writer_leaves_a_whole_log(tmp_path):
             for _ in range(20 * round_number):
                 answered = max(answered, int(process.stdout.readline()))
             process.kill()
-        log = new_log()
-        store = open_store(tmp_path, tables=TABLES, finisher=log.finisher)
-        await log.open(store)
-        checkpoint = await log.verify_all()
-        assert checkpoint.size > answered
-        assert (await log.checkpoint(covering=answered)).root == checkpoint.root
-        await log.close()
-        await store.close()
+        asyncio.run(check(tmp_path, answered))
+
+
+async def check(path: Path, answered: int) -> None:
+    log = new_log()
+    store = open_store(path, tables=TABLES, finisher=log.finisher)
+    await log.open(store)
+    checkpoint = await log.verify_all()
+    assert checkpoint.size > answered
+    assert (await log.checkpoint(covering=answered)).root == checkpoint.root
+    await log.close()
+    await store.close()

@@ -205,7 +205,7 @@ def test_a_receipt_for_this_enrollment_passes():
 @pytest.mark.parametrize("field", EXPECTED)
 def test_a_receipt_for_anything_else_is_refused_and_the_field_named(field):
     receipt = verifier().verify(lone_receipt(entry()))
-    other = EXPECTED[field][:-1] + (b"?" if isinstance(EXPECTED[field], bytes) else "?")
+    other = EXPECTED[field] + EXPECTED[field][:1]
     with pytest.raises(ReceiptMismatchError, match=field) as caught:
         check_receipt(receipt, **{**EXPECTED, field: other})
     assert caught.value.metadata == {"field": field}
@@ -231,7 +231,7 @@ def test_any_bytes_give_a_typed_error_or_are_written_alike(data, beginning):
     again = format_proof(
         extra=parsed.extra, index=parsed.index, proof=parsed.proof, checkpoint=parsed.checkpoint
     )
-    assert again.rstrip(b"\n") == (beginning + data).rstrip(b"\n")
+    assert again == beginning + data
 
 
 HASH = b"A" * 43 + b"="
@@ -243,6 +243,8 @@ HASH = b"A" * 43 + b"="
         b"",
         HEADER,
         HEADER + b"\n\n",
+        HEADER + b"\nindex 0",
+        HEADER + b"\nindex 0\n",
         b"c2sp.org/tlog-proof@v2\nindex 0\n\nc",
         b" " + HEADER + b"\nindex 0\n\nc",
         HEADER + b"\r\nindex 0\n\nc",

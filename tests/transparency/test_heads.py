@@ -1,0 +1,266 @@
+"""P6: whoever relies on another's log accepts only what goes on from what it accepted, and stops where it does not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyark.clock import ManualClock
+from keyark.errors import KeyarkError
+from keyark.store import MemoryStore
+from keyark.transparency import log as log_module
+from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError
+from keyark.transparency.events import open_event
+from keyark.transparency.heads import (
+    MAX_RECENT,
+    TABLES,
+    AcceptedHeads,
+    CheckpointGapError,
+    LogInconsistentError,
+    StaleCheckpointError,
+    clear_alarm,
+)
+from keyark.transparency.merkle import Tree, TreeHasher
+from keyark.v1.audit_pb2 import CheckpointLink, EventType
+from tests.support.transparency import ORIGIN, new_log, reference_root, reference_subproof
+
+LEAVES = [b"%d" % number for number in range(40)]
+FORKED = [*LEAVES[:4], b"forged", *LEAVES[5:]]
+
+
+def link(first: int, second: int, leaves: list[bytes] = LEAVES) -> CheckpointLink:
+    proof = reference_subproof(first, leaves[:second]) if first else []
+    return CheckpointLink(
+        first_size=first, second_size=second, second_root=reference_root(leaves[:second]), proof=proof
+    )
+
+
+def head(size: int, leaves: list[bytes] = LEAVES, origin: str = ORIGIN) -> Checkpoint:
+    return Checkpoint(origin, size, reference_root(leaves[:size]))
+
+
+def following(*sizes: int) -> AcceptedHeads:
+    """Heads that accepted the trees of these sizes, one after the other."""
+    heads = AcceptedHeads(ORIGIN)
+    for size in sizes:
+        heads.accept([link(heads.size, size)], [head(size)])
+    return heads
+
+
+def test_the_first_head_is_trusted_and_the_next_must_follow():
+    heads = following(5)
+    assert heads.size == 5
+    heads.accept([link(5, 9)], [head(9)])
+    assert heads.size == 9
+
+
+def test_a_chain_is_followed_and_every_tree_of_it_is_known_then():
+    heads = following(5)
+    heads.accept([link(5, 8), link(8, 13), link(13, 20)], [head(13), head(20), head(8)])
+    assert heads.size == 20
+    heads.accept([], [head(5), head(8), head(13), head(20)])
+
+
+def test_links_alone_are_not_accepted():
+    """Links come from whoever relays them: only what the log signed counts."""
+    heads = following(5)
+    heads.accept([link(5, 9)], [])
+    assert heads.size == 5
+    heads.accept([], [head(9)])
+    assert heads.size == 9
+
+
+def test_what_a_relay_made_up_is_forgotten_with_the_next_links():
+    heads = following(4)
+    heads.accept([link(4, 9, FORKED)], [])
+    heads.accept([link(4, 9)], [head(9)])
+    assert heads.size == 9
+
+
+def test_a_head_in_the_midst_of_a_chain_takes_no_more_than_it_signs():
+    heads = following(5)
+    heads.accept([link(5, 8), link(8, 13)], [head(8)])
+    assert heads.size == 8
+    heads.accept([], [head(13)])
+    assert heads.size == 13
+
+
+def test_links_that_end_before_what_is_accepted_are_skipped():
+    heads = following(5, 9)
+    heads.accept([link(5, 9), link(9, 12)], [head(12)])
+    heads.accept([link(3, 7), link(9, 12), link(12, 12)], [head(9)])
+    assert heads.size == 12
+
+
+@pytest.mark.parametrize("links", [[link(6, 9)], [link(3, 9)], [link(0, 9)], [link(5, 7), link(8, 9)]])
+def test_links_that_do_not_lead_on_leave_a_gap(links):
+    heads = following(5)
+    with pytest.raises(CheckpointGapError) as caught:
+        heads.accept(links, [head(9)])
+    assert caught.value.metadata == {"tree_size": "5"}
+    assert heads.size == 5
+    heads.accept([link(5, 9)], [head(9)])
+
+
+def test_a_head_beyond_the_links_leaves_a_gap():
+    heads = following(5)
+    for links in ([], [link(5, 8)]):
+        with pytest.raises(CheckpointGapError):
+            heads.accept(links, [head(9)])
+    with pytest.raises(CheckpointGapError) as caught:
+        AcceptedHeads(ORIGIN).accept([], [head(9)])
+    assert caught.value.metadata == {"tree_size": "0"}
+
+
+def test_one_head_that_is_refused_holds_up_the_others():
+    heads = following(5)
+    with pytest.raises(CheckpointGapError):
+        heads.accept([link(5, 8)], [head(8), head(9)])
+    assert heads.size == 5
+
+
+def test_a_head_between_those_that_are_known_is_stale():
+    heads = following(5, 9)
+    with pytest.raises(StaleCheckpointError):
+        heads.accept([], [head(7)])
+
+
+def test_a_head_that_is_no_longer_remembered_is_stale():
+    hasher, nodes, heads, roots = TreeHasher(), {}, AcceptedHeads(ORIGIN), []
+    for size in range(1, MAX_RECENT + 2):
+        for level, node in enumerate(hasher.append(b"%d" % size)):
+            nodes[level, (size - 1) >> level] = node
+        proof = Tree(size, lambda level, position: nodes[level, position]).consistency_proof(size - 1)
+        roots.append(hasher.root())
+        step = CheckpointLink(first_size=size - 1, second_size=size, second_root=roots[-1], proof=proof)
+        heads.accept([step], [Checkpoint(ORIGIN, size, roots[-1])])
+    heads.accept([], [Checkpoint(ORIGIN, 2, roots[1])])
+    with pytest.raises(StaleCheckpointError):
+        heads.accept([], [Checkpoint(ORIGIN, 1, roots[0])])
+
+
+def test_a_head_of_another_log_is_refused():
+    with pytest.raises(CheckpointOriginError):
+        following(5).accept([link(5, 9)], [head(9, origin="example.org/rm")])
+
+
+BROKEN = link(5, 9)
+BROKEN.proof[0] = bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("links", "signed"),
+    [
+        ([BROKEN], []),
+        ([link(5, 9, FORKED)], [head(9, FORKED)]),
+        ([CheckpointLink(first_size=5, second_size=9, second_root=bytes(32))], []),
+        ([CheckpointLink(first_size=5, second_size=9, second_root=b"", proof=link(5, 9).proof)], []),
+        ([], [head(5, FORKED)]),
+        ([link(5, 9)], [head(9, FORKED)]),
+        ([link(0, 5, FORKED)], []),
+        ([link(5, 7), link(0, 7, FORKED)], []),
+        ([link(5, 7), link(7, 9, FORKED)], [head(9, FORKED)]),
+    ],
+)
+def test_a_contradiction_stops_everything(links, signed):
+    heads = following(5)
+    with pytest.raises(LogInconsistentError):
+        heads.accept(links, signed)
+    assert heads.size == 5
+    assert ORIGIN in heads.alarm
+    for again in (lambda: heads.accept([link(5, 9)], [head(9)]), lambda: heads.accept([], [])):
+        with pytest.raises(LogInconsistentError):
+            again()
+
+
+def test_a_proof_for_the_first_tree_is_one_too_many():
+    first = link(0, 5)
+    first.proof.append(bytes(32))
+    with pytest.raises(LogInconsistentError):
+        AcceptedHeads(ORIGIN).accept([first], [head(5)])
+
+
+@given(st.data())
+def test_no_other_history_is_ever_accepted(data):
+    """Links and heads out of two histories, in any order: what is accepted is always one history."""
+    heads, roots = AcceptedHeads(ORIGIN), {}
+    for _ in range(data.draw(st.integers(1, 8), "calls")):
+        leaves = data.draw(st.sampled_from([LEAVES, FORKED]), "history")
+        sizes = sorted(data.draw(st.sets(st.integers(1, 40), min_size=1, max_size=3), "sizes"))
+        starts = [data.draw(st.sampled_from([heads.size, 0, 5]), "start"), *sizes]
+        links = [
+            link(first, second, leaves)
+            for first, second in zip(starts, sizes, strict=False)
+            if first <= second
+        ]
+        signed = [head(data.draw(st.integers(1, 40), "head"), leaves)]
+        before = heads.size
+        try:
+            heads.accept(links, signed)
+        except KeyarkError:
+            assert heads.size == before
+            continue
+        assert heads.size >= before
+        roots[heads.size] = heads._newest[1]
+    ours = {size: reference_root(LEAVES[:size]) for size in roots}
+    theirs = {size: reference_root(FORKED[:size]) for size in roots}
+    assert roots in (ours, theirs)
+
+
+def store_of(log: log_module.Log | None = None) -> MemoryStore:
+    tables = (*TABLES, *log_module.TABLES)
+    return MemoryStore(tables=tables, finisher=log.finisher if log else None)
+
+
+async def test_the_accepted_head_is_durable_with_the_rows_that_rely_on_it():
+    store, heads = store_of(), following(5, 9)
+    assert store.read(heads.pending)
+    await store.update(heads.record)
+    assert not store.read(heads.pending)
+    again = AcceptedHeads.load(store, origin=ORIGIN)
+    assert again.size == 9
+    again.accept([link(9, 12)], [head(12)])
+    with pytest.raises(LogInconsistentError):
+        AcceptedHeads.load(store, origin=ORIGIN).accept([], [head(9, FORKED)])
+
+
+async def test_what_is_stored_never_goes_back():
+    store = store_of()
+    await store.update(following(5, 9).record)
+    late = following(5)
+    assert not store.read(late.pending)
+    await store.update(late.record)
+    assert AcceptedHeads.load(store, origin=ORIGIN).size == 9
+
+
+async def test_logs_are_followed_apart():
+    store = store_of()
+    await store.update(following(5).record)
+    assert AcceptedHeads.load(store, origin="other.example/drm").size == 0
+
+
+async def test_an_alarm_is_durable_and_logged_once_until_an_operator_clears_it():
+    log = new_log()
+    store, heads = store_of(log), following(5)
+    await log.open(store)
+    await heads.record_alarm(store=store, log=log, clock=ManualClock())
+    assert log.size == 1
+    await store.update(heads.record)
+    with pytest.raises(LogInconsistentError):
+        heads.accept([], [head(5, FORKED)])
+    for _ in range(2):
+        await heads.record_alarm(store=store, log=log, clock=ManualClock())
+    assert log.size == 2
+    logged = open_event(log.entry(1))
+    assert logged.event.type == EventType.EVENT_TYPE_LOG_INCONSISTENT
+    assert logged.details is not None
+    assert logged.details.message == heads.alarm
+    again = AcceptedHeads.load(store, origin=ORIGIN)
+    with pytest.raises(LogInconsistentError, match="two roots"):
+        again.accept([link(5, 9)], [head(9)])
+    assert await store.update(lambda txn: clear_alarm(txn, origin=ORIGIN))
+    assert not await store.update(lambda txn: clear_alarm(txn, origin=ORIGIN))
+    cleared = AcceptedHeads.load(store, origin=ORIGIN)
+    cleared.accept([link(5, 9)], [head(9)])
+    assert cleared.size == 9

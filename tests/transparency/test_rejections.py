@@ -1,0 +1,101 @@
+"""P6: every rejection of an authenticated caller is logged, up to a quota, and beyond it counted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from keyark.clock import ManualClock
+from keyark.errors import PermissionDeniedError
+from keyark.store import StoreFullError
+from keyark.transparency.events import open_event
+from keyark.transparency.log import Log
+from keyark.transparency.rejections import RejectionLog
+from keyark.v1.audit_pb2 import AuditDetails, EventType
+from tests.support.transparency import FailingStore, memory_store, new_log
+
+ALICE, BOB = "spiffe://example.org/client/alice", "spiffe://example.org/client/bob"
+METHOD = "/keyark.v1.KeyRecoveryService/RequestRecovery"
+ERROR = PermissionDeniedError("Clients recover nothing; ask an agent.")
+REJECTED, COUNTED = EventType.EVENT_TYPE_REQUEST_REJECTED, EventType.EVENT_TYPE_REJECTIONS_COUNTED
+
+
+async def opened(quota: int = 3) -> tuple[RejectionLog, Log, FailingStore, ManualClock]:
+    clock = ManualClock()
+    log = new_log(clock=clock)
+    store = memory_store(log)
+    await log.open(store)
+    return RejectionLog(log=log, store=store, clock=clock, quota=quota), log, store, clock
+
+
+async def logged(log: Log) -> list[tuple[int, AuditDetails]]:
+    rows = [open_event(row.event) for row in await log.entries(after=0, limit=1000)]
+    return [(row.event.type, row.details) for row in rows if row.details is not None]
+
+
+async def test_a_rejection_is_told_with_caller_reason_and_method():
+    rejections, log, _, clock = await opened()
+    await rejections.record(caller=ALICE, method=METHOD, error=ERROR)
+    details = AuditDetails(caller=ALICE, reason="PERMISSION_DENIED", message=ERROR.message, method=METHOD)
+    assert await logged(log) == [(REJECTED, details)]
+    assert open_event(log.entry(1)).event.time_us == clock.now_us()
+
+
+async def test_beyond_the_quota_rejections_are_counted_per_caller():
+    rejections, log, _, _ = await opened()
+    for caller, times in ((ALICE, 10), (BOB, 2)):
+        await asyncio.gather(
+            *(rejections.record(caller=caller, method=METHOD, error=ERROR) for _ in range(times))
+        )
+    told = await logged(log)
+    assert [details.caller for _, details in told] == [ALICE] * 3 + [BOB] * 2
+    await rejections.close()
+    assert (await logged(log))[5:] == [(COUNTED, AuditDetails(caller=ALICE, count=7))]
+    await rejections.close()
+    assert len(await logged(log)) == 6
+
+
+async def test_a_new_hour_tells_the_count_of_the_last_and_gives_a_new_quota():
+    rejections, log, _, clock = await opened(quota=1)
+    for _ in range(3):
+        await rejections.record(caller=ALICE, method=METHOD, error=ERROR)
+    clock.advance(3600)
+    await rejections.record(caller=ALICE, method=METHOD, error=ERROR)
+    told = await logged(log)
+    assert [kind for kind, _ in told] == [REJECTED, COUNTED, REJECTED]
+    assert told[1][1].count == 2
+
+
+async def test_the_count_of_an_hour_is_told_even_if_nothing_follows():
+    rejections, log, _, clock = await opened(quota=1)
+    for _ in range(2):
+        await rejections.record(caller=ALICE, method=METHOD, error=ERROR)
+    await rejections.flush()
+    assert len(await logged(log)) == 1
+    clock.advance(3600)
+    await rejections.flush()
+    assert (await logged(log))[1:] == [(COUNTED, AuditDetails(caller=ALICE, count=1))]
+
+
+async def test_a_long_message_is_cut():
+    rejections, log, _, _ = await opened()
+    await rejections.record(caller=ALICE, method=METHOD, error=PermissionDeniedError("x" * 5000))
+    assert (await logged(log))[0][1].message == "x" * 1000
+
+
+async def test_what_could_not_be_logged_is_told_and_counted():
+    rejections, log, store, clock = await opened(quota=2)
+    store.fails = True
+    with pytest.raises(StoreFullError):
+        await rejections.record(caller=ALICE, method=METHOD, error=ERROR)
+    store.fails = False
+    await rejections.record(caller=ALICE, method=METHOD, error=ERROR)
+    await rejections.record(caller=ALICE, method=METHOD, error=ERROR)
+    clock.advance(3600)
+    store.fails = True
+    with pytest.raises(StoreFullError):
+        await rejections.flush()
+    store.fails = False
+    await rejections.close()
+    assert (await logged(log))[-1] == (COUNTED, AuditDetails(caller=ALICE, count=2))

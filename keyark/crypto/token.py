@@ -168,12 +168,12 @@ def open_share(token: SoftwareToken, share_key: ShareKey, agent: str) -> Share:
     if sealed is None:
         raise _wrong(agent, f"{agent} holds no share of this token; name one of its agents.")
     try:
-        value = share_key.decrypt(sealed.ciphertext, _share_info(token, sealed.index, agent))
-    except SealError:
+        info = _share_info(token, sealed.index, agent)
+        share = Share(sealed.index, share_key.decrypt(sealed.ciphertext, info))
+    except (SealError, WrongShareError):
         raise _wrong(
             agent, f"The share of {agent} does not open with this share key; check which key it is."
         ) from None
-    share = Share(sealed.index, value)
     check_share(token, share)
     return share
 

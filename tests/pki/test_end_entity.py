@@ -210,7 +210,9 @@ def test_keys_that_cannot_encrypt_get_no_encryption_certificate(key_type):
         issue_pair(issuing_ca(), encryption_spki=spki(key_type))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x30\x00", spki(KeyType.EC_P256) + b"\x00"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x30\x00", spki(KeyType.EC_P256) + b"\x00"], ids=["empty", "sequence", "trailing"]
+)
 def test_other_encodings_of_keys_get_no_certificate(data):
     with pytest.raises((SpkiNotCanonicalError, UnsupportedKeyError)):
         issue_pair(issuing_ca(), encryption_spki=data)

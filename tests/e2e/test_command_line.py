@@ -1,0 +1,263 @@
+"""The commands that other people's scripts rely on: files, exit codes, JSON, going on after an interruption."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
+
+from tests.support.processes import free_ports, keyark, up
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A deployment that runs while this module's tests do."""
+    folder = tmp_path_factory.mktemp("cli") / "deployment"
+    keyark("init", folder, "--port-base", free_ports())
+    with up(folder):
+        yield folder
+
+
+def enroll(home: Path, out: Path, email: str = "alice@example.org", *more: object, code: int = 0):
+    return keyark(
+        "enroll", "--home", home, "--name", "Alice Example", "--email", email, "--out", out, *more, code=code
+    )
+
+
+def password_file(folder: Path, password: str = "correct horse") -> Path:
+    path = folder / "password"
+    path.write_text(password + "\n")
+    path.chmod(0o600)
+    folder.chmod(0o700)
+    return path
+
+
+def test_enroll_writes_keys_certificates_chain_and_receipt(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    enroll(home, out)
+    assert {p.name for p in out.iterdir()} == {
+        "signing-key.pem", "encryption-key.pem", "signing.pem", "encryption.pem", "chain.pem",
+        "receipt.tlog-proof", "statement.bin",
+    }  # fmt: skip
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    for role in ("signing", "encryption"):
+        key_file = out / f"{role}-key.pem"
+        assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+        certificate = x509.load_pem_x509_certificate((out / f"{role}.pem").read_bytes())
+        assert load_pem_private_key(key_file.read_bytes(), None).public_key() == certificate.public_key()
+    done = keyark(
+        "audit", "verify-receipt", out / "receipt.tlog-proof", "--transport-cert", home / "transport.pem"
+    )
+    assert "genuine" in done.stdout
+
+
+def test_the_same_command_again_goes_on_and_issues_nothing_twice(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = enroll(home, out, "again@example.org", "--json")
+    (out / "chain.pem").unlink()  # as if the answer had been lost
+    (out / "signing.pem").unlink()
+    second = enroll(home, out, "again@example.org", "--json")
+    third = enroll(home, out, "again@example.org", "--json")
+    assert json.loads(first.stdout) == json.loads(second.stdout) == json.loads(third.stdout)
+    listed = json.loads(keyark("certificates", "list", "--home", home, "--json").stdout)
+    assert len([c for c in listed if c["email"] == "again@example.org"]) == 2
+
+
+def test_a_folder_of_another_enrollment_is_refused(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    enroll(home, out, "first@example.org")
+    done = enroll(home, out, "second@example.org", code=1)
+    assert "OTHER_REQUEST" in done.stderr
+
+
+def test_pkcs12_files_open_with_the_password(home: Path, tmp_path: Path) -> None:
+    out, password = tmp_path / "out", password_file(tmp_path)
+    enroll(home, out, "p12@example.org", "--format", "p12", "--password-file", password)
+    assert not (out / "encryption-key.pem").exists()
+    for role in ("signing", "encryption"):
+        data = (out / f"{role}.p12").read_bytes()
+        key, certificate, chain = pkcs12.load_key_and_certificates(data, b"correct horse")
+        assert key.public_key() == certificate.public_key()
+        assert len(chain) >= 1
+        openssl = [
+            "openssl",
+            "pkcs12",
+            "-in",
+            str(out / f"{role}.p12"),
+            "-passin",
+            "pass:correct horse",
+            "-noout",
+        ]
+        subprocess.run(openssl, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("option", [("--signing-key", "ml-dsa-65"), ("--encryption-key", "x25519")])
+def test_pkcs12_is_refused_for_keys_that_it_does_not_hold(
+    home: Path, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    password = password_file(tmp_path)
+    more = ("--format", "p12", "--password-file", password, *option)
+    done = enroll(home, tmp_path / "out", "alice@example.org", *more, code=1)
+    assert "--format pem" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_are_encrypted_when_a_password_is_given(home: Path, tmp_path: Path) -> None:
+    out, password = tmp_path / "out", password_file(tmp_path)
+    enroll(home, out, "secret@example.org", "--encryption-key", "ml-kem-768", "--password-file", password)
+    text = (out / "encryption-key.pem").read_bytes()
+    assert b"ENCRYPTED PRIVATE KEY" in text
+    load_pem_private_key(text, b"correct horse")
+
+
+def test_a_key_type_that_does_not_fit_is_refused_with_those_that_do(home: Path, tmp_path: Path) -> None:
+    done = enroll(home, tmp_path / "out", "alice@example.org", "--encryption-key", "ed25519", code=1)
+    assert "x25519" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_policy_rejects_with_exit_code_3_and_names_the_rule(home: Path, tmp_path: Path) -> None:
+    done = enroll(home, tmp_path / "out", "mallory@example.com", code=3)
+    assert "who-enrolls-whom" in done.stderr
+
+
+def test_many_are_enrolled_from_csv_and_failures_are_named(home: Path, tmp_path: Path) -> None:
+    users = tmp_path / "users.csv"
+    users.write_text(
+        "name,email,encryption_key\n"
+        "Bob Example,bob@example.org,\n"
+        "Eve Example,eve@example.com,\n"
+        "Carol Example,carol@example.org,x25519\n"
+    )
+    out = tmp_path / "out"
+    first = keyark("enroll", "--home", home, "--csv", users, "--out", out, "--json", code=1)
+    assert "1 of 3 failed: eve@example.com" in first.stderr
+    users.write_text(users.read_text().replace("Eve Example,eve@example.com,\n", ""))
+    second = keyark("enroll", "--home", home, "--csv", users, "--out", out, "--json")
+    issued = {r["email"]: r for r in json.loads(first.stdout) if r["state"] == "ISSUED"}
+    assert {r["email"]: r for r in json.loads(second.stdout)} == issued
+    assert (out / "carol@example.org" / "encryption.pem").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("name,mail\n", ":1:"),
+        ("name,email\nBob,bob@example.org,extra\n", ":2:"),
+        ("name,email\nBob,bob\n", ":2:"),
+        ("name,email\nBob,b@example.org\nBen,b@example.org\n", ":3:"),
+        ("name,email,signing_key\nBob,b@example.org,x25519\n", ":2:"),
+    ],
+)
+def test_a_bad_csv_file_is_refused_before_anything_is_sent(
+    home: Path, tmp_path: Path, text: str, place: str
+) -> None:
+    users = tmp_path / "users.csv"
+    users.write_text(text)
+    done = keyark("enroll", "--home", home, "--csv", users, "--out", tmp_path / "out", code=1)
+    assert place in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_issued_and_archived_is_listed_and_shown(home: Path, tmp_path: Path) -> None:
+    result = json.loads(enroll(home, tmp_path / "out", "listed@example.org", "--json").stdout)
+    certificates = json.loads(keyark("certificates", "list", "--home", home, "--json").stdout)
+    assert {c["role"] for c in certificates if c["email"] == "listed@example.org"} == {
+        "KEY_ROLE_SIGNING", "KEY_ROLE_ENCRYPTION"
+    }  # fmt: skip
+    shown = json.loads(
+        keyark("certificates", "show", result["signing_serial"], "--home", home, "--json").stdout
+    )
+    assert shown["common_name"] == "Alice Example"
+    keys = json.loads(keyark("keys", "list", "--home", home, "--as", "agent/bob", "--json").stdout)
+    assert "listed@example.org" in [k["email"] for k in keys]
+    enrollments = json.loads(keyark("enrollments", "list", "--home", home, "--json").stdout)
+    assert result["request_id"] in [_hex(e["enrollment_id"])[:32] for e in enrollments]
+    environment = {**os.environ, "KEYARK_HOME": str(home)}
+    assert "listed@example.org" in keyark("keys", "list", env=environment).stdout
+
+
+def _hex(base64_text: str) -> str:
+    return base64.b64decode(base64_text).hex()
+
+
+def test_an_unknown_serial_is_not_found(home: Path) -> None:
+    assert "NOT_FOUND" in keyark("certificates", "show", "abcd", "--home", home, code=1).stderr
+
+
+def test_whole_logs_verify_against_their_checkpoints(home: Path) -> None:
+    audited = json.loads(keyark("audit", "verify", "--home", home, "--json").stdout)
+    assert [log["origin"] for log in audited] == ["example.org/rm", "example.org/cm", "example.org/drm"]
+
+
+def test_an_agent_may_not_list_certificates(home: Path) -> None:
+    done = keyark("certificates", "list", "--home", home, "--as", "agent/alice", code=1)
+    assert "PERMISSION_DENIED" in done.stderr
+
+
+def test_init_refuses_a_folder_that_holds_anything(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = keyark("init", tmp_path, code=1)
+    assert "not empty" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        (("--agents", "alice,bob", "--quorum", "2"), "--allow-self-approval"),
+        (("--agents", "alice", "--quorum", "1"), "--allow-single-agent"),
+        (("--agents", "alice,bob,carol", "--quorum", "4"), "between 1 and"),
+        (("--agents", "alice,alice,bob"), "twice"),
+        (("--ca-key", "ml-kem-768"), "ec-p256"),
+        (("--trust-domain", "Not A Domain"), "trust"),
+    ],
+)
+def test_init_refuses_plans_that_cannot_work(tmp_path: Path, options: tuple[str, ...], way_out: str) -> None:
+    done = keyark("init", tmp_path / "deployment", *options, code=1)
+    assert way_out in done.stderr
+    assert not (tmp_path / "deployment").exists()
+
+
+def test_init_makes_private_files_and_encrypts_peoples_keys(tmp_path: Path) -> None:
+    folder = tmp_path / "deployment"
+    keyark(
+        "init", folder, "--agents", "ann,ben", "--quorum", "2", "--allow-self-approval",
+        "--transport-key", "rsa-3072", "--ca-key", "ec-p384", "--password-file", password_file(tmp_path),
+    )  # fmt: skip
+    for path in (folder, *folder.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == 0o700 if path.is_dir() else mode in (0o600, 0o644), path
+        if path.name.endswith("key.pem"):
+            assert mode == 0o600, path
+    for key in folder.glob("identities/*/*/key.pem"):
+        assert b"ENCRYPTED" in key.read_bytes()
+    done = keyark("keys", "list", "--home", folder, "--as", "agent/ann", code=1)
+    assert "PASSWORD_REQUIRED" in done.stderr
+
+
+def test_services_refuse_to_start_on_lax_permissions(tmp_path: Path) -> None:
+    folder = tmp_path / "deployment"
+    keyark("init", folder, "--port-base", free_ports())
+    (folder / "drm" / "transport-key.pem").chmod(0o640)
+    done = subprocess.run(
+        [sys.executable, "-m", "drm_service", "serve", str(folder / "drm" / "drm.toml")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "chmod 600" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["init", "up", "enroll", "enrollments", "certificates", "keys", "audit"])
+def test_every_command_explains_itself(command: str) -> None:
+    assert "Usage: " in keyark(command, "--help").stdout
+    assert keyark(command, "--no-such-option", code=2).stderr

@@ -142,10 +142,10 @@ async def _deployment(home: Path, story: Story) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(START_SECONDS):
             for _ in range(3):
-                line = await process.stdout.readline()
-                if not line:
+                ready = await process.stdout.readline()
+                if not ready:
                     raise DemoFailedError("`keyark up` ended before the services were ready.")
-                story.say(line.decode().rstrip())
+                story.say(ready.decode().rstrip())
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):

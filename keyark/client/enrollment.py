@@ -194,6 +194,13 @@ class EnrollmentClient:
             raise outcome
         return outcome
 
+    async def outcome(self, prepared: PreparedEnrollment) -> Enrolled:
+        """Return the outcome that the RM recorded for a request; raises NotFoundError where there is none yet."""
+        await self.form(prepared.statement.profile)
+        request = pb.GetEnrollmentRequest(request_id=prepared.statement.request_id)
+        response = await call(self._registration.GetEnrollment, request, timeout=TIMEOUT)
+        return self._verification.enrolled(prepared.statement, response.enrollment)
+
     async def submit_many(
         self, prepared: Sequence[PreparedEnrollment], *, delivery: KeyDelivery = KeyDelivery.ALONG
     ) -> list[Enrolled | KeyarkError]:
@@ -219,12 +226,12 @@ class EnrollmentClient:
     async def _transport_certificates(
         self, prepared: Sequence[PreparedEnrollment]
     ) -> dict[bytes, TransportCertificate]:
-        """Fetch the form of every profile once; where archival applies, by enrollment id."""
+        """Return whom to wrap each key to, by enrollment id; nobody where the profile forbids archival."""
         forms = {profile: await self.form(profile) for profile in {p.statement.profile for p in prepared}}
         return {
             item.statement.enrollment_id: form.transport_certificate
             for item in prepared
-            if (form := forms[item.statement.profile]).archival == ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED
+            if (form := forms[item.statement.profile]).archival != ArchivalPolicy.ARCHIVAL_POLICY_FORBIDDEN
         }
 
     async def send(

@@ -120,14 +120,17 @@ class PolicyEngine:
             logger.exception("policy rule %s of %s failed and therefore rejects", rule.name, self.subsystem)
             return Reject("the rule itself failed; its operator finds the cause in the service's log")
 
-    def enforce(self, stage: str, request: PolicyRequest) -> Decision:
-        """Return the decision unless it is a rejection; raises PolicyRejectedError with every violation."""
+    def enforce(self, stage: str, request: PolicyRequest) -> None:
+        """Return if every rule accepts; raises PolicyRejectedError with every violation otherwise.
+
+        A deferral is a rejection here: where nobody waits for an officer, nothing goes on without one.
+        """
         decision = self.evaluate(stage, request)
-        if decision.rejections:
-            names = ", ".join(violation.rule for violation in decision.rejections)
-            sentences = "; ".join(violation.message for violation in decision.rejections)
+        violations = decision.rejections or decision.deferrals
+        if violations:
+            names = ", ".join(violation.rule for violation in violations)
+            sentences = "; ".join(violation.message for violation in violations)
             raise PolicyRejectedError(
                 f"Policy of the {self.subsystem.upper()} rejects the request ({names}): {sentences}.",
-                violations=decision.rejections,
+                violations=violations,
             )
-        return decision

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import tempfile
 import threading
 import time
 from collections import deque
@@ -43,6 +44,7 @@ SCHEMA_KEY: Final = b"schema_version"
 MAX_READERS: Final = 512
 MAX_GROUP: Final = 256
 MAX_WAITING: Final = 65_536
+_PROBE_SIZE: Final = 1 << 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -135,7 +137,7 @@ class LmdbStore:
         self._path = path
         self._lock = _lock_folder(path)
         try:
-            with _translated():
+            with _translated(self._path):
                 self._env = lmdb.open(
                     str(path), map_size=map_size, max_dbs=len(tables) + 1, max_readers=MAX_READERS, mode=0o600
                 )
@@ -169,7 +171,7 @@ class LmdbStore:
 
     def read(self, fn: Callable[[ReadTransaction], T]) -> T:
         """Run ``fn`` on a snapshot, inline."""
-        with _translated(), self._env.begin() as txn:
+        with _translated(self._path), self._env.begin() as txn:
             return fn(_Reader(txn, self._databases))
 
     async def view(self, fn: Callable[[ReadTransaction], T]) -> T:
@@ -203,7 +205,7 @@ class LmdbStore:
     def _commit_group(self, group: Sequence[_Member]) -> None:
         started = time.perf_counter()
         try:
-            with _translated(), self._env.begin(write=True) as txn:
+            with _translated(self._path), self._env.begin(write=True) as txn:
                 emitted: list[object] = []
                 for member in group:
                     self._run_member(txn, member, emitted)
@@ -240,7 +242,7 @@ class LmdbStore:
             raise StoreError(
                 f"{target} cannot be made: {error.strerror}; name a folder that does not exist."
             ) from None
-        with _translated():
+        with _translated(self._path):
             self._env.copy(str(target), compact=True)
 
     async def close(self) -> None:
@@ -286,8 +288,8 @@ def _lock_folder(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn LMDB's errors into the store's; a full disk comes as an I/O error with the system's number."""
+def _translated(path: Path) -> Iterator[None]:
+    """Turn LMDB's errors into those of the store."""
     try:
         yield
     except lmdb.MapFullError:
@@ -296,6 +298,19 @@ def _translated() -> Iterator[None]:
         raise StoreCorruptError("The store's file is damaged; restore it from a backup.") from None
     except lmdb.Error as error:
         text = str(error)
-        if any(os.strerror(number) in text for number in _FULL):
+        if any(os.strerror(number) in text for number in _FULL) or (
+            os.strerror(errno.EIO) in text and _is_full(path)
+        ):
             raise StoreFullError("The disk is full; the store goes on once there is room.") from None
         raise StoreError(f"The store failed: {text}.") from None
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the store's file could not grow now: LMDB reports a short write as an I/O error."""
+    size = (path / "data.mdb").stat().st_size
+    with tempfile.TemporaryFile(dir=path) as probe:
+        try:
+            os.posix_fallocate(probe.fileno(), size, _PROBE_SIZE)
+        except OSError as error:
+            return error.errno in _FULL
+    return False

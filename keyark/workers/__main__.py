@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from keyark.crypto.harden import disable_core_dumps
+from keyark.errors import KeyarkError
 from keyark.workers.frames import frame, pack, read_frame, unpack
 
 READY: Final = b"ready"
@@ -32,7 +33,10 @@ def main(descriptor: int) -> None:
         if first is None:
             return
         factory, setup = unpack(first)
-        handler = _load(factory.decode())(setup)
+        try:
+            handler = _load(factory.decode())(setup)
+        except KeyarkError as error:
+            sys.exit(f"worker: {error.message} [{error.reason}]")
         stream.sendall(frame(READY))
         while (body := read_frame(stream)) is not None:
             stream.sendall(frame(_work(handler, unpack(body))))

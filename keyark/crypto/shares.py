@@ -12,9 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final
-
-from Crypto.Protocol.SecretSharing import Shamir
+from typing import Any, Final
 
 from keyark.crypto.contexts import context
 from keyark.errors import InvalidInputError, KeyarkError, Kind
@@ -115,7 +113,8 @@ def split_pin(pin: bytes, *, quorum: int, agents: int) -> list[Share]:
     _check_possible(agents, quorum)
     if len(pin) != PIN_SIZE:
         raise InvalidInputError(f"A PIN has {PIN_SIZE} bytes; make one with new_pin.", field="pin")
-    halves = [Shamir.split(quorum, agents, pin[half], ssss=False) for half in _HALVES]
+    shamir = _shamir()
+    halves = [shamir.split(quorum, agents, pin[half], ssss=False) for half in _HALVES]
     return [Share(index, first + second) for (index, first), (_, second) in zip(*halves, strict=True)]
 
 
@@ -131,9 +130,17 @@ def combine_shares(shares: Sequence[Share], *, quorum: int) -> bytes:
     if quorum < 1 or len(distinct) < quorum:
         raise QuorumNotReachedError(f"{len(distinct)} of {quorum} shares are here; ask more agents.")
     chosen = list(distinct.items())[:quorum]
+    shamir = _shamir()
     return b"".join(
-        Shamir.combine([(index, value[half]) for index, value in chosen], ssss=False) for half in _HALVES
+        shamir.combine([(index, value[half]) for index, value in chosen], ssss=False) for half in _HALVES
     )
+
+
+def _shamir() -> Any:
+    """Only the DRM splits and combines; agents open their shares with the SDK, which installs without it."""
+    from Crypto.Protocol.SecretSharing import Shamir  # noqa: PLC0415 — see above
+
+    return Shamir
 
 
 def commitment(share: Share, *, generation: int, pin_epoch: int) -> bytes:

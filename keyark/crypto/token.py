@@ -88,9 +88,8 @@ def seal_software_token(
     A change of agents seals the same generation in the next PIN epoch; both count from 1. Raises QuorumError
     for an impossible quorum or an agent who is named twice, and InvalidInputError for a malformed share key.
     """
-    if len({agent.agent for agent in agents}) < len(agents) or len({a.public_key for a in agents}) < len(
-        agents
-    ):
+    names, keys = {agent.agent for agent in agents}, {agent.public_key for agent in agents}
+    if min(len(names), len(keys)) < len(agents):
         raise QuorumError(
             "An agent or a share key is named twice; every agent holds one share.", field="agents"
         )

@@ -221,6 +221,8 @@ def rsa_cases():
     lcm = math.lcm(p - 1, q - 1)
     return {
         "wrong d": {"d": d ^ 4},
+        "wrong d, CRT values that follow": {"d": d ^ 4, "dp": (d ^ 4) % (p - 1), "dq": (d ^ 4) % (q - 1)},
+        "all but the modulus of another key": rsa_numbers(1) | {"n": n},
         "d of another key": {"d": rsa_numbers(1)["d"]},
         "d of 0": {"d": 0},
         "d of 1": {"d": 1},
@@ -476,6 +478,8 @@ def outer_cases(key_type):
         "another tag": b"\x31" + encoded[1:],
         "indefinite length": b"\x30\x80" + body + b"\0\0",
         "padded length": b"\x30\x83\x00" + len(body).to_bytes(2, "big") + body,
+        "length that needs no second octet": b"\x30\x81\x7f" + body[:0x7F],
+        "padded two-octet length": b"\x30\x82\x00" + bytes([len(body) & 0xFF]) + body,
         "huge length": b"\x30\x84\xff\xff\xff\xff" + body,
         "empty attributes": private_key_info(*parts, optional=[attributes]),
         "attributes": private_key_info(*parts, optional=[_der.explicit(0, _der.sequence(b"\x05\x00"))]),
@@ -502,6 +506,20 @@ def outer_cases(key_type):
 @pytest.mark.parametrize("case", list(outer_cases(KeyType.EC_P256)))
 def test_other_structures_are_refused(key_type, case):
     refused(InvalidPrivateKeyError, outer_cases(key_type)[case], spki(key_type))
+
+
+@quick
+def test_lengths_are_in_their_shortest_form(key_type):
+    """The same elements, of which one has a length in more octets than it needs."""
+    for long_form in (b"\x02\x81\x01\x00", b"\x02\x82\x00\x01\x00"):
+        encoded = _der.sequence(long_form, algorithm(key_type), _der.octet_string(content(key_type)))
+        refused(InvalidPrivateKeyError, encoded, spki(key_type))
+
+
+@pytest.mark.parametrize(("case", "words"), [("attributes", "attributes"), ("too large", "16384 bytes")])
+def test_what_is_wrong_is_said(case, words):
+    with pytest.raises(InvalidPrivateKeyError, match=words):
+        prove_match(outer_cases(KeyType.EC_P256)[case], spki(KeyType.EC_P256))
 
 
 @quick

@@ -1,6 +1,8 @@
 """Guards P4: a quorum of shares gives the PIN back, one fewer gives nothing, and a wrong share is named."""
 
 import os
+import subprocess
+import sys
 from itertools import combinations
 
 import pytest
@@ -33,6 +35,17 @@ def raw_combination(shares):
         Shamir.combine([(share.index, share.value[half]) for share in shares])
         for half in (slice(0, 16), slice(16, 32))
     )
+
+
+WITHOUT_SERVER_PACKAGES = """
+import sys
+sys.modules["Crypto"] = None
+import keyark.crypto.token, keyark.crypto.agents, keyark.crypto.envelopes, keyark.crypto.matching
+"""
+
+
+def test_agents_need_no_package_of_the_server():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", WITHOUT_SERVER_PACKAGES], check=True)
 
 
 @pytest.mark.parametrize(("quorum", "agents"), ALL_SMALL)

@@ -69,6 +69,15 @@ def test_an_altered_entry_is_refused(change):
         open_event(logged)
 
 
+def test_a_salt_that_reads_as_details_does_not_become_details():
+    salt = AuditDetails(caller="mallory@home!!").SerializeToString()
+    logged = new_event(archived_event(), AuditDetails(count=1), salt=salt)
+    shifted = LoggedEvent(leaf=logged.leaf, details=logged.salt + logged.details)
+    assert AuditDetails.FromString(shifted.details).caller
+    with pytest.raises(EventError, match="binds"):
+        open_event(shifted)
+
+
 def test_details_with_unknown_fields_are_refused_even_if_they_are_bound():
     event, salt, details = archived_event(), b"s" * 16, unknown_field(DETAILS.SerializeToString())
     event.details_sha256 = sha256(salt + details).digest()

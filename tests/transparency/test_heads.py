@@ -86,6 +86,14 @@ def test_a_head_in_the_midst_of_a_chain_takes_no_more_than_it_signs():
     assert heads.size == 13
 
 
+def test_what_a_relay_made_up_beyond_a_signed_head_is_not_accepted_with_it():
+    forged = [*LEAVES[:8], *(b"forged" for _ in range(8))]
+    heads = following(5)
+    heads.accept([link(5, 8), link(8, 13, forged)], [head(8)])
+    heads.accept([link(8, 13)], [head(13)])
+    assert heads.size == 13
+
+
 def test_links_that_end_before_what_is_accepted_are_skipped():
     heads = following(5, 9)
     heads.accept([link(5, 9), link(9, 12)], [head(12)])

@@ -6,9 +6,9 @@ import pytest
 
 from keyark.records.v1.log_pb2 import TreeHead
 from keyark.store import open_store
-from keyark.transparency.log import TABLES, LogCorruptError
+from keyark.transparency.log import TABLES, Log, LogCorruptError
 from keyark.transparency.merkle import leaf_hash
-from tests.support.transparency import append, entry, memory_store, new_log, opened_log
+from tests.support.transparency import FailingStore, append, entry, memory_store, new_log, opened_log
 
 SIZE = 14
 """Leaves: the last ones complete no subtree above them."""
@@ -84,6 +84,12 @@ async def test_a_leaf_that_was_removed(index):
     await assert_named(log, index)
 
 
+async def test_a_leaf_under_another_key():
+    log, _, tables = await filled()
+    tables["log_leaves"][key(3) + b"x"] = tables["log_leaves"].pop(key(3))
+    await assert_named(log, 3)
+
+
 @pytest.mark.parametrize("index", [SIZE, SIZE + 5])
 @pytest.mark.parametrize("table", ["log_leaves", "log_details"])
 async def test_a_row_beyond_the_head(table, index):
@@ -132,6 +138,27 @@ async def test_erased_details_leave_the_log_whole():
     assert not log.entry(4).salt
     assert not log.entry(4).details
     assert log.entry(4).leaf == entry(3).leaf
+
+
+class GrowingStore(FailingStore):
+    """Another leaf is appended after every look at the store."""
+
+    log: Log
+
+    async def view(self, fn):
+        seen = await super().view(fn)
+        await append(self.log, self, entry())
+        return seen
+
+
+async def test_leaves_that_come_meanwhile_are_left_out():
+    log = new_log()
+    store = GrowingStore(tables=TABLES, finisher=log.finisher)
+    store.log = log
+    await log.open(store)
+    await append(log, store, entry(1))
+    assert (await log.verify_all()).size == 2
+    assert log.size > 2
 
 
 async def test_a_long_log_on_disk_is_verified_in_pages(tmp_path):

@@ -282,6 +282,9 @@ async def test_closing_lets_a_signature_end():
     waiting = asyncio.create_task(log.checkpoint())
     await asyncio.to_thread(key.started.acquire)
     closing = asyncio.create_task(log.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not closing.done()
     key.may_sign.release()
     await closing
     assert (await waiting).size == 1

@@ -17,6 +17,7 @@ from keyark.transparency.merkle import (
     Tree,
     TreeHasher,
     leaf_hash,
+    node_hash,
     verify_consistency,
     verify_inclusion,
 )
@@ -165,6 +166,20 @@ def test_the_empty_tree_takes_no_other_root_and_no_proof(first_root, second_size
         verify_consistency(
             first_size=0, second_size=second_size, first_root=first_root, second_root=second_root, proof=proof
         )
+
+
+def test_hashes_of_other_sizes_do_not_make_up_for_one_another():
+    left, right = leaf_hash(b"a"), leaf_hash(b"b")
+    with pytest.raises(InclusionProofError, match="SHA-256"):
+        verify_inclusion(
+            leaf_hash=left[:31], index=0, tree_size=2, proof=[left[31:] + right], root=node_hash(left, right)
+        )
+
+
+def test_a_proof_in_a_larger_tree_does_not_fit_a_smaller_one():
+    left, right = leaf_hash(b"a"), leaf_hash(b"b")
+    with pytest.raises(InclusionProofError, match="too long"):
+        verify_inclusion(leaf_hash=right, index=0, tree_size=1, proof=[left], root=node_hash(left, right))
 
 
 @pytest.mark.parametrize("index", [-1, 1, 2])

@@ -143,6 +143,14 @@ async def test_a_checkpoint_that_verified_once_does_not_excuse_another_leaf():
         check.verify(forged)
 
 
+def test_of_many_checkpoints_only_some_are_kept():
+    check = verifier()
+    for number in range(40):
+        check.verify(lone_receipt(entry(number)))
+    assert len(check._verified) == 16
+    check.verify(lone_receipt(entry(0)))
+
+
 def altered(**changes) -> AuditEvent:
     event = archived_event()
     for name, value in changes.items():

@@ -64,8 +64,12 @@ def load_config(path: Path, model: type[C]) -> C:
 
 def _describe(path: Path, lines: dict[Path_, int], error: Any) -> str:
     place: Path_ = tuple(error["loc"])
-    name = ".".join(str(part) for part in place) or "the file"
-    return f"{path}:{_line_of(lines, place)}: {name}: {_sentence(error)}"
+    if error["type"] == "union_tag_invalid":  # it stands at the section, not at the key that names the type
+        place = (*place, "type")
+    known = _known(lines, place)
+    named = place if known == place else (*known, place[-1]) if place and known[-1:] != place[-1:] else known
+    name = ".".join(str(part) for part in named) or "the file"
+    return f"{path}:{lines.get(known, 1)}: {name}: {_sentence(error)}"
 
 
 def _sentence(error: Any) -> str:
@@ -77,15 +81,13 @@ def _sentence(error: Any) -> str:
     return message.removeprefix("Value error, ")
 
 
-def _line_of(lines: dict[Path_, int], place: Sequence[str | int]) -> int:
-    """The line of the nearest known key at or above a place; models add parts that the file does not have."""
-    wanted = tuple(place)
-    while wanted:
-        if wanted in lines:
-            return lines[wanted]
-        shortened = tuple(part for part in wanted[:-1])
-        wanted = shortened
-    return 1
+def _known(lines: dict[Path_, int], place: Path_) -> Path_:
+    """The part of a place that stands in the file; models add parts that do not, such as the type of a rule."""
+    known: Path_ = ()
+    for part in place:
+        if (*known, part) in lines:
+            known = (*known, part)
+    return known
 
 
 def _key_lines(text: str) -> dict[Path_, int]:
@@ -100,7 +102,8 @@ def _key_lines(text: str) -> dict[Path_, int]:
             continue
         if match := _TABLE.match(line):
             table = _enter(match, counts)
-            lines.setdefault(table, number)
+            for end in range(1, len(table) + 1):
+                lines.setdefault(table[:end], number)
         elif match := _KEY.match(line):
             place = (*table, *_parts(match.group(1)))
             for end in range(len(table) + 1, len(place) + 1):

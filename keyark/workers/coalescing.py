@@ -118,6 +118,8 @@ class Coalescer(Generic[T, R]):
         try:
             async with asyncio.timeout(self._batch_seconds):
                 results = await self._send([entry.item for entry in batch])
+            if len(results) != len(batch):
+                raise UnavailableError("A downstream service answered another number of outcomes; try again.")
         except TimeoutError:
             _fail(batch, DeadlineExceededError("A downstream service did not answer in time; try again."))
         except Exception as error:

@@ -176,7 +176,11 @@ class WorkerPool:
 
     async def _replace(self, slot: int, old: Worker) -> None:
         """Start the replacement before the old one goes: memory cannot be wiped, only given back."""
-        self._workers[slot] = await Worker.start(self._factory, self._setup)
+        try:
+            self._workers[slot] = await Worker.start(self._factory, self._setup)
+        except WorkerStartError:
+            logger.error("a worker's replacement did not start; the old one goes on")  # noqa: TRY400
+            return
         await old.stop()
 
 

@@ -1,0 +1,58 @@
+"""Handlers that worker tests run in real worker processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+Handler = Callable[[list[bytes]], list[bytes]]
+
+
+def echo(setup: bytes) -> Handler:
+    """Answer each item with the set-up, the process id, the batch's size, and the item."""
+
+    def work(batch: list[bytes]) -> list[bytes]:
+        return [b"%s|%d|%d|%s" % (setup, os.getpid(), len(batch), item) for item in batch]
+
+    return work
+
+
+def moody(setup: bytes) -> Handler:
+    """Die of b"die", die the first time of b"once", hang on b"hang", fail on b"raise"; echo all else."""
+
+    def work(batch: list[bytes]) -> list[bytes]:
+        for item in batch:
+            if item == b"die":
+                os._exit(9)
+            if item == b"once" and not os.path.exists(setup):
+                open(setup, "w").close()
+                os._exit(9)
+            if item == b"hang":
+                time.sleep(3600)
+            if item == b"raise":
+                raise ValueError("secret text of the batch")
+        return batch
+
+    return work
+
+
+def slow(setup: bytes) -> Handler:
+    """Wait for the file that the set-up names before answering."""
+
+    def work(batch: list[bytes]) -> list[bytes]:
+        while not os.path.exists(setup):
+            time.sleep(0.01)
+        return batch
+
+    return work
+
+
+def broken(setup: bytes) -> Handler:
+    """Do not come up."""
+    raise RuntimeError("no key")
+
+
+def forgetful(setup: bytes) -> Handler:
+    """Return too few results."""
+    return lambda batch: batch[1:]

@@ -1,0 +1,150 @@
+"""Coalescing: one batch outstanding, a second only behind a full one, no timer, nobody hurt by another's item."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from keyark.errors import DeadlineExceededError, KeyarkError, NotFoundError, OverloadedError, UnavailableError
+from keyark.workers.coalescing import Coalescer
+
+
+class Downstream:
+    """Records batches, and answers when its gate is open."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+
+    async def send(self, items):
+        self.batches.append(list(items))
+        await self.gate.wait()
+        return [NotFoundError(f"no {item}") if item < 0 else item * 10 for item in items]
+
+
+def coalescer(downstream: Downstream, **options) -> Coalescer[int, int]:
+    settings = {"weigh": lambda _: 1, "max_waiting": 100, "batch_seconds": 30.0, "max_items": 4, **options}
+    return Coalescer(downstream.send, **settings)
+
+
+async def turn() -> None:
+    """Let everything run that can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_arrives_meanwhile_is_the_next_batch() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream)
+    first = asyncio.create_task(batches.submit(1))
+    await turn()
+    others = [asyncio.create_task(batches.submit(i)) for i in (2, 3, 4)]
+    await turn()
+    assert downstream.batches == [[1]]
+    downstream.gate.set()
+    assert await first == 10
+    assert await asyncio.gather(*others) == [20, 30, 40]
+    assert downstream.batches == [[1], [2, 3, 4]]
+    assert (batches.stats.batches, batches.stats.items) == (2, 4)
+
+
+async def test_a_second_batch_goes_out_behind_a_full_one_and_no_third() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream)
+    tasks = [asyncio.create_task(batches.submit(i)) for i in range(20)]
+    await turn()
+    assert downstream.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    downstream.gate.set()
+    assert await asyncio.gather(*tasks) == [i * 10 for i in range(20)]
+
+
+async def test_bytes_fill_a_batch_too() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream, weigh=lambda item: item, max_bytes=10, max_items=99)
+    tasks = [asyncio.create_task(batches.submit(i)) for i in (6, 3, 5, 50, 1)]
+    await turn()
+    downstream.gate.set()
+    await asyncio.gather(*tasks)
+    assert downstream.batches == [[6, 3], [5], [50], [1]]
+
+
+async def test_one_items_error_is_its_own() -> None:
+    downstream = Downstream()
+    downstream.gate.set()
+    batches = coalescer(downstream)
+    outcomes = await asyncio.gather(*(batches.submit(i) for i in (1, -1, 2)), return_exceptions=True)
+    assert outcomes[0] == 10
+    assert isinstance(outcomes[1], NotFoundError)
+    assert outcomes[2] == 20
+
+
+async def test_a_call_that_fails_fails_all_its_items_and_the_next_goes_on() -> None:
+    calls = []
+
+    async def send(items):
+        calls.append(items)
+        if len(calls) == 1:
+            raise UnavailableError("away")
+        return items
+
+    batches: Coalescer[int, int] = Coalescer(send, weigh=lambda _: 1, max_waiting=9, batch_seconds=1)
+    outcomes = await asyncio.gather(batches.submit(1), batches.submit(2), return_exceptions=True)
+    assert [type(o) for o in outcomes] == [UnavailableError, UnavailableError]
+    assert await batches.submit(3) == 3
+
+
+async def test_a_waiter_that_is_cancelled_takes_its_item_along_unless_it_was_sent() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream)
+    sent = asyncio.create_task(batches.submit(1))
+    await turn()
+    waiting, staying = (asyncio.create_task(batches.submit(i)) for i in (2, 3))
+    await turn()
+    sent.cancel()
+    waiting.cancel()
+    downstream.gate.set()
+    assert await staying == 30
+    assert downstream.batches == [[1], [3]]
+
+
+async def test_too_many_waiting_are_refused() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream, max_waiting=2)
+    first = asyncio.create_task(batches.submit(0))
+    await turn()
+    waiting = [asyncio.create_task(batches.submit(i)) for i in (1, 2)]
+    await turn()
+    with pytest.raises(OverloadedError):
+        await batches.submit(3)
+    downstream.gate.set()
+    await asyncio.gather(first, *waiting)
+
+
+async def test_a_batch_has_a_deadline_of_its_own() -> None:
+    batches = coalescer(Downstream(), batch_seconds=0.01)
+    with pytest.raises(DeadlineExceededError):
+        await batches.submit(1)
+
+
+async def test_closing_sends_what_waits_and_takes_no_more() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream)
+    tasks = [asyncio.create_task(batches.submit(i)) for i in range(10)]
+    await turn()
+    closing = asyncio.create_task(batches.close())
+    await turn()
+    downstream.gate.set()
+    await closing
+    assert await asyncio.gather(*tasks) == [i * 10 for i in range(10)]
+    with pytest.raises(UnavailableError):
+        await batches.submit(1)
+
+
+async def test_too_few_results_fail_every_item() -> None:
+    async def send(items):
+        return items[1:]
+
+    batches: Coalescer[int, int] = Coalescer(send, weigh=lambda _: 1, max_waiting=9, batch_seconds=1)
+    outcomes = await asyncio.gather(batches.submit(1), batches.submit(2), return_exceptions=True)
+    assert all(isinstance(outcome, KeyarkError) for outcome in outcomes)

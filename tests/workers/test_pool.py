@@ -1,0 +1,162 @@
+"""Workers: batches shared, the dead replaced, poison refused, nothing outlives its parent, nothing leaks (P10)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from keyark.errors import KeyarkError, OverloadedError, UnavailableError
+from keyark.workers.pool import PoisonedItemError, WorkerPool
+from keyark.workers.process import WorkerFailedError, WorkerStartError
+
+HANDLERS = "tests.workers.handlers"
+
+
+@asynccontextmanager
+async def pool(name: str, setup: bytes = b"", **options):
+    settings = {
+        "workers": 1, "batch_seconds": 30.0, "max_batch": 8, "max_waiting": 1000, "recycle_after": 1000,
+        **options,
+    }  # fmt: skip
+    opened = WorkerPool(f"{HANDLERS}:{name}", setup, **settings)
+    await opened.start()
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def test_results_come_in_order_from_several_workers_in_batches() -> None:
+    async with pool("echo", b"s", workers=2) as workers:
+        results = await workers.run([b"%d" % i for i in range(100)])
+    parts = [result.split(b"|") for result in results]
+    assert [part[3] for part in parts] == [b"%d" % i for i in range(100)]
+    assert {part[0] for part in parts} == {b"s"}
+    assert len({part[1] for part in parts}) == 2
+    assert max(int(part[2]) for part in parts) == 8
+    assert workers.stats.items == 100
+    assert workers.stats.batches < 30
+
+
+async def test_a_batch_whose_worker_died_is_redone(tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    async with pool("moody", str(marker).encode()) as workers:
+        assert await workers.run([b"a", b"once", b"b"]) == [b"a", b"once", b"b"]
+    assert marker.exists()
+    assert workers.stats.deaths == 1
+
+
+async def test_an_item_that_kills_twice_is_refused_and_its_neighbours_are_not() -> None:
+    async with pool("moody") as workers:
+        results = await workers.run([b"a", b"die", b"b"])
+    assert results[0] == b"a"
+    assert isinstance(results[1], PoisonedItemError)
+    assert results[2] == b"b"
+
+
+async def test_a_hanging_batch_is_ended_and_counts_as_a_death() -> None:
+    async with pool("moody", batch_seconds=0.3) as workers:
+        results = await workers.run([b"hang", b"a"])
+    assert isinstance(results[0], PoisonedItemError)
+    assert results[1] == b"a"
+
+
+async def test_a_handler_that_fails_says_nothing_of_what_it_had(capfd: pytest.CaptureFixture[str]) -> None:
+    async with pool("moody") as workers:
+        results = await workers.run([b"raise"])
+        assert await workers.run([b"fine"]) == [b"fine"]
+    assert isinstance(results[0], WorkerFailedError)
+    assert "secret" not in str(results[0])
+    assert "secret" not in capfd.readouterr().err
+
+
+async def test_a_wrong_number_of_results_is_a_failure() -> None:
+    async with pool("forgetful") as workers:
+        assert all(isinstance(result, WorkerFailedError) for result in await workers.run([b"a", b"b"]))
+
+
+async def test_a_worker_that_does_not_come_up_stops_the_start() -> None:
+    with pytest.raises(WorkerStartError):
+        async with pool("broken"):
+            pass
+
+
+async def test_old_workers_are_replaced() -> None:
+    async with pool("echo", recycle_after=2) as workers:
+        pids = [(await workers.run([b"x"]))[0].split(b"|")[1] for _ in range(5)]
+    assert len(set(pids)) == 3
+
+
+async def test_a_full_queue_is_said_at_once(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with pool("slow", str(gate).encode(), max_waiting=4) as workers:
+        running = asyncio.create_task(workers.run([b"a", b"b"]))
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await workers.run([b"c"] * 5)
+        gate.touch()
+        assert await running == [b"a", b"b"]
+
+
+async def test_closing_works_what_waits_and_takes_no_more() -> None:
+    async with pool("echo") as workers:
+        running = asyncio.create_task(workers.run([b"a"] * 20))
+        await asyncio.sleep(0)
+    assert len([r for r in await running if not isinstance(r, KeyarkError)]) == 20
+    with pytest.raises(UnavailableError):
+        await workers.run([b"late"])
+
+
+async def test_secrets_of_the_setup_stand_in_no_process_list_and_no_environment() -> None:
+    async with pool("echo", b"PIN-1234") as workers:
+        await workers.run([b"x"])
+        for pid in workers.worker_pids:
+            assert b"PIN-1234" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert b"PIN-1234" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_workers_dump_no_core() -> None:
+    async with pool("echo") as workers:
+        limits = [Path(f"/proc/{pid}/limits").read_text() for pid in workers.worker_pids]
+    for text in limits:
+        line = next(line for line in text.splitlines() if line.startswith("Max core file size"))
+        assert line.split()[4:6] == ["0", "0"]
+
+
+PARENT = """
+import asyncio
+from keyark.workers.pool import WorkerPool
+
+async def main():
+    pool = WorkerPool(
+        "tests.workers.handlers:echo", b"", workers=2, batch_seconds=5, max_batch=8, max_waiting=9, recycle_after=9
+    )
+    await pool.start()
+    print(*pool.worker_pids, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_no_worker_outlives_a_killed_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    watched = [os.pidfd_open(pid) for pid in pids]
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+
+    for descriptor in watched:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        assert poll.poll(10_000), "a worker is still there"
+        os.close(descriptor)

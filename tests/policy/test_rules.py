@@ -124,7 +124,7 @@ def test_no_other_domain_passes_for_ours(host: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "line", "says"),
     [
-        ('name = "x"\ntype = "NoSuchRule"\nstage = "issue"', 2, "NoSuchRule"),
+        ('name = "x"\ntype = "NoSuchRule"\nstage = "issue"', 3, "NoSuchRule"),
         ('name = "x"\ntype = "Validity"\nstage = "issue"\nmax_days = 3\nmin_weeks = 2', 6, "unknown"),
         ('name = "x"\ntype = "Validity"\nstage = "submit"\nmax_days = 3', 4, "does not run at stage"),
         ('name = "x"\ntype = "Validity"\nstage = "nowhere"\nmax_days = 3', 4, "submit"),

@@ -1,0 +1,120 @@
+"""A gRPC server with a servicer of the test's own, over real mutual TLS on loopback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from keyark.pki.authority import Authority, ca_name, create_internal_ca
+from keyark.pki.certificates import Validity, encode_pem_certificates
+from keyark.pki.key_types import KeyType
+from keyark.pki.keys import encode_private_key
+from keyark.pki.spiffe import SpiffeId
+from keyark.rpc.channels import Channel, open_channel
+from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.server import ServedService, Server, build_server
+from keyark.v1 import audit_pb2
+from keyark.v1.audit_pb2_grpc import (
+    AuditServiceServicer,
+    AuditServiceStub,
+    add_AuditServiceServicer_to_server,
+)
+from tests.support.pki import TRUST_DOMAIN, identity_certificate, private_key
+
+DAY = 86_400
+METHODS = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
+
+
+@cache
+def current_ca() -> Authority:
+    """An internal CA that began a month ago."""
+    validity = Validity.starting(int(time.time()), lifetime_seconds=365 * DAY, backdate_seconds=30 * DAY)
+    return create_internal_ca(
+        private_key(KeyType.EC_P256, 902), subject=ca_name("Internal CA"), validity=validity
+    )
+
+
+def identity(path: str, *, number: int = 903, **options: Any) -> LocalIdentity:
+    """An identity of the trust domain that is valid now."""
+    key = private_key(KeyType.EC_P256, number)
+    validity = Validity.starting(int(time.time()), lifetime_seconds=DAY)
+    certificate = identity_certificate(
+        path, key=key, **{"authority": current_ca(), "validity": validity, **options}
+    )
+    return LocalIdentity(
+        spiffe_id=SpiffeId(TRUST_DOMAIN, path),
+        private_key=encode_private_key(key),
+        certificate=encode_pem_certificates([certificate]),
+        trust_anchor=encode_pem_certificates([current_ca().certificate]),
+    )
+
+
+@dataclass
+class Scripted(AuditServiceServicer):
+    """Answers GetCheckpoint with what a test put into ``answer``: bytes, an exception, or an awaitable function."""
+
+    answer: Any = b"checkpoint"
+    rejected: list[tuple[str, str, str]] = field(default_factory=list)
+
+    async def GetCheckpoint(self, request, context):
+        answer = await self.answer() if callable(self.answer) else self.answer
+        if isinstance(answer, BaseException):
+            raise answer
+        return audit_pb2.GetCheckpointResponse(checkpoint=answer)
+
+    async def GetConsistencyProof(self, request, context):
+        return audit_pb2.GetConsistencyProofResponse()
+
+    async def GetInclusionProof(self, request, context):
+        return audit_pb2.GetInclusionProofResponse()
+
+    async def ListEntries(self, request, context):
+        return audit_pb2.ListEntriesResponse()
+
+    async def on_rejected(self, caller, method, error):
+        self.rejected.append((str(caller), method, error.reason))
+
+
+@asynccontextmanager
+async def serving(servicer: Scripted, **options: Any) -> AsyncIterator[Server]:
+    """Serve as the DRM; auditors may call."""
+    service = ServedService(
+        descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+        add=add_AuditServiceServicer_to_server,
+        servicer=servicer,
+    )
+    settings = {
+        "identity": identity("drm", number=904),
+        "address": "127.0.0.1:0",
+        "services": [service],
+        "allow": {f"/keyark.v1.AuditService/{method}": {"auditor"} for method in METHODS},
+        "now": lambda: int(time.time()),
+        "max_in_flight": 100,
+        "on_rejected": servicer.on_rejected,
+        **options,
+    }
+    server = build_server(**settings)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.drain(1)
+
+
+@asynccontextmanager
+async def channel_to(server: Server, who: LocalIdentity, *, role: str = "drm") -> AsyncIterator[Channel]:
+    """A channel of an identity to the server, expecting the service of ``role``."""
+    channel = open_channel(f"127.0.0.1:{server.port}", who, server_role=role, trust_domain=TRUST_DOMAIN)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+
+
+def stub(channel: Channel) -> AuditServiceStub:
+    """The service's stub."""
+    return AuditServiceStub(channel)

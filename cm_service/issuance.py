@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
 
-from cm_service.profiles import SECONDS_PER_DAY, ProfileNotFoundError, ProfileSettings
+from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind
@@ -23,7 +23,12 @@ from keyark.policy.engine import Archival, PolicyEngine, Receipt
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import check_key_uses, claim_key_uses
-from keyark.service.requests import accept_statement, check_same_statement, policy_request
+from keyark.service.requests import (
+    UnknownProfileError,
+    accept_statement,
+    check_same_statement,
+    policy_request,
+)
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
@@ -158,7 +163,7 @@ class Issuance:
 
     def _profile(self, name: str) -> ProfileSettings:
         if name not in self.profiles:
-            raise ProfileNotFoundError(
+            raise UnknownProfileError(
                 f"There is no profile {name!r}; there are {', '.join(sorted(self.profiles))}."
             )
         return self.profiles[name]

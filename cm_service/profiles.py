@@ -13,6 +13,7 @@ from keyark.pki.distribution import Distribution
 from keyark.pki.end_entity import EndEntityProfile
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
 from keyark.pki.statements import Statement
+from keyark.service.requests import ArchivalForbiddenError
 from keyark.v1 import certificates_pb2, common_pb2
 
 SECONDS_PER_DAY: Final = 86_400
@@ -31,13 +32,6 @@ class ArchivalRule(enum.Enum):
         return common_pb2.ArchivalPolicy.Value(f"ARCHIVAL_POLICY_{self.name}")
 
 
-class ProfileNotFoundError(KeyarkError):
-    """No profile has this name."""
-
-    reason = "UNKNOWN_PROFILE"
-    kind = Kind.NOT_FOUND
-
-
 class KeyTypeNotPermittedError(KeyarkError):
     """The profile does not permit a key of this type or size."""
 
@@ -49,13 +43,6 @@ class ReceiptMissingError(KeyarkError):
     """The profile requires archival and no archival receipt was shown (P1)."""
 
     reason = "RECEIPT_REQUIRED"
-    kind = Kind.PRECONDITION
-
-
-class ArchivalForbiddenError(KeyarkError):
-    """The profile forbids archival and a receipt was shown."""
-
-    reason = "ARCHIVAL_FORBIDDEN"
     kind = Kind.PRECONDITION
 
 

@@ -28,6 +28,12 @@ GAP_ATTEMPTS: Final = 3
 PAGE_OF_LINKS: Final = 256
 
 
+class ArchiveAnswerError(KeyarkError):
+    """The DRM answered with a receipt that proves nothing for this request; not the client's fault."""
+
+    reason = "ARCHIVE_ANSWER"
+
+
 @dataclass(frozen=True)
 class ArchiveItem:
     """A key on its way to the archive."""
@@ -92,11 +98,13 @@ class ArchiveClient:
             try:
                 verified = await self._checks.verify_receipts(receipts, evidence)
             except CheckpointGapError:
+                if not links:
+                    break
                 links = [await self.fetch_link(self._checks.heads.size, links[-1].second_size)]
                 continue
             self._remember(links)
             return verified
-        raise UnavailableError("The DRM's log grew faster than it could be followed; try again.")
+        raise UnavailableError("The DRM's log could not be followed; try again.")
 
     def _remember(self, links: Sequence[audit_pb2.CheckpointLink]) -> None:
         for link in links:
@@ -110,13 +118,18 @@ class ArchiveClient:
         if isinstance(outcome, KeyarkError):
             return outcome
         if receipt is None:
-            return UnavailableError("The DRM answered without a receipt; try again.")
-        if isinstance(receipt, KeyarkError):
-            return receipt
+            return ArchiveAnswerError(
+                "The DRM answered without a receipt; its operator should look at both logs."
+            )
         try:
+            if isinstance(receipt, KeyarkError):
+                raise receipt
             self._checks.check(receipt, item.statement)
         except KeyarkError as error:
-            return error
+            return ArchiveAnswerError(
+                f"The DRM's receipt was refused ({error.reason}); nothing was issued, and the operator should look "
+                "at the RM's and the DRM's logs."
+            )
         return VerifiedReceipt(file=outcome, leaf_hash=leaf_hash(receipt.leaf))
 
     async def links_from(self, tree_size: int) -> list[audit_pb2.CheckpointLink]:

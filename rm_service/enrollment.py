@@ -14,13 +14,18 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from keyark.clock import Clock
-from keyark.errors import DeadlineExceededError, KeyarkError, Kind, NotFoundError, PermissionDeniedError
+from keyark.errors import DeadlineExceededError, NotFoundError, PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import Statement
 from keyark.policy.engine import Archival, PolicyEngine, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.service.key_uses import check_key_uses, claim_key_uses
-from keyark.service.requests import accept_statement, check_same_statement, policy_request
+from keyark.service.requests import (
+    ArchivalForbiddenError,
+    accept_statement,
+    check_same_statement,
+    policy_request,
+)
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
 from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
@@ -31,13 +36,6 @@ from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentSta
 from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
 
 STAGE: Final = "submit"
-
-
-class ArchivalNotPermittedError(KeyarkError):
-    """The profile forbids archival and a wrapped private key came along."""
-
-    reason = "ARCHIVAL_NOT_PERMITTED"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class Forms(Protocol):
     """Where the enrollment forms come from."""
 
     async def get(self, profile: str) -> EnrollmentForm:
-        """Return the form of a profile; raises ProfileNotFoundError."""
+        """Return the form of a profile; raises UnknownProfileError."""
 
 
 class Archive(Protocol):
@@ -168,7 +166,7 @@ class Enrollments:
     ) -> Enrollment | None:
         """Step 3: where archival applies and no wrapped key came along, ask for it; nothing is stored."""
         if form.archival == ArchivalPolicy.ARCHIVAL_POLICY_FORBIDDEN and request.wrapped_private_key:
-            raise ArchivalNotPermittedError(
+            raise ArchivalForbiddenError(
                 f"Profile {statement.profile!r} forbids archival; enroll without a wrapped private key."
             )
         if request.wrapped_private_key or form.archival != ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED:

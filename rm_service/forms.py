@@ -7,19 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keyark.clock import Clock
-from keyark.errors import NotFoundError
 from keyark.pki.transport import TransportTrust
+from keyark.service.requests import UnknownProfileError
 from keyark.v1.certificates_pb2 import Profile
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.registration_pb2 import EnrollmentForm
 
 FRESH_US: Final = 30_000_000
-
-
-class UnknownProfileError(NotFoundError):
-    """The CM has no profile of this name."""
-
-    reason = "PROFILE_NOT_FOUND"
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import InvalidInputError, KeyarkError, Kind, UnauthenticatedError
 from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
@@ -49,8 +49,8 @@ class TransportTrust:
     def verify(self, transport: TransportCertificate, at: int) -> bytes:
         """Return the transport key's SPKI (DER) if its certificate is good at ``at`` (seconds UTC).
 
-        Raises CertificateChainError, TransportCertificateError, CertificateFormatError, UnsupportedKeyError
-        and UnauthenticatedError.
+        Raises CertificateChainError, TransportCertificateError, CertificateFormatError and
+        UnsupportedKeyError.
         """
         encoded = (transport.certificate, *transport.chain)
         if remembered := self._remembered.get(encoded):
@@ -68,7 +68,11 @@ class TransportTrust:
 
     def _check_purpose(self, certificate: x509.Certificate) -> None:
         expected = SpiffeId(self.trust_domain, TRANSPORT_ROLE)
-        if identity_of(certificate) != expected:
+        try:
+            named = identity_of(certificate)
+        except (UnauthenticatedError, InvalidInputError):
+            named = None
+        if named != expected:
             raise TransportCertificateError(
                 f"The certificate is not for the transport key {expected}; do not trust its sender."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
 from keyark.pki.statements import Statement, parse_statement, verify_statement
 from keyark.policy.engine import Archival, PolicyRequest, Receipt
 
@@ -20,6 +20,19 @@ class WrongTrustDomainError(KeyarkError):
     """The statement was made for another deployment."""
 
     reason = "WRONG_TRUST_DOMAIN"
+    kind = Kind.PRECONDITION
+
+
+class UnknownProfileError(NotFoundError):
+    """No profile has this name."""
+
+    reason = "UNKNOWN_PROFILE"
+
+
+class ArchivalForbiddenError(KeyarkError):
+    """The profile forbids archival, and a wrapped private key or a receipt came along."""
+
+    reason = "ARCHIVAL_FORBIDDEN"
     kind = Kind.PRECONDITION
 
 

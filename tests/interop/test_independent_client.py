@@ -112,7 +112,7 @@ async def test_it_wraps_to_an_rsa_transport_key(rsa_deployment):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--profile", "nobody"), "PROFILE_NOT_FOUND"),
+        (("--profile", "nobody"), "UNKNOWN_PROFILE"),
         (("--name", "Trailing space "), "INVALID_INPUT"),
         (("--identity", "officer/officer"), "PERMISSION_DENIED"),
     ],

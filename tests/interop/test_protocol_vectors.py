@@ -331,6 +331,7 @@ def test_every_reason_that_a_request_can_meet_is_documented():
         "keyark.transparency.receipts",
         "keyark.workers.pool",
         "keyark.workers.process",
+        "rm_service.archive_client",
         "rm_service.enrollment",
         "rm_service.forms",
         "cm_service.issuance",

@@ -5,7 +5,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from keyark.errors import KeyarkError, UnauthenticatedError
+from keyark.errors import KeyarkError
 from keyark.pki.authority import certificate_builder, key_usage
 from keyark.pki.certificates import CertificateFormatError, Validity, encode_certificate
 from keyark.pki.chains import CertificateChainError, CertificateExpiredError
@@ -122,7 +122,7 @@ def test_other_key_types_are_refused():
 def test_a_persons_certificate_is_refused():
     certificate = issue_pair(issuing_ca()).encryption
     both = trust(internal_ca().certificate, issuing_ca().certificate)
-    with pytest.raises(UnauthenticatedError):
+    with pytest.raises(TransportCertificateError):
         both.verify(TransportCertificate(certificate=certificate), NOW)
 
 

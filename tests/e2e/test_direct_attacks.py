@@ -1,0 +1,229 @@
+"""Who holds the RM's identity cannot have anything issued without a genuine, fitting receipt (P1, P5)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from keyark.client import EnrollmentClient
+from keyark.errors import KeyarkError
+from keyark.pki.certificates import encode_certificate
+from keyark.pki.statements import parse_statement
+from keyark.rpc.channels import call, open_channel
+from keyark.rpc.errors import from_status
+from keyark.rpc.identities import LocalIdentity
+from keyark.transparency.checkpoint import Checkpoint, NoteSigner
+from keyark.transparency.events import new_event
+from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.receipts import format_proof, parse_proof
+from keyark.v1 import archive_pb2, certificates_pb2
+from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
+from keyark.v1.audit_pb2 import (
+    AuditDetails,
+    AuditEvent,
+    CheckpointLink,
+    GetConsistencyProofRequest,
+    LoggedEvent,
+)
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
+from tests.support.deployment import Deployment, copy_deployment, running
+from tests.support.enrolling import Enroller, enrolling, holdings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def deployment(deployment_template, tmp_path_factory) -> AsyncIterator[Deployment]:
+    folder = copy_deployment(deployment_template, tmp_path_factory.mktemp("direct") / "deployment")
+    async with running(folder) as deployment:
+        yield deployment
+
+
+class HostileRm:
+    """The RM's identity in other hands."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        home, folder = deployment.home(), deployment.folder
+        self.identity = LocalIdentity.load(
+            key=folder / "rm" / "identity-key.pem",
+            certificate=folder / "rm" / "identity.pem",
+            trust_anchor=folder / "trust-anchor.pem",
+        )
+        self.cm = open_channel(home.config.cm, self.identity, server_role="cm", trust_domain="example.org")
+        self.drm = open_channel(home.config.drm, self.identity, server_role="drm", trust_domain="example.org")
+        self.certificates = CertificateServiceStub(self.cm)
+        self.archive = KeyArchiveServiceStub(self.drm)
+
+    async def archived(self, request: Any) -> tuple[bytes, CheckpointLink]:
+        """Have a key archived; returns the receipt and the link that the CM will want."""
+        message = archive_pb2.ArchiveKeysRequest(
+            items=[
+                archive_pb2.ArchiveItem(
+                    statement=request.statement,
+                    signature=request.signature,
+                    wrapped_private_key=request.wrapped_private_key,
+                )
+            ]
+        )
+        response = await call(self.archive.ArchiveKeys, message, timeout=30)
+        assert response.outcomes[0].HasField("receipt"), response.outcomes[0].error
+        return response.outcomes[0].receipt, response.link
+
+    async def issue(self, request: Any, receipt: bytes, link: CheckpointLink | None) -> Any:
+        """Ask the CM; returns a pair, or the error of the item or the call."""
+        transport = await call(
+            self.archive.GetTransportCertificate, archive_pb2.GetTransportCertificateRequest(), timeout=30
+        )
+        message = certificates_pb2.IssueCertificatePairsRequest(
+            items=[
+                certificates_pb2.PairRequest(
+                    statement=request.statement, signature=request.signature, receipt=receipt
+                )
+            ],
+            links=[link] if link else [],
+            transport_certificates=[transport.transport_certificate],
+        )
+        try:
+            response = await call(self.certificates.IssueCertificatePairs, message, timeout=30)
+        except KeyarkError as error:
+            return error
+        outcome = response.outcomes[0]
+        return from_status(outcome.error) if outcome.HasField("error") else outcome.pair
+
+    async def close(self) -> None:
+        await self.cm.close()
+        await self.drm.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rm(deployment: Deployment) -> AsyncIterator[HostileRm]:
+    hostile = HostileRm(deployment)
+    yield hostile
+    await hostile.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def enroller(deployment: Deployment) -> AsyncIterator[Enroller]:
+    async with enrolling(deployment.home()) as enroller:
+        yield enroller
+
+
+async def refused(
+    deployment: Deployment, rm: HostileRm, request: Any, receipt: bytes, link: Any
+) -> KeyarkError:
+    before = await holdings(deployment.home(), refused_by="cm")
+    outcome = await rm.issue(request, receipt, link)
+    after = await holdings(deployment.home(), refused_by="cm")
+    assert isinstance(outcome, KeyarkError), outcome
+    assert after.certificates == before.certificates
+    assert len(after.rejections) == len(before.rejections) + 1
+    return outcome
+
+
+async def test_nothing_is_issued_without_a_receipt(deployment, rm, enroller) -> None:
+    assert (await refused(deployment, rm, enroller.request(), b"", None)).reason == "RECEIPT_REQUIRED"
+
+
+async def test_a_receipt_of_another_enrollment_is_refused(deployment, rm, enroller) -> None:
+    receipt, link = await rm.archived(enroller.request())
+    error = await refused(deployment, rm, enroller.request(), receipt, link)
+    assert error.reason == "RECEIPT_MISMATCH"
+
+
+@pytest.mark.parametrize("position", [30, 200, -200, -20])
+async def test_an_altered_receipt_is_refused(deployment, rm, enroller, position: int) -> None:
+    request = enroller.request()
+    receipt, link = await rm.archived(request)
+    altered = bytearray(receipt)
+    altered[position] = ord("A") if altered[position] != ord("A") else ord("B")
+    await refused(deployment, rm, request, bytes(altered), link)
+
+
+@pytest.mark.parametrize("receipt", [b"garbage", b"c2sp.org/tlog-proof@v1\n", bytes(100_000)])
+async def test_what_is_no_receipt_is_refused(deployment, rm, enroller, receipt: bytes) -> None:
+    assert (await refused(deployment, rm, enroller.request(), receipt, None)).reason == "RECEIPT_FORMAT"
+
+
+async def test_a_receipt_under_a_key_of_ones_own_is_refused(deployment, rm, enroller) -> None:
+    """Forged: everything is right but the signature, which is of another key."""
+    request = enroller.request()
+    receipt, _ = await rm.archived(request)
+    proof = parse_proof(receipt)
+    leaf = LoggedEvent.FromString(proof.extra).leaf
+    signer = NoteSigner.from_private_key("example.org/drm", ec.generate_private_key(ec.SECP256R1()))
+    note = signer.sign(Checkpoint("example.org/drm", 1, leaf_hash(leaf)))
+    forged = format_proof(extra=proof.extra, index=0, proof=[], checkpoint=note)
+    await refused(deployment, rm, enroller.request(), forged, None)
+    await refused(deployment, rm, request, forged, None)
+
+
+async def test_a_receipt_that_names_a_storage_key_of_ones_own_is_refused(deployment, rm, enroller) -> None:
+    """Even the DRM's own signature does not help a storage key that nobody here was told to trust."""
+    request = enroller.request()
+    receipt, _ = await rm.archived(request)
+    event = AuditEvent.FromString(LoggedEvent.FromString(parse_proof(receipt).extra).leaf)
+    event.storage_key_id = bytes(32)
+    foreign = new_event(
+        event, AuditDetails(caller=enroller.caller, common_name="Alice Example", email="alice@example.org")
+    )
+    forged = format_proof(
+        extra=foreign.SerializeToString(), index=0, proof=[], checkpoint=parse_proof(receipt).checkpoint
+    )
+    await refused(deployment, rm, request, forged, None)
+
+
+async def test_links_that_do_not_lead_on_are_refused_and_the_right_ones_taken(
+    deployment, rm, enroller
+) -> None:
+    request = enroller.request()
+    receipt, link = await rm.archived(request)
+    missing = await rm.issue(request, receipt, None)
+    assert isinstance(missing, KeyarkError)
+    assert missing.reason == "CHECKPOINT_GAP"
+    pair = await rm.issue(request, receipt, await _link_from(rm, int(missing.metadata["tree_size"]), link))
+    assert not isinstance(pair, KeyarkError), pair
+    assert await rm.issue(request, b"", None) == pair  # the first outcome, whatever comes along (P9)
+
+
+async def _link_from(rm: HostileRm, size: int, link: CheckpointLink) -> CheckpointLink:
+    request = GetConsistencyProofRequest(first_size=size, second_size=link.second_size)
+    return (await call(AuditServiceStub(rm.drm).GetConsistencyProof, request, timeout=30)).link
+
+
+async def test_a_certificate_that_does_not_fit_is_not_linked(deployment, rm, enroller) -> None:
+    async with EnrollmentClient.open(deployment.home()) as client:
+        alice = await client.enroll(common_name="Alice Example", email="alice@example.org")
+    request = enroller.request()
+    await rm.archived(request)
+    for enrollment_id in (parse_statement(request.statement).enrollment_id, bytes(32)):
+        for certificate in (encode_certificate(alice.encryption_certificate), b"garbage"):
+            message = archive_pb2.LinkCertificatesRequest(
+                items=[archive_pb2.CertificateLink(enrollment_id=enrollment_id, certificate=certificate)]
+            )
+            response = await call(rm.archive.LinkCertificates, message, timeout=30)
+            assert response.outcomes[0].code != 0
+
+
+async def test_a_forked_log_stops_the_cm_for_good(deployment_template, tmp_path) -> None:
+    """P6: a DRM that contradicts itself is an alarm that no retry and no restart clears."""
+    folder = copy_deployment(deployment_template, tmp_path / "deployment")
+    async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
+        await enroller.send(enroller.request())
+        rm = HostileRm(deployment)
+        fork = CheckpointLink(first_size=3, second_size=4, second_root=bytes(32), proof=[bytes(32)])
+        error = await rm.issue(enroller.request(), b"", fork)
+        assert error.reason in ("LOG_INCONSISTENT", "CHECKPOINT_GAP")
+        size = int(error.metadata["tree_size"]) if error.reason == "CHECKPOINT_GAP" else 3
+        fork.first_size, fork.second_size = size, size + 1
+        assert (await rm.issue(enroller.request(), b"", fork)).reason == "LOG_INCONSISTENT"
+        assert isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
+        await rm.close()
+    async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
+        outcome = (await enroller.send(enroller.request()))[0]
+        assert isinstance(outcome, KeyarkError)
+        assert outcome.reason == "LOG_INCONSISTENT"

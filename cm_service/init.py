@@ -8,6 +8,8 @@ from typing import Final
 from keyark.pki.authority import ca_name, request_ca
 from keyark.pki.key_types import CA_KEY_TYPES, parse_key_type
 from keyark.service.initialization import (
+    SERVICE_TOML,
+    WORKERS_TOML,
     add_service_arguments,
     init_identity,
     init_log_key,
@@ -17,42 +19,11 @@ from keyark.service.initialization import (
     write_config,
 )
 
-CONFIG: Final = """\
-# The Certificate Manager. Relative paths start at this file's folder.
-
-[service]
-# The deployment's trust domain; certificates of other ones are refused.
-trust_domain = "$trust_domain"
-# Where this service listens.
-listen = "$listen"
-# Its key and certificate for mutual TLS, and the internal CA that it believes.
-identity_key = "identity-key.pem"
-identity_certificate = "identity.pem"
-trust_anchor = "trust-anchor.pem"
-# How many calls may be worked on at once; more are told to try again.
-max_in_flight = 4096
-# How long calls may take to end after SIGTERM, seconds.
-drain_seconds = 8.0
-# How many refusals of one caller are logged one by one in an hour; more are counted.
-rejections_per_hour = 100
-
-[store]
-# Folder of the store; one process at a time opens it.
-path = "store"
-# Address space reserved for it, GiB; it takes room on disk only as it fills.
-map_gib = 1024
-
-[workers]
-# Processes that sign certificates. As many as cores is best.
-count = 2
-# Pairs that one worker takes at a time, and that may wait in all.
-max_batch = 64
-max_waiting = 8192
-# How long a worker may take for a batch, seconds, before it is replaced.
-batch_seconds = 30.0
-# After how many batches a worker is replaced.
-recycle_after = 20000
-
+CONFIG: Final = (
+    "# The Certificate Manager. Relative paths start at this file's folder.\n\n"
+    + SERVICE_TOML
+    + WORKERS_TOML.replace("$work", "sign certificates")
+    + """\
 [issuer]
 # The CA key, and the CA's certificate followed by those above it.
 key = "file:ca-key.pem"
@@ -103,6 +74,7 @@ type = "ReceiptRequired"
 stage = "issue"
 profiles = ["user"]
 """
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from keyark.policy.engine import Archival, PolicyEngine, Receipt
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import (
     UnknownProfileError,
     accept_statement,
@@ -265,15 +266,10 @@ class Issuance:
         return _Signed(statement=statement, record=record, event=self._leaf(item.accepted, record))
 
     def _leaf(self, accepted: _Accepted, record: PairRecord) -> LoggedEvent:
-        statement = accepted.statement
-        event = AuditEvent(
-            version=1,
-            type=EventType.EVENT_TYPE_PAIR_ISSUED,
+        return enrollment_leaf(
+            EventType.EVENT_TYPE_PAIR_ISSUED,
+            accepted.statement,
             time_us=self.clock.now_us(),
-            enrollment_id=statement.enrollment_id,
-            statement_sha256=statement.sha256,
-            signing_spki_sha256=statement.signing_spki_sha256,
-            encryption_spki_sha256=statement.encryption_spki_sha256,
             serials=[record.signing_serial, record.encryption_serial],
             certificate_sha256=[
                 sha256(record.signing_certificate).digest(),
@@ -281,13 +277,6 @@ class Issuance:
             ],
             receipt_leaf_hash=accepted.receipt_leaf_hash,
         )
-        details = AuditDetails(
-            caller=str(statement.caller),
-            common_name=statement.common_name,
-            email=statement.email,
-            profile=statement.profile,
-        )
-        return new_event(event, details)
 
     async def commit_pairs(
         self, items: Sequence[_Signed | CertificatePair | KeyarkError]

@@ -29,6 +29,7 @@ from keyark.v1.certificates_pb2_grpc import (
     add_CertificateServiceServicer_to_server,
     add_CertificateStatusServiceServicer_to_server,
 )
+from keyark.workers.pool import WorkerPool
 
 
 @asynccontextmanager
@@ -38,38 +39,22 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Ser
     Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
     """
     clock = clock or SystemClock()
-    policy = build_engine("cm", config.policy)
-    chain = load_certificates(config.issuer.chain)
     setup = worker_setup(
         issuer_key_uri=config.issuer.key,
         base=config.service.folder,
         chain=config.issuer.chain,
         profiles=config.profiles,
     )
-    foundation_context = open_foundation(
-        role="cm",
-        service=config.service,
-        store=config.store,
+    opening = open_foundation(
+        "cm",
+        config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
         log_key=load_private_key_by_uri(config.log.key, config.service.folder),
         clock=clock,
     )
-    async with foundation_context as foundation, open_pool(FACTORY, setup, config.workers) as pool:
-        issuance = Issuance(
-            trust_domain=config.service.trust_domain,
-            chain=[encode_certificate(certificate) for certificate in chain],
-            issuer_validity=Validity.of(chain[0]),
-            profiles=config.profiles,
-            store=foundation.store,
-            log=foundation.log,
-            policy=policy,
-            clock=clock,
-            receipts=open_receipt_checks(
-                config.service, config.archive, store=foundation.store, log=foundation.log, clock=clock
-            ),
-            pool=pool,
-        )
+    async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
+        issuance = _issuance(config, foundation, pool)
         async with serve(
             foundation,
             settings=config.service,
@@ -78,6 +63,23 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Ser
             log_readers=set(),
         ) as server:
             yield server
+
+
+def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool) -> Issuance:
+    store, log, clock = foundation.store, foundation.log, foundation.clock
+    chain = load_certificates(config.issuer.chain)
+    return Issuance(
+        trust_domain=config.service.trust_domain,
+        chain=[encode_certificate(certificate) for certificate in chain],
+        issuer_validity=Validity.of(chain[0]),
+        profiles=config.profiles,
+        store=store,
+        log=log,
+        policy=build_engine("cm", config.policy),
+        clock=clock,
+        receipts=open_receipt_checks(config.service, config.archive, store=store, log=log, clock=clock),
+        pool=pool,
+    )
 
 
 def _services(foundation: Foundation, issuance: Issuance) -> list[ServedService]:

@@ -20,12 +20,12 @@ from keyark.policy.engine import Archival, PolicyEngine, PolicyRequest, Receipt
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveTask, SealedKey
 from keyark.service.failures import unpack_failure
 from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import accept_statement, check_same_statement, policy_request
 from keyark.store import Store, WriteTransaction
-from keyark.transparency.events import new_event
 from keyark.transparency.log import LeafRef, Log
 from keyark.transparency.receipts import format_proof
-from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, CheckpointLink, EventType, LoggedEvent
+from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent
 
 STAGE: Final = "archive"
 
@@ -119,24 +119,13 @@ class KeyArchive:
         return _Accepted(request=request, statement=statement, event=self._leaf(statement))
 
     def _leaf(self, statement: Statement) -> LoggedEvent:
-        event = AuditEvent(
-            version=1,
-            type=EventType.EVENT_TYPE_KEY_ARCHIVED,
+        return enrollment_leaf(
+            EventType.EVENT_TYPE_KEY_ARCHIVED,
+            statement,
             time_us=self.clock.now_us(),
-            enrollment_id=statement.enrollment_id,
-            statement_sha256=statement.sha256,
-            signing_spki_sha256=statement.signing_spki_sha256,
-            encryption_spki_sha256=statement.encryption_spki_sha256,
+            match_proof=match_proof_name(statement.encryption_key_type),
             storage_key_id=self.storage_key_id,
         )
-        details = AuditDetails(
-            caller=str(statement.caller),
-            common_name=statement.common_name,
-            email=statement.email,
-            profile=statement.profile,
-            match_proof=match_proof_name(statement.encryption_key_type),
-        )
-        return new_event(event, details)
 
     async def prove_and_seal(
         self, items: Sequence[_Accepted | _Archived | KeyarkError]

@@ -20,6 +20,8 @@ from keyark.pki.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_k
 from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
 from keyark.service.initialization import (
     PRIVATE,
+    SERVICE_TOML,
+    WORKERS_TOML,
     add_service_arguments,
     init_identity,
     new_folder,
@@ -33,42 +35,11 @@ from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 
-CONFIG: Final = """\
-# The Data Recovery Manager. Relative paths start at this file's folder.
-
-[service]
-# The deployment's trust domain; certificates of other ones are refused.
-trust_domain = "$trust_domain"
-# Where this service listens.
-listen = "$listen"
-# Its key and certificate for mutual TLS, and the internal CA that it believes.
-identity_key = "identity-key.pem"
-identity_certificate = "identity.pem"
-trust_anchor = "trust-anchor.pem"
-# How many calls may be worked on at once; more are told to try again.
-max_in_flight = 4096
-# How long calls may take to end after SIGTERM, seconds.
-drain_seconds = 8.0
-# How many refusals of one caller are logged one by one in an hour; more are counted.
-rejections_per_hour = 100
-
-[store]
-# Folder of the store; one process at a time opens it.
-path = "store"
-# Address space reserved for it, GiB; it takes room on disk only as it fills.
-map_gib = 1024
-
-[workers]
-# Processes that open, prove and seal keys. As many as cores is best.
-count = 2
-# Keys that one worker takes at a time, and that may wait in all.
-max_batch = 64
-max_waiting = 8192
-# How long a worker may take for a batch, seconds, before it is replaced.
-batch_seconds = 30.0
-# After how many batches a worker is replaced: memory cannot be wiped, only given back.
-recycle_after = 20000
-
+CONFIG: Final = (
+    "# The Data Recovery Manager. Relative paths start at this file's folder.\n\n"
+    + SERVICE_TOML
+    + WORKERS_TOML.replace("$work", "open, prove and seal keys")
+    + """\
 [transport]
 # The key that opens envelopes and signs checkpoints, its certificate, and the issuers of that.
 key = "file:transport-key.pem"
@@ -93,6 +64,7 @@ encryption = [
     "ml-kem-768", "ml-kem-1024",
 ]
 """
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -50,16 +50,15 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Se
         base=config.service.folder,
         storage_public_key=storage_key.to_bytes(),
     )
-    foundation_context = open_foundation(
-        role="drm",
-        service=config.service,
-        store=config.store,
+    opening = open_foundation(
+        "drm",
+        config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
         log_key=transport_key,
         clock=clock,
     )
-    async with foundation_context as foundation, open_pool(FACTORY, setup, config.workers) as pool:
+    async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
         archive = KeyArchive(
             trust_domain=config.service.trust_domain,
             storage_key_id=storage_key.key_id,

@@ -148,10 +148,6 @@ class ArchiveClient:
         response = await call(self._audit.GetConsistencyProof, request, timeout=BATCH_SECONDS)
         return response.link
 
-    async def close(self) -> None:
-        """Send what waits and take no more."""
-        await self.batches.close()
-
 
 def _weigh(item: ArchiveItem) -> int:
     return len(item.request.statement) + len(item.request.wrapped_private_key) + len(item.request.signature)

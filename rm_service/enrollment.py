@@ -20,6 +20,7 @@ from keyark.pki.statements import Statement
 from keyark.policy.engine import Archival, PolicyEngine, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import (
     ArchivalForbiddenError,
     accept_statement,
@@ -27,10 +28,9 @@ from keyark.service.requests import (
     policy_request,
 )
 from keyark.store import Store, WriteTransaction
-from keyark.transparency.events import new_event
 from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
 from keyark.transparency.log import Log
-from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.audit_pb2 import EventType
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
 from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
@@ -207,7 +207,17 @@ class Enrollments:
             receipt=receipt.file,
             completed_time_us=now,
         )
-        value, event = record.SerializeToString(), self._leaf(statement, record, receipt)
+        value = record.SerializeToString()
+        event = enrollment_leaf(
+            EventType.EVENT_TYPE_ENROLLMENT_COMPLETED,
+            statement,
+            time_us=record.completed_time_us,
+            certificate_sha256=[
+                sha256(record.signing_certificate).digest(),
+                sha256(record.encryption_certificate).digest(),
+            ],
+            receipt_leaf_hash=receipt.leaf_hash,
+        )
         told = OutboxRecord(encryption_certificate=certificates.encryption_certificate).SerializeToString()
 
         def write(txn: WriteTransaction) -> None:
@@ -221,29 +231,6 @@ class Enrollments:
         await self.store.update(write)
         self.outbox.wake()
         return describe(statement.enrollment_id, record)
-
-    def _leaf(self, statement: Statement, record: EnrollmentRecord, receipt: VerifiedReceipt) -> LoggedEvent:
-        event = AuditEvent(
-            version=1,
-            type=EventType.EVENT_TYPE_ENROLLMENT_COMPLETED,
-            time_us=record.completed_time_us,
-            enrollment_id=statement.enrollment_id,
-            statement_sha256=statement.sha256,
-            signing_spki_sha256=statement.signing_spki_sha256,
-            encryption_spki_sha256=statement.encryption_spki_sha256,
-            certificate_sha256=[
-                sha256(record.signing_certificate).digest(),
-                sha256(record.encryption_certificate).digest(),
-            ],
-            receipt_leaf_hash=receipt.leaf_hash,
-        )
-        details = AuditDetails(
-            caller=str(statement.caller),
-            common_name=statement.common_name,
-            email=statement.email,
-            profile=statement.profile,
-        )
-        return new_event(event, details)
 
     def outcome(self, enrollment_id: bytes) -> Enrollment:
         """Return the recorded outcome of an enrollment (32 bytes); raises NotFoundError."""

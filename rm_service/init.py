@@ -6,6 +6,7 @@ import argparse
 from typing import Final
 
 from keyark.service.initialization import (
+    SERVICE_TOML,
     add_service_arguments,
     init_identity,
     init_log_key,
@@ -13,31 +14,10 @@ from keyark.service.initialization import (
     write_config,
 )
 
-CONFIG: Final = """\
-# The Registration Manager. Relative paths start at this file's folder.
-
-[service]
-# The deployment's trust domain; certificates of other ones are refused.
-trust_domain = "$trust_domain"
-# Where this service listens.
-listen = "$listen"
-# Its key and certificate for mutual TLS, and the internal CA that it believes.
-identity_key = "identity-key.pem"
-identity_certificate = "identity.pem"
-trust_anchor = "trust-anchor.pem"
-# How many calls may be worked on at once; more are told to try again.
-max_in_flight = 4096
-# How long calls may take to end after SIGTERM, seconds.
-drain_seconds = 8.0
-# How many refusals of one caller are logged one by one in an hour; more are counted.
-rejections_per_hour = 100
-
-[store]
-# Folder of the store; one process at a time opens it.
-path = "store"
-# Address space reserved for it, GiB; it takes room on disk only as it fills.
-map_gib = 1024
-
+CONFIG: Final = (
+    "# The Registration Manager. Relative paths start at this file's folder.\n\n"
+    + SERVICE_TOML
+    + """\
 [downstream]
 # Where CM and DRM listen.
 cm = "$cm"
@@ -78,6 +58,7 @@ encryption = [
     "ml-kem-768", "ml-kem-1024",
 ]
 """
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

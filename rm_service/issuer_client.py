@@ -83,10 +83,6 @@ class IssuerClient:
         )
         return await call(self._issuer.IssueCertificatePairs, message, timeout=BATCH_SECONDS)
 
-    async def close(self) -> None:
-        """Send what waits and take no more."""
-        await self.batches.close()
-
 
 def _weigh(item: IssueItem) -> int:
     return len(item.request.statement) + len(item.request.signature) + len(item.receipt)

@@ -69,16 +69,15 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Ser
     Raises ConfigurationError and the errors of the store and the log where it cannot start.
     """
     clock = clock or SystemClock()
-    foundation_context = open_foundation(
-        role="rm",
-        service=config.service,
-        store=config.store,
+    opening = open_foundation(
+        "rm",
+        config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
         log_key=load_private_key_by_uri(config.log.key, config.service.folder),
         clock=clock,
     )
-    async with foundation_context as foundation, _downstream(config, foundation) as downstream:
+    async with opening as foundation, _downstream(config, foundation) as downstream:
         outbox = LinkOutbox(store=foundation.store, send=downstream.link)
         enrollments = _enrollments(config, foundation, downstream, outbox)
         sending = asyncio.create_task(outbox.run())

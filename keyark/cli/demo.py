@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +30,7 @@ from keyark.client.folder import EnrollmentFolder
 from keyark.client.home import Home
 from keyark.client.sessions import open_session
 from keyark.client.verification import Enrolled
+from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError, Kind
 from keyark.transparency.merkle import leaf_hash
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
@@ -102,22 +101,11 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 async def _tell(story: Story, folder: Path) -> None:
     home = folder / "deployment"
     story.console.print("[bold]keyark: an enrollment with archival, from form to delivery[/]")
-    command = [sys.executable, "-m", "keyark.cli", "init", str(home), "--port-base", str(_free_ports())]
+    command = [sys.executable, "-m", "keyark.cli", "init", str(home), "--port-base", str(free_ports())]
     await _run(command, story)
     async with _deployment(home, story):
         await _enroll_alice(story, home, folder / "alice")
     _use_certificates(story, home, folder / "alice")
-
-
-def _free_ports() -> int:
-    """Three neighbouring ports that nobody listens at."""
-    for base in range(20_000 + os.getpid() % 20_000, 60_000, 3):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + 3):
-                listener = stack.enter_context(socket.socket())
-                listener.bind(("127.0.0.1", port))
-            return base
-    raise DemoFailedError("No free ports were found on 127.0.0.1.")
 
 
 async def _run(command: list[str], story: Story) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol, TypeVar
 
 from keyark.client.sessions import Session
-from keyark.rpc.channels import call
+from keyark.rpc.channels import UnaryCall, call
 from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
 from keyark.v1.common_pb2 import PageRequest
@@ -19,26 +19,18 @@ PAGE: Final = 500
 
 async def list_enrollments(session: Session) -> AsyncIterator[registration_pb2.Enrollment]:
     """Yield every enrollment, oldest first; ``session`` is an officer's with the RM."""
-    stub, token = RegistrationAdminServiceStub(session.channel), ""
-    while True:
-        request = registration_pb2.ListEnrollmentsRequest(page=PageRequest(page_size=PAGE, page_token=token))
-        response = await call(stub.ListEnrollments, request, timeout=TIMEOUT)
-        for enrollment in response.enrollments:
+    stub = RegistrationAdminServiceStub(session.channel)
+    async for page in _pages(stub.ListEnrollments, registration_pb2.ListEnrollmentsRequest):
+        for enrollment in page.enrollments:
             yield enrollment
-        if not (token := response.next_page_token):
-            return
 
 
 async def list_certificates(session: Session) -> AsyncIterator[certificates_pb2.Certificate]:
     """Yield every certificate, oldest first; ``session`` is an officer's with the CM."""
-    stub, token = CertificateAdminServiceStub(session.channel), ""
-    while True:
-        request = certificates_pb2.ListCertificatesRequest(page=PageRequest(page_size=PAGE, page_token=token))
-        response = await call(stub.ListCertificates, request, timeout=TIMEOUT)
-        for certificate in response.certificates:
+    stub = CertificateAdminServiceStub(session.channel)
+    async for page in _pages(stub.ListCertificates, certificates_pb2.ListCertificatesRequest):
+        for certificate in page.certificates:
             yield certificate
-        if not (token := response.next_page_token):
-            return
 
 
 async def get_certificate(session: Session, serial: bytes) -> certificates_pb2.Certificate:
@@ -50,17 +42,36 @@ async def get_certificate(session: Session, serial: bytes) -> certificates_pb2.C
 
 async def list_keys(session: Session) -> AsyncIterator[recovery_pb2.ArchivedKey]:
     """Yield every archived key, oldest first; ``session`` is an agent's with the DRM."""
-    stub, token = KeyRecoveryServiceStub(session.channel), ""
-    while True:
-        request = recovery_pb2.ListKeysRequest(page=PageRequest(page_size=PAGE, page_token=token))
-        response = await call(stub.ListKeys, request, timeout=TIMEOUT)
-        for key in response.keys:
+    stub = KeyRecoveryServiceStub(session.channel)
+    async for page in _pages(stub.ListKeys, recovery_pb2.ListKeysRequest):
+        for key in page.keys:
             yield key
-        if not (token := response.next_page_token):
-            return
 
 
 async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:
     """Return the archived key with this key id (32 bytes); raises NotFoundError."""
     stub = KeyRecoveryServiceStub(session.channel)
     return (await call(stub.GetKey, recovery_pb2.GetKeyRequest(key_id=key_id), timeout=TIMEOUT)).key
+
+
+class _Page(Protocol):
+    """A response of any list."""
+
+    next_page_token: str
+
+
+Request = TypeVar("Request")
+Page = TypeVar("Page", bound=_Page)
+
+
+async def _pages(
+    method: UnaryCall[Request, Page], new_request: Callable[..., Request]
+) -> AsyncIterator[Page]:
+    """Yield the pages of a list until there is none after."""
+    token = ""
+    while True:
+        request = new_request(page=PageRequest(page_size=PAGE, page_token=token))
+        page = await call(method, request, timeout=TIMEOUT)
+        yield page
+        if not (token := page.next_page_token):
+            return

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from keyark.client.home import Home
 from keyark.client.sessions import open_session
 from keyark.client.verification import Enrolled
 from keyark.deployment.initialize import DeploymentPlan, initialize
+from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
 from keyark.load.floor import EC, CryptoFloor, measure_floor
 from keyark.load.processes import ProcessGroup
@@ -64,7 +64,7 @@ class BenchResult:
 
 async def bench(folder: Path, *, enrollments: int) -> BenchResult:
     """Run a fresh deployment and enroll with 64 in flight, one per call, keys sent along."""
-    initialize(DeploymentPlan(folder=folder, port_base=_free_ports()), lambda _: None)
+    initialize(DeploymentPlan(folder=folder, port_base=free_ports()), lambda _: None)
     async with _services(folder) as groups, EnrollmentClient.open(folder) as client:
         prepared = [
             await client.prepare(common_name=f"User {i}", email=f"user{i}@example.org")
@@ -127,17 +127,6 @@ async def _services(folder: Path) -> AsyncIterator[dict[str, ProcessGroup]]:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             await process.wait()
-
-
-def _free_ports() -> int:
-    """Three neighbouring ports that nobody listens at."""
-    for base in range(21_000, 60_000, 7):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + 3):
-                listener = stack.enter_context(socket.socket())
-                listener.bind(("127.0.0.1", port))
-            return base
-    raise KeyarkError("No free ports were found on 127.0.0.1.")
 
 
 def show(result: BenchResult, console: Console) -> None:

@@ -13,6 +13,7 @@ from keyark.rpc.identities import LocalIdentity
 MAX_RESPONSE: Final = 16 << 20
 
 Channel = grpc.aio.Channel
+UnaryCall = grpc.aio.UnaryUnaryMultiCallable
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
@@ -38,7 +39,7 @@ def open_channel(address: str, identity: LocalIdentity, *, server_role: str, tru
 
 
 async def call(
-    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+    method: UnaryCall[Request, Response],
     request: Request,
     *,
     timeout: float,  # noqa: ASYNC109 — it becomes the call's deadline, on both sides

@@ -19,7 +19,7 @@ from keyark.rpc.audit import AuditServicer
 from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import ServedService, Server, build_server
-from keyark.service.settings import ServiceSettings, StoreSettings
+from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.log import Log
@@ -61,30 +61,31 @@ def load_identity(settings: ServiceSettings) -> LocalIdentity:
 
 @asynccontextmanager
 async def open_foundation(
-    *,
     role: str,
-    service: ServiceSettings,
-    store: StoreSettings,
+    config: ServiceConfig,
+    *,
     tables: Sequence[str],
     schema_version: int,
     log_key: PrivateKey,
     clock: Clock,
 ) -> AsyncIterator[Foundation]:
     """Open store and log; they are closed at the end, with all that waits written."""
-    identity = load_identity(service)
-    origin = f"{service.trust_domain}/{role}"
+    identity = load_identity(config.service)
+    origin = f"{config.service.trust_domain}/{role}"
     log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, log_key), clock=clock)
-    make_store_folder(store.path)
+    make_store_folder(config.store.path)
     opened = open_store(
-        store.path,
+        config.store.path,
         tables=tables,
         finisher=log.finisher,
         schema_version=schema_version,
-        map_size=store.map_size,
+        map_size=config.store.map_size,
     )
     try:
         await log.open(opened)
-        rejections = RejectionLog(log=log, store=opened, clock=clock, quota=service.rejections_per_hour)
+        rejections = RejectionLog(
+            log=log, store=opened, clock=clock, quota=config.service.rejections_per_hour
+        )
         counting = asyncio.create_task(_count_rejections(rejections))
         try:
             yield Foundation(

@@ -18,6 +18,45 @@ from keyark.pki.key_types import KeyType, SigningPrivateKey, generate_signing
 from keyark.pki.keys import save_private_key
 from keyark.pki.spiffe import SpiffeId
 
+SERVICE_TOML: Final = """\
+[service]
+# The deployment's trust domain; certificates of other ones are refused.
+trust_domain = "$trust_domain"
+# Where this service listens.
+listen = "$listen"
+# Its key and certificate for mutual TLS, and the internal CA that it believes.
+identity_key = "identity-key.pem"
+identity_certificate = "identity.pem"
+trust_anchor = "trust-anchor.pem"
+# How many calls may be worked on at once; more are told to try again.
+max_in_flight = 4096
+# How long calls may take to end after SIGTERM, seconds.
+drain_seconds = 8.0
+# How many refusals of one caller are logged one by one in an hour; more are counted.
+rejections_per_hour = 100
+
+[store]
+# Folder of the store; one process at a time opens it.
+path = "store"
+# Address space reserved for it, GiB; it takes room on disk only as it fills.
+map_gib = 1024
+
+"""
+
+WORKERS_TOML: Final = """\
+[workers]
+# Processes that $work. As many as cores is best.
+count = 2
+# Items that one worker takes at a time, and that may wait in all.
+max_batch = 64
+max_waiting = 8192
+# How long a worker may take for a batch, seconds, before it is replaced.
+batch_seconds = 30.0
+# After how many batches a worker is replaced: memory cannot be wiped, only given back.
+recycle_after = 20000
+
+"""
+
 PUBLIC: Final = 0o644
 PRIVATE: Final = 0o600
 

@@ -5,27 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from keyark.service.assembly import load_identity, make_store_folder
-from keyark.service.settings import ServiceSettings, StoreSettings
+from keyark.service.settings import ServiceConfig
 from keyark.store import open_store
 from keyark.transparency.integrity import verify_stored_log
 
 
-class HasStore(Protocol):
-    """A service's configuration."""
-
-    @property
-    def service(self) -> ServiceSettings:
-        """[service]."""
-
-    @property
-    def store(self) -> StoreSettings:
-        """[store]."""
-
-
-def check(role: str, config: HasStore, *, tables: Sequence[str], schema_version: int) -> list[str]:
+def check(role: str, config: ServiceConfig, *, tables: Sequence[str], schema_version: int) -> list[str]:
     """Check identity, permissions, store and the whole log; returns what to print, raises what is wrong.
 
     The service must be stopped: a store is open in one process at a time.
@@ -46,7 +33,7 @@ def check(role: str, config: HasStore, *, tables: Sequence[str], schema_version:
     return [f"identity: {identity.spiffe_id}", asyncio.run(verify()), f"{role} is fit to run"]
 
 
-def backup(config: HasStore, target: Path, *, tables: Sequence[str], schema_version: int) -> None:
+def backup(config: ServiceConfig, target: Path, *, tables: Sequence[str], schema_version: int) -> None:
     """Write a consistent copy of the store, and of nothing else: no key, no token."""
 
     async def copy() -> None:

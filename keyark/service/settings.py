@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
@@ -47,6 +47,18 @@ class StoreSettings(Config):
     def map_size(self) -> int:
         """Address space that the store reserves, bytes."""
         return self.map_gib << 30
+
+
+class ServiceConfig(Protocol):
+    """What every service's configuration has."""
+
+    @property
+    def service(self) -> ServiceSettings:
+        """[service]."""
+
+    @property
+    def store(self) -> StoreSettings:
+        """[store]."""
 
 
 class WorkerSettings(Config):

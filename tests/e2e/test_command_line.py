@@ -15,7 +15,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from tests.support.processes import free_ports, keyark, up
+from keyark.deployment.ports import free_ports
+from tests.support.processes import keyark, up
 
 
 @pytest.fixture(scope="module")

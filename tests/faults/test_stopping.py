@@ -13,9 +13,10 @@ import pytest
 
 from keyark.client import EnrollmentClient, PreparedEnrollment
 from keyark.client.verification import Enrolled
+from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
-from tests.support.processes import free_ports, keyark, up
+from tests.support.processes import keyark, up
 
 IN_FLIGHT = 64
 DRAIN_SECONDS = 10  # what the README promises

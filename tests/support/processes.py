@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,17 +23,6 @@ def keyark(*arguments: object, code: int = 0, **options: object) -> subprocess.C
     )
     assert done.returncode == code, f"code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
-
-
-def free_ports() -> int:
-    """The first of three neighbouring ports that nobody listens at."""
-    for base in range(30_000 + os.getpid() % 10_000, 60_000, 3):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + 3):
-                listener = stack.enter_context(socket.socket())
-                listener.bind(("127.0.0.1", port))
-            return base
-    raise AssertionError("no free ports")
 
 
 @contextlib.contextmanager

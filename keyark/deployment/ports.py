@@ -1,0 +1,24 @@
+"""Ports for deployments that come and go: demonstrations, benchmarks, tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Final
+
+from keyark.errors import UnavailableError
+
+FIRST: Final = 20_000
+LAST: Final = 60_000
+
+
+def free_ports(count: int = 3) -> int:
+    """Return the first of neighbouring ports of 127.0.0.1 that nobody listens at now; raises UnavailableError."""
+    for base in range(FIRST + os.getpid() % 10_000, LAST, count):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(base, base + count):
+                listener = stack.enter_context(socket.socket())
+                listener.bind(("127.0.0.1", port))
+            return base
+    raise UnavailableError("No free ports were found on 127.0.0.1.")

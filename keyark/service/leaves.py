@@ -1,0 +1,33 @@
+"""Log entries about an enrollment, as every subsystem writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keyark.pki.statements import Statement
+from keyark.transparency.events import EVENT_VERSION, new_event
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+
+
+def enrollment_leaf(
+    event_type: EventType.ValueType, statement: Statement, *, time_us: int, match_proof: str = "", **ids: Any
+) -> LoggedEvent:
+    """Make the entry: ids and hashes of the statement and further ``ids`` of AuditEvent; its owner in the details."""
+    event = AuditEvent(
+        version=EVENT_VERSION,
+        type=event_type,
+        time_us=time_us,
+        enrollment_id=statement.enrollment_id,
+        statement_sha256=statement.sha256,
+        signing_spki_sha256=statement.signing_spki_sha256,
+        encryption_spki_sha256=statement.encryption_spki_sha256,
+        **ids,
+    )
+    details = AuditDetails(
+        caller=str(statement.caller),
+        common_name=statement.common_name,
+        email=statement.email,
+        profile=statement.profile,
+        match_proof=match_proof,
+    )
+    return new_event(event, details)

@@ -11,7 +11,7 @@ certificates and the archival receipt before it hands them out.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from keyark.client.blocking import BlockingEnrollmentClient
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
-from keyark.client.verification import Enrolled, Verification
+from keyark.client.verification import Enrolled, UnexpectedAnswerError, Verification
 from keyark.crypto.envelopes import seal_to_transport
 from keyark.errors import InvalidInputError, KeyarkError, Kind, UnavailableError
 from keyark.pki.key_types import KeyType, PrivateKey, SigningPrivateKey, generate, generate_signing
@@ -196,10 +196,10 @@ class EnrollmentClient:
 
     async def outcome(self, prepared: PreparedEnrollment) -> Enrolled:
         """Return the outcome that the RM recorded for a request; raises NotFoundError where there is none yet."""
-        await self.form(prepared.statement.profile)
+        transports = await self._transport_certificates([prepared])
         request = pb.GetEnrollmentRequest(request_id=prepared.statement.request_id)
         response = await call(self._registration.GetEnrollment, request, timeout=TIMEOUT)
-        return self._verification.enrolled(prepared.statement, response.enrollment)
+        return self._verify(prepared, response.enrollment, transports)
 
     async def submit_many(
         self, prepared: Sequence[PreparedEnrollment], *, delivery: KeyDelivery = KeyDelivery.ALONG
@@ -221,7 +221,7 @@ class EnrollmentClient:
                 next(second) if item.statement.enrollment_id in asked else answer
                 for item, answer in zip(prepared, answers, strict=True)
             ]
-        return [self._outcome(*pair) for pair in zip(prepared, answers, strict=True)]
+        return [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
 
     async def _transport_certificates(
         self, prepared: Sequence[PreparedEnrollment]
@@ -264,13 +264,30 @@ class EnrollmentClient:
         )
 
     def _outcome(
-        self, prepared: PreparedEnrollment, answer: pb.Enrollment | KeyarkError
+        self,
+        prepared: PreparedEnrollment,
+        answer: pb.Enrollment | KeyarkError,
+        transports: Mapping[bytes, TransportCertificate],
     ) -> Enrolled | KeyarkError:
         if isinstance(answer, KeyarkError):
             return answer
         if answer.state == pb.ENROLLMENT_STATE_PENDING_APPROVAL:
             return PendingApprovalError("A registration officer decides on this request; ask again later.")
         try:
-            return self._verification.enrolled(prepared.statement, answer)
+            return self._verify(prepared, answer, transports)
         except KeyarkError as error:
             return error
+
+    def _verify(
+        self,
+        prepared: PreparedEnrollment,
+        answer: pb.Enrollment,
+        transports: Mapping[bytes, TransportCertificate],
+    ) -> Enrolled:
+        """Believe an outcome once it is verified; one whose key was to be archived comes with the receipt."""
+        enrolled = self._verification.enrolled(prepared.statement, answer)
+        if enrolled.receipt is None and prepared.statement.enrollment_id in transports:
+            raise UnexpectedAnswerError(
+                "The RM answered without the archival receipt; ask its operator whether the key is archived."
+            )
+        return enrolled

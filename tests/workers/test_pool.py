@@ -57,6 +57,7 @@ async def test_a_batch_whose_worker_died_is_redone(tmp_path: Path) -> None:
 async def test_an_item_that_kills_twice_is_refused_and_its_neighbours_are_not() -> None:
     async with pool("moody") as workers:
         results = await workers.run([b"a", b"die", b"b"])
+        assert workers.stats.deaths == 2
     assert results[0] == b"a"
     assert isinstance(results[1], PoisonedItemError)
     assert results[2] == b"b"

@@ -1,0 +1,88 @@
+"""A hostile subsystem: it has the real one's identity, forwards every call to it, and alters what it likes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.server import ServedService, Server, build_server
+
+Alter = Callable[[str, Any, Any], Any]
+"""Given a method's name, the request and the real response, returns the response to give."""
+
+
+class Relay:
+    """Serves the methods of a service by calling the real one."""
+
+    def __init__(self, channel: Channel, service: ServiceDescriptor, alter: Alter) -> None:
+        for method in service.methods:
+            setattr(self, method.name, self._forward(channel, service, method, alter))
+
+    @staticmethod
+    def _forward(channel: Channel, service: ServiceDescriptor, method: Any, alter: Alter) -> Any:
+        real = channel.unary_unary(
+            f"/{service.full_name}/{method.name}",
+            request_serializer=GetMessageClass(method.input_type).SerializeToString,
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+
+        async def handle(request: Any, context: Any) -> Any:
+            return alter(method.name, request, await call(real, request, timeout=30))
+
+        return handle
+
+
+def service_identity(folder: Path, role: str) -> LocalIdentity:
+    """A subsystem's own identity."""
+    return LocalIdentity.load(
+        key=folder / role / "identity-key.pem",
+        certificate=folder / role / "identity.pem",
+        trust_anchor=folder / "trust-anchor.pem",
+    )
+
+
+@asynccontextmanager
+async def relaying(
+    *,
+    identity: LocalIdentity,
+    upstream: Channel,
+    services: list[tuple[ServiceDescriptor, Any]],
+    alter: Alter,
+) -> AsyncIterator[Server]:
+    """Serve in a subsystem's place; ``services`` are descriptors with their add functions."""
+
+    async def ignore(*_: Any) -> None:
+        """Refusals of a hostile subsystem are its own business."""
+
+    served = [
+        ServedService(descriptor=descriptor, add=add, servicer=Relay(upstream, descriptor, alter))
+        for descriptor, add in services
+    ]
+    everyone = {"rm", "cm", "drm", "client", "officer", "agent", "auditor"}
+    server = build_server(
+        identity=identity,
+        address="127.0.0.1:0",
+        services=served,
+        allow={f"/{d.full_name}/{m.name}": everyone for d, _ in services for m in d.methods},
+        now=lambda: int(time.time()),
+        max_in_flight=1000,
+        on_rejected=ignore,
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.drain(1)
+
+
+def channel(address: str, identity: LocalIdentity, role: str) -> Channel:
+    """A channel to a real subsystem."""
+    return open_channel(address, identity, server_role=role, trust_domain="example.org")

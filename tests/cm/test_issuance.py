@@ -1,0 +1,235 @@
+"""P2 and P9 in the CM alone: both certificates or neither, whatever workers and the store do.
+
+The store is the one in memory, which runs every transaction twice: an effect outside of it would show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cm_service.issuance import Issuance, PairRequest
+from cm_service.profiles import ArchivalRule, ProfileSettings
+from cm_service.records import PAIRS, SERIALS, TABLES, PairRecord, is_issued
+from cm_service.signing_worker import open_worker, worker_setup
+from keyark.clock import ManualClock
+from keyark.errors import KeyarkError
+from keyark.pki.certificates import Validity, encode_certificate, load_certificate, save_certificates
+from keyark.pki.key_types import KeyType
+from keyark.pki.keys import save_private_key
+from keyark.pki.statements import new_request_id, sign_statement
+from keyark.pki.transport import TransportTrust
+from keyark.policy.engine import PolicyEngine
+from keyark.records.v1.cm_pb2 import SignPairResult
+from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.store import MemoryStore, StoreError
+from keyark.transparency.heads import AcceptedHeads
+from keyark.transparency.log import Log
+from keyark.v1.audit_pb2 import AuditEvent, EventType
+from keyark.v1.common_pb2 import CertificatePair
+from keyark.workers.process import WorkerDiedError
+from tests.support.pki import NOW, issuing_ca, private_key, signed_statement, spki, statement_bytes
+from tests.support.transparency import new_log
+
+NOTHING = ArchiveEvidence(links=[], transport_certificates=[])
+
+
+class InlinePool:
+    """Signs here, with the real worker's function; ``alter`` stands between it and the CM."""
+
+    def __init__(self, folder: Path, profiles: dict[str, ProfileSettings]) -> None:
+        ca = issuing_ca()
+        folder.chmod(0o700)
+        save_private_key(folder / "ca-key.pem", ca.private_key)
+        save_certificates(folder / "ca.pem", [ca.certificate])
+        self._work = open_worker(
+            worker_setup(
+                issuer_key_uri="file:ca-key.pem", base=folder, chain=folder / "ca.pem", profiles=profiles
+            )
+        )
+        self.alter: Callable[[list[bytes]], Sequence[bytes | KeyarkError]] = list
+
+    async def run(self, items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
+        return self.alter(self._work(list(items)))
+
+
+class Ca:
+    """An Issuance with what it needs, none of it faked but the pool's process."""
+
+    def __init__(self, folder: Path) -> None:
+        profile = ProfileSettings(
+            description="without archival",
+            signing_key_types=[KeyType.EC_P256],
+            encryption_key_types=[KeyType.EC_P256],
+            archival=ArchivalRule.FORBIDDEN,
+        )
+        self.clock = ManualClock(NOW * 1_000_000)
+        self.log: Log = new_log(clock=self.clock)
+        self.store = MemoryStore(tables=TABLES, finisher=self.log.finisher)
+        self.pool = InlinePool(folder, {"person": profile})
+        ca = issuing_ca()
+        self.issuance = Issuance(
+            trust_domain="example.org",
+            chain=[encode_certificate(ca.certificate)],
+            issuer_validity=Validity.of(ca.certificate),
+            profiles={"person": profile},
+            store=self.store,
+            log=self.log,
+            policy=PolicyEngine(subsystem="cm", rules={}),
+            clock=self.clock,
+            receipts=ReceiptChecks(
+                origin="example.org/drm",
+                trust=TransportTrust(anchors=[], trust_domain="example.org"),
+                storage_key_ids=frozenset(),
+                heads=AcceptedHeads("example.org/drm"),
+                store=self.store,
+                log=self.log,
+                clock=self.clock,
+            ),
+            pool=self.pool,
+        )
+
+    async def issue(self, *requests: PairRequest) -> list[CertificatePair | KeyarkError]:
+        return await self.issuance.issue_pairs(requests, NOTHING)
+
+    def issued(self) -> list[PairRecord]:
+        rows = self.store.read(lambda txn: txn.scan(PAIRS, limit=100))
+        return [pair for pair in (PairRecord.FromString(value) for _, value in rows) if is_issued(pair)]
+
+    async def events(self) -> list[Any]:
+        entries = await self.log.entries(limit=100)
+        return [AuditEvent.FromString(entry.event.leaf) for entry in entries]
+
+
+@pytest.fixture
+async def ca(tmp_path: Path) -> Ca:
+    made = Ca(tmp_path)
+    await made.log.open(made.store)
+    return made
+
+
+def request(number: int = 0) -> PairRequest:
+    """A request whose keys are all its own."""
+    raw = statement_bytes(
+        request_id=new_request_id(),
+        signing_spki=spki(KeyType.EC_P256, 100 + 2 * number),
+        encryption_spki=spki(KeyType.EC_P256, 101 + 2 * number),
+    )
+    signature = sign_statement(raw, private_key(KeyType.EC_P256, 100 + 2 * number))
+    return PairRequest(statement=raw, signature=signature, receipt=b"")
+
+
+async def test_a_batch_shares_its_reservation_and_every_pair_is_logged(ca: Ca) -> None:
+    outcomes = await ca.issue(*(request(i) for i in range(5)))
+    assert all(isinstance(outcome, CertificatePair) for outcome in outcomes)
+    kinds = [event.type for event in await ca.events()]
+    assert kinds.count(EventType.EVENT_TYPE_SERIALS_RESERVED) == 1
+    assert kinds.count(EventType.EVENT_TYPE_PAIR_ISSUED) == 5
+    certificates = [der for o in outcomes for der in (o.signing_certificate, o.encryption_certificate)]
+    assert len({load_certificate(der).serial_number for der in certificates}) == 10
+
+
+async def test_serial_numbers_are_reserved_before_anything_is_signed(ca: Ca) -> None:
+    seen = []
+
+    def watch(results: list[bytes]) -> list[bytes]:
+        seen.append(ca.store.read(lambda txn: txn.count(SERIALS)))
+        return results
+
+    ca.pool.alter = watch
+    await ca.issue(request(0), request(1))
+    assert seen == [4]
+
+
+def only_one(results: list[bytes]) -> list[bytes]:
+    """The signing certificate twice."""
+    altered = []
+    for result in results:
+        pair = SignPairResult.FromString(result)
+        pair.encryption_certificate = pair.signing_certificate
+        altered.append(pair.SerializeToString())
+    return altered
+
+
+def crossed(results: list[bytes]) -> list[bytes]:
+    """Each request gets its neighbour's certificates."""
+    return results[::-1]
+
+
+def dead(results: list[bytes]) -> list[KeyarkError]:
+    """The workers died."""
+    return [WorkerDiedError("A worker died.") for _ in results]
+
+
+@pytest.mark.parametrize("alter", [only_one, crossed, dead])
+async def test_what_was_not_asked_for_is_not_issued_and_a_retry_burns_the_serials(ca: Ca, alter: Any) -> None:
+    requests = [request(0), request(1)]
+    ca.pool.alter = alter
+    assert all(isinstance(outcome, KeyarkError) for outcome in await ca.issue(*requests))
+    assert ca.issued() == []
+    burned = {key for key, _ in ca.store.read(lambda txn: txn.scan(SERIALS, limit=99))}
+    ca.pool.alter = list
+    outcomes = await ca.issue(*requests)
+    assert all(isinstance(outcome, CertificatePair) for outcome in outcomes)
+    used = {serial for pair in ca.issued() for serial in (pair.signing_serial, pair.encryption_serial)}
+    assert len(used) == 4
+    assert not used & burned
+
+
+async def test_where_the_last_write_fails_nothing_is_issued(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit of the certificates fails: neither exists, and a retry issues both."""
+    asked = request()
+    commits = []
+
+    def fail_second(tables: Any) -> None:
+        commits.append(1)
+        if len(commits) == 2:
+            raise StoreError("no room")
+        MemoryStore.commit(ca.store, tables)
+
+    monkeypatch.setattr(ca.store, "commit", fail_second)
+    with pytest.raises(StoreError):
+        await ca.issue(asked)
+    assert ca.issued() == []
+    assert isinstance((await ca.issue(asked))[0], CertificatePair)
+    assert len(ca.issued()) == 1
+
+
+async def test_the_same_request_gets_its_first_pair_again(ca: Ca) -> None:
+    asked = request()
+    first = (await ca.issue(asked))[0]
+    ca.clock.advance(3600)
+    assert (await ca.issue(asked))[0] == first
+    together = await asyncio.gather(ca.issue(asked), ca.issue(asked))
+    assert [outcomes[0] for outcomes in together] == [first, first]
+    assert len(ca.issued()) == 1
+
+
+async def test_one_bad_request_does_not_hurt_its_neighbours(ca: Ca) -> None:
+    raw, _ = signed_statement(request_id=new_request_id())
+    bad = PairRequest(statement=raw, signature=b"bad", receipt=b"")
+    outcomes = await ca.issue(request(0), bad, request(1))
+    assert [isinstance(outcome, KeyarkError) for outcome in outcomes] == [False, True, False]
+
+
+async def test_a_receipt_is_refused_where_archival_is_forbidden(ca: Ca) -> None:
+    asked = request()
+    outcome = (
+        await ca.issue(PairRequest(statement=asked.statement, signature=asked.signature, receipt=b"x"))
+    )[0]
+    assert outcome.reason in ("ARCHIVAL_FORBIDDEN", "TRANSPORT_CERTIFICATE_MISSING")
+
+
+async def test_the_ca_issues_nothing_that_outlives_it(ca: Ca) -> None:
+    ca.clock.advance((Validity.of(issuing_ca().certificate).not_after - NOW) - 86_400)
+    pair = (await ca.issue(request()))[0]
+    certificate = load_certificate(pair.signing_certificate)
+    assert certificate.not_valid_after_utc == issuing_ca().certificate.not_valid_after_utc
+    ca.clock.advance(2 * 86_400)
+    outcome = (await ca.issue(request(1)))[0]
+    assert isinstance(outcome, KeyarkError)
+    assert outcome.reason == "ISSUER_VALIDITY"

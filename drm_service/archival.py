@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from drm_service.records import KEYS, read_record
 from keyark.clock import Clock
 from keyark.crypto.matching import match_proof_name
-from keyark.errors import InvalidInputError, KeyarkError
+from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
 from keyark.pki.statements import Statement
 from keyark.policy.engine import Archival, PolicyEngine, PolicyRequest, Receipt
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveTask, SealedKey
@@ -80,6 +80,13 @@ class _Archived:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Overtaken:
+    """A request that another one of the same id was quicker than, perhaps in the same commit group."""
+
+    statement: Statement
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyArchive:
     """Archives keys under one storage key generation."""
 
@@ -98,8 +105,8 @@ class KeyArchive:
         """
         accepted = [self.accept_request(request) for request in requests]
         sealed = await self.prove_and_seal(accepted)
-        archived = await self.store.update(lambda txn: [self.record_key(txn, item) for item in sealed])
-        return await self.give_receipts(archived, known_tree_size)
+        recorded = await self.store.update(lambda txn: [self.record_key(txn, item) for item in sealed])
+        return await self.give_receipts([self._placed(item) for item in recorded], known_tree_size)
 
     def accept_request(self, request: ArchiveRequest) -> _Accepted | _Archived | KeyarkError:
         """Verify the statement, find an earlier outcome, apply policy, and write the leaf to be."""
@@ -137,15 +144,14 @@ class KeyArchive:
 
     def record_key(
         self, txn: WriteTransaction, item: _Sealed | _Archived | KeyarkError
-    ) -> _Archived | KeyarkError:
+    ) -> _Archived | _Overtaken | KeyarkError:
         """Write row, key uses and leaf of one sealed key; nothing is written where a check fails."""
         if not isinstance(item, _Sealed):
             return item
         statement, event = item.accepted.statement, item.accepted.event
         try:
-            record = read_record(txn, statement.enrollment_id)
-            if record is not None:
-                return _earlier(statement, record)
+            if read_record(txn, statement.enrollment_id) is not None:
+                return _Overtaken(statement=statement)
             claim_key_uses(txn, statement)
         except KeyarkError as error:
             return error
@@ -162,6 +168,18 @@ class KeyArchive:
         txn.put(KEYS, statement.enrollment_id, record.SerializeToString())
         place = self.log.append(txn, event, on_index=partial(_note_index, record, statement.enrollment_id))
         return _Archived(event=event, place=place)
+
+    def _placed(self, item: _Archived | _Overtaken | KeyarkError) -> _Archived | KeyarkError:
+        """Find what overtook a request, now that its place in the log is committed."""
+        if not isinstance(item, _Overtaken):
+            return item
+        try:
+            record = self.store.read(lambda txn: read_record(txn, item.statement.enrollment_id))
+            if record is None:
+                raise UnavailableError("The archive is busy with the same request; try again.")
+            return _earlier(item.statement, record)
+        except KeyarkError as error:
+            return error
 
     async def give_receipts(
         self, items: Sequence[_Archived | KeyarkError], known_tree_size: int

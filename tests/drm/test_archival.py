@@ -1,0 +1,171 @@
+"""P1, P3, P9 in the DRM alone, on the store in memory that runs every transaction twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drm_service.archival import ArchiveRequest, KeyArchive
+from drm_service.key_worker import open_worker, worker_setup
+from drm_service.records import KEYS, TABLES, find_by_key_id, read_record
+from keyark.clock import ManualClock
+from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
+from keyark.crypto.storage import StoragePrivateKey
+from keyark.errors import KeyarkError, NotFoundError
+from keyark.pki.key_types import KeyType
+from keyark.pki.keys import save_private_key
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import new_request_id, parse_statement, sign_statement
+from keyark.policy.engine import PolicyEngine
+from keyark.store import MemoryStore, StoreFullError
+from keyark.transparency.archival import check_receipt_for
+from keyark.transparency.receipts import ReceiptVerifier
+from tests.support.enrolling import pkcs8
+from tests.support.pki import NOW, private_key, spki, statement_bytes
+from tests.support.transparency import ORIGIN, ecdsa_key, new_log
+
+STORAGE = StoragePrivateKey.generate()
+
+
+class InlinePool:
+    """Works here, with the real worker's function, and counts what it was given."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o700)
+        save_private_key(folder / "transport-key.pem", ecdsa_key())
+        self.batches: list[int] = []
+        self._work = open_worker(
+            worker_setup(
+                transport_key_uri="file:transport-key.pem",
+                base=folder,
+                storage_public_key=STORAGE.public_key.to_bytes(),
+            )
+        )
+
+    async def run(self, items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
+        self.batches.append(len(items))
+        return self._work(list(items))
+
+
+class Archive:
+    """A KeyArchive with what it needs."""
+
+    def __init__(self, folder: Path) -> None:
+        clock = ManualClock(NOW * 1_000_000)
+        self.log = new_log(clock=clock)
+        self.store = MemoryStore(tables=TABLES, finisher=self.log.finisher)
+        self.pool = InlinePool(folder)
+        self.verifier = ReceiptVerifier(ORIGIN, encode_spki(ecdsa_key().public_key()))
+        self.keys = KeyArchive(
+            trust_domain="example.org",
+            storage_key_id=STORAGE.public_key.key_id,
+            store=self.store,
+            log=self.log,
+            policy=PolicyEngine(subsystem="drm", rules={}),
+            clock=clock,
+            pool=self.pool,
+        )
+
+    async def archive(self, *requests: ArchiveRequest) -> list[bytes | KeyarkError]:
+        return (await self.keys.archive_keys(requests, known_tree_size=0)).outcomes
+
+
+@pytest.fixture
+async def archive(tmp_path: Path) -> Archive:
+    made = Archive(tmp_path)
+    await made.log.open(made.store)
+    return made
+
+
+def request(number: int = 0, **replaced: Any) -> ArchiveRequest:
+    """A request whose keys are all its own."""
+    signing, encryption = 200 + 2 * number, 201 + 2 * number
+    statement = statement_bytes(
+        request_id=new_request_id(),
+        signing_spki=spki(KeyType.EC_P256, signing),
+        encryption_spki=spki(KeyType.EC_P256, encryption),
+    )
+    return ArchiveRequest(
+        statement=statement,
+        signature=sign_statement(statement, private_key(KeyType.EC_P256, signing)),
+        wrapped_private_key=replaced.get("envelope") or wrap(statement, encryption),
+    )
+
+
+def wrap(statement: bytes, number: int) -> bytes:
+    return seal_to_transport(
+        pkcs8(private_key(KeyType.EC_P256, number)),
+        transport_public_key=TransportPublicKey.from_spki(encode_spki(ecdsa_key().public_key())),
+        statement_sha256=parse_statement(statement).sha256,
+    )
+
+
+async def test_a_batch_is_worked_once_signed_once_and_every_receipt_verifies(archive: Archive) -> None:
+    requests = [request(i) for i in range(6)]
+    outcomes = await archive.archive(*requests)
+    receipts = [archive.verifier.verify(outcome) for outcome in outcomes]
+    assert archive.pool.batches == [6]
+    assert len({receipt.note for receipt in receipts}) == 1
+    assert len({receipt.index for receipt in receipts}) == 6
+    for asked, receipt in zip(requests, receipts, strict=True):
+        check_receipt_for(receipt, parse_statement(asked.statement))
+
+
+async def test_the_record_holds_the_key_sealed_for_its_leaf_and_the_leafs_place(archive: Archive) -> None:
+    asked = request()
+    receipt = archive.verifier.verify((await archive.archive(asked))[0])
+    statement = parse_statement(asked.statement)
+    record = archive.store.read(lambda txn: read_record(txn, statement.enrollment_id))
+    assert record.log_index == receipt.index
+    assert record.leaf == receipt.leaf
+    assert STORAGE.open(record.sealed_key, record.leaf) == pkcs8(private_key(KeyType.EC_P256, 201))
+    found = archive.store.read(lambda txn: find_by_key_id(txn, statement.encryption_spki_sha256))
+    assert found == record
+    with pytest.raises(NotFoundError):
+        archive.store.read(lambda txn: find_by_key_id(txn, statement.signing_spki_sha256))
+
+
+async def test_what_was_archived_is_not_worked_again(archive: Archive) -> None:
+    asked = request()
+    first = archive.verifier.verify((await archive.archive(asked))[0])
+    await archive.archive(request(1))
+    again = archive.verifier.verify((await archive.archive(asked))[0])
+    assert (again.index, again.leaf) == (first.index, first.leaf)
+    assert archive.pool.batches == [1, 1]
+
+
+async def test_the_same_request_twice_at_once_is_archived_once(archive: Archive) -> None:
+    asked = request()
+    both = await asyncio.gather(archive.archive(asked), archive.archive(asked, request(1)))
+    receipts = [archive.verifier.verify(outcomes[0]) for outcomes in both]
+    assert receipts[0].index == receipts[1].index
+    assert archive.store.read(lambda txn: txn.count(KEYS)) == 2
+
+
+async def test_where_the_commit_fails_there_is_no_receipt_and_no_record(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: a full disk answers with an error, and a retry archives."""
+    asked = request()
+
+    def fail(tables: Any) -> None:
+        raise StoreFullError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.store, "commit", fail)
+        with pytest.raises(StoreFullError):
+            await archive.archive(asked)
+    assert archive.store.read(lambda txn: txn.count(KEYS)) == 0
+    archive.verifier.verify((await archive.archive(asked))[0])
+
+
+async def test_a_batch_in_which_all_fail_writes_no_key_and_signs_nothing(archive: Archive) -> None:
+    before = archive.log.size
+    outcomes = await archive.archive(request(0, envelope=b"garbage"), request(1, envelope=b"\x08\x01"))
+    assert [type(outcome).__name__ for outcome in outcomes] == ["EnvelopeError", "EnvelopeError"]
+    assert archive.log.size == before
+    assert archive.store.read(lambda txn: txn.count(KEYS)) == 0

@@ -209,6 +209,15 @@ async def test_the_same_request_gets_its_first_pair_again(ca: Ca) -> None:
     assert len(ca.issued()) == 1
 
 
+async def test_two_calls_for_one_enrollment_have_one_outcome(ca: Ca) -> None:
+    """Both reserve before either commits; the quicker one's pair is the pair."""
+    asked = request()
+    together = await asyncio.gather(ca.issue(asked), ca.issue(asked), ca.issue(asked))
+    assert len({outcomes[0].signing_certificate for outcomes in together}) == 1
+    assert len(ca.issued()) == 1
+    assert [e.type for e in await ca.events()].count(EventType.EVENT_TYPE_PAIR_ISSUED) == 1
+
+
 async def test_one_bad_request_does_not_hurt_its_neighbours(ca: Ca) -> None:
     raw, _ = signed_statement(request_id=new_request_id())
     bad = PairRequest(statement=raw, signature=b"bad", receipt=b"")

@@ -22,9 +22,11 @@ class Archive:
         self.refused: set[bytes] = set()
         self.taken: list[bytes] = []
         self.asked = asyncio.Event()
+        self.calls = 0
 
     async def send(self, links: Sequence[CertificateLink]) -> list[KeyarkError | None]:
         self.asked.set()
+        self.calls += 1
         if self.away:
             raise UnavailableError("away")
         self.taken += [link.enrollment_id for link in links if link.enrollment_id not in self.refused]
@@ -56,6 +58,7 @@ async def test_what_the_drm_refuses_stays_and_holds_nobody_up() -> None:
     sender = LinkOutbox(store=store, send=archive.send)
     await sender.flush()
     await sender.flush()
+    assert archive.calls == 1
     assert archive.taken == [b"0000", b"0002", b"0003", b"0004"]
     assert rows(store) == 1
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -101,10 +102,17 @@ async def test_a_service_of_another_role_is_not_taken_for_the_one_that_is_called
             await get(server, role="cm", timeout=3)
 
 
-async def test_tls_1_2_finds_no_cipher() -> None:
+async def test_tls_1_2_finds_no_cipher(tmp_path: Path) -> None:
+    who = identity(AUDITOR)
+    (tmp_path / "identity.pem").write_bytes(who.certificate + who.private_key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(tmp_path / "identity.pem")
     async with serving(Scripted()) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+        assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+        writer.close()
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection("127.0.0.1", server.port, ssl=context)

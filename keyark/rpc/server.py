@@ -19,7 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-import keyark.rpc  # noqa: F401 — before grpc
+import keyark
+import keyark.rpc
 from keyark.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -216,8 +217,12 @@ def build_server(
 ) -> Server:
     """Make a server that listens at ``address`` ("127.0.0.1:0" for any port); ``now`` is in seconds UTC.
 
-    Raises ConfigurationError where the allow-list is incomplete or the address cannot be had.
+    Raises ConfigurationError where the allow-list is incomplete, the address cannot be had, or TLS 1.2 is possible.
     """
+    if keyark.TLS_1_2_IS_POSSIBLE:
+        raise ConfigurationError(
+            "gRPC was imported before keyark, so TLS 1.2 is not ruled out; import keyark first."
+        )
     health = HealthServicer()
     descriptors = [service.descriptor for service in services]
     standard: list[Any] = [

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +119,30 @@ async def test_tls_1_2_finds_no_cipher(tmp_path: Path) -> None:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+
+
+@pytest.mark.parametrize(("first", "starts"), [("keyark", True), ("grpc", False)])
+def test_a_server_does_not_start_where_tls_1_2_is_not_ruled_out(first: str, starts: bool) -> None:
+    script = f"""
+import {first}
+import asyncio
+from keyark.errors import ConfigurationError
+from tests.support.rpc import Scripted, serving
+
+async def main():
+    try:
+        async with serving(Scripted()):
+            print("started")
+    except ConfigurationError as error:
+        print(error.message)
+
+asyncio.run(main())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_SSL_CIPHER_SUITES"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    assert ("started" in done.stdout) is starts, done.stdout
+    assert starts or "import keyark first" in done.stdout
 
 
 async def test_without_a_certificate_there_is_no_answer() -> None:

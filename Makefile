@@ -16,6 +16,7 @@ help: ## list the targets
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@command -v openssl > /dev/null || apt-get install --yes --quiet openssl || { echo "the demo and the tests need openssl; install it"; exit 1; }
 	@touch $@
 
 build/protos: .venv/installed hatch_build.py $(wildcard protos/keyark/*/*.proto protos/keyark/*/*/*.proto)

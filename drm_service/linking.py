@@ -16,7 +16,8 @@ from keyark.pki.chains import verify_chain
 from keyark.pki.pairs import check_encryption_certificate
 from keyark.pki.serials import encode_serial
 from keyark.pki.statements import Statement, parse_statement
-from keyark.store import ReadTransaction, Store, WriteTransaction
+from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
+from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
@@ -58,13 +59,15 @@ class CertificateLinks:
 
     async def link_certificates(self, requests: Sequence[LinkRequest]) -> list[KeyarkError | None]:
         """Link a batch in one durable commit; None stands where it is linked, now or before."""
-        links = self.store.read(lambda txn: [self.check_certificate(txn, request) for request in requests])
+        records = self.store.read(lambda txn: [read_record(txn, r.enrollment_id) for r in requests])
+        links = [self.check_certificate(*pair) for pair in zip(requests, records, strict=True)]
         return await self.store.update(lambda txn: [self._mark_certified(txn, link) for link in links])
 
-    def check_certificate(self, txn: ReadTransaction, request: LinkRequest) -> _Link | KeyarkError:
+    def check_certificate(
+        self, request: LinkRequest, record: ArchivedKeyRecord | None
+    ) -> _Link | KeyarkError:
         """Check that the certificate has the archived key, the owner's subject, and the CA's signature."""
         try:
-            record = read_record(txn, request.enrollment_id)
             if record is None:
                 raise NotFoundError("No key is archived for this enrollment; there is nothing to link.")
             statement = parse_statement(record.statement)

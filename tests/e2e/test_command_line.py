@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
 from keyark.deployment.ports import free_ports
+from keyark.pki.statements import new_request_id
 from tests.support.processes import keyark, up
 
 
@@ -71,6 +73,17 @@ def test_the_same_command_again_goes_on_and_issues_nothing_twice(home: Path, tmp
     assert json.loads(first.stdout) == json.loads(second.stdout) == json.loads(third.stdout)
     listed = json.loads(keyark("certificates", "list", "--home", home, "--json").stdout)
     assert len([c for c in listed if c["email"] == "again@example.org"]) == 2
+
+
+def test_a_request_id_of_ones_own_is_taken_if_it_is_a_uuidv7(home: Path, tmp_path: Path) -> None:
+    request_id = uuid.UUID(bytes=new_request_id())
+    done = enroll(home, tmp_path / "out", "id@example.org", "--request-id", request_id, "--json")
+    assert json.loads(done.stdout)["request_id"] == request_id.hex
+    assert (
+        "UUIDv7"
+        in enroll(home, tmp_path / "v4", "id@example.org", "--request-id", uuid.uuid4(), code=1).stderr
+    )
+    assert not (tmp_path / "v4").exists()
 
 
 def test_a_folder_of_another_enrollment_is_refused(home: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +29,7 @@ class FormSource:
     _forms: dict[str, EnrollmentForm] = field(default_factory=dict)
     _transport_certificate: TransportCertificate | None = None
     _learned_us: int = -FRESH_US
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def get(self, profile: str) -> EnrollmentForm:
         """Return the form of a profile; raises UnknownProfileError."""
@@ -45,14 +47,16 @@ class FormSource:
             raise AssertionError
         return self._transport_certificate
 
-    def forget(self) -> None:
-        """Ask CM and DRM anew at the next request."""
-        self._learned_us = -FRESH_US
-
     async def _refresh(self) -> None:
-        now = self.clock.now_us()
-        if now - self._learned_us < FRESH_US:
+        """Learn anew what is no longer fresh; whoever comes meanwhile waits for the one who asks."""
+        if self.clock.now_us() - self._learned_us < FRESH_US:
             return
+        async with self._asking:
+            if self.clock.now_us() - self._learned_us >= FRESH_US:
+                await self._learn()
+
+    async def _learn(self) -> None:
+        now = self.clock.now_us()
         profiles = await self.fetch_profiles()
         certificate = await self.fetch_transport_certificate()
         self.trust.verify(certificate, now // 1_000_000)

@@ -63,6 +63,8 @@ class LinkOutbox:
             waiting = [row for row in rows if row[0] not in self._refused]
             if waiting:
                 await self._send(waiting)
+            if len(rows) < BATCH:
+                return
 
     async def _send(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         links = [

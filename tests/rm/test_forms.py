@@ -1,0 +1,91 @@
+"""Step 1: forms are composed from what CM and DRM say, asked once for all who wait, and believed only if verified."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from keyark.clock import ManualClock
+from keyark.errors import KeyarkError, UnavailableError
+from keyark.pki.certificates import encode_certificate
+from keyark.pki.key_types import KeyType
+from keyark.pki.transport import TransportTrust
+from keyark.service.requests import UnknownProfileError
+from keyark.v1.certificates_pb2 import Profile
+from keyark.v1.common_pb2 import ArchivalPolicy, TransportCertificate
+from rm_service.forms import FRESH_US, FormSource
+from tests.support.pki import NOW, identity_certificate, internal_ca, private_key
+
+
+class Downstream:
+    """CM and DRM, counted."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.away = False
+        self.path = "drm/transport"
+
+    async def profiles(self) -> list[Profile]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.away:
+            raise UnavailableError("away")
+        return [Profile(name="user", archival=ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED)]
+
+    async def transport_certificate(self) -> TransportCertificate:
+        certificate = identity_certificate(self.path, key=private_key(KeyType.EC_P256, 905))
+        self.served = TransportCertificate(certificate=encode_certificate(certificate))
+        return self.served
+
+
+def source(downstream: Downstream, clock: ManualClock) -> FormSource:
+    return FormSource(
+        trust_domain="example.org",
+        trust=TransportTrust(anchors=[internal_ca().certificate], trust_domain="example.org"),
+        clock=clock,
+        fetch_profiles=downstream.profiles,
+        fetch_transport_certificate=downstream.transport_certificate,
+    )
+
+
+async def test_a_form_says_what_the_profile_says_and_whom_to_wrap_to() -> None:
+    downstream = Downstream()
+    forms = source(downstream, ManualClock(NOW * 1_000_000))
+    form = await forms.get("user")
+    assert (form.profile, form.trust_domain) == ("user", "example.org")
+    assert form.archival == ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED
+    assert form.transport_certificate == downstream.served
+
+
+async def test_all_who_wait_share_one_question_until_it_is_stale() -> None:
+    downstream, clock = Downstream(), ManualClock(NOW * 1_000_000)
+    forms = source(downstream, clock)
+    await asyncio.gather(*(forms.get("user") for _ in range(20)))
+    assert downstream.asked == 1
+    clock.advance(FRESH_US // 1_000_000)
+    await asyncio.gather(*(forms.get("user") for _ in range(20)))
+    assert downstream.asked == 2
+
+
+async def test_an_unknown_profile_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(UnknownProfileError, match="there are user"):
+        await source(Downstream(), ManualClock(NOW * 1_000_000)).get("other")
+
+
+async def test_a_failure_is_not_remembered() -> None:
+    downstream = Downstream()
+    forms = source(downstream, ManualClock(NOW * 1_000_000))
+    downstream.away = True
+    with pytest.raises(UnavailableError):
+        await forms.get("user")
+    downstream.away = False
+    await forms.get("user")
+
+
+async def test_a_certificate_that_is_not_the_transport_keys_is_not_served() -> None:
+    downstream = Downstream()
+    downstream.path = "drm"
+    with pytest.raises(KeyarkError) as caught:
+        await source(downstream, ManualClock(NOW * 1_000_000)).get("user")
+    assert caught.value.reason == "TRANSPORT_CERTIFICATE"

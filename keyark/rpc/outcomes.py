@@ -26,10 +26,16 @@ class Refusals:
     rejections: RejectionLog
 
     async def record(self, caller: SpiffeId, method: str, error: KeyarkError) -> None:
-        """Log the refusal of a call; that the service cannot do it now is no refusal."""
+        """Log the refusal of a call; that the service cannot do it now is no refusal.
+
+        Where the log cannot be written the refusal is counted, and stays one: nothing happened that needed the log.
+        """
         if error.kind in _NO_REFUSALS:
             return
-        await self.rejections.record(caller=str(caller), method=method, error=error)
+        try:
+            await self.rejections.record(caller=str(caller), method=method, error=error)
+        except KeyarkError as failure:
+            logger.error("a refusal of %s could not be logged: %s", method, failure.reason)  # noqa: TRY400
 
     async def status(self, method: str, error: BaseException) -> Status:
         """Log the refusal of an item and return its status; what is not a typed error tells only its id."""

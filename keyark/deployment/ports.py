@@ -10,12 +10,15 @@ from typing import Final
 from keyark.errors import UnavailableError
 
 FIRST: Final = 20_000
-LAST: Final = 60_000
+LAST: Final = 59_000
+ROOM: Final = 30
+"""Ports that a process looks at first, so that those that start together do not meet."""
 
 
 def free_ports(count: int = 3) -> int:
     """Return the first of neighbouring ports of 127.0.0.1 that nobody listens at now; raises UnavailableError."""
-    for base in range(FIRST + os.getpid() % 10_000, LAST, count):
+    own = FIRST + os.getpid() * ROOM % (LAST - FIRST)
+    for base in (*range(own, LAST, count), *range(FIRST, own, count)):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(base, base + count):
                 listener = stack.enter_context(socket.socket())

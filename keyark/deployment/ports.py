@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from typing import Final
@@ -18,7 +19,7 @@ ROOM: Final = 30
 def free_ports(count: int = 3) -> int:
     """Return the first of neighbouring ports of 127.0.0.1 that nobody listens at now; raises UnavailableError."""
     own = FIRST + os.getpid() * ROOM % (LAST - FIRST)
-    for base in (*range(own, LAST, count), *range(FIRST, own, count)):
+    for base in itertools.chain(range(own, LAST, count), range(FIRST, own, count)):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(base, base + count):
                 listener = stack.enter_context(socket.socket())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, TypeVar
 
 import grpc
 
 import keyark.rpc  # noqa: F401 — before grpc
+from keyark.errors import UnavailableError
+from keyark.rpc.deadlines import downstream_seconds
 from keyark.rpc.errors import from_rpc_error
 from keyark.rpc.identities import LocalIdentity
 
@@ -46,9 +49,15 @@ async def call(
 ) -> Response:
     """Make a unary call; raises the typed error that the service sent, or what TLS and gRPC refused.
 
-    ``timeout`` is in seconds.
+    ``timeout`` is in seconds; a handler's own deadline shortens it. Raises UnavailableError where the channel is closed
+    under the call.
     """
     try:
-        return await method(request, timeout=timeout)
+        return await method(request, timeout=downstream_seconds(timeout))
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise UnavailableError("The connection was closed under the call; try again.") from None
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None

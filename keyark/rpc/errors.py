@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Final, NoReturn
 
 import grpc
@@ -31,6 +32,8 @@ from keyark.errors import (
 
 DOMAIN: Final = "keyark"
 STATUS_KEY: Final = "grpc-status-details-bin"
+LONGEST_RETRY_SECONDS: Final = 60.0
+"""More than this no service makes a caller wait, whatever it says."""
 
 _CODES: Final = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -97,7 +100,8 @@ def to_status(error: KeyarkError) -> Status:
         violation = BadRequest.FieldViolation(field=error.field, description=error.message)
         _add(status, BadRequest(field_violations=[violation]))
     if isinstance(error, OverloadedError):
-        delay = Duration(nanos=int(error.retry_after * 1e9))
+        delay = Duration()
+        delay.FromTimedelta(timedelta(seconds=error.retry_after))
         _add(status, RetryInfo(retry_delay=delay))
     return status
 
@@ -109,15 +113,18 @@ def _add(status: Status, detail: Message) -> None:
 
 
 def from_status(status: Status) -> KeyarkError:
-    """Return the typed error of a rich status; an unknown reason becomes RemoteError."""
-    info, violations, field = ErrorInfo(), PreconditionFailure(), BadRequest()
+    """Return the typed error of a rich status; an unknown reason becomes RemoteError.
+
+    A detail that is malformed counts as absent: the other side need not be honest.
+    """
+    info, violations, field, retry = ErrorInfo(), PreconditionFailure(), BadRequest(), RetryInfo()
     for detail in status.details:
-        for message in (info, violations, field):
+        for message in (info, violations, field, retry):
             if detail.Is(message.DESCRIPTOR):
-                detail.Unpack(message)
+                _unpack(detail, message)
     kind, metadata = _KINDS.get(status.code, Kind.INTERNAL), dict(info.metadata)
     found = error_class(info.reason) if info.domain == DOMAIN else None
-    if found is None:
+    if found is None or issubclass(found, RemoteError):
         return RemoteError(status.message, kind=kind, remote_reason=info.reason, metadata=metadata)
     if issubclass(found, PolicyRejectedError):
         listed = [
@@ -127,7 +134,18 @@ def from_status(status: Status) -> KeyarkError:
     if issubclass(found, InvalidInputError):
         named = field.field_violations[0].field if field.field_violations else ""
         return found(status.message, field=named, metadata=metadata)
-    return found(status.message, metadata=metadata)
+    error = found(status.message, metadata=metadata)
+    if isinstance(error, OverloadedError) and retry.HasField("retry_delay"):
+        delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        error.retry_after = min(max(delay, 0.0), LONGEST_RETRY_SECONDS)
+    return error
+
+
+def _unpack(detail: AnyMessage, message: Message) -> None:
+    try:
+        detail.Unpack(message)
+    except DecodeError:
+        message.Clear()
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> KeyarkError:

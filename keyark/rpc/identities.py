@@ -103,6 +103,7 @@ class PeerReader:
 
     def _peer(self, pem: bytes) -> Peer:
         if pem in self._remembered:
+            self._remembered.move_to_end(pem)
             return self._remembered[pem]
         try:
             certificate = load_pem_certificates(pem)[0]

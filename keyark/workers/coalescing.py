@@ -7,8 +7,9 @@ two half-empty ones would share nothing.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -50,9 +51,8 @@ class Coalescer(Generic[T, R]):
         self._send, self._weigh = send, weigh
         self._max_waiting, self._batch_seconds = max_waiting, batch_seconds
         self._max_items, self._max_bytes = max_items, max_bytes
-        self._waiting: deque[_Waiting[T, R]] = deque()
-        self._outstanding: set[asyncio.Task[None]] = set()
-        self._last_was_full = False
+        self._waiting: OrderedDict[_Waiting[T, R], None] = OrderedDict()
+        self._outstanding: dict[asyncio.Task[None], bool] = {}  # and whether each batch is full
         self._scheduled = False
         self._closing = False
 
@@ -66,12 +66,17 @@ class Coalescer(Generic[T, R]):
             raise UnavailableError("The service is stopping; try again later.")
         if len(self._waiting) >= self._max_waiting:
             raise OverloadedError("Too many requests are waiting; try again later.")
-        entry: _Waiting[T, R] = _Waiting(item, self._weigh(item), asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
+        loop = asyncio.get_running_loop()
+        entry: _Waiting[T, R] = _Waiting(item, self._weigh(item), loop.create_future())
+        self._waiting[entry] = None
         if not self._scheduled:  # what else arrives in this turn of the loop comes along
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
-        return await entry.future
+            loop.call_soon(self._dispatch)
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            self._waiting.pop(entry, None)  # who gave up takes no place in the queue
+            raise
 
     async def close(self) -> None:
         """Send what waits, wait for every batch, and take no more."""
@@ -84,33 +89,34 @@ class Coalescer(Generic[T, R]):
     def _dispatch(self) -> None:
         self._scheduled = False
         while self._waiting and (
-            not self._outstanding or (len(self._outstanding) == 1 and self._last_was_full)
+            not self._outstanding or (len(self._outstanding) == 1 and all(self._outstanding.values()))
         ):
-            batch = self._take()
+            batch, full = self._take()
             if batch:
-                task = asyncio.create_task(self._run(batch))
-                self._outstanding.add(task)
+                # a context of its own: the batch is nobody's call, and nobody's identity or deadline applies
+                task = asyncio.get_running_loop().create_task(self._run(batch), context=Context())
+                self._outstanding[task] = full
                 task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._outstanding.discard(task)
+        del self._outstanding[task]
         self._dispatch()
 
-    def _take(self) -> list[_Waiting[T, R]]:
+    def _take(self) -> tuple[list[_Waiting[T, R]], bool]:
+        """The next batch, and whether it is full by count or bytes."""
         batch: list[_Waiting[T, R]] = []
         weight = 0
-        self._last_was_full = False
-        while self._waiting:
-            entry = self._waiting[0]
-            if entry.future.done():
-                self._waiting.popleft()
+        while self._waiting and len(batch) < self._max_items and weight < self._max_bytes:
+            entry = next(iter(self._waiting))
+            if entry.future.done():  # cancelled in this very turn of the loop
+                del self._waiting[entry]
                 continue
-            if batch and (len(batch) >= self._max_items or weight + entry.weight > self._max_bytes):
-                self._last_was_full = True
-                break
+            if batch and weight + entry.weight > self._max_bytes:
+                return batch, True
+            del self._waiting[entry]
             weight += entry.weight
-            batch.append(self._waiting.popleft())
-        return batch
+            batch.append(entry)
+        return batch, len(batch) >= self._max_items or weight >= self._max_bytes
 
     async def _run(self, batch: Sequence[_Waiting[T, R]]) -> None:
         self.stats.batches += 1
@@ -122,6 +128,9 @@ class Coalescer(Generic[T, R]):
                 raise UnavailableError("A downstream service answered another number of outcomes; try again.")
         except TimeoutError:
             _fail(batch, DeadlineExceededError("A downstream service did not answer in time; try again."))
+        except asyncio.CancelledError:  # else everybody would wait for ever
+            _fail(batch, UnavailableError("The service is stopping; try again later."))
+            raise
         except Exception as error:
             _fail(batch, error)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -63,10 +63,11 @@ class WorkerPool:
         self._factory, self._setup = factory, setup
         self._count, self._batch_seconds = workers, batch_seconds
         self._max_batch, self._max_waiting, self._recycle_after = max_batch, max_waiting, recycle_after
-        self._waiting: deque[_Item] = deque()
+        self._waiting: OrderedDict[_Item, None] = OrderedDict()
         self._changed = asyncio.Condition()
         self._closing = False
         self._runners: list[asyncio.Task[None]] = []
+        self._workers: dict[int, Worker] = {}
 
     @property
     def worker_pids(self) -> list[int]:
@@ -75,14 +76,15 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start all workers; raises WorkerStartError, and then none is left running."""
-        self._workers: dict[int, Worker] = {}
-        starts = [Worker.start(self._factory, self._setup) for _ in range(self._count)]
-        started = await asyncio.gather(*starts, return_exceptions=True)
-        self._workers = {i: worker for i, worker in enumerate(started) if isinstance(worker, Worker)}
-        for outcome in started:
-            if isinstance(outcome, BaseException):
-                await self._stop_workers()
-                raise outcome
+        starts = [asyncio.create_task(self._worker(slot)) for slot in range(self._count)]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:  # one did not start, or nobody waits for it any more
+            for start in starts:
+                start.cancel()
+            await asyncio.wait(starts)
+            await self._stop_workers()
+            raise
         self._runners = [asyncio.create_task(self._run(slot)) for slot in range(self._count)]
 
     async def run(self, items: Sequence[bytes]) -> list[bytes | KeyarkError]:
@@ -96,10 +98,16 @@ class WorkerPool:
             raise OverloadedError("Too much work is waiting; try again later.")
         loop = asyncio.get_running_loop()
         taken = [_Item(data, loop.create_future()) for data in items]
-        self._waiting.extend(taken)
-        async with self._changed:
-            self._changed.notify(self._count)
-        return [await item.future for item in taken]
+        self._waiting.update((item, None) for item in taken)
+        try:
+            async with self._changed:
+                self._changed.notify(self._count)
+            return await asyncio.gather(*(item.future for item in taken))
+        except asyncio.CancelledError:
+            for item in taken:  # who gave up takes no place in the queue
+                item.future.cancel()
+                self._waiting.pop(item, None)
+            raise
 
     async def close(self) -> None:
         """Work what waits, then stop all workers."""
@@ -121,7 +129,7 @@ class WorkerPool:
             batch = self._take()
             if batch:
                 await self._work(slot, batch)
-            elif self._closing:
+            elif self._closing and not self._waiting:
                 return
 
     def _take(self) -> list[_Item]:
@@ -129,12 +137,12 @@ class WorkerPool:
         share = min(self._max_batch, -(-len(self._waiting) // self._count))
         batch: list[_Item] = []
         while self._waiting and len(batch) < share:
-            if self._waiting[0].deaths and batch:
+            if batch and next(iter(self._waiting)).deaths:
                 break
-            batch.append(self._waiting.popleft())
+            batch.append(self._waiting.popitem(last=False)[0])
             if batch[0].deaths:
                 break
-        return [item for item in batch if not item.future.done()]
+        return batch
 
     async def _work(self, slot: int, batch: list[_Item]) -> None:
         try:
@@ -164,10 +172,13 @@ class WorkerPool:
         logger.error("a worker died over a batch of %d", len(batch))
         for item in reversed(batch):
             item.deaths += 1
+            if item.future.done():
+                continue
             if item.deaths >= FATAL_DEATHS:
                 _settle(item, PoisonedItemError("The item ended every worker that took it and is refused."))
             else:
-                self._waiting.appendleft(item)
+                self._waiting[item] = None
+                self._waiting.move_to_end(item, last=False)
 
     async def _worker(self, slot: int) -> Worker:
         if slot not in self._workers:

@@ -51,29 +51,45 @@ class Worker:
     @classmethod
     async def start(cls, factory: str, setup: bytes) -> Worker:
         """Start a process and wait until its handler is made; raises WorkerStartError."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "keyark.workers",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-            )
-        ours.setblocking(False)  # noqa: FBT003 — the standard library's signature
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
-        worker = cls(process, reader, writer)
+        try:
+            worker = await cls._launch()
+        except OSError as error:
+            raise WorkerStartError(
+                f"A worker did not start ({os.strerror(error.errno or 0)}); check memory and open files."
+            ) from None
         try:
             async with asyncio.timeout(START_SECONDS):
                 await worker._exchange(pack([factory.encode(), setup]))
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, FrameError):
             await worker.kill()
             raise WorkerStartError(
                 "A worker did not start; read what it wrote to stderr, and check its key and configuration."
             ) from None
+        except BaseException:  # cancelled: nobody else knows this process
+            await worker.kill()
+            raise
         return worker
+
+    @classmethod
+    async def _launch(cls) -> Worker:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "keyark.workers",
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                )
+            ours.setblocking(False)  # noqa: FBT003 — the standard library's signature
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
+        except BaseException:  # a process that did start ends with the socket
+            ours.close()
+            raise
+        return cls(process, reader, writer)
 
     async def work(self, items: Sequence[bytes], *, seconds: float) -> list[bytes]:
         """Return one result per item; raises WorkerDiedError, after which the worker is gone, or WorkerFailedError."""
@@ -81,12 +97,12 @@ class Worker:
         try:
             async with asyncio.timeout(seconds):
                 body = await self._exchange(pack(items))
+            if body[:1] == b"\x01":
+                return _results(body[1:], len(items))
         except (TimeoutError, OSError, asyncio.IncompleteReadError, FrameError):
             await self.kill()
             raise WorkerDiedError("A worker died or hung; try again.") from None
-        if body[:1] != b"\x01":
-            raise WorkerFailedError("The work failed; the service's log has the error.")
-        return unpack(body[1:])
+        raise WorkerFailedError("The work failed; the service's log has the error.")
 
     async def _exchange(self, body: bytes) -> bytes:
         self.writer.write(frame(body))
@@ -114,3 +130,10 @@ class Worker:
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
         await self.process.wait()
+
+
+def _results(body: bytes, count: int) -> list[bytes]:
+    results = unpack(body)
+    if len(results) != count:
+        raise FrameError("A worker answered another number of results than it was given items.")
+    return results

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
+from hypothesis import given
+from hypothesis import strategies as st
 
+import cm_service
+import drm_service
 import keyark.crypto.envelopes
 import keyark.pki.statements
 import keyark.transparency.heads
+import rm_service
 from keyark.errors import (
     InvalidInputError,
     KeyarkError,
@@ -17,6 +27,7 @@ from keyark.errors import (
     OverloadedError,
     PolicyRejectedError,
     Violation,
+    error_class,
 )
 from keyark.rpc.errors import RemoteError, from_rpc_error, from_status, internal_error, status_code, to_status
 
@@ -101,3 +112,58 @@ def test_garbage_in_the_details_falls_back_to_the_code() -> None:
     trailing = grpc.aio.Metadata(("grpc-status-details-bin", b"\xff\xff"))
     error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailing)
     assert from_rpc_error(error).reason == "NO_CONNECTION"
+
+
+def every_class() -> list[type[KeyarkError]]:
+    """Every error class that the whole distribution defines."""
+    for root in (keyark, rm_service, cm_service, drm_service):
+        for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    found, seen = [KeyarkError], []
+    while found:
+        seen.append(found.pop())
+        found.extend(seen[-1].__subclasses__())
+    return [each for each in seen if error_class(each.reason) is each]
+
+
+def test_every_error_of_the_distribution_comes_back_as_its_own_class() -> None:
+    classes = [each for each in every_class() if each is not RemoteError]
+    assert len(classes) > 40
+    for each in classes:
+        back = from_status(to_status(each("a message", metadata={"a": "b"})))
+        assert (type(back), back.message, back.metadata) == (each, "a message", {"a": "b"})
+
+
+@pytest.mark.parametrize("seconds", [0.25, 1.0, 2.5])
+def test_how_long_to_wait_comes_back(seconds: float) -> None:
+    error = OverloadedError("later")
+    error.retry_after = seconds
+    back = from_status(to_status(error))
+    assert isinstance(back, OverloadedError)
+    assert back.retry_after == seconds
+
+
+@pytest.mark.parametrize(("said", "taken"), [(1 << 40, 60.0), (-5, 0.0)])
+def test_nobody_is_made_to_wait_for_ever(said: int, taken: float) -> None:
+    status = to_status(OverloadedError("later"))
+    status.details[-1].Pack(RetryInfo(retry_delay=Duration(seconds=said)))
+    back = from_status(status)
+    assert isinstance(back, OverloadedError)
+    assert back.retry_after == taken
+
+
+@pytest.mark.parametrize("reason", ["REMOTE", "", "NO_SUCH_REASON"])
+def test_a_reason_that_no_service_gives_is_a_remote_error(reason: str) -> None:
+    status = Status(code=5, message="m")
+    status.details.add().Pack(ErrorInfo(reason=reason, domain="keyark"))
+    back = from_status(status)
+    assert isinstance(back, RemoteError)
+    assert (back.remote_reason, back.kind) == (reason, Kind.NOT_FOUND)
+
+
+@given(st.sampled_from([ErrorInfo, BadRequest, PreconditionFailure, RetryInfo]), st.binary(max_size=40))
+def test_malformed_details_are_absent_and_no_error_of_their_own(detail: type, value: bytes) -> None:
+    status = to_status(NotFoundError("m"))
+    status.details.add(type_url=f"type.googleapis.com/{detail.DESCRIPTOR.full_name}", value=value)
+    assert isinstance(from_status(status), KeyarkError)

@@ -56,3 +56,20 @@ def broken(setup: bytes) -> Handler:
 def forgetful(setup: bytes) -> Handler:
     """Return too few results."""
     return lambda batch: batch[1:]
+
+
+def leaky(setup: bytes) -> Handler:
+    """Do not come up, and quote the set-up in the exception."""
+    raise ValueError(f"bad PIN {setup!r}")
+
+
+def stuck(setup: bytes) -> Handler:
+    """Write into the FIFO that the set-up names, and never answer."""
+
+    def work(batch: list[bytes]) -> list[bytes]:
+        with open(setup, "wb") as begun:
+            begun.write(b"!")
+        time.sleep(3600)
+        return batch
+
+    return work

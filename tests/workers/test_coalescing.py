@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
@@ -148,3 +149,82 @@ async def test_too_few_results_fail_every_item() -> None:
     batches: Coalescer[int, int] = Coalescer(send, weigh=lambda _: 1, max_waiting=9, batch_seconds=1)
     outcomes = await asyncio.gather(batches.submit(1), batches.submit(2), return_exceptions=True)
     assert all(isinstance(outcome, KeyarkError) for outcome in outcomes)
+
+
+async def test_a_batch_that_is_exactly_full_is_full() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream)
+    first = [asyncio.create_task(batches.submit(i)) for i in range(4)]
+    await turn()
+    second = asyncio.create_task(batches.submit(4))
+    await turn()
+    assert downstream.batches == [[0, 1, 2, 3], [4]]
+    downstream.gate.set()
+    await asyncio.gather(*first, second)
+
+
+async def test_a_second_goes_out_again_while_the_full_one_is_outstanding() -> None:
+    gates: list[asyncio.Event] = []
+
+    async def send(items):
+        gates.append(asyncio.Event())
+        await gates[-1].wait()
+        return items
+
+    batches: Coalescer[int, int] = Coalescer(
+        send, weigh=lambda _: 1, max_waiting=9, batch_seconds=30, max_items=2
+    )
+    tasks = [asyncio.create_task(batches.submit(i)) for i in range(3)]  # [0, 1] is full, [2] behind it is not
+    await turn()
+    gates[1].set()
+    assert await tasks[2] == 2
+    tasks.append(asyncio.create_task(batches.submit(3)))
+    await turn()
+    assert len(gates) == 3
+    for gate in gates:
+        gate.set()
+    assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
+
+
+async def test_who_gave_up_takes_no_place_in_the_queue() -> None:
+    downstream = Downstream()
+    batches = coalescer(downstream, max_waiting=2)
+    first = asyncio.create_task(batches.submit(0))
+    await turn()
+    gone = [asyncio.create_task(batches.submit(i)) for i in (1, 2)]
+    await turn()
+    for task in gone:
+        task.cancel()
+    await turn()
+    staying = asyncio.create_task(batches.submit(3))
+    await turn()
+    downstream.gate.set()
+    assert await asyncio.gather(first, staying) == [0, 30]
+    assert downstream.batches == [[0], [3]]
+
+
+async def test_a_call_that_is_cancelled_leaves_nobody_waiting() -> None:
+    async def send(items):
+        raise asyncio.CancelledError
+
+    batches: Coalescer[int, int] = Coalescer(send, weigh=lambda _: 1, max_waiting=9, batch_seconds=30)
+    with pytest.raises(UnavailableError):
+        await batches.submit(1)
+
+
+async def test_a_batch_carries_nothing_of_the_call_that_began_it() -> None:
+    caller: ContextVar[str] = ContextVar("caller")
+    seen = []
+
+    async def send(items):
+        seen.append(caller.get("nobody"))
+        return items
+
+    batches: Coalescer[int, int] = Coalescer(send, weigh=lambda _: 1, max_waiting=9, batch_seconds=30)
+
+    async def submit(name: str) -> int:
+        caller.set(name)
+        return await batches.submit(1)
+
+    await asyncio.gather(submit("alice"), submit("bob"))
+    assert seen == ["nobody"]

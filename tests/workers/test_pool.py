@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -132,26 +133,105 @@ async def test_workers_dump_no_core() -> None:
         assert line.split()[4:6] == ["0", "0"]
 
 
+async def test_a_set_up_that_fails_is_not_quoted(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(WorkerStartError):
+        async with pool("leaky", b"PIN-1234"):
+            pass
+    said = capfd.readouterr().err
+    assert "PIN-1234" not in said
+    assert "ValueError at " in said  # where to look
+
+
+async def test_closing_works_what_waits_behind_what_was_given_up(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with pool("slow", str(gate).encode(), max_batch=2) as workers:
+        running = asyncio.create_task(workers.run([b"a"]))
+        await asyncio.sleep(0)
+        given_up = [asyncio.create_task(workers.run([b"b"])) for _ in range(2)]
+        waiting = asyncio.create_task(workers.run([b"c"]))
+        await asyncio.sleep(0)
+        for task in given_up:
+            task.cancel()
+        await asyncio.wait(given_up)
+        closing = asyncio.create_task(workers.close())
+        await asyncio.sleep(0)
+        gate.touch()
+        assert await asyncio.gather(running, waiting) == [[b"a"], [b"c"]]
+        await closing
+
+
+async def test_who_gave_up_takes_no_place_in_the_queue(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with pool("slow", str(gate).encode(), max_batch=1, max_waiting=3) as workers:
+        running = asyncio.create_task(workers.run([b"a"]))
+        await asyncio.sleep(0)
+        given_up = asyncio.create_task(workers.run([b"b", b"b"]))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        staying = asyncio.create_task(workers.run([b"c", b"c"]))
+        await asyncio.sleep(0)
+        gate.touch()
+        assert await asyncio.gather(running, staying) == [[b"a"], [b"c", b"c"]]
+
+
+async def test_the_pool_goes_on_after_a_time_in_which_no_process_could_start() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with pool("moody") as workers:
+        try:
+            doomed = asyncio.create_task(workers.run([b"die", b"a"]))
+            await asyncio.sleep(0)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+            assert all(isinstance(result, WorkerStartError) for result in await doomed)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await workers.run([b"fine"]) == [b"fine"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signals_to_the_whole_group_leave_work_to_the_parent(number: signal.Signals) -> None:
+    async with pool("echo") as workers:
+        for pid in workers.worker_pids:
+            os.kill(pid, number)
+        await workers.run([b"a"])
+    assert workers.stats.deaths == 0
+
+
+async def test_an_idle_worker_that_was_killed_is_replaced() -> None:
+    async with pool("echo") as workers:
+        os.kill(workers.worker_pids[0], signal.SIGKILL)
+        assert (await workers.run([b"a"]))[0].endswith(b"|a")
+
+
 PARENT = """
-import asyncio
+import asyncio, sys
 from keyark.workers.pool import WorkerPool
 
 async def main():
     pool = WorkerPool(
-        "tests.workers.handlers:echo", b"", workers=2, batch_seconds=5, max_batch=8, max_waiting=9, recycle_after=9
+        "tests.workers.handlers:stuck", sys.argv[1].encode(),
+        workers=2, batch_seconds=600, max_batch=1, max_waiting=9, recycle_after=9,
     )
     await pool.start()
     print(*pool.worker_pids, flush=True)
+    await pool.run([b"a"] * int(sys.argv[2]))
     await asyncio.Event().wait()
 
 asyncio.run(main())
 """
 
 
-def test_no_worker_outlives_a_killed_parent() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("hanging", [0, 2])
+def test_no_worker_outlives_a_killed_parent(hanging: int, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    command = [sys.executable, "-c", PARENT, str(begun), str(hanging)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 2
+    with open(begun, "r+b", buffering=0) as reports:  # also for writing: so it has no end between two writers
+        for _ in range(hanging):
+            assert reports.read(1)  # blocks until one more worker is in its handler
     watched = [os.pidfd_open(pid) for pid in pids]
     parent.send_signal(signal.SIGKILL)
     parent.communicate()

@@ -1,0 +1,151 @@
+"""P6, P7, P10: checks come before anything is parsed, refusals are recorded, and no failure tells more than it may."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from keyark.errors import (
+    InvalidInputError,
+    KeyarkError,
+    OverloadedError,
+    PermissionDeniedError,
+    UnavailableError,
+)
+from keyark.rpc import guard
+from keyark.rpc.channels import call
+from keyark.rpc.errors import InternalError, from_rpc_error
+from keyark.store import StoreFullError
+from keyark.v1 import audit_pb2
+from tests.support.rpc import Scripted, channel_to, identity, serving, stub
+
+REQUEST = audit_pb2.GetCheckpointRequest()
+METHOD = "/keyark.v1.AuditService/ListEntries"
+MALFORMED = b"\xff\xff\xff"
+
+
+async def send_malformed(channel) -> bytes:
+    return await call(channel.unary_unary(METHOD), MALFORMED, timeout=10)
+
+
+async def test_a_malformed_message_is_typed_and_recorded() -> None:
+    servicer = Scripted()
+    async with serving(servicer) as server, channel_to(server, identity("auditor/a")) as channel:
+        with pytest.raises(InvalidInputError) as caught:
+            await send_malformed(channel)
+    assert caught.value.field == "request"
+    assert servicer.rejected == [("spiffe://example.org/auditor/a", METHOD, "INVALID_INPUT")]
+
+
+async def test_who_may_not_call_has_no_message_parsed() -> None:
+    async with serving(Scripted()) as server, channel_to(server, identity("client/a")) as channel:
+        with pytest.raises(PermissionDeniedError):
+            await send_malformed(channel)
+
+
+@pytest.mark.parametrize("failure", [ValueError("the secret PIN is 1234"), StoreFullError("/path/1234")])
+async def test_a_refusal_that_cannot_be_recorded_stays_one_and_leaks_nothing(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def record(*_: object) -> None:
+        raise failure
+
+    async with (
+        serving(Scripted(), on_rejected=record) as server,
+        channel_to(server, identity("client/a")) as channel,
+    ):
+        with pytest.raises(PermissionDeniedError) as caught:
+            await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)
+    assert "1234" not in caught.value.message
+    assert "could not be recorded" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "failure", [TimeoutError("1234"), ConnectionError("1234"), ExceptionGroup("1234", [KeyError()])]
+)
+async def test_a_handlers_own_failure_is_internal_whatever_its_type(failure: Exception) -> None:
+    async with serving(Scripted(failure)) as server, channel_to(server, identity("auditor/a")) as channel:
+        with pytest.raises(InternalError) as caught:
+            await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)
+    assert "1234" not in caught.value.message
+
+
+async def test_who_may_not_call_is_told_so_even_when_the_service_is_full() -> None:
+    gate, entered = asyncio.Event(), asyncio.Event()
+
+    async def answer() -> bytes:
+        entered.set()
+        await gate.wait()
+        return b""
+
+    servicer = Scripted(answer)
+    async with (
+        serving(servicer, max_in_flight=1) as server,
+        channel_to(server, identity("auditor/a")) as permitted,
+        channel_to(server, identity("client/a")) as denied,
+    ):
+        first = asyncio.ensure_future(call(stub(permitted).GetCheckpoint, REQUEST, timeout=10))
+        await entered.wait()
+        with pytest.raises(OverloadedError):
+            await call(stub(permitted).GetCheckpoint, REQUEST, timeout=10)
+        with pytest.raises(PermissionDeniedError):
+            await call(stub(denied).GetCheckpoint, REQUEST, timeout=10)
+        gate.set()
+        await first
+    assert [reason for _, _, reason in servicer.rejected] == ["OVERLOADED", "PERMISSION_DENIED"]
+
+
+async def test_health_can_be_watched_until_the_service_stops() -> None:
+    async with serving(Scripted()) as server, channel_to(server, identity("client/a")) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await server.drain(600)  # does not last until the watcher tires
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while await watch.read() is not grpc.aio.EOF:
+                pass
+    assert isinstance(from_rpc_error(caught.value), UnavailableError)
+
+
+async def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_STREAMS", 1)
+    async with serving(Scripted()) as server, channel_to(server, identity("client/a")) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watching.read()
+        another = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await another.read()
+        assert isinstance(from_rpc_error(caught.value), OverloadedError)
+        watching.cancel()
+
+
+async def test_a_channel_that_is_closed_under_a_call_is_a_typed_error() -> None:
+    entered = asyncio.Event()
+
+    async def answer() -> bytes:
+        entered.set()
+        return await asyncio.Event().wait()
+
+    async with serving(Scripted(answer)) as server, channel_to(server, identity("auditor/a")) as channel:
+        running = asyncio.ensure_future(call(stub(channel).GetCheckpoint, REQUEST, timeout=30))
+        await entered.wait()
+        await channel.close()
+        with pytest.raises(KeyarkError):
+            await running
+
+
+async def test_who_cancels_a_call_has_cancelled_it() -> None:
+    entered = asyncio.Event()
+
+    async def answer() -> bytes:
+        entered.set()
+        return await asyncio.Event().wait()
+
+    async with serving(Scripted(answer)) as server, channel_to(server, identity("auditor/a")) as channel:
+        running = asyncio.ensure_future(call(stub(channel).GetCheckpoint, REQUEST, timeout=30))
+        await entered.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running

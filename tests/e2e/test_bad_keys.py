@@ -1,0 +1,144 @@
+"""P1: a private key that is not the whole and only key of its certificate is refused, however well it is sealed.
+
+Each goes through the whole stack in a good envelope; tests/crypto/test_matching.py has the many other cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from keyark.pki import _der
+from keyark.pki.key_types import KeyType
+from keyark.pki.spki import encode_spki
+from tests.support.attacks import ec_pkcs8, expanded_ml_kem_pkcs8, refused
+from tests.support.crypto import RSA_ALGORITHM, private_key_info, rsa_numbers, rsa_pkcs8
+from tests.support.deployment import Deployment, copy_deployment, running
+from tests.support.enrolling import Enroller, enrolling, pkcs8
+from tests.support.pki import private_key
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NUMBER = 300
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def deployment(deployment_template, tmp_path_factory) -> AsyncIterator[Deployment]:
+    folder = copy_deployment(deployment_template, tmp_path_factory.mktemp("keys") / "deployment")
+    async with running(folder) as deployment:
+        yield deployment
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def enroller(deployment: Deployment) -> AsyncIterator[Enroller]:
+    async with enrolling(deployment.home()) as enroller:
+        yield enroller
+
+
+def content(key: Any) -> bytes:
+    """What the OCTET STRING of an RSA key holds."""
+    numbers = rsa_numbers(NUMBER)
+    assert key.private_numbers().d == numbers["d"]
+    return rsa_pkcs8(numbers).split(RSA_ALGORITHM, 1)[1][4:]
+
+
+def altered(wrong: Callable[[dict[str, int]], dict[str, int]]) -> Callable[[Any], bytes]:
+    """The RSA key with numbers replaced; ``wrong`` makes them from the right ones."""
+    return lambda _: rsa_pkcs8(rsa_numbers(NUMBER) | wrong(rsa_numbers(NUMBER)))
+
+
+def scalar(key: Any) -> int:
+    return key.private_numbers().private_value
+
+
+RSA, EC, ML_KEM = KeyType.RSA_2048, KeyType.EC_P256, KeyType.ML_KEM_768
+CASES: dict[str, tuple[KeyType, Callable[[Any], bytes], str]] = {
+    "RSA with another modulus": (
+        RSA,
+        altered(lambda n: {"n": n["n"] + 2}),
+        "KEY_MISMATCH",
+    ),
+    "RSA with n that is not p times q": (
+        RSA,
+        altered(lambda n: {"q": n["q"] + 2}),
+        "INVALID_PRIVATE_KEY",
+    ),
+    "RSA with p = 1 and q = n": (
+        RSA,
+        altered(lambda n: {"p": 1, "q": n["n"], "dp": 0, "qinv": 0}),
+        "INVALID_PRIVATE_KEY",
+    ),
+    "RSA with another exponent": (RSA, altered(lambda _: {"e": 3}), "INVALID_PRIVATE_KEY"),
+    "RSA with d = 1": (RSA, altered(lambda _: {"d": 1}), "INVALID_PRIVATE_KEY"),
+    "RSA with three primes": (RSA, altered(lambda _: {"version": 1}), "INVALID_PRIVATE_KEY"),
+    "RSA with attributes": (
+        RSA,
+        lambda k: private_key_info(RSA_ALGORITHM, content(k), optional=[_der.explicit(0, b"")]),
+        "INVALID_PRIVATE_KEY",
+    ),
+    "RSA in its traditional encoding": (RSA, content, "INVALID_PRIVATE_KEY"),
+    "an EC scalar of 0": (EC, lambda _: ec_pkcs8(0), "INVALID_PRIVATE_KEY"),
+    "an EC scalar of the order": (EC, lambda _: ec_pkcs8(P256_ORDER), "INVALID_PRIVATE_KEY"),
+    "an EC scalar beyond the order": (EC, lambda _: ec_pkcs8(2**256 - 1), "INVALID_PRIVATE_KEY"),
+    "the negated EC scalar": (EC, lambda k: ec_pkcs8(P256_ORDER - scalar(k)), "KEY_MISMATCH"),
+    "an encrypted key": (EC, lambda k: b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "INVALID_PRIVATE_KEY"),
+    "two keys": (EC, lambda k: pkcs8(k) * 2, "INVALID_PRIVATE_KEY"),
+    "a key padded to 16 KiB": (EC, lambda k: pkcs8(k).ljust(16 * 1024, b"\x00"), "INVALID_PRIVATE_KEY"),
+    "ML-KEM without its seed": (ML_KEM, lambda _: expanded_ml_kem_pkcs8(), "ML_KEM_SEED_REQUIRED"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_private_key_that_is_not_good_is_refused_and_logged_twice(
+    deployment: Deployment, enroller: Enroller, name: str
+) -> None:
+    key_type, make, reason = CASES[name]
+    key = private_key(key_type, NUMBER)
+    request = enroller.request(encryption_key=key, private_key=make(key))
+    error = await refused(deployment.home(), enroller, request, also_by=["drm"])
+    assert error.reason == reason
+
+
+async def test_the_same_keys_are_taken_once_they_are_whole(
+    deployment: Deployment, enroller: Enroller
+) -> None:
+    """The cases above were refused for what was wrong with them: the refusals claimed no key."""
+    requests = [enroller.request(encryption_key=private_key(t, NUMBER)) for t in (RSA, EC, ML_KEM)]
+    outcomes = await enroller.send(*requests)
+    assert [bool(getattr(outcome, "receipt", b"")) for outcome in outcomes] == [True, True, True]
+
+
+PUBLIC_KEYS: dict[str, Callable[[], Any]] = {
+    "P-224": lambda: ec.generate_private_key(ec.SECP224R1()).public_key(),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()).public_key(),
+    "brainpoolP256r1": lambda: ec.generate_private_key(ec.BrainpoolP256R1()).public_key(),
+    "RSA-1024": lambda: rsa.generate_private_key(65537, 1024).public_key(),
+    "RSA-2056": lambda: rsa.generate_private_key(65537, 2056).public_key(),
+}
+
+
+@pytest.mark.parametrize("role", ["signing_spki", "encryption_spki"])
+@pytest.mark.parametrize("name", PUBLIC_KEYS)
+async def test_a_public_key_of_no_supported_type_is_refused_in_either_role(
+    deployment: Deployment, enroller: Enroller, name: str, role: str
+) -> None:
+    spki = PUBLIC_KEYS[name]().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    error = await refused(deployment.home(), enroller, enroller.request(fields={role: spki}))
+    assert error.reason == "UNSUPPORTED_KEY"
+    assert error.field == role
+
+
+async def test_a_point_that_is_not_on_the_curve_is_refused(
+    deployment: Deployment, enroller: Enroller
+) -> None:
+    spki = bytearray(encode_spki(private_key(EC, NUMBER + 1).public_key()))
+    spki[-1] ^= 1
+    request = enroller.request(fields={"encryption_spki": bytes(spki)})
+    error = await refused(deployment.home(), enroller, request)
+    assert error.reason in ("UNSUPPORTED_KEY", "SPKI_NOT_CANONICAL")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 
+from drm_service.checking import check
 from drm_service.config import DrmConfig
 from drm_service.init import add_arguments, init
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.subsystem import run
-from keyark.service.maintenance import backup, check
+from keyark.service.maintenance import backup
 from keyark.service.program import Program
 
 PROGRAM = Program(
     role="drm",
     config=DrmConfig,
     run=run,
-    check=lambda config: check("drm", config, tables=TABLES, schema_version=SCHEMA_VERSION),
+    check=check,
     backup=lambda config, target: backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION),
     add_init_arguments=add_arguments,
     init=init,

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keyark.service.assembly import load_identity, make_store_folder
 from keyark.service.settings import ServiceConfig
-from keyark.store import open_store
+from keyark.store import ReadTransaction, open_store
 from keyark.transparency.integrity import verify_stored_log
 
 
-def check(role: str, config: ServiceConfig, *, tables: Sequence[str], schema_version: int) -> list[str]:
+def nothing_more(_: ReadTransaction) -> None:
+    """The check of rows for a service whose rows the log does not stand for one by one."""
+
+
+def check(
+    role: str,
+    config: ServiceConfig,
+    *,
+    tables: Sequence[str],
+    schema_version: int,
+    check_rows: Callable[[ReadTransaction], None] = nothing_more,
+) -> list[str]:
     """Check identity, permissions, store and the whole log; returns what to print, raises what is wrong.
 
     The service must be stopped: a store is open in one process at a time.
@@ -25,6 +36,7 @@ def check(role: str, config: ServiceConfig, *, tables: Sequence[str], schema_ver
         try:
             counts = await store.view(lambda txn: {table: txn.count(table) for table in tables})
             head = await verify_stored_log(store)
+            await store.view(check_rows)
         finally:
             await store.close()
         rows = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from keyark.errors import NotFoundError
 from keyark.records.v1.log_pb2 import TreeHead
 from keyark.store import ReadTransaction, Store
 from keyark.transparency._rows import (
@@ -13,10 +14,12 @@ from keyark.transparency._rows import (
     corrupt,
     read_head,
     row_key,
+    unpack_event,
     unpack_leaf,
 )
 from keyark.transparency.events import SALT_SIZE, EventError, check_details, parse_leaf
 from keyark.transparency.merkle import TreeHasher
+from keyark.v1.audit_pb2 import LoggedEvent
 
 PAGE: Final = 1024
 
@@ -34,6 +37,14 @@ async def verify_stored_log(store: Store) -> TreeHead:
     if tree.root() != head.root:
         raise corrupt(head.size - 1, "the leaves up to it do not make the tree of the head")
     return head
+
+
+def stored_entry(txn: ReadTransaction, index: int) -> LoggedEvent:
+    """Return the entry at an index as it is stored; raises NotFoundError where there is none."""
+    row = txn.get(LEAVES, row_key(index))
+    if row is None:
+        raise NotFoundError(f"The log has no leaf {index}.")
+    return unpack_event(txn, index, row)
 
 
 def _read_outline(txn: ReadTransaction) -> TreeHead:

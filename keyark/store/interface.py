@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from keyark.errors import KeyarkError, Kind
 
 T = TypeVar("T")
+
+MAX_KEY_SIZE: Final = 511
+"""Bytes of the longest key; the shortest has one. No row has any other key."""
 
 
 class StoreError(KeyarkError):
@@ -30,7 +33,7 @@ class StoreFullError(StoreError):
 
 
 class StoreCorruptError(StoreError):
-    """The store's file is damaged."""
+    """The store's file is damaged; a backup has to be put in its place."""
 
     reason = "STORE_CORRUPT"
 
@@ -63,8 +66,15 @@ class KeyExistsError(StoreError):
     kind = Kind.CONFLICT
 
 
+def check_key(key: bytes) -> bytes:
+    """Return a key that a row may have; raises StoreError for one of another size."""
+    if not 1 <= len(key) <= MAX_KEY_SIZE:
+        raise StoreError(f"A key has 1 to {MAX_KEY_SIZE} bytes, not {len(key)}; hash a longer one.")
+    return key
+
+
 class ReadTransaction(Protocol):
-    """A consistent snapshot."""
+    """A consistent snapshot; every method raises StoreError for a table that the store was not opened with."""
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """Return the value of a key, or None."""
@@ -72,7 +82,10 @@ class ReadTransaction(Protocol):
     def scan(
         self, table: str, *, prefix: bytes = b"", after: bytes | None = None, limit: int
     ) -> list[tuple[bytes, bytes]]:
-        """Return up to ``limit`` rows in the order of their keys, those after ``after`` (exclusive)."""
+        """Return up to ``limit`` rows in the order of their keys.
+
+        Only keys that start with ``prefix`` and, for the next page, are greater than ``after``.
+        """
 
     def last(self, table: str) -> tuple[bytes, bytes] | None:
         """Return the row with the greatest key, or None for an empty table."""
@@ -85,10 +98,10 @@ class WriteTransaction(ReadTransaction, Protocol):
     """A transaction that sees its own writes; all of it becomes durable, or nothing."""
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        """Write a row, replacing an older one."""
+        """Write a row, replacing an older one; raises StoreError for an empty or too long key."""
 
     def insert(self, table: str, key: bytes, value: bytes) -> None:
-        """Write a new row; raises KeyExistsError."""
+        """Write a new row; raises KeyExistsError, and StoreError for an empty or too long key."""
 
     def delete(self, table: str, key: bytes) -> bool:
         """Delete a row; says whether there was one."""
@@ -98,20 +111,31 @@ class WriteTransaction(ReadTransaction, Protocol):
 
 
 Finisher = Callable[[WriteTransaction, Sequence[object]], None]
-"""Runs once per commit group, with what its successful members emitted, in their order."""
+"""Runs once per commit group that emitted, with what its successful members emitted, in their order.
+
+What it raises undoes the whole group and is raised to every member of it.
+"""
 
 
 @dataclass
 class StoreStats:
-    """How well commits are shared."""
+    """How well commits are shared: durable commits, updates in them, and their time in seconds."""
 
     commits: int = 0
     updates: int = 0
     commit_seconds: float = 0.0
+    last_commit_seconds: float = 0.0
+
+    def committed(self, *, updates: int, seconds: float) -> None:
+        """Count a commit group that became durable."""
+        self.commits += 1
+        self.updates += updates
+        self.commit_seconds += seconds
+        self.last_commit_seconds = seconds
 
 
 class Store(Protocol):
-    """A store that is open."""
+    """A store that is open; it serves one event loop at a time. Closed, it raises StoreClosedError."""
 
     stats: StoreStats
 
@@ -127,12 +151,19 @@ class Store(Protocol):
     async def update(self, fn: Callable[[WriteTransaction], T]) -> T:
         """Run ``fn`` in a write transaction; when this returns, its writes are durable.
 
-        What ``fn`` raises is raised here and undoes its writes only. Raises StoreFullError, StoreClosedError
-        and OverloadedError. A caller that is cancelled may or may not have been written.
+        What ``fn`` raises is raised here and undoes its writes only. Raises StoreFullError and any other
+        StoreError with nothing kept, StoreClosedError, and OverloadedError when too many updates wait. The
+        update of a caller that is cancelled is written all the same.
         """
 
     async def backup(self, target: Path) -> None:
-        """Write a consistent copy to a folder that does not exist yet."""
+        """Write a consistent, durable copy to a folder that does not exist yet, or nothing.
+
+        Raises StoreError, and StoreFullError where the target's disk is full.
+        """
+
+    async def check(self) -> dict[str, int]:
+        """Walk every row of every table; returns the number of rows by table. Raises StoreCorruptError."""
 
     async def close(self) -> None:
-        """Finish what is waiting, and close."""
+        """Finish what is waiting, and close; a second time does nothing."""

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import os
-import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 import lmdb
 
 from keyark.errors import OverloadedError
+from keyark.store import _lmdb_files as files
+from keyark.store._outcomes import settle
 from keyark.store.interface import (
     Finisher,
     KeyExistsError,
@@ -31,80 +31,89 @@ from keyark.store.interface import (
     StoreClosedError,
     StoreCorruptError,
     StoreError,
-    StoreFullError,
-    StoreLockedError,
     StoreStats,
     WriteTransaction,
+    check_key,
 )
 
 T = TypeVar("T")
 
-META: Final = "_meta"
+META: Final = b"_meta"
 SCHEMA_KEY: Final = b"schema_version"
-MAX_READERS: Final = 512
 MAX_GROUP: Final = 256
-MAX_WAITING: Final = 65_536
-_PROBE_SIZE: Final = 1 << 20
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAX_WAITING: Final = 8_192
+VIEW_THREADS: Final = 4
 
 
 class _Reader:
     """A snapshot; table names become LMDB databases here and nowhere else."""
 
-    def __init__(self, txn: Any, databases: dict[str, Any]) -> None:
+    def __init__(self, txn: lmdb.Transaction[bytes], tables: Mapping[str, lmdb._Database]) -> None:
         self._txn = txn
-        self._databases = databases
+        self._tables = tables
 
-    def _db(self, table: str) -> Any:
-        if table not in self._databases:
-            raise StoreError(f"There is no table {table!r}.")
-        return self._databases[table]
+    def _table(self, name: str) -> lmdb._Database:
+        try:
+            return self._tables[name]
+        except KeyError:
+            raise StoreError(f"There is no table {name!r}; name it when the store is opened.") from None
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        value: bytes | None = self._txn.get(key, db=self._db(table))
-        return value
+        database = self._table(table)
+        return self._txn.get(key, db=database) if key else None  # LMDB refuses to look for an empty key
 
     def scan(
         self, table: str, *, prefix: bytes = b"", after: bytes | None = None, limit: int
     ) -> list[tuple[bytes, bytes]]:
         rows: list[tuple[bytes, bytes]] = []
         start = prefix if after is None or after < prefix else after
-        with self._txn.cursor(self._db(table)) as cursor:
+        with self._txn.cursor(self._table(table)) as cursor:
             if not (cursor.set_range(start) if start else cursor.first()):
                 return rows
             for key, value in cursor.iternext(keys=True, values=True):
-                if not key.startswith(prefix) or len(rows) >= limit:
+                if len(rows) >= limit or not key.startswith(prefix):
                     break
                 if key != after:
                     rows.append((key, value))
         return rows
 
     def last(self, table: str) -> tuple[bytes, bytes] | None:
-        with self._txn.cursor(self._db(table)) as cursor:
+        with self._txn.cursor(self._table(table)) as cursor:
             return cursor.item() if cursor.last() else None
 
     def count(self, table: str) -> int:
-        entries: int = self._txn.stat(self._db(table))["entries"]
-        return entries
+        return self._txn.stat(self._table(table))["entries"]
+
+    def walk(self, table: str) -> int:
+        """Visit every row; returns their number. Raises StoreCorruptError."""
+        walked, before = 0, b""
+        with self._txn.cursor(self._table(table)) as cursor:
+            for key, _ in cursor.iternext(keys=True, values=True):
+                if key <= before:
+                    raise StoreCorruptError(f"Table {table!r} is out of order; restore a backup.")
+                walked, before = walked + 1, key
+        if walked != self.count(table):
+            raise StoreCorruptError(f"Table {table!r} lacks rows; restore a backup.")
+        return walked
 
 
 class _Writer(_Reader):
     """A write transaction or a member of one."""
 
-    def __init__(self, txn: Any, databases: dict[str, Any]) -> None:
-        super().__init__(txn, databases)
+    def __init__(self, txn: lmdb.Transaction[bytes], tables: Mapping[str, lmdb._Database]) -> None:
+        super().__init__(txn, tables)
         self.emitted: list[object] = []
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        self._txn.put(key, value, db=self._db(table))
+        self._txn.put(check_key(key), value, db=self._table(table))
 
     def insert(self, table: str, key: bytes, value: bytes) -> None:
-        if not self._txn.put(key, value, db=self._db(table), overwrite=False):
+        if not self._txn.put(check_key(key), value, db=self._table(table), overwrite=False):
             raise KeyExistsError(f"The key exists in table {table!r}.")
 
     def delete(self, table: str, key: bytes) -> bool:
-        deleted: bool = self._txn.delete(key, db=self._db(table))
-        return deleted
+        database = self._table(table)
+        return self._txn.delete(key, db=database) if key else False
 
     def emit(self, item: object) -> None:
         self.emitted.append(item)
@@ -133,32 +142,33 @@ class LmdbStore:
         map_size: int,
     ) -> None:
         self.stats = StoreStats()
-        self._finisher = finisher
         self._path = path
-        self._lock = _lock_folder(path)
-        try:
-            with _translated(self._path):
-                self._env = lmdb.open(
-                    str(path), map_size=map_size, max_dbs=len(tables) + 1, max_readers=MAX_READERS, mode=0o600
-                )
-                self._env.reader_check()
-                self._databases = {name: self._env.open_db(name.encode()) for name in (META, *tables)}
-            self._check_schema(schema_version)
-        except BaseException:
-            os.close(self._lock)
-            raise
-        self._condition = threading.Condition()
-        self._waiting: deque[_Member] = deque()
-        self._closing = False
+        self._finisher = finisher
+        with contextlib.ExitStack() as undo:
+            self._lock = files.lock_folder(path)
+            undo.callback(os.close, self._lock)
+            try:
+                self._env = files.open_environment(path, map_size=map_size, tables=len(tables) + 1)
+                undo.callback(self._env.close)
+                self._check_schema(schema_version)
+                self._tables = {name: self._env.open_db(name.encode()) for name in tables}
+                files.sync_folder(path)
+            except (lmdb.Error, OSError) as error:
+                raise files.store_error(error, path) from error
+            undo.pop_all()
+        self._released = self._closing = False
+        self._views = ThreadPoolExecutor(VIEW_THREADS, thread_name_prefix=f"view-{path.name}")
+        self._queue: SimpleQueue[_Member | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write_groups, name=f"store-{path.name}", daemon=True)
         self._thread.start()
 
     def _check_schema(self, version: int) -> None:
+        meta = self._env.open_db(META)
         wanted = str(version).encode()
         with self._env.begin(write=True) as txn:
-            found = txn.get(SCHEMA_KEY, db=self._databases[META])
+            found = txn.get(SCHEMA_KEY, db=meta)
             if found is None:
-                txn.put(SCHEMA_KEY, wanted, db=self._databases[META])
+                txn.put(SCHEMA_KEY, wanted, db=meta)
             elif found != wanted:
                 raise SchemaVersionError(
                     f"{self._path} has schema {found.decode()} and this release reads {version}; use the release "
@@ -166,93 +176,105 @@ class LmdbStore:
                 )
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        """Read one committed row, inline."""
         return self.read(lambda txn: txn.get(table, key))
 
-    def read(self, fn: Callable[[ReadTransaction], T]) -> T:
-        """Run ``fn`` on a snapshot, inline."""
-        with _translated(self._path), self._env.begin() as txn:
-            return fn(_Reader(txn, self._databases))
+    def read(self, fn: Callable[[_Reader], T]) -> T:
+        if self._released:
+            raise StoreClosedError("The store is closed; start the service again.")
+        try:
+            with self._env.begin() as txn:
+                return fn(_Reader(txn, self._tables))
+        except lmdb.Error as error:
+            raise files.store_error(error, self._path) from error
 
     async def view(self, fn: Callable[[ReadTransaction], T]) -> T:
-        """Run ``fn`` on a snapshot in a thread."""
-        return await asyncio.to_thread(self.read, fn)
+        return await self._in_thread(lambda: self.read(fn))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run work in a thread that ``close`` waits for: LMDB must not be closed under it."""
+        if self._closing:
+            raise StoreClosedError("The store is closed; start the service again.")
+        return await asyncio.get_running_loop().run_in_executor(self._views, work)
 
     async def update(self, fn: Callable[[WriteTransaction], T]) -> T:
-        """Run ``fn`` in a member of the next commit group; durable when this returns."""
+        if self._closing:
+            raise StoreClosedError("The store is closed; start the service again.")
+        if self._queue.qsize() >= MAX_WAITING:
+            raise OverloadedError("Too many writes are waiting; try again later.")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        with self._condition:
-            if self._closing:
-                raise StoreClosedError("The store is closed; start the service again.")
-            if len(self._waiting) >= MAX_WAITING:
-                raise OverloadedError("Too many writes are waiting; try again later.")
-            self._waiting.append(_Member(fn, future))
-            self._condition.notify()
-        return await asyncio.shield(future)
+        self._queue.put(_Member(fn, future))
+        return await future
 
     def _write_groups(self) -> None:
         """The writer thread: one group after the other, of whatever waits when it begins."""
-        while True:
-            with self._condition:
-                while not self._waiting and not self._closing:
-                    self._condition.wait()
-                if not self._waiting:
-                    return
-                group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
-            self._commit_group(group)
-            _deliver(group)
+        closing = False
+        while not closing:
+            waiting = [self._queue.get()]
+            waiting += [self._queue.get() for _ in range(min(self._queue.qsize(), MAX_GROUP - 1))]
+            group = [member for member in waiting if member is not None]
+            closing = len(group) < len(waiting)
+            if group:
+                self._commit_group(group)
+                _deliver(group)
 
     def _commit_group(self, group: Sequence[_Member]) -> None:
         started = time.perf_counter()
         try:
-            with _translated(self._path), self._env.begin(write=True) as txn:
-                emitted: list[object] = []
-                for member in group:
-                    self._run_member(txn, member, emitted)
+            with self._env.begin(write=True) as txn:
+                emitted = [item for member in group for item in self._run_member(txn, member)]
                 if emitted and self._finisher is not None:
-                    self._finisher(_Writer(txn, self._databases), emitted)
-        except Exception as error:
+                    self._finisher(_Writer(txn, self._tables), emitted)
+        except BaseException as error:  # all of it: without this thread every caller would wait for ever
+            failure = files.store_error(error, self._path) if isinstance(error, lmdb.Error) else error
             for member in group:
-                member.error = member.error or error
-        self.stats.commits += 1
-        self.stats.updates += len(group)
-        self.stats.commit_seconds += time.perf_counter() - started
+                member.error = failure if member.error is None else member.error
+            return
+        kept = sum(member.error is None for member in group)
+        self.stats.committed(updates=kept, seconds=time.perf_counter() - started)
 
-    def _run_member(self, parent: Any, member: _Member, emitted: list[object]) -> None:
-        """Run one member in a child transaction; what it raises undoes the child alone."""
+    def _run_member(self, parent: lmdb.Transaction[bytes], member: _Member) -> Sequence[object]:
+        """Run a member in a child transaction, which what it raises undoes alone; returns what it emitted."""
         try:
             with self._env.begin(write=True, parent=parent) as txn:
-                writer = _Writer(txn, self._databases)
+                writer = _Writer(txn, self._tables)
                 member.result = member.fn(writer)
+        except lmdb.MapFullError as error:  # this one was too large; the parent is as before
+            member.error = files.store_error(error, self._path)
         except lmdb.Error:
-            raise  # the group cannot go on
-        except Exception as error:
+            raise  # the disk or the file: the group cannot go on
+        except BaseException as error:  # it belongs to the caller, whatever it is
             member.error = error
-            return
-        emitted.extend(writer.emitted)
+        else:
+            return writer.emitted
+        return ()
 
     async def backup(self, target: Path) -> None:
-        """Write a consistent, compacted copy to a folder that does not exist yet."""
-        await asyncio.to_thread(self._copy, target)
+        await self._in_thread(lambda: files.copy_environment(self._env, target))
 
-    def _copy(self, target: Path) -> None:
+    async def check(self) -> dict[str, int]:
+        return await self._in_thread(self._walk)
+
+    def _walk(self) -> dict[str, int]:
+        counts = self.read(lambda txn: {table: txn.walk(table) for table in self._tables})
         try:
-            target.mkdir(mode=0o700, parents=True)
-        except OSError as error:
-            raise StoreError(
-                f"{target} cannot be made: {error.strerror}; name a folder that does not exist."
-            ) from None
-        with _translated(self._path):
-            self._env.copy(str(target), compact=True)
+            files.walk_pages(self._env)
+        except lmdb.Error as error:
+            raise files.store_error(error, self._path) from error
+        return counts
 
     async def close(self) -> None:
-        """Finish what is waiting, and close."""
-        with self._condition:
+        if not self._closing:
             self._closing = True
-            self._condition.notify()
-        await asyncio.to_thread(self._thread.join)
-        self._env.close()
-        os.close(self._lock)
+            self._queue.put(None)
+        await asyncio.to_thread(self._finish_work)
+        if not self._released:
+            self._released = True
+            self._env.close()
+            os.close(self._lock)
+
+    def _finish_work(self) -> None:
+        self._thread.join()
+        self._views.shutdown(wait=True)
 
 
 def _deliver(group: Sequence[_Member]) -> None:
@@ -266,51 +288,4 @@ def _deliver(group: Sequence[_Member]) -> None:
 
 def _settle(members: Sequence[_Member]) -> None:
     for member in members:
-        if member.future.cancelled():
-            continue
-        if member.error is None:
-            member.future.set_result(member.result)
-        else:
-            member.future.set_exception(member.error)
-            member.future.exception()  # retrieved here: the caller may have been cancelled
-
-
-def _lock_folder(path: Path) -> int:
-    """Make the folder (0700) and take its lock for this process; returns the lock's descriptor."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StoreLockedError(f"{path} is open in another process; stop that one first.") from None
-    return descriptor
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn LMDB's errors into those of the store."""
-    try:
-        yield
-    except lmdb.MapFullError:
-        raise StoreFullError("The store's map is full; raise map_gib and start again.") from None
-    except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError):
-        raise StoreCorruptError("The store's file is damaged; restore it from a backup.") from None
-    except lmdb.Error as error:
-        text = str(error)
-        if any(os.strerror(number) in text for number in _FULL) or (
-            os.strerror(errno.EIO) in text and _is_full(path)
-        ):
-            raise StoreFullError("The disk is full; the store goes on once there is room.") from None
-        raise StoreError(f"The store failed: {text}.") from None
-
-
-def _is_full(path: Path) -> bool:
-    """Whether the store's file could not grow now: LMDB reports a short write as an I/O error."""
-    size = (path / "data.mdb").stat().st_size
-    with tempfile.TemporaryFile(dir=path) as probe:
-        try:
-            os.posix_fallocate(probe.fileno(), size, _PROBE_SIZE)
-        except OSError as error:
-            return error.errno in _FULL
-    return False
+        settle(member.future, member.result, member.error)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from keyark.errors import OverloadedError
 from keyark.store import (
     KeyExistsError,
     MemoryStore,
-    SchemaVersionError,
+    ReadTransaction,
     Store,
     StoreClosedError,
-    StoreCorruptError,
     StoreError,
-    StoreFullError,
-    StoreLockedError,
     WriteTransaction,
     open_store,
 )
+from keyark.store.lmdb_store import MAX_WAITING
+from tests.support.store import held, one_group
 
 TABLES = ("rows", "finished")
 
@@ -65,12 +66,7 @@ async def test_what_is_written_is_read(store: Store) -> None:
 
 
 async def test_a_failing_member_is_undone_alone_and_its_emissions_are_dropped(store: Store) -> None:
-    outcomes = await asyncio.gather(
-        store.update(putting(b"a")),
-        store.update(putting(b"b", error=ValueError("no"))),
-        store.update(putting(b"c")),
-        return_exceptions=True,
-    )
+    outcomes = await one_group(store, putting(b"a"), putting(b"b", error=ValueError("no")), putting(b"c"))
     assert outcomes[0] == b"a"
     assert isinstance(outcomes[1], ValueError)
     assert outcomes[2] == b"c"
@@ -79,26 +75,87 @@ async def test_a_failing_member_is_undone_alone_and_its_emissions_are_dropped(st
 
 
 async def test_a_finisher_that_fails_undoes_the_whole_group(store: Store) -> None:
-    outcomes = await asyncio.gather(
-        store.update(putting(b"a")), store.update(putting(b"refuse")), return_exceptions=True
+    outcomes = await one_group(
+        store, putting(b"a"), putting(b"b", error=ValueError("no")), putting(b"refuse"), putting(b"c")
     )
-    assert any(isinstance(outcome, StoreError) for outcome in outcomes)
-    undone = [
-        key
-        for key, outcome in zip((b"a", b"refuse"), outcomes, strict=True)
-        if isinstance(outcome, StoreError)
-    ]
-    assert b"refuse" in undone
-    for key in undone:
-        assert store.get("rows", key) is None
+    assert [type(outcome) for outcome in outcomes] == [StoreError, ValueError, StoreError, StoreError]
+    assert await store.view(lambda txn: (txn.count("rows"), txn.count("finished"))) == (0, 0)
     await store.update(putting(b"later"))
-    assert store.get("rows", b"later") == b""
+    assert store.get("finished", bytes(8)) == b"later"
 
 
-async def test_updates_that_wait_share_commits(store: Store) -> None:
-    before = store.stats.commits
-    await asyncio.gather(*(store.update(putting(b"%d" % i)) for i in range(100)))
-    assert store.stats.commits - before < 20
+async def test_the_finisher_runs_once_per_group_with_what_succeeded_in_order(tmp_path: Path) -> None:
+    calls: list[list[object]] = []
+    store = open_store(
+        tmp_path / "store", tables=TABLES, finisher=lambda txn, items: calls.append(list(items))
+    )
+    await one_group(
+        store, putting(b"c"), putting(b"no", error=ValueError("no")), putting(b"a"), putting(b"b")
+    )
+    await one_group(store, lambda txn: None)
+    assert calls == [[b"c", b"a", b"b"]]
+    await store.close()
+
+
+async def test_what_a_group_has_not_committed_is_not_read(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", tables=TABLES)
+    seen = []
+
+    def look_outside(txn: WriteTransaction) -> None:
+        txn.put("rows", b"a", b"")
+        seen.append(store.get("rows", b"a"))
+
+    await store.update(look_outside)
+    assert seen == [None]
+    assert store.get("rows", b"a") == b""
+    await store.close()
+
+
+async def test_a_group_is_one_commit_and_is_counted(store: Store) -> None:
+    commits = store.stats.commits
+    updates = store.stats.updates
+    await one_group(store, *(putting(b"%d" % i) for i in range(100)), putting(b"no", error=ValueError("no")))
+    held_too = int(not isinstance(store, MemoryStore))
+    assert store.stats.commits - commits == 1 + held_too
+    assert store.stats.updates - updates == 100 + held_too
+    assert 0 < store.stats.last_commit_seconds <= store.stats.commit_seconds
+
+
+async def test_a_failed_group_is_not_counted(store: Store) -> None:
+    await one_group(store, putting(b"refuse"))
+    assert store.stats.updates == int(not isinstance(store, MemoryStore))
+
+
+@pytest.mark.parametrize("error", [StopIteration("end"), ZeroDivisionError()])
+async def test_whatever_a_member_raises_its_neighbours_are_answered(store: Store, error: Exception) -> None:
+    outcomes = await one_group(store, putting(b"a"), putting(b"b", error=error), putting(b"c"))
+    assert outcomes[0] == b"a"
+    assert isinstance(outcomes[1], RuntimeError if isinstance(error, StopIteration) else type(error))
+    assert outcomes[2] == b"c"
+
+
+async def test_no_error_ends_the_writer_thread(tmp_path: Path) -> None:
+    def cancelled(txn: WriteTransaction, items: object = ()) -> None:
+        raise asyncio.CancelledError
+
+    store = open_store(tmp_path / "store", tables=TABLES, finisher=cancelled)
+    for update in (cancelled, putting(b"emitted")):
+        with pytest.raises(asyncio.CancelledError):
+            await store.update(update)
+    await store.update(lambda txn: txn.put("rows", b"later", b""))
+    assert store.read(lambda txn: txn.count("rows")) == 1
+    await store.close()
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 512])
+async def test_no_row_has_an_empty_or_too_long_key(store: Store, key: bytes) -> None:
+    outcomes = await one_group(
+        store, putting(b"a"), putting(key), lambda txn: txn.insert("rows", key, b""), putting(b"b")
+    )
+    assert [type(outcome) for outcome in outcomes] == [bytes, StoreError, StoreError, bytes]
+    assert store.get("rows", key) is None
+    assert not await store.update(lambda txn: txn.delete("rows", key))
+    assert store.get("rows", b"b") == b""
 
 
 async def test_a_transaction_sees_its_own_writes_and_those_before_it_in_the_group(store: Store) -> None:
@@ -147,73 +204,107 @@ async def test_an_unknown_table_is_an_error(store: Store) -> None:
         await store.update(lambda txn: txn.put("nowhere", b"a", b""))
 
 
-async def test_a_cancelled_caller_corrupts_nothing(store: Store) -> None:
-    task = asyncio.create_task(store.update(putting(b"a")))
+async def test_the_update_of_a_cancelled_caller_is_written_all_the_same(store: Store) -> None:
+    tasks = [
+        asyncio.create_task(store.update(putting(b"a"))),
+        asyncio.create_task(store.update(putting(b"b", error=ValueError("nobody hears this")))),
+        asyncio.create_task(store.update(putting(b"c"))),
+    ]
     await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await store.update(putting(b"b"))
-    assert store.get("rows", b"b") == b""
+    for task in tasks[:2]:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError, asyncio.CancelledError, bytes]
+    assert [key for key, _ in store.read(lambda txn: txn.scan("rows", limit=9))] == [b"a", b"c"]
 
 
-async def test_closing_writes_what_waits_and_takes_no_more(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store", tables=TABLES)
+async def test_a_closed_store_takes_and_gives_nothing(store: Store) -> None:
+    waiting = [asyncio.create_task(store.update(putting(b"%d" % i))) for i in range(10)]
+    await asyncio.sleep(0)
+    await asyncio.gather(store.close(), store.close())
+    assert await asyncio.gather(*waiting) == [b"%d" % i for i in range(10)]
+    await store.close()
+    with pytest.raises(StoreClosedError):
+        await store.update(putting(b"late"))
+    with pytest.raises(StoreClosedError):
+        store.get("rows", b"0")
+    with pytest.raises(StoreClosedError):
+        await store.view(lambda txn: txn.count("rows"))
+
+
+async def test_when_close_returns_what_waited_is_written(store: Store) -> None:
     waiting = [asyncio.create_task(store.update(putting(b"%d" % i))) for i in range(10)]
     await asyncio.sleep(0)
     await store.close()
+    assert store.stats.updates == 10
     await asyncio.gather(*waiting)
-    with pytest.raises(StoreClosedError):
-        await store.update(putting(b"late"))
+
+
+async def test_closing_writes_what_waits(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", tables=TABLES)
+    async with held(store):
+        waiting = [asyncio.create_task(store.update(putting(b"%03d" % i))) for i in range(600)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+    await closing
+    assert await asyncio.gather(*waiting) == [b"%03d" % i for i in range(600)]
     again = open_store(tmp_path / "store", tables=TABLES)
-    assert again.read(lambda txn: txn.count("rows")) == 10
+    assert again.read(lambda txn: txn.count("rows")) == 600
     await again.close()
 
 
-async def test_one_process_at_a_time(tmp_path: Path) -> None:
+async def test_closing_waits_for_views(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", tables=TABLES)
-    with pytest.raises(StoreLockedError):
-        open_store(tmp_path / "store", tables=TABLES)
+    await store.update(putting(b"a"))
+    begun = threading.Event()
+    order: list[str] = []
+
+    def slow(txn: ReadTransaction) -> int:
+        begun.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("store-"):
+                thread.join()  # now only this view keeps the store open
+        counts = {txn.count("rows") for _ in range(20_000)}
+        order.append("view")
+        return counts.pop()
+
+    view = asyncio.create_task(store.view(slow))
+    await asyncio.to_thread(begun.wait)
     await store.close()
-    await open_store(tmp_path / "store", tables=TABLES).close()
+    order.append("closed")
+    assert await view == 1
+    assert order == ["view", "closed"]
 
 
-async def test_another_schema_is_refused(tmp_path: Path) -> None:
-    await open_store(tmp_path / "store", tables=TABLES, schema_version=1).close()
-    with pytest.raises(SchemaVersionError):
-        open_store(tmp_path / "store", tables=TABLES, schema_version=2)
-    await open_store(tmp_path / "store", tables=TABLES, schema_version=1).close()
-
-
-async def test_a_garbage_file_is_reported(tmp_path: Path) -> None:
-    await open_store(tmp_path / "store", tables=TABLES).close()
-    (tmp_path / "store" / "data.mdb").write_bytes(b"\x5a" * 65536)
-    with pytest.raises(StoreCorruptError):
-        open_store(tmp_path / "store", tables=TABLES)
-
-
-async def test_a_full_store_refuses_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store", tables=TABLES, map_size=1 << 20)
-    written = []
-    with pytest.raises(StoreFullError):
-        while len(written) < 1000:
-            written.append(await store.update(putting(b"%04d" % len(written), bytes(4000))))
-    assert written
-    assert store.read(lambda txn: txn.count("rows")) == len(written)
-    for key in written[:50]:
-        await store.update(lambda txn, key=key: txn.delete("rows", key))
-    await store.update(putting(b"again", bytes(100)))
-    assert store.get("rows", b"again") == bytes(100)
-    await store.close()
-
-
-async def test_a_backup_is_a_store(tmp_path: Path) -> None:
+async def test_a_full_queue_refuses_and_what_was_taken_is_written(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", tables=TABLES)
-    await store.update(putting(b"a", b"1"))
-    await store.backup(tmp_path / "copy")
-    with pytest.raises(StoreError, match="does not exist"):
-        await store.backup(tmp_path / "copy")
+    async with held(store):
+        tasks = [asyncio.create_task(store.update(putting(b"%05d" % i))) for i in range(MAX_WAITING + 5)]
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(outcome, OverloadedError) for outcome in outcomes] == [False] * MAX_WAITING + [
+        True
+    ] * 5
+    assert store.read(lambda txn: txn.count("rows")) == MAX_WAITING
+    await store.update(putting(b"later"))
     await store.close()
-    copy = open_store(tmp_path / "copy", tables=TABLES)
-    assert copy.get("rows", b"a") == b"1"
-    await copy.close()
+
+
+async def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", tables=TABLES)
+    flags = store._env.flags()  # nothing short of a power loss shows it from outside
+    assert (flags["sync"], flags["metasync"], flags["writemap"], flags["map_async"]) == (
+        True,
+        True,
+        False,
+        False,
+    )
+    await store.close()
+
+
+async def test_an_update_with_an_effect_outside_shows_in_the_memory_store() -> None:
+    store = MemoryStore(tables=TABLES)
+    effects: list[int] = []
+    await store.update(lambda txn: effects.append(1))
+    assert effects == [1, 1]

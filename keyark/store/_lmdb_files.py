@@ -1,0 +1,175 @@
+"""What lies below LMDB's transactions: folder, lock, file, damage, copies, and the errors that it reports."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from keyark.store.interface import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
+
+MAX_READERS: Final = 512
+DATA_FILE: Final = "data.mdb"
+_LOCK_FILE: Final = "store.lock"
+_PROBE_SIZE: Final = 1 << 20
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DAMAGED: Final = (
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,  # a copy counted other pages than the file says it has
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+)
+_WALK: Final = """
+import os, resource, sys
+import lmdb
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+environment = lmdb.open(sys.argv[1], map_size=int(sys.argv[2]), readonly=True, lock=False)
+environment.copyfd(os.open(os.devnull, os.O_WRONLY), compact=True)
+"""
+
+
+def lock_folder(path: Path) -> int:
+    """Make the folder (0700) if need be and lock it for this process; returns the lock's descriptor."""
+    try:
+        if not path.is_dir():
+            path.mkdir(mode=0o700, parents=True)
+            sync_folder(path.parent)
+        descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be used: {error.strerror}; make it this user's folder.") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise StoreLockedError(f"{path} is open in another process; stop that one first.") from None
+        raise StoreError(f"{path} cannot be locked: {error.strerror}; use a local file system.") from None
+    return descriptor
+
+
+def open_environment(path: Path, *, map_size: int, tables: int) -> lmdb.Environment:
+    """Open or create the file (0600) in a locked folder; raises lmdb.Error and StoreCorruptError."""
+    data = path / DATA_FILE
+    if data.exists() and not data.stat().st_size:
+        # LMDB would begin a new store in its place, and all would seem well.
+        raise StoreCorruptError(f"{data} is empty; restore it from a backup.")
+    environment = lmdb.open(
+        str(path),
+        map_size=map_size,
+        max_dbs=tables,
+        max_readers=MAX_READERS,
+        max_spare_txns=1,
+        mode=0o600,
+    )
+    try:
+        environment.reader_check()
+        _check_length(environment, data, map_size)
+    except BaseException:
+        environment.close()
+        raise
+    return environment
+
+
+def _check_length(environment: lmdb.Environment, data: Path, map_size: int) -> None:
+    """Refuse a file that was cut off: reading a page beyond its end would kill this process (SIGBUS).
+
+    A healthy file may end early too, where the last pages were never written because they were freed in the
+    transaction that made them. So a disposable process walks all pages that the file refers to.
+    """
+    pages = environment.info()["last_pgno"] + 1
+    if data.stat().st_size >= pages * environment.stat()["psize"]:
+        return
+    command = [sys.executable, "-P", "-c", _WALK, str(data.parent), str(map_size)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:  # noqa: S603 — our own script
+        raise StoreCorruptError(f"{data} is damaged: its end is missing; restore it from a backup.")
+
+
+def walk_pages(environment: lmdb.Environment) -> None:
+    """Let LMDB visit and count every page of the newest snapshot; raises lmdb.Error."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        environment.copyfd(null, compact=True)
+    finally:
+        os.close(null)
+
+
+def copy_environment(environment: lmdb.Environment, target: Path) -> None:
+    """Copy the newest snapshot, compacted and durable, to a new folder (0700); leaves nothing if it fails."""
+    try:
+        target.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise StoreError(
+            f"{target} cannot be made: {error.strerror}; name a folder that does not exist."
+        ) from None
+    partial = target / f"{DATA_FILE}.partial"
+    try:
+        with _translated(target):
+            _copy_file(environment, partial)
+            partial.rename(target / DATA_FILE)
+            sync_folder(target)
+            sync_folder(target.parent)
+    except BaseException:
+        for left in target.iterdir():
+            left.unlink()
+        target.rmdir()
+        raise
+
+
+def _copy_file(environment: lmdb.Environment, target: Path) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        environment.copyfd(descriptor, compact=True)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: LMDB syncs the file, not its entry."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (lmdb.Error, OSError) as error:
+        raise store_error(error, folder) from error
+
+
+def store_error(error: lmdb.Error | OSError, folder: Path) -> StoreError:
+    """Return the store's error for one of LMDB or the system; ``folder`` is where it wrote."""
+    code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
+    if isinstance(error, lmdb.MapFullError):
+        return StoreFullError("The store's map is full; raise map_gib and start again.")
+    if code in _FULL or (code == errno.EIO and _is_full(folder)):
+        return StoreFullError("The disk is full; the store goes on once there is room.")
+    if isinstance(error, _DAMAGED):
+        return StoreCorruptError("The store's file is damaged; restore it from a backup.")
+    cause = error.strerror if isinstance(error, OSError) else getattr(error, "reason", type(error).__name__)
+    return StoreError(f"The store failed ({cause}); look at its disk, then start the service again.")
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a file could not grow now: LMDB reports a short write as an I/O error."""
+    try:
+        size = max((entry.stat().st_size for entry in folder.iterdir()), default=0)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), size, _PROBE_SIZE)
+    except OSError as error:
+        return error.errno in _FULL
+    return False

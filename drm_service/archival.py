@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from drm_service.records import KEYS, read_record
+from drm_service.storage_keys import StorageKeys
 from keyark.clock import Clock
 from keyark.crypto.matching import match_proof_name
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
@@ -88,10 +89,10 @@ class _Overtaken:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyArchive:
-    """Archives keys under one storage key generation."""
+    """Archives keys under the newest storage key."""
 
     trust_domain: str
-    storage_key_id: bytes
+    storage_keys: StorageKeys
     store: Store
     log: Log
     policy: PolicyEngine
@@ -131,7 +132,7 @@ class KeyArchive:
             statement,
             time_us=self.clock.now_us(),
             match_proof=match_proof_name(statement.encryption_key_type),
-            storage_key_id=self.storage_key_id,
+            storage_key_id=self.storage_keys.active_id,
         )
 
     async def prove_and_seal(
@@ -222,6 +223,7 @@ def _task(item: _Accepted) -> bytes:
         statement_sha256=item.statement.sha256,
         encryption_spki=item.statement.encryption_spki,
         leaf=item.event.leaf,
+        storage_key_id=AuditEvent.FromString(item.event.leaf).storage_key_id,
     ).SerializeToString()
 
 

@@ -8,7 +8,8 @@ from google.protobuf.message import DecodeError
 
 from drm_service.config import DrmConfig
 from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
-from drm_service.subsystem import load_storage_key, load_transport_certificate
+from drm_service.storage_keys import read_tokens, storage_key_id
+from drm_service.subsystem import load_transport_certificate
 from keyark.clock import SystemClock
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import KeyarkError, NotFoundError
@@ -31,20 +32,23 @@ def check(config: DrmConfig) -> list[str]:
     """Check all that a start needs and all that is stored; returns what to print, raises what is wrong."""
     transport_key = load_private_key_by_uri(config.transport.key, config.service.folder)
     load_transport_certificate(config, transport_key, SystemClock())
-    storage_key = load_storage_key(config)
-    lines = maintenance.check(
+    return maintenance.check(
         "drm", config, tables=TABLES, schema_version=SCHEMA_VERSION, check_rows=check_records
     )
-    return [f"storage key: {storage_key.key_id.hex()}", *lines]
 
 
-def check_records(txn: ReadTransaction) -> None:
-    """Hold every archived key's record against its leaf; raises RecordMismatchError naming the enrollment."""
+def check_records(txn: ReadTransaction) -> list[str]:
+    """Hold every archived key's record against its leaf; returns a line per storage key.
+
+    Raises RecordMismatchError naming the enrollment, and TokenError for a damaged token.
+    """
+    storage_keys = [f"storage key: {storage_key_id(token).hex()}" for token in read_tokens(txn)]
     after: bytes | None = None
     while rows := txn.scan(KEYS, after=after, limit=PAGE):
         for enrollment_id, value in rows:
             _check_record(txn, enrollment_id, _parse(value))
         after = rows[-1][0]
+    return storage_keys
 
 
 def _parse(value: bytes) -> ArchivedKeyRecord:

@@ -15,12 +15,6 @@ class TransportSettings(Config):
     chain: ConfigPath
 
 
-class StorageSettings(Config):
-    """[storage]: the token that holds the storage key; it opens only with a quorum of shares."""
-
-    token: ConfigPath
-
-
 class CertificateSettings(Config):
     """[certificates]: the CAs whose certificates are linked to archived keys."""
 
@@ -34,6 +28,5 @@ class DrmConfig(Config):
     store: StoreSettings
     workers: WorkerSettings = WorkerSettings()
     transport: TransportSettings
-    storage: StorageSettings
     certificates: CertificateSettings
     policy: PolicyConfig

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from drm_service.records import SCHEMA_VERSION, TABLES
+from drm_service.storage_keys import put_token, storage_key_id
 from keyark.clock import SystemClock
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.crypto.token import create_software_token
 from keyark.pki.certificates import load_certificates
-from keyark.pki.files import write_new_file
 from keyark.pki.identities import request_identity
 from keyark.pki.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
 from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
+from keyark.records.v1.drm_pb2 import SoftwareToken
 from keyark.service.initialization import (
-    PRIVATE,
     SERVICE_TOML,
     WORKERS_TOML,
     add_service_arguments,
@@ -29,7 +29,7 @@ from keyark.service.initialization import (
     save_request,
     write_config,
 )
-from keyark.store import open_store
+from keyark.store import WriteTransaction, open_store
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
@@ -45,10 +45,6 @@ CONFIG: Final = (
 key = "file:transport-key.pem"
 certificate = "transport.pem"
 chain = "trust-anchor.pem"
-
-[storage]
-# The token with the storage key. Its private half opens only with a quorum of the agents' shares.
-token = "storage-1.token"
 
 [certificates]
 # The CAs whose certificates are linked to archived keys.
@@ -96,16 +92,15 @@ def init(arguments: argparse.Namespace) -> None:
     request = request_identity(transport_key, SpiffeId(arguments.trust_domain, TRANSPORT_ROLE))
     save_request(folder / "transport.csr", request)
     token, public_key = create_software_token(agents, quorum=arguments.quorum)
-    write_new_file(folder / "storage-1.token", token.SerializeToString(), mode=PRIVATE)
     write_config(folder / "drm.toml", CONFIG, trust_domain=arguments.trust_domain, listen=arguments.listen)
-    asyncio.run(_log_storage_key(folder, arguments.trust_domain, transport_key, public_key.key_id))
+    asyncio.run(_log_storage_key(folder, arguments.trust_domain, transport_key, token))
     print(json.dumps({"storage_key_id": public_key.key_id.hex()}))
 
 
 async def _log_storage_key(
-    folder: Path, trust_domain: str, transport_key: SigningPrivateKey, storage_key_id: bytes
+    folder: Path, trust_domain: str, transport_key: SigningPrivateKey, token: SoftwareToken
 ) -> None:
-    """Open the store and the log, and log that the storage key came into being."""
+    """Open the store and the log, keep the token, and log that the storage key came into being."""
     clock, origin = SystemClock(), f"{trust_domain}/drm"
     log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, transport_key), clock=clock)
     store = open_store(folder / "store", tables=TABLES, finisher=log.finisher, schema_version=SCHEMA_VERSION)
@@ -115,9 +110,14 @@ async def _log_storage_key(
             version=1,
             type=EventType.EVENT_TYPE_STORAGE_KEY_CREATED,
             time_us=clock.now_us(),
-            storage_key_id=storage_key_id,
+            storage_key_id=storage_key_id(token),
         )
         leaf = new_event(event, AuditDetails())
-        await store.update(lambda txn: log.append(txn, leaf))
+
+        def write(txn: WriteTransaction) -> None:
+            put_token(txn, token)
+            log.append(txn, leaf)
+
+        await store.update(write)
     finally:
         await store.close()

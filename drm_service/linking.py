@@ -43,6 +43,7 @@ class _Link:
     """A certificate that was checked against its record."""
 
     statement: Statement
+    certificate: bytes
     serial: bytes
     sha256: bytes
     event: LoggedEvent
@@ -79,7 +80,11 @@ class CertificateLinks:
             return error
         serial, digest = encode_serial(certificate.serial_number), sha256(request.certificate).digest()
         return _Link(
-            statement=statement, serial=serial, sha256=digest, event=self._leaf(statement, serial, digest)
+            statement=statement,
+            certificate=request.certificate,
+            serial=serial,
+            sha256=digest,
+            event=self._leaf(statement, serial, digest),
         )
 
     def _mark_certified(self, txn: WriteTransaction, link: _Link | KeyarkError) -> KeyarkError | None:
@@ -96,6 +101,7 @@ class CertificateLinks:
             )
         record.certificate_serial = link.serial
         record.certificate_sha256 = link.sha256
+        record.certificate = link.certificate
         txn.put(KEYS, link.statement.enrollment_id, record.SerializeToString())
         self.log.append(txn, link.event)
         return None

@@ -16,7 +16,8 @@ from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
 
 KEYS: Final = "archived_keys"
-TABLES: Final = (KEYS, key_uses.TABLE, *log.TABLES)
+TOKENS: Final = "storage_tokens"
+TABLES: Final = (KEYS, TOKENS, key_uses.TABLE, *log.TABLES)
 SCHEMA_VERSION: Final = 1
 
 
@@ -51,7 +52,7 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
         email=statement.email,
         profile=statement.profile,
         archived_time_us=event.time_us,
-        storage_key_id=event.storage_key_id,
+        storage_key_id=record.sealed_key.storage_key_id,
         log_index=record.log_index,
         certificate_serial=record.certificate_serial,
         match_proof=record.match_proof,

@@ -57,7 +57,8 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
     ) -> pb.GetTransportCertificateResponse:
         """The newest transport certificate."""
         return pb.GetTransportCertificateResponse(
-            transport_certificate=self._transport_certificate, storage_key_id=self._archive.storage_key_id
+            transport_certificate=self._transport_certificate,
+            storage_key_id=self._archive.storage_keys.active_id,
         )
 
     async def ArchiveKeys(self, request: pb.ArchiveKeysRequest, context: Context) -> pb.ArchiveKeysResponse:

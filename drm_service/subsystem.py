@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from drm_service.archival import KeyArchive
 from drm_service.config import DrmConfig
@@ -11,13 +11,11 @@ from drm_service.key_worker import FACTORY, worker_setup
 from drm_service.linking import CertificateLinks
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.servicer import ALLOWED, KeyArchiveServicer, KeyRecoveryServicer
+from drm_service.storage_keys import StorageKeys, read_tokens
 from keyark.clock import Clock, SystemClock
-from keyark.crypto.storage import StoragePublicKey
-from keyark.crypto.token import load_token
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import encode_certificate, load_certificates
-from keyark.pki.files import read_secret_file
 from keyark.pki.key_types import PrivateKey
 from keyark.pki.spki import encode_spki
 from keyark.pki.transport import TransportTrust
@@ -30,8 +28,6 @@ from keyark.v1.archive_pb2_grpc import add_KeyArchiveServiceServicer_to_server
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
 
-MAX_TOKEN_SIZE = 1 << 20
-
 
 @asynccontextmanager
 async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Server]:
@@ -41,27 +37,29 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Se
     """
     clock = clock or SystemClock()
     transport_key = load_private_key_by_uri(config.transport.key, config.service.folder)
-    storage_key = load_storage_key(config)
     policy = build_engine("drm", config.policy)
     certificate = load_transport_certificate(config, transport_key, clock)
     issuers = load_certificates(config.certificates.issuers)[:1]
-    setup = worker_setup(
-        transport_key_uri=config.transport.key,
-        base=config.service.folder,
-        storage_public_key=storage_key.to_bytes(),
-    )
-    opening = open_foundation(
-        "drm",
-        config,
-        tables=TABLES,
-        schema_version=SCHEMA_VERSION,
-        log_key=transport_key,
-        clock=clock,
-    )
-    async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
+    async with AsyncExitStack() as stack:
+        opening = open_foundation(
+            "drm",
+            config,
+            tables=TABLES,
+            schema_version=SCHEMA_VERSION,
+            log_key=transport_key,
+            clock=clock,
+        )
+        foundation = await stack.enter_async_context(opening)
+        storage_keys = StorageKeys(foundation.store.read(read_tokens))
+        setup = worker_setup(
+            transport_key_uris=[config.transport.key],
+            base=config.service.folder,
+            storage_public_keys=storage_keys.public_keys,
+        )
+        pool = await stack.enter_async_context(open_pool(FACTORY, setup, config.workers))
         archive = KeyArchive(
             trust_domain=config.service.trust_domain,
-            storage_key_id=storage_key.key_id,
+            storage_keys=storage_keys,
             store=foundation.store,
             log=foundation.log,
             policy=policy,
@@ -70,16 +68,15 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Se
         )
         links = CertificateLinks(issuers=issuers, store=foundation.store, log=foundation.log, clock=clock)
         services = _services(foundation, archive, links, certificate)
-        async with serve(
-            foundation, settings=config.service, services=services, allowed=ALLOWED, log_readers={"rm", "cm"}
-        ) as server:
-            yield server
-
-
-def load_storage_key(config: DrmConfig) -> StoragePublicKey:
-    """Return the public half of the storage key, all that archiving needs; raises TokenError."""
-    token = load_token(read_secret_file(config.storage.token, max_size=MAX_TOKEN_SIZE))
-    return StoragePublicKey.from_bytes(token.public_key)
+        yield await stack.enter_async_context(
+            serve(
+                foundation,
+                settings=config.service,
+                services=services,
+                allowed=ALLOWED,
+                log_readers={"rm", "cm"},
+            )
+        )
 
 
 def load_transport_certificate(config: DrmConfig, key: PrivateKey, clock: Clock) -> TransportCertificate:

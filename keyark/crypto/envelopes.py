@@ -8,7 +8,7 @@ open.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -110,10 +110,7 @@ class TransportKey:
         """
         message = _parse(envelope)
         if message.transport_key_id != self.key_id:
-            raise UnknownTransportKeyError(
-                "The envelope is for another transport key; fetch the enrollment form anew and wrap again.",
-                metadata={"transport_key_id": message.transport_key_id.hex()},
-            )
+            raise _unknown(message.transport_key_id)
         if message.suite != self._suite:
             raise _unopened()
         try:
@@ -126,6 +123,22 @@ class TransportKey:
 
     def __repr__(self) -> str:
         return f"TransportKey({self.key_id.hex()})"
+
+
+class TransportKeys:
+    """The transport keys whose envelopes are taken: the newest, and older ones until they are retired."""
+
+    def __init__(self, private_keys: Iterable[PrivateKey]) -> None:
+        """Take P-256 and RSA-3072 keys; raises UnsupportedKeyError for another."""
+        self._keys = {key.key_id: key for key in map(TransportKey, private_keys)}
+
+    def open(self, envelope: bytes, statement_sha256: bytes) -> bytes:
+        """Return what a serialized envelope holds, opened with the key that it names; see ``TransportKey.open``."""
+        key_id = _parse(envelope).transport_key_id
+        key = self._keys.get(key_id)
+        if key is None:
+            raise _unknown(key_id)
+        return key.open(envelope, statement_sha256)
 
 
 def _info(key_id: bytes, statement_sha256: bytes) -> bytes:
@@ -144,6 +157,13 @@ def _parse(envelope: bytes) -> TransportEnvelope:
     if message.SerializeToString() != envelope or len(message.transport_key_id) != _KEY_ID_SIZE:
         raise _unopened()
     return message
+
+
+def _unknown(key_id: bytes) -> UnknownTransportKeyError:
+    return UnknownTransportKeyError(
+        "The envelope is for another transport key; fetch the enrollment form anew and wrap again.",
+        metadata={"transport_key_id": key_id.hex()},
+    )
 
 
 def _unopened() -> EnvelopeError:

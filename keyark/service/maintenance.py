@@ -12,8 +12,9 @@ from keyark.store import ReadTransaction, open_store
 from keyark.transparency.integrity import verify_stored_log
 
 
-def nothing_more(_: ReadTransaction) -> None:
+def nothing_more(_: ReadTransaction) -> list[str]:
     """The check of rows for a service whose rows the log does not stand for one by one."""
+    return []
 
 
 def check(
@@ -22,7 +23,7 @@ def check(
     *,
     tables: Sequence[str],
     schema_version: int,
-    check_rows: Callable[[ReadTransaction], None] = nothing_more,
+    check_rows: Callable[[ReadTransaction], list[str]] = nothing_more,
 ) -> list[str]:
     """Check identity, permissions, store and the whole log; returns what to print, raises what is wrong.
 
@@ -34,13 +35,14 @@ def check(
     async def verify() -> str:
         store = open_store(config.store.path, tables=tables, schema_version=schema_version)
         try:
-            counts = await store.view(lambda txn: {table: txn.count(table) for table in tables})
+            counts = await store.check()
             head = await verify_stored_log(store)
-            await store.view(check_rows)
+            lines = await store.view(check_rows)
         finally:
             await store.close()
         rows = ", ".join(f"{name} {count}" for name, count in counts.items())
-        return f"store: {rows}\nlog: {head.size} entries make the tree {head.root.hex()}"
+        tree = f"log: {head.size} entries make the tree {head.root.hex()}"
+        return "\n".join([*lines, f"store: {rows}", tree])
 
     return [f"identity: {identity.spiffe_id}", asyncio.run(verify()), f"{role} is fit to run"]
 

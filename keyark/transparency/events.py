@@ -32,7 +32,10 @@ _HASHES: Final = (
     "transport_key_id",
     "ceremony_digest",
     "receipt_leaf_hash",
+    "share_recipient_sha256",
+    "decision_sha256",
 )
+_CEREMONY_ID_SIZE: Final = 16
 
 
 class EventError(KeyarkError):
@@ -124,3 +127,5 @@ def _check_event(event: AuditEvent) -> None:
     for name in _HASHES:
         if len(getattr(event, name)) not in (0, HASH_SIZE):
             raise EventError(f"The log entry's {name} is not {HASH_SIZE} bytes.")
+    if len(event.ceremony_id) not in (0, _CEREMONY_ID_SIZE):
+        raise EventError(f"The log entry's ceremony_id is not {_CEREMONY_ID_SIZE} bytes.")

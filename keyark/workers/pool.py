@@ -68,6 +68,7 @@ class WorkerPool:
         self._closing = False
         self._runners: list[asyncio.Task[None]] = []
         self._workers: dict[int, Worker] = {}
+        self._replacing: dict[int, asyncio.Future[None]] = {}
 
     @property
     def worker_pids(self) -> list[int]:
@@ -109,6 +110,21 @@ class WorkerPool:
                 self._waiting.pop(item, None)
             raise
 
+    async def reconfigure(self, setup: bytes) -> None:
+        """Replace every worker by one with this set-up, each after the batch that it works; then return.
+
+        Raises WorkerStartError where one did not start: its predecessor goes on, so call again.
+        """
+        self._setup = setup
+        loop = asyncio.get_running_loop()
+        self._replacing = {slot: loop.create_future() for slot in range(self._count)}
+        waiting = list(self._replacing.values())
+        async with self._changed:
+            self._changed.notify_all()
+        await asyncio.wait(waiting)
+        for replaced in waiting:
+            replaced.result()
+
     async def close(self) -> None:
         """Work what waits, then stop all workers."""
         self._closing = True
@@ -125,7 +141,11 @@ class WorkerPool:
         """Feed one slot's worker until the pool closes and nothing waits."""
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._waiting or self._closing)
+                await self._changed.wait_for(
+                    lambda: self._waiting or self._closing or slot in self._replacing
+                )
+            if asked := self._replacing.pop(slot, None):
+                await self._replace_for(asked, slot)
             batch = self._take()
             if batch:
                 await self._work(slot, batch)
@@ -184,6 +204,18 @@ class WorkerPool:
         if slot not in self._workers:
             self._workers[slot] = await Worker.start(self._factory, self._setup)
         return self._workers[slot]
+
+    async def _replace_for(self, asked: asyncio.Future[None], slot: int) -> None:
+        """Replace a worker because its set-up changed, and tell who asked."""
+        old = self._workers.get(slot)
+        try:
+            self._workers[slot] = await Worker.start(self._factory, self._setup)
+        except WorkerStartError as error:
+            asked.set_exception(error)
+            return
+        if old is not None:
+            await old.stop()
+        asked.set_result(None)
 
     async def _replace(self, slot: int, old: Worker) -> None:
         """Start the replacement before the old one goes: memory cannot be wiped, only given back."""

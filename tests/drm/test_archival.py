@@ -12,6 +12,7 @@ import pytest
 from drm_service.archival import ArchiveRequest, KeyArchive
 from drm_service.key_worker import open_worker, worker_setup
 from drm_service.records import KEYS, TABLES, find_by_key_id, read_record
+from drm_service.storage_keys import StorageKeys
 from keyark.clock import ManualClock
 from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
 from keyark.crypto.storage import StoragePrivateKey
@@ -21,6 +22,7 @@ from keyark.pki.keys import save_private_key
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id, parse_statement, sign_statement
 from keyark.policy.engine import PolicyEngine
+from keyark.records.v1.drm_pb2 import SoftwareToken
 from keyark.store import MemoryStore, StoreFullError
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.receipts import ReceiptVerifier
@@ -40,9 +42,9 @@ class InlinePool:
         self.batches: list[int] = []
         self._work = open_worker(
             worker_setup(
-                transport_key_uri="file:transport-key.pem",
+                transport_key_uris=["file:transport-key.pem"],
                 base=folder,
-                storage_public_key=STORAGE.public_key.to_bytes(),
+                storage_public_keys=[STORAGE.public_key.to_bytes()],
             )
         )
 
@@ -62,7 +64,7 @@ class Archive:
         self.verifier = ReceiptVerifier(ORIGIN, encode_spki(ecdsa_key().public_key()))
         self.keys = KeyArchive(
             trust_domain="example.org",
-            storage_key_id=STORAGE.public_key.key_id,
+            storage_keys=StorageKeys([SoftwareToken(public_key=STORAGE.public_key.to_bytes())]),
             store=self.store,
             log=self.log,
             policy=PolicyEngine(subsystem="drm", rules={}),

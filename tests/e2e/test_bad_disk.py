@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from cm_service.records import TABLES as CM_TABLES
-from drm_service.records import KEYS
+from drm_service.records import KEYS, TOKENS
 from drm_service.records import TABLES as DRM_TABLES
 from keyark.crypto.storage import StoragePrivateKey
 from keyark.crypto.token import load_token
@@ -110,14 +110,9 @@ SPOILT: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def spoil_token(folder: Path, how: str) -> None:
-    token = folder / "drm" / "storage-1.token"
-    token.write_bytes(SPOILT[how](token.read_bytes()))
-
-
 @pytest.mark.parametrize("how", SPOILT)
 async def test_a_spoilt_token_stops_the_start(folder: Path, how: str) -> None:
-    spoil_token(folder, how)
+    await alter(folder, "drm", TOKENS, SPOILT[how])
     with pytest.raises(KeyarkError) as caught:
         async with running(folder):
             pass
@@ -126,7 +121,7 @@ async def test_a_spoilt_token_stops_the_start(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", SPOILT)
 async def test_a_spoilt_token_is_found_by_check(folder: Path, how: str) -> None:
-    spoil_token(folder, how)
+    await alter(folder, "drm", TOKENS, SPOILT[how])
     done = check(folder, "drm")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -134,10 +129,13 @@ async def test_a_spoilt_token_is_found_by_check(folder: Path, how: str) -> None:
 
 async def test_a_storage_key_of_an_intruders_own_gets_no_key_certified(folder: Path) -> None:
     """P4: who exchanges the token would read every key archived from then on; so nothing is issued any more."""
-    path = folder / "drm" / "storage-1.token"
-    token = load_token(path.read_bytes())
-    token.public_key = StoragePrivateKey.generate().public_key.to_bytes()
-    path.write_bytes(token.SerializeToString())
+
+    def exchange(value: bytes) -> bytes:
+        token = load_token(value)
+        token.public_key = StoragePrivateKey.generate().public_key.to_bytes()
+        return token.SerializeToString()
+
+    await alter(folder, "drm", TOKENS, exchange)
     async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
         before = await take_stock(deployment.home())
         outcome = (await enroller.send(enroller.request()))[0]

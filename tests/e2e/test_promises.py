@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from drm_service.config import DrmConfig
-from drm_service.records import KEYS, SCHEMA_VERSION
+from drm_service.records import KEYS, SCHEMA_VERSION, TOKENS
 from drm_service.records import TABLES as DRM_TABLES
+from drm_service.storage_keys import read_tokens
 from keyark.client.verification import Enrolled
 from keyark.config import load_config
 from keyark.crypto.agents import ShareKey
 from keyark.crypto.shares import QuorumNotReachedError, Share
 from keyark.crypto.storage import SealError
-from keyark.crypto.token import TokenError, load_token, open_share, open_software_token
+from keyark.crypto.token import TokenError, open_share, open_software_token
 from keyark.errors import ConfigurationError, KeyarkError, PolicyRejectedError
 from keyark.pki.key_types import KeyType, generate
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey, SoftwareToken
@@ -31,6 +32,14 @@ from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import enrolling, holdings, pkcs8
 
 ARCHIVED_TYPES = (KeyType.RSA_2048, KeyType.EC_P384, KeyType.X25519, KeyType.ML_KEM_1024)
+
+
+async def storage_tokens(folder: Path) -> list[SoftwareToken]:
+    """The tokens in the store of a DRM that does not run."""
+    store = open_store(folder / "drm" / "store", tables=DRM_TABLES)
+    tokens = store.read(read_tokens)
+    await store.close()
+    return tokens
 
 
 async def archived_records(folder: Path) -> list[ArchivedKeyRecord]:
@@ -64,7 +73,7 @@ async def test_a_quorum_of_shares_opens_what_was_archived_and_one_fewer_opens_no
             )
             await client.submit(prepared)
             keys[prepared.statement.raw] = pkcs8(prepared.encryption_key)
-    token = load_token((deployment_folder / "drm" / "storage-1.token").read_bytes())
+    token = (await storage_tokens(deployment_folder))[0]
     shares = open_shares(deployment_folder, token)
     records = await archived_records(deployment_folder)
     assert len(records) == len(ARCHIVED_TYPES)
@@ -191,9 +200,10 @@ async def test_no_private_key_appears_in_logs_errors_or_entries(
 
 
 async def test_a_token_altered_on_disk_is_found(deployment_folder: Path) -> None:
-    path = deployment_folder / "drm" / "storage-1.token"
-    data = path.read_bytes()
-    path.write_bytes(data[:100])
+    store = open_store(deployment_folder / "drm" / "store", tables=DRM_TABLES)
+    key, value = store.read(lambda txn: txn.last(TOKENS))
+    await store.update(lambda txn: txn.put(TOKENS, key, value[:100]))
+    await store.close()
     with pytest.raises(TokenError):
         async with running(deployment_folder):
             pass
@@ -226,7 +236,7 @@ async def test_an_archived_key_altered_on_disk_does_not_open(deployment_folder: 
     async with running(deployment_folder) as deployment, deployment.client() as client:
         await client.enroll(common_name="Alice Example", email="alice@example.org")
     record = (await archived_records(deployment_folder))[0]
-    token = load_token((deployment_folder / "drm" / "storage-1.token").read_bytes())
+    token = (await storage_tokens(deployment_folder))[0]
     storage_key = open_software_token(token, open_shares(deployment_folder, token)[:2])
     storage_key.open(record.sealed_key, record.leaf)
     for position in range(0, len(record.sealed_key.ciphertext), 97):

@@ -10,7 +10,9 @@ Handler = Callable[[list[bytes]], list[bytes]]
 
 
 def echo(setup: bytes) -> Handler:
-    """Answer each item with the set-up, the process id, the batch's size, and the item."""
+    """Answer each item with the set-up, the process id, the batch's size, and the item; do not start with b"refuse"."""
+    if setup == b"refuse":
+        raise ValueError("no such set-up")
 
     def work(batch: list[bytes]) -> list[bytes]:
         return [b"%s|%d|%d|%s" % (setup, os.getpid(), len(batch), item) for item in batch]

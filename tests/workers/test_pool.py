@@ -245,3 +245,21 @@ def test_no_worker_outlives_a_killed_parent(hanging: int, tmp_path: Path) -> Non
         poll.register(descriptor, select.POLLIN)
         assert poll.poll(10_000), "a worker is still there"
         os.close(descriptor)
+
+
+async def test_a_new_setup_reaches_every_worker_and_loses_no_work() -> None:
+    async with pool("echo", b"old", workers=2) as workers:
+        before = set(workers.worker_pids)
+        running = asyncio.create_task(workers.run([b"%d" % i for i in range(50)]))
+        await workers.reconfigure(b"new")
+        assert before.isdisjoint(workers.worker_pids)
+        after = await workers.run([b"%d" % i for i in range(50)])
+        assert {result.split(b"|")[0] for result in after} == {b"new"}
+        assert [result.split(b"|")[3] for result in await running] == [b"%d" % i for i in range(50)]
+
+
+async def test_a_setup_that_does_not_start_leaves_the_old_workers_at_work(tmp_path: Path) -> None:
+    async with pool("echo", b"old", workers=2) as workers:
+        with pytest.raises(WorkerStartError):
+            await workers.reconfigure(b"refuse")
+        assert (await workers.run([b"a"]))[0].startswith(b"old|")

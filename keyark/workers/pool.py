@@ -121,9 +121,10 @@ class WorkerPool:
         waiting = list(self._replacing.values())
         async with self._changed:
             self._changed.notify_all()
-        await asyncio.wait(waiting)
-        for replaced in waiting:
-            replaced.result()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     async def close(self) -> None:
         """Work what waits, then stop all workers."""

@@ -25,7 +25,6 @@ from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import accept_statement, check_same_statement, policy_request
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.log import LeafRef, Log
-from keyark.transparency.receipts import format_proof
 from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent
 
 STAGE: Final = "archive"
@@ -195,14 +194,7 @@ class KeyArchive:
             if isinstance(item, KeyarkError):
                 outcomes.append(item)
                 continue
-            proof = self.log.inclusion_proof(item.place.index, head)
-            receipt = format_proof(
-                extra=item.event.SerializeToString(),
-                index=item.place.index,
-                proof=proof,
-                checkpoint=head.note,
-            )
-            outcomes.append(receipt)
+            outcomes.append(self.log.prove(item.event, item.place.index, head))
         return ArchiveBatch(outcomes=outcomes, link=self.log.link(known_tree_size, head))
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from keyark.config import Config, ConfigPath
+from keyark.crypto.shares import QuorumRule
 from keyark.policy.config import PolicyConfig
 from keyark.service.settings import KeyUri, ServiceSettings, StoreSettings, WorkerSettings
 
@@ -21,6 +26,13 @@ class CertificateSettings(Config):
     issuers: ConfigPath
 
 
+class RecoverySettings(Config):
+    """[recovery]: how long agents have to decide, and whether who asks may approve as well."""
+
+    expiry_hours: Annotated[float, Field(gt=0, le=8760)] = 24
+    quorum_rule: QuorumRule = QuorumRule.SEPARATE
+
+
 class DrmConfig(Config):
     """All of drm.toml."""
 
@@ -29,4 +41,5 @@ class DrmConfig(Config):
     workers: WorkerSettings = WorkerSettings()
     transport: TransportSettings
     certificates: CertificateSettings
+    recovery: RecoverySettings = RecoverySettings()
     policy: PolicyConfig

@@ -50,7 +50,13 @@ chain = "trust-anchor.pem"
 # The CAs whose certificates are linked to archived keys.
 issuers = "ca.pem"
 
-# Policy at the stage "archive". Every rule that applies must accept; see docs/policy.md.
+[recovery]
+# How long agents have to decide on a recovery or another ceremony.
+expiry_hours = 24
+# "separate": who asks does not approve; "self-approval"; "single-agent": one agent may recover alone.
+quorum_rule = "$quorum_rule"
+
+# Policy at the stages "archive" and "recover". Every rule that applies must accept; see docs/policy.md.
 [[policy.rule]]
 name = "archived-key-types"
 type = "KeyTypes"
@@ -59,6 +65,12 @@ encryption = [
     "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "x25519",
     "ml-kem-768", "ml-kem-1024",
 ]
+
+[[policy.rule]]
+name = "recoveries-per-day"
+type = "Recovery"
+stage = "recover"
+per_day = 100
 """
 )
 
@@ -92,7 +104,13 @@ def init(arguments: argparse.Namespace) -> None:
     request = request_identity(transport_key, SpiffeId(arguments.trust_domain, TRANSPORT_ROLE))
     save_request(folder / "transport.csr", request)
     token, public_key = create_software_token(agents, quorum=arguments.quorum)
-    write_config(folder / "drm.toml", CONFIG, trust_domain=arguments.trust_domain, listen=arguments.listen)
+    write_config(
+        folder / "drm.toml",
+        CONFIG,
+        trust_domain=arguments.trust_domain,
+        listen=arguments.listen,
+        quorum_rule=arguments.quorum_rule,
+    )
     asyncio.run(_log_storage_key(folder, arguments.trust_domain, transport_key, token))
     print(json.dumps({"storage_key_id": public_key.key_id.hex()}))
 

@@ -17,7 +17,20 @@ from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
 
 KEYS: Final = "archived_keys"
 TOKENS: Final = "storage_tokens"
-TABLES: Final = (KEYS, TOKENS, key_uses.TABLE, *log.TABLES)
+CEREMONIES: Final = "ceremonies"
+OPEN_CEREMONIES: Final = "open_ceremonies"
+RECOVERIES: Final = "recoveries"
+TRUST_CHANGES: Final = "trust_changes"
+TABLES: Final = (
+    KEYS,
+    TOKENS,
+    CEREMONIES,
+    OPEN_CEREMONIES,
+    RECOVERIES,
+    TRUST_CHANGES,
+    key_uses.TABLE,
+    *log.TABLES,
+)
 SCHEMA_VERSION: Final = 1
 
 
@@ -41,11 +54,11 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
     """Return what may be shown of a record: no key material."""
     statement = parse_statement(record.statement)
     event = AuditEvent.FromString(record.leaf)
-    certified = bool(record.certificate_serial)
     return ArchivedKey(
         key_id=event.encryption_spki_sha256,
         enrollment_id=event.enrollment_id,
-        state=KeyState.KEY_STATE_CERTIFIED if certified else KeyState.KEY_STATE_UNCERTIFIED,
+        state=_state(record),
+        deactivated_reason=record.deactivated_reason,
         key_type=statement.encryption_key_type.proto,
         caller=str(statement.caller),
         common_name=statement.common_name,
@@ -57,3 +70,9 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
         certificate_serial=record.certificate_serial,
         match_proof=record.match_proof,
     )
+
+
+def _state(record: ArchivedKeyRecord) -> KeyState.ValueType:
+    if record.deactivated_reason:
+        return KeyState.KEY_STATE_DEACTIVATED
+    return KeyState.KEY_STATE_CERTIFIED if record.certificate_serial else KeyState.KEY_STATE_UNCERTIFIED

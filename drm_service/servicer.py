@@ -8,19 +8,15 @@ from google.rpc.status_pb2 import Status
 from grpc.aio import ServicerContext
 
 from drm_service.archival import ArchiveRequest, KeyArchive
+from drm_service.key_ceremonies import read_trust_changes
 from drm_service.linking import CertificateLinks, LinkRequest
-from drm_service.records import KEYS, describe, find_by_key_id
 from keyark.errors import KeyarkError
-from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.rpc.outcomes import Refusals
-from keyark.service.paging import page_of
 from keyark.service.requests import check_batch_size
 from keyark.store import Store
 from keyark.v1 import archive_pb2 as pb
-from keyark.v1 import recovery_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceServicer
 from keyark.v1.common_pb2 import TransportCertificate
-from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceServicer
 
 Context = ServicerContext[Any, Any]
 
@@ -31,8 +27,7 @@ ALLOWED: Final = {
     "/keyark.v1.KeyArchiveService/GetTransportCertificate": {"rm"},
     ARCHIVE: {"rm"},
     LINK: {"rm"},
-    "/keyark.v1.KeyRecoveryService/ListKeys": {"agent"},
-    "/keyark.v1.KeyRecoveryService/GetKey": {"agent"},
+    "/keyark.v1.KeyArchiveService/ListTrustChanges": {"rm"},
 }
 
 
@@ -46,11 +41,13 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         links: CertificateLinks,
         transport_certificate: TransportCertificate,
         refusals: Refusals,
+        store: Store,
     ) -> None:
         self._archive = archive
         self._links = links
         self._transport_certificate = transport_certificate
         self._refusals = refusals
+        self._store = store
 
     async def GetTransportCertificate(
         self, request: pb.GetTransportCertificateRequest, context: Context
@@ -97,27 +94,9 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         ]
         return pb.LinkCertificatesResponse(outcomes=statuses)
 
-
-class KeyRecoveryServicer(KeyRecoveryServiceServicer):
-    """For recovery agents; no method returns key material."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def ListKeys(
-        self, request: recovery_pb2.ListKeysRequest, context: Context
-    ) -> recovery_pb2.ListKeysResponse:
-        """The archived keys, oldest first."""
-        page = page_of(request.page)
-        rows = await self._store.view(lambda txn: txn.scan(KEYS, after=page.after, limit=page.limit))
-        return recovery_pb2.ListKeysResponse(
-            keys=[describe(ArchivedKeyRecord.FromString(value)) for _, value in rows],
-            next_page_token=page.next_token(rows),
-        )
-
-    async def GetKey(
-        self, request: recovery_pb2.GetKeyRequest, context: Context
-    ) -> recovery_pb2.GetKeyResponse:
-        """One archived key by its key id."""
-        record = self._store.read(lambda txn: find_by_key_id(txn, request.key_id))
-        return recovery_pb2.GetKeyResponse(key=describe(record))
+    async def ListTrustChanges(
+        self, request: pb.ListTrustChangesRequest, context: Context
+    ) -> pb.ListTrustChangesResponse:
+        """What changed storage keys or agents, each with the word of its quorum."""
+        changes = self._store.read(lambda txn: read_trust_changes(txn, known=request.known))
+        return pb.ListTrustChangesResponse(changes=changes)

@@ -33,6 +33,13 @@ class StorageKeys:
         """Id of the storage key that keys are archived under now, 32 bytes."""
         return self._keys[-1].key_id
 
+    def public_key(self, key_id: bytes) -> bytes:
+        """Return the public half of a storage key id, 1216 bytes; raises NotFoundError."""
+        for key in self._keys:
+            if key.key_id == key_id:
+                return key.to_bytes()
+        raise NotFoundError("There is no storage key of this id; look at `keyark agents list`.")
+
     @property
     def public_keys(self) -> list[bytes]:
         """The public halves of all generations, 1216 bytes each."""
@@ -47,14 +54,6 @@ def read_tokens(txn: ReadTransaction) -> list[SoftwareToken]:
 def storage_key_id(token: SoftwareToken) -> bytes:
     """Return the id of a token's storage key: SHA-256 of its public half."""
     return StoragePublicKey.from_bytes(token.public_key).key_id
-
-
-def find_token(txn: ReadTransaction, key_id: bytes) -> SoftwareToken:
-    """Return the token of a storage key id (32 bytes); raises NotFoundError."""
-    for token in read_tokens(txn):
-        if storage_key_id(token) == key_id:
-            return token
-    raise NotFoundError("There is no storage key of this id; restore the store from a backup.")
 
 
 def put_token(txn: WriteTransaction, token: SoftwareToken) -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
+from drm_service import recovery_servicer, servicer
 from drm_service.archival import KeyArchive
+from drm_service.archive_workers import ArchiveWorkers
+from drm_service.ceremonies import Ceremonies
+from drm_service.ceremony_assembly import build_ceremonies
+from drm_service.ceremony_views import CeremonyViews
 from drm_service.config import DrmConfig
+from drm_service.key_states import KeyStates
 from drm_service.key_worker import FACTORY, worker_setup
 from drm_service.linking import CertificateLinks
 from drm_service.records import SCHEMA_VERSION, TABLES
-from drm_service.servicer import ALLOWED, KeyArchiveServicer, KeyRecoveryServicer
+from drm_service.recovery import Delivery
+from drm_service.recovery_servicer import KeyRecoveryServicer
+from drm_service.servicer import KeyArchiveServicer
 from drm_service.storage_keys import StorageKeys, read_tokens
 from keyark.clock import Clock, SystemClock
 from keyark.crypto.uris import load_private_key_by_uri
@@ -22,11 +31,14 @@ from keyark.pki.transport import TransportTrust
 from keyark.policy.config import build_engine
 from keyark.rpc.server import ServedService, Server
 from keyark.service.assembly import Foundation, open_foundation, serve
+from keyark.service.background import repeating
 from keyark.service.pools import open_pool
 from keyark.v1 import archive_pb2, recovery_pb2
 from keyark.v1.archive_pb2_grpc import add_KeyArchiveServiceServicer_to_server
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
+
+EXPIRY_SECONDS: Final = 30.0
 
 
 @asynccontextmanager
@@ -57,6 +69,12 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Se
             storage_public_keys=storage_keys.public_keys,
         )
         pool = await stack.enter_async_context(open_pool(FACTORY, setup, config.workers))
+        workers = ArchiveWorkers(
+            pool=pool,
+            base=config.service.folder,
+            transport_key_uris=[config.transport.key],
+            storage_public_keys=storage_keys.public_keys,
+        )
         archive = KeyArchive(
             trust_domain=config.service.trust_domain,
             storage_keys=storage_keys,
@@ -67,13 +85,24 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Se
             pool=pool,
         )
         links = CertificateLinks(issuers=issuers, store=foundation.store, log=foundation.log, clock=clock)
-        services = _services(foundation, archive, links, certificate)
+        ceremonies = build_ceremonies(
+            config, foundation, policy=policy, storage_keys=storage_keys, workers=workers
+        )
+        stack.push_async_callback(ceremonies.close)
+        await ceremonies.reopen_all("the archive was restarted")
+        await stack.enter_async_context(
+            repeating(ceremonies.expire, seconds=EXPIRY_SECONDS, name="ending ceremonies whose time ran out")
+        )
+        services = [
+            _archive_service(foundation, archive, links, certificate),
+            _recovery_service(foundation, ceremonies),
+        ]
         yield await stack.enter_async_context(
             serve(
                 foundation,
                 settings=config.service,
                 services=services,
-                allowed=ALLOWED,
+                allowed={**servicer.ALLOWED, **recovery_servicer.ALLOWED},
                 log_readers={"rm", "cm"},
             )
         )
@@ -94,21 +123,37 @@ def load_transport_certificate(config: DrmConfig, key: PrivateKey, clock: Clock)
     return certificate
 
 
-def _services(
+def _archive_service(
     foundation: Foundation, archive: KeyArchive, links: CertificateLinks, certificate: TransportCertificate
-) -> list[ServedService]:
-    archiving = KeyArchiveServicer(
-        archive=archive, links=links, transport_certificate=certificate, refusals=foundation.refusals
+) -> ServedService:
+    return ServedService(
+        descriptor=archive_pb2.DESCRIPTOR.services_by_name["KeyArchiveService"],
+        add=add_KeyArchiveServiceServicer_to_server,
+        servicer=KeyArchiveServicer(
+            archive=archive,
+            links=links,
+            transport_certificate=certificate,
+            refusals=foundation.refusals,
+            store=foundation.store,
+        ),
     )
-    return [
-        ServedService(
-            descriptor=archive_pb2.DESCRIPTOR.services_by_name["KeyArchiveService"],
-            add=add_KeyArchiveServiceServicer_to_server,
-            servicer=archiving,
+
+
+def _recovery_service(foundation: Foundation, ceremonies: Ceremonies) -> ServedService:
+    store, log, clock = foundation.store, foundation.log, foundation.clock
+    return ServedService(
+        descriptor=recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"],
+        add=add_KeyRecoveryServiceServicer_to_server,
+        servicer=KeyRecoveryServicer(
+            store=store,
+            key_states=KeyStates(store=store, log=log, clock=clock),
+            ceremonies=ceremonies,
+            views=CeremonyViews(
+                store=store,
+                log=log,
+                quorum_rule=ceremonies.settings.quorum_rule,
+                is_running=ceremonies.is_running,
+            ),
+            delivery=Delivery(store=store, log=log, clock=clock),
         ),
-        ServedService(
-            descriptor=recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"],
-            add=add_KeyRecoveryServiceServicer_to_server,
-            servicer=KeyRecoveryServicer(foundation.store),
-        ),
-    ]
+    )

@@ -6,7 +6,7 @@ import enum
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from keyark.errors import PolicyRejectedError, Violation
 
@@ -43,6 +43,23 @@ class PolicyRequest:
     not_after: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecoveryRequest:
+    """What rules of the stage "recover" look at: one key that an agent asks for, and how often it asked."""
+
+    requester: str
+    profile: str
+    caller: str
+    common_name: str
+    email: str
+    encryption_key_type: str
+    archived_days: float
+    recoveries_in_a_day: int
+
+
+AnyRequest = PolicyRequest | RecoveryRequest
+
+
 @dataclass(frozen=True)
 class Accept:
     """The rule has nothing against the request."""
@@ -73,11 +90,11 @@ class Rule(Protocol):
     def name(self) -> str:
         """The rule's name in the configuration."""
 
-    def applies(self, request: PolicyRequest) -> bool:
+    def applies(self, request: Any) -> bool:
         """Whether the rule has a say in this request."""
 
-    def evaluate(self, request: PolicyRequest) -> Outcome:
-        """Judge the request."""
+    def evaluate(self, request: Any) -> Outcome:
+        """Judge the request, which is of the kind that the rule's stage has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +117,7 @@ class PolicyEngine:
     subsystem: str
     rules: Mapping[str, Sequence[Rule]]
 
-    def evaluate(self, stage: str, request: PolicyRequest) -> Decision:
+    def evaluate(self, stage: str, request: AnyRequest) -> Decision:
         """Run every rule of the stage that applies, in order, and collect all that do not accept."""
         rejections, deferrals = [], []
         for rule in self.rules.get(stage, ()):
@@ -113,14 +130,14 @@ class PolicyEngine:
                 deferrals.append(Violation(rule=rule.name, subsystem=self.subsystem, message=outcome.message))
         return Decision(rejections=tuple(rejections), deferrals=tuple(deferrals))
 
-    def _judge(self, rule: Rule, request: PolicyRequest) -> Outcome:
+    def _judge(self, rule: Rule, request: AnyRequest) -> Outcome:
         try:
             return rule.evaluate(request) if rule.applies(request) else ACCEPT
         except Exception:
             logger.exception("policy rule %s of %s failed and therefore rejects", rule.name, self.subsystem)
             return Reject("the rule itself failed; its operator finds the cause in the service's log")
 
-    def enforce(self, stage: str, request: PolicyRequest) -> None:
+    def enforce(self, stage: str, request: AnyRequest) -> None:
         """Return if every rule accepts; raises PolicyRejectedError with every violation otherwise.
 
         A deferral is a rejection here: where nobody waits for an officer, nothing goes on without one.

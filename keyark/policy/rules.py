@@ -11,19 +11,29 @@ from keyark.config import Config
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
 from keyark.pki.spiffe import SpiffeId
-from keyark.policy.engine import ACCEPT, Archival, Outcome, PolicyRequest, Receipt, Reject
+from keyark.policy.engine import (
+    ACCEPT,
+    AnyRequest,
+    Archival,
+    Outcome,
+    PolicyRequest,
+    Receipt,
+    RecoveryRequest,
+    Reject,
+)
 
 SECONDS_PER_DAY: Final = 86_400
-STAGES: Final = {"submit": "rm", "issue": "cm", "archive": "drm"}
+STAGES: Final = {"submit": "rm", "issue": "cm", "archive": "drm", "recover": "drm"}
 
-Stage = Literal["submit", "issue", "archive"]
+Stage = Literal["submit", "issue", "archive", "recover"]
+ENROLLMENT_STAGES: Final = frozenset({"submit", "issue", "archive"})
 Domain = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
 
 class RuleSettings(Config):
     """What every rule has: a name, a stage, and the profiles that it is for (none named: all)."""
 
-    stages: ClassVar[frozenset[str]] = frozenset(STAGES)
+    stages: ClassVar[frozenset[str]] = ENROLLMENT_STAGES
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     stage: Stage
@@ -38,7 +48,7 @@ class RuleSettings(Config):
             )
         return stage
 
-    def applies(self, request: PolicyRequest) -> bool:
+    def applies(self, request: AnyRequest) -> bool:
         """Whether the request's profile is one of the rule's."""
         return not self.profiles or request.profile in self.profiles
 
@@ -154,13 +164,7 @@ class CallerGrant(Config):
     @field_validator("caller")
     @classmethod
     def _is_client(cls, caller: str) -> str:
-        try:
-            identity = SpiffeId("example.org", caller)
-        except KeyarkError as error:
-            raise ValueError(error.message) from None
-        if identity.role != "client":
-            raise ValueError("only identities client/NAME enroll")
-        return caller
+        return _identity(caller, role="client")
 
     def covers(self, email: str) -> bool:
         """Whether the caller may enroll this address."""
@@ -185,8 +189,38 @@ class CallerSubjects(RuleSettings):
         return Reject(f"{path} may not enroll this e-mail address")
 
 
+class Recovery(RuleSettings):
+    """Limits recoveries: which agents ask, how many a day, and how long a key must and may have been archived."""
+
+    stages: ClassVar[frozenset[str]] = frozenset({"recover"})
+
+    type: Literal["Recovery"]
+    requesters: list[str] = []
+    per_day: Annotated[int, Field(ge=1)] | None = None
+    min_archived_days: Annotated[float, Field(ge=0)] = 0
+    max_archived_days: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("requesters")
+    @classmethod
+    def _are_agents(cls, requesters: list[str]) -> list[str]:
+        return [_identity(requester, role="agent") for requester in requesters]
+
+    def evaluate(self, request: RecoveryRequest) -> Outcome:
+        """Reject who may not ask, who asks too often, and keys that are too young or too old."""
+        requester = request.requester.removeprefix("spiffe://").partition("/")[2]
+        if self.requesters and requester not in self.requesters:
+            return Reject(f"{requester} may not ask for recoveries; let {', '.join(self.requesters)} ask")
+        if self.per_day is not None and request.recoveries_in_a_day > self.per_day:
+            return Reject(f"{requester} asked {self.per_day} times within a day; ask again later")
+        if request.archived_days < self.min_archived_days:
+            return Reject(f"the key was archived less than {self.min_archived_days:g} days ago")
+        if self.max_archived_days is not None and request.archived_days > self.max_archived_days:
+            return Reject(f"the key was archived more than {self.max_archived_days:g} days ago")
+        return ACCEPT
+
+
 AnyRule = Annotated[
-    KeyTypes | SubjectConstraints | Validity | ArchivalRequired | ReceiptRequired | CallerSubjects,
+    Recovery | KeyTypes | SubjectConstraints | Validity | ArchivalRequired | ReceiptRequired | CallerSubjects,
     Field(discriminator="type"),
 ]
 
@@ -197,6 +231,16 @@ def in_domain(email: str, domain: str) -> bool:
     if wanted.startswith("*."):
         return host.endswith(wanted[1:]) and len(host) > len(wanted) - 1
     return host == wanted
+
+
+def _identity(path: str, *, role: str) -> str:
+    try:
+        identity = SpiffeId("example.org", path)
+    except KeyarkError as error:
+        raise ValueError(error.message) from None
+    if identity.role != role:
+        raise ValueError(f"only identities {role}/NAME stand here")
+    return path
 
 
 def _key_type(name: str, permitted: tuple[KeyType, ...]) -> str:

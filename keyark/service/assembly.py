@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from keyark.clock import Clock
-from keyark.errors import KeyarkError
 from keyark.pki.files import check_private_folder
 from keyark.pki.key_types import PrivateKey
 from keyark.pki.spki import encode_spki
@@ -19,6 +16,7 @@ from keyark.rpc.audit import AuditServicer
 from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import ServedService, Server, build_server
+from keyark.service.background import repeating
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
 from keyark.transparency.checkpoint import NoteSigner
@@ -30,8 +28,6 @@ from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 FLUSH_SECONDS: Final = 60.0
 AUDIT: Final = "/keyark.v1.AuditService"
 AUDIT_METHODS: Final = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,33 +82,21 @@ async def open_foundation(
         rejections = RejectionLog(
             log=log, store=opened, clock=clock, quota=config.service.rejections_per_hour
         )
-        counting = asyncio.create_task(_count_rejections(rejections))
         try:
-            yield Foundation(
-                identity=identity,
-                clock=clock,
-                store=opened,
-                log=log,
-                refusals=Refusals(rejections),
-                log_public_key=encode_spki(log_key.public_key()),
-            )
+            async with repeating(rejections.flush, seconds=FLUSH_SECONDS, name="logging counts of refusals"):
+                yield Foundation(
+                    identity=identity,
+                    clock=clock,
+                    store=opened,
+                    log=log,
+                    refusals=Refusals(rejections),
+                    log_public_key=encode_spki(log_key.public_key()),
+                )
         finally:
-            counting.cancel()
-            await asyncio.wait([counting])
             await rejections.close()
     finally:
         await log.close()
         await opened.close()
-
-
-async def _count_rejections(rejections: RejectionLog) -> None:
-    """Log the counts of hours that ended, though nobody may be refused any more."""
-    while True:
-        await asyncio.sleep(FLUSH_SECONDS)
-        try:
-            await rejections.flush()
-        except KeyarkError as error:
-            logger.warning("rejections are counted on, for they cannot be logged: %s", error.reason)
 
 
 def make_store_folder(path: Path) -> None:

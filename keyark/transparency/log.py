@@ -40,6 +40,7 @@ from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.integrity import verify_stored_log
 from keyark.transparency.merkle import Tree, TreeHasher
+from keyark.transparency.receipts import format_proof
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, CheckpointLink, EventType, LogEntry, LoggedEvent
 
 __all__ = ["TABLES", "LeafRef", "Log", "LogClosedError", "LogCorruptError", "SignedHead", "TreeSizeError"]
@@ -231,6 +232,11 @@ class Log:
         """Prove that the leaf at ``index`` is in the tree of ``head``; raises NotFoundError if it is not."""
         self._check_index(index, head.size)
         return self._tree(head.size).inclusion_proof(index)
+
+    def prove(self, event: LoggedEvent, index: int, head: SignedHead) -> bytes:
+        """Return a tlog-proof@v1 file that an entry stands at ``index`` in the tree of ``head``; see receipts."""
+        proof = self.inclusion_proof(index, head)
+        return format_proof(extra=event.SerializeToString(), index=index, proof=proof, checkpoint=head.note)
 
     def consistency_proof(self, first_size: int, second_size: int) -> list[bytes]:
         """Prove that the tree of one size is a prefix of that of another; raises TreeSizeError."""

@@ -1,0 +1,35 @@
+"""The archival workers of a running DRM, and what they know of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drm_service.key_worker import worker_setup
+from keyark.workers.pool import WorkerPool
+
+
+@dataclass(kw_only=True)
+class ArchiveWorkers:
+    """Gives the workers other keys without a stop: each is replaced after the batch that it works."""
+
+    pool: WorkerPool = field(repr=False)
+    base: Path
+    transport_key_uris: Sequence[str]
+    storage_public_keys: Sequence[bytes]
+
+    async def take_storage_keys(self, storage_public_keys: Sequence[bytes]) -> None:
+        """Let every worker seal under these storage keys; raises WorkerStartError, after which one may call again."""
+        self.storage_public_keys = list(storage_public_keys)
+        await self.replace()
+
+    async def replace(self) -> None:
+        """Replace every worker, and so forget what its memory holds; raises WorkerStartError."""
+        await self.pool.reconfigure(
+            worker_setup(
+                transport_key_uris=self.transport_key_uris,
+                base=self.base,
+                storage_public_keys=self.storage_public_keys,
+            )
+        )

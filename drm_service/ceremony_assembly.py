@@ -1,0 +1,73 @@
+"""The ceremonies of a running DRM, put together: what each type does, and what follows from it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from drm_service.archive_workers import ArchiveWorkers
+from drm_service.ceremonies import Ceremonies, CeremonySettings
+from drm_service.ceremony_journal import CeremonyJournal
+from drm_service.ceremony_records import RECOVER
+from drm_service.ceremony_worker import FACTORY
+from drm_service.config import DrmConfig
+from drm_service.key_ceremonies import ChangeAgents, ResealKeys, RotateStorageKey
+from drm_service.recovery import RecoverKeys
+from drm_service.storage_keys import StorageKeys
+from keyark.crypto.ceremonies import AgentTrust
+from keyark.pki.certificates import load_certificates
+from keyark.policy.engine import PolicyEngine
+from keyark.service.assembly import Foundation
+from keyark.v1.ceremony_pb2 import CeremonyType
+from keyark.workers.disposable import disposable_worker
+
+
+def build_ceremonies(
+    config: DrmConfig,
+    foundation: Foundation,
+    *,
+    policy: PolicyEngine,
+    storage_keys: StorageKeys,
+    workers: ArchiveWorkers,
+) -> Ceremonies:
+    """Return the ceremonies, not yet opened."""
+    trust = AgentTrust(
+        trust_domain=config.service.trust_domain, anchors=load_certificates(config.service.trust_anchor)
+    )
+    store, log, clock = foundation.store, foundation.log, foundation.clock
+    start_worker = partial(disposable_worker, FACTORY)
+    ceremonies = Ceremonies(
+        trust=trust,
+        settings=CeremonySettings(
+            expiry_seconds=round(config.recovery.expiry_hours * 3600), quorum_rule=config.recovery.quorum_rule
+        ),
+        store=store,
+        journal=CeremonyJournal(store=store, log=log, clock=clock),
+        clock=clock,
+        start_worker=start_worker,
+    )
+    recoveries_anew = partial(ceremonies.reopen_all, only=RECOVER)
+    ceremonies.actions = {
+        RECOVER: RecoverKeys(store=store, policy=policy, clock=clock),
+        CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: ChangeAgents(
+            store=store,
+            clock=clock,
+            trust=trust,
+            quorum_rule=config.recovery.quorum_rule,
+            agents_changed=partial(recoveries_anew, "the agents changed"),
+        ),
+        CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY: RotateStorageKey(
+            store=store,
+            clock=clock,
+            storage_keys=storage_keys,
+            start_worker=start_worker,
+            reconfigure_workers=workers.take_storage_keys,
+        ),
+        CeremonyType.CEREMONY_TYPE_RESEAL_KEYS: ResealKeys(
+            store=store,
+            log=log,
+            clock=clock,
+            storage_keys=storage_keys,
+            keys_moved=partial(recoveries_anew, "the keys were sealed under another storage key"),
+        ),
+    }
+    return ceremonies

@@ -1,0 +1,108 @@
+"""Ceremonies and storage keys as agents see them: all that a decision rests on, with its proofs, and no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from drm_service.ceremony_records import request_of, state_of
+from drm_service.key_ceremonies import holders_of
+from drm_service.quorum import CeremonyQuorum
+from drm_service.records import KEYS, describe, find_by_key_id
+from drm_service.storage_keys import read_tokens
+from keyark.crypto.shares import QuorumRule
+from keyark.pki.spiffe import SpiffeId
+from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord, SoftwareToken
+from keyark.rpc.errors import to_status
+from keyark.service.failures import unpack_failure
+from keyark.store import Store
+from keyark.transparency.log import Log, SignedHead
+from keyark.v1.audit_pb2 import LoggedEvent
+from keyark.v1.ceremony_pb2 import CeremonyType, SignedStatement
+from keyark.v1.recovery_pb2 import Ceremony, CeremonyKey, CeremonyState, StorageKey, StorageKeyShare
+
+RUNNING = CeremonyState.CEREMONY_STATE_RUNNING
+OPEN = CeremonyState.CEREMONY_STATE_OPEN
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeremonyViews:
+    """Shows ceremonies; ``is_running`` tells of an id whether it is being carried out."""
+
+    store: Store
+    log: Log
+    quorum_rule: QuorumRule
+    is_running: Callable[[bytes], bool]
+
+    def brief(self, record: CeremonyRecord) -> Ceremony:
+        """Return a ceremony as a list shows it: without proofs, keys and storage keys."""
+        request = request_of(record)
+        quorum = self.store.read(lambda txn: CeremonyQuorum.of(txn, record, self.quorum_rule))
+        view = Ceremony(
+            ceremony_id=request.ceremony_id,
+            state=RUNNING if self.is_running(request.ceremony_id) else state_of(record),
+            request=SignedStatement.FromString(record.request),
+            share_recipient_key=record.share_recipient_key,
+            opened_time_us=record.opened_time_us,
+            expires_time_us=record.expires_time_us,
+            quorum=quorum.quorum,
+            decisions=[SignedStatement.FromString(raw) for raw in record.decisions],
+            openings=record.openings,
+            approvals_to_repeat=record.approvals_to_repeat,
+            self_approval=quorum.self_approval,
+        )
+        if request.type == CeremonyType.CEREMONY_TYPE_RESEAL_KEYS:
+            view.resealed, view.looked_at = record.resealed, record.looked_at
+            view.archived_keys = self.store.read(lambda txn: txn.count(KEYS))
+        if record.HasField("failure"):
+            view.failure.CopyFrom(to_status(unpack_failure(record.failure)))
+        return view
+
+    async def whole(self, record: CeremonyRecord, viewer: SpiffeId) -> Ceremony:
+        """Return a ceremony with the proof of its opening, its keys' receipts, and the viewer's own sealed shares."""
+        view, request = self.brief(record), request_of(record)
+        quorum = self.store.read(lambda txn: CeremonyQuorum.of(txn, record, self.quorum_rule))
+        keys = self.store.read(lambda txn: [find_by_key_id(txn, key) for key in request.message.key_ids])
+        head = await self.log.checkpoint(
+            covering=max([record.opening_index, *(key.log_index for key in keys)])
+        )
+        opening = LoggedEvent(
+            leaf=record.opening_leaf, salt=record.opening_salt, details=record.opening_details
+        )
+        view.opening_proof = self.log.prove(opening, record.opening_index, head)
+        view.keys.extend(self._key(key, head) for key in keys)
+        if record.state == OPEN:
+            view.storage_keys.extend(show_storage_keys(quorum.tokens, viewer))
+        if record.HasField("new_token"):
+            view.new_storage_key.CopyFrom(show_storage_keys([record.new_token], viewer)[0])
+        return view
+
+    def _key(self, record: ArchivedKeyRecord, head: SignedHead) -> CeremonyKey:
+        event = LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details)
+        return CeremonyKey(key=describe(record), receipt=self.log.prove(event, record.log_index, head))
+
+    def storage_keys(self, viewer: SpiffeId) -> list[StorageKey]:
+        """Return all storage key generations, the newest last, with the viewer's own sealed shares."""
+        return show_storage_keys(self.store.read(read_tokens), viewer)
+
+
+def show_storage_keys(tokens: Sequence[SoftwareToken], viewer: SpiffeId) -> list[StorageKey]:
+    """Return what an agent may see of tokens: who holds shares, and the agent's own one, still sealed."""
+    return [
+        StorageKey(
+            generation=token.generation,
+            pin_epoch=token.pin_epoch,
+            public_key=token.public_key,
+            quorum=token.quorum,
+            shares=[
+                StorageKeyShare(
+                    index=share.index,
+                    holder=holder,
+                    ciphertext=share.ciphertext if share.agent == str(viewer) else b"",
+                    commitment=share.commitment,
+                )
+                for share, holder in zip(token.shares, holders_of(token), strict=True)
+            ],
+        )
+        for token in tokens
+    ]

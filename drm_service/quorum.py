@@ -1,0 +1,84 @@
+"""Who decides on a ceremony: the agents who hold shares, how many of them it takes, and what the requester may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drm_service.ceremony_records import agents_who, request_of
+from drm_service.storage_keys import read_tokens, storage_key_id
+from keyark.crypto.shares import QuorumRule
+from keyark.errors import KeyarkError, Kind, PermissionDeniedError
+from keyark.pki.spiffe import SpiffeId
+from keyark.records.v1.drm_pb2 import CeremonyRecord, SoftwareToken
+from keyark.store import ReadTransaction
+from keyark.v1.ceremony_pb2 import Decision
+
+
+class OwnRequestError(PermissionDeniedError):
+    """A requester does not approve its own request."""
+
+    reason = "OWN_REQUEST"
+
+
+class NoShareError(PermissionDeniedError):
+    """The agent holds no share of what the ceremony opens."""
+
+    reason = "NO_SHARE"
+
+
+class AlreadyDecidedError(KeyarkError):
+    """The agent decided otherwise before."""
+
+    reason = "ALREADY_DECIDED"
+    kind = Kind.CONFLICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeremonyQuorum:
+    """The agents who may decide on one ceremony, and the storage keys whose shares they release."""
+
+    holders: frozenset[str]
+    quorum: int
+    tokens: Sequence[SoftwareToken]
+    requester: str
+    self_approval: bool
+
+    @classmethod
+    def of(cls, txn: ReadTransaction, record: CeremonyRecord, rule: QuorumRule) -> CeremonyQuorum:
+        """Read who decides now; a ceremony that opens no token is decided by the agents of the newest one."""
+        tokens = read_tokens(txn)
+        opened = [token for token in tokens if storage_key_id(token) in record.storage_key_ids]
+        deciding = opened or tokens[-1:]
+        holders = frozenset.intersection(
+            *(frozenset(share.agent for share in token.shares) for token in deciding)
+        )
+        return cls(
+            holders=holders,
+            quorum=max(token.quorum for token in deciding),
+            tokens=opened,
+            requester=str(request_of(record).requester),
+            self_approval=rule is not QuorumRule.SEPARATE,
+        )
+
+    def check_may_decide(self, agent: SpiffeId, decision: Decision.ValueType) -> None:
+        """Raise NoShareError and OwnRequestError unless the agent may decide so."""
+        if str(agent) == self.requester and not self.self_approval:
+            raise OwnRequestError(
+                "Who asks does not decide; other agents do. To end your own request, cancel it."
+                if decision == Decision.DECISION_REJECT
+                else "Who asks does not approve; ask another agent."
+            )
+        if str(agent) not in self.holders:
+            raise NoShareError(f"{agent} holds no share of this storage key; ask an agent who does.")
+
+    def is_reached(self, approvals: Sequence[str]) -> bool:
+        """Whether these agents are enough."""
+        return len(self.holders & set(approvals)) >= self.quorum
+
+    def is_lost(self, record: CeremonyRecord) -> bool:
+        """Whether so many agents rejected that no quorum is left."""
+        left = self.holders - set(agents_who(Decision.DECISION_REJECT, record))
+        if not self.self_approval:
+            left -= {self.requester}
+        return len(left) < self.quorum

@@ -19,8 +19,8 @@ from keyark.clock import Clock, SystemClock
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
 from keyark.policy.config import build_engine
-from keyark.rpc.server import ServedService, Server
-from keyark.service.assembly import Foundation, open_foundation, serve
+from keyark.rpc.server import ServedService
+from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
 from keyark.service.evidence import open_receipt_checks
 from keyark.service.pools import open_pool
 from keyark.v1 import certificates_pb2
@@ -33,7 +33,7 @@ from keyark.workers.pool import WorkerPool
 
 
 @asynccontextmanager
-async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Server]:
+async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[RunningService]:
     """Run the CM until the end of the context, then drain it.
 
     Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
@@ -55,6 +55,11 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Ser
     )
     async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
         issuance = _issuance(config, foundation, pool)
+
+        async def replace_workers() -> str:
+            await pool.reconfigure(setup)
+            return "all signing workers were replaced"
+
         async with serve(
             foundation,
             settings=config.service,
@@ -62,7 +67,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Ser
             allowed=ALLOWED,
             log_readers=set(),
         ) as server:
-            yield server
+            yield RunningService(server=server, reloads=[replace_workers])
 
 
 def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool) -> Issuance:

@@ -1,4 +1,4 @@
-"""`python -m drm_service init|serve|check|backup`: the DRM as a program of its own."""
+"""`python -m drm_service init|serve|reload|check|backup`: the DRM as a program of its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PROGRAM = Program(
     backup=lambda config, target: backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION),
     add_init_arguments=add_arguments,
     init=init,
+    store_folder=lambda config: config.store.path,
 )
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ class ArchiveWorkers:
         self.storage_public_keys = list(storage_public_keys)
         await self.replace()
 
+    async def recycle(self) -> str:
+        """Replace every worker, and say so; raises WorkerStartError."""
+        await self.replace()
+        return "all archival workers were replaced"
+
     async def replace(self) -> None:
         """Replace every worker, and so forget what its memory holds; raises WorkerStartError."""
         await self.pool.reconfigure(

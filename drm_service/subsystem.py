@@ -29,8 +29,8 @@ from keyark.pki.key_types import PrivateKey
 from keyark.pki.spki import encode_spki
 from keyark.pki.transport import TransportTrust
 from keyark.policy.config import build_engine
-from keyark.rpc.server import ServedService, Server
-from keyark.service.assembly import Foundation, open_foundation, serve
+from keyark.rpc.server import ServedService
+from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
 from keyark.service.background import repeating
 from keyark.service.pools import open_pool
 from keyark.v1 import archive_pb2, recovery_pb2
@@ -42,7 +42,7 @@ EXPIRY_SECONDS: Final = 30.0
 
 
 @asynccontextmanager
-async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Server]:
+async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[RunningService]:
     """Run the DRM until the end of the context, then drain it.
 
     Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
@@ -97,7 +97,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Se
             _archive_service(foundation, archive, links, certificate),
             _recovery_service(foundation, ceremonies),
         ]
-        yield await stack.enter_async_context(
+        server = await stack.enter_async_context(
             serve(
                 foundation,
                 settings=config.service,
@@ -106,6 +106,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Se
                 log_readers={"rm", "cm"},
             )
         )
+        yield RunningService(server=server, reloads=[workers.recycle])
 
 
 def load_transport_certificate(config: DrmConfig, key: PrivateKey, clock: Clock) -> TransportCertificate:

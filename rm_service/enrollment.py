@@ -61,6 +61,9 @@ class Forms(Protocol):
     async def get(self, profile: str) -> EnrollmentForm:
         """Return the form of a profile; raises UnknownProfileError."""
 
+    def forget(self) -> None:
+        """Fetch what forms are made of anew when the next one is asked for."""
+
 
 class Archive(Protocol):
     """The way to the DRM; batches are its business."""

@@ -47,6 +47,10 @@ class FormSource:
             raise AssertionError
         return self._transport_certificate
 
+    def forget(self) -> None:
+        """Ask CM and DRM anew when the next form is asked for."""
+        self._learned_us = -FRESH_US
+
     async def _refresh(self) -> None:
         """Learn anew what is no longer fresh; whoever comes meanwhile waits for the one who asks."""
         if self.clock.now_us() - self._learned_us < FRESH_US:

@@ -12,8 +12,8 @@ from keyark.errors import KeyarkError
 from keyark.policy.config import build_engine
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
-from keyark.rpc.server import ServedService, Server
-from keyark.service.assembly import Foundation, open_foundation, serve
+from keyark.rpc.server import ServedService
+from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
 from keyark.service.evidence import open_receipt_checks
 from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
@@ -63,7 +63,7 @@ class Downstream:
 
 
 @asynccontextmanager
-async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Server]:
+async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[RunningService]:
     """Run the RM until the end of the context, then drain it: every accepted enrollment gets its outcome.
 
     Raises ConfigurationError and the errors of the store and the log where it cannot start.
@@ -81,6 +81,11 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Ser
         outbox = LinkOutbox(store=foundation.store, send=downstream.link)
         enrollments = _enrollments(config, foundation, downstream, outbox)
         sending = asyncio.create_task(outbox.run())
+
+        async def forget_forms() -> str:
+            enrollments.forms.forget()
+            return "enrollment forms are fetched anew"
+
         try:
             async with serve(
                 foundation,
@@ -89,7 +94,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Ser
                 allowed=ALLOWED,
                 log_readers=set(),
             ) as server:
-                yield server
+                yield RunningService(server=server, reloads=[forget_forms])
             await enrollments.drain()
         finally:
             sending.cancel()

@@ -1,4 +1,4 @@
-"""`keyark init` and `keyark up`."""
+"""`keyark init`, `keyark up` and `keyark reload`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from keyark.cli.options import json_option, password_file_option, read_password
+from keyark.cli.options import home_option, json_option, password_file_option, read_password
 from keyark.cli.output import UsageError, print_json
 from keyark.crypto.shares import QuorumRule
+from keyark.deployment.commands import reload_services
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.deployment.launch import run_deployment
 from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_type
@@ -99,3 +100,16 @@ def _new_password(path: Path | None) -> bytes | None:
 def up(folder: Path) -> None:
     """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM."""
     asyncio.run(run_deployment(folder, click.echo))
+
+
+@click.command()
+@home_option
+@json_option
+def reload(home: Path, *, as_json: bool) -> None:
+    """Let the running services read their files again and replace all their workers; returns when it is done."""
+    lines = reload_services(home)
+    if as_json:
+        print_json([{"done": line} for line in lines])
+        return
+    for line in lines:
+        click.echo(line)

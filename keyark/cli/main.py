@@ -12,6 +12,7 @@ from keyark.cli.output import KeyarkGroup
 COMMANDS: Final = {
     "init": ("keyark.cli.deployment", "init"),
     "up": ("keyark.cli.deployment", "up"),
+    "reload": ("keyark.cli.deployment", "reload"),
     "enroll": ("keyark.cli.enroll", "enroll"),
     "enrollments": ("keyark.cli.listing", "enrollments"),
     "certificates": ("keyark.cli.listing", "certificates"),

@@ -7,8 +7,6 @@ own host, and only requests and certificates travel.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Final
 from keyark.crypto.agents import AgentShareKey, ShareKey
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.deployment.authority import MAX_REQUEST, DeploymentAuthority
-from keyark.errors import ConfigurationError, KeyarkError
+from keyark.deployment.commands import service_command
+from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
 from keyark.pki.files import make_private_folder, read_file, write_new_file
 from keyark.pki.identities import request_identity
@@ -44,12 +43,6 @@ transport = "transport.pem"
 rm_log_key = "rm-log.pem"
 cm_log_key = "cm-log.pem"
 """
-
-
-class InitFailedError(KeyarkError):
-    """A service's own init failed; its words are in the message."""
-
-    reason = "INIT_FAILED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +183,9 @@ def _init_rm(plan: DeploymentPlan, storage_key_id: str) -> None:
 
 def _run_init(plan: DeploymentPlan, role: str, *arguments: str) -> str:
     """Run a service's own init as its operator would; returns what it printed."""
-    command = [sys.executable, "-m", f"{role}_service", "init", str(plan.folder / role)]
-    command += ["--trust-domain", plan.trust_domain, "--listen", plan.addresses[role]]
-    command += ["--trust-anchor", str(plan.folder / "trust-anchor.pem"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 — fixed program
-    if done.returncode:
-        raise InitFailedError(f"{role} init ended with code {done.returncode}: {done.stderr.strip()}")
-    return done.stdout
+    options = ["--trust-domain", plan.trust_domain, "--listen", plan.addresses[role]]
+    options += ["--trust-anchor", str(plan.folder / "trust-anchor.pem"), *arguments]
+    return service_command(role, "init", str(plan.folder / role), *options)
 
 
 def _certify_services(plan: DeploymentPlan, authority: DeploymentAuthority) -> None:

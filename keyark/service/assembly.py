@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import ServedService, Server, build_server
 from keyark.service.background import repeating
+from keyark.service.control import Command
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
 from keyark.transparency.checkpoint import NoteSigner
@@ -44,6 +45,29 @@ class Foundation:
     def now(self) -> int:
         """Seconds UTC."""
         return self.clock.now_us() // 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningService:
+    """A subsystem that takes calls; ``reloads`` are its steps of `reload`, in order, and each says what it did."""
+
+    server: Server
+    reloads: Sequence[Callable[[], Awaitable[str]]]
+    commands: Mapping[str, Command] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+    @property
+    def ready_line(self) -> str:
+        """What the program prints once it takes calls."""
+        return self.server.ready_line
+
+    async def reload(self) -> list[str]:
+        """Read again what can be read again and replace all workers; raises what a step raises, and stops there."""
+        return [await step() for step in self.reloads]
 
 
 def load_identity(settings: ServiceSettings) -> LocalIdentity:

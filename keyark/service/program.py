@@ -1,4 +1,4 @@
-"""`python -m <service> init|serve|check|backup`: what the three programs have in common."""
+"""`python -m <service> init|serve|reload|check|backup`: what the three programs have in common."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import uvloop
 
 from keyark.config import Config, load_config
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
+from keyark.service.control import Command, Commands, answering, ask
 
 C = TypeVar("C", bound=Config)
+
+logger = logging.getLogger(__name__)
 
 
 class Running(Protocol):
@@ -28,6 +31,17 @@ class Running(Protocol):
     @property
     def ready_line(self) -> str:
         """What to print: "rm ready at 127.0.0.1:7710 as spiffe://example.org/rm"."""
+
+    async def reload(self) -> list[str]:
+        """Read again what can be read again and replace all workers; returns a line for each thing done."""
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """What else can be asked of it while it runs."""
+
+
+def nothing_more(_: Any) -> None:
+    """The further commands of a program that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +55,8 @@ class Program(Generic[C]):
     backup: Callable[[C, Path], None]
     add_init_arguments: Callable[[argparse.ArgumentParser], None]
     init: Callable[[argparse.Namespace], None]
+    store_folder: Callable[[C], Path]
+    add_commands: Callable[[Any], None] = nothing_more
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command; returns the exit code of the process."""
@@ -63,7 +79,8 @@ class Program(Generic[C]):
         self.add_init_arguments(init)
         init.set_defaults(command=self.init)
         for name, command, text in (
-            ("serve", self._serve, "run until SIGTERM or SIGINT, then drain"),
+            ("serve", self._serve, "run until SIGTERM or SIGINT, then drain; SIGHUP reloads"),
+            ("reload", self._reload, "let the running service read its files again and replace all workers"),
             ("check", self._check, "check configuration, keys, store and log"),
             ("backup", self._backup, "write a consistent copy of the store"),
         ):
@@ -72,6 +89,7 @@ class Program(Generic[C]):
             sub.set_defaults(command=command)
             if name == "backup":
                 sub.add_argument("target", type=Path, help="a folder that does not exist")
+        self.add_commands(commands)
         return parser
 
     def _serve(self, parsed: argparse.Namespace) -> None:
@@ -80,12 +98,26 @@ class Program(Generic[C]):
 
     async def _until_signalled(self, config: C) -> None:
         stopping = asyncio.Event()
+        hung_up = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, hung_up.set)  # unhandled, one during the start would end it
         async with self.run(config) as running:
-            print(running.ready_line, flush=True)
-            await stopping.wait()
+
+            async def reload(_: Sequence[str]) -> list[str]:
+                return await running.reload()
+
+            commands = Commands({**running.commands, "reload": reload})
+            async with answering(self.store_folder(config), commands):
+                reloading = asyncio.create_task(_reload_when(hung_up, commands))
+                print(running.ready_line, flush=True)
+                await stopping.wait()
+                reloading.cancel()
+
+    def _reload(self, parsed: argparse.Namespace) -> None:
+        for line in ask(self.store_folder(load_config(parsed.config, self.config)), "reload"):
+            print(line)
 
     def _check(self, parsed: argparse.Namespace) -> None:
         for line in self.check(load_config(parsed.config, self.config)):
@@ -93,3 +125,14 @@ class Program(Generic[C]):
 
     def _backup(self, parsed: argparse.Namespace) -> None:
         self.backup(load_config(parsed.config, self.config), parsed.target)
+
+
+async def _reload_when(hung_up: asyncio.Event, commands: Commands) -> None:
+    """Reload at every SIGHUP; nobody waits for the answer, so it goes to the log."""
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        try:
+            await commands.carry_out(["reload"])
+        except KeyarkError as error:
+            logger.error("reloading failed: %s (%s)", error.message, error.reason)  # noqa: TRY400 — typed

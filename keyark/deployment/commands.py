@@ -1,0 +1,47 @@
+"""Runs a service's own commands, as its operator would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from keyark.errors import KeyarkError
+
+ROLES: Final = ("drm", "cm", "rm")
+
+
+class ServiceCommandError(KeyarkError):
+    """A service's own command failed; its words are in the message."""
+
+    reason = "SERVICE_COMMAND"
+
+
+def service_command(role: str, *arguments: str) -> str:
+    """Run `python -m ROLE_service ARGUMENTS`; returns what it printed. Raises ServiceCommandError."""
+    command = [sys.executable, "-m", f"{role}_service", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 — fixed program
+    if done.returncode:
+        raise ServiceCommandError(
+            f"{role} {arguments[0]} ended with code {done.returncode}: {done.stderr.strip()}"
+        )
+    return done.stdout
+
+
+def reload_services(home: Path) -> list[str]:
+    """Reload the three running services of a deployment on this machine; returns a line for each thing done.
+
+    All are tried. Raises ServiceCommandError with the words of each that failed.
+    """
+    lines, failures = [], []
+    for role in ROLES:
+        try:
+            printed = service_command(role, "reload", str(home / role / f"{role}.toml"))
+        except ServiceCommandError as error:
+            failures.append(error.message)
+            continue
+        lines += [f"{role}: {line}" for line in printed.splitlines()]
+    if failures:
+        raise ServiceCommandError("\n".join(failures))
+    return lines

@@ -16,11 +16,10 @@ from cm_service.servicer import (
 )
 from cm_service.signing_worker import FACTORY, worker_setup
 from keyark.clock import Clock, SystemClock
-from keyark.crypto.uris import load_private_key_by_uri
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
 from keyark.policy.config import build_engine
 from keyark.rpc.server import ServedService
-from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
+from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.evidence import open_receipt_checks
 from keyark.service.pools import open_pool
 from keyark.v1 import certificates_pb2
@@ -50,7 +49,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
-        log_key=load_private_key_by_uri(config.log.key, config.service.folder),
+        signer=load_log_key("cm", config.service, config.log.key),
         clock=clock,
     )
     async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:

@@ -1,4 +1,4 @@
-"""`python -m drm_service init|serve|reload|check|backup`: the DRM as a program of its own."""
+"""`python -m drm_service init|serve|reload|check|backup|transport-key`: the DRM as a program of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from drm_service.config import DrmConfig
 from drm_service.init import add_arguments, init
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.subsystem import run
+from drm_service.transport_commands import add_commands
 from keyark.service.maintenance import backup
 from keyark.service.program import Program
 
@@ -21,6 +22,7 @@ PROGRAM = Program(
     add_init_arguments=add_arguments,
     init=init,
     store_folder=lambda config: config.store.path,
+    add_commands=add_commands,
 )
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from drm_service.key_worker import worker_setup
+from keyark.errors import KeyarkError
 from keyark.workers.pool import WorkerPool
 
 
@@ -18,11 +20,21 @@ class ArchiveWorkers:
     base: Path
     transport_key_uris: Sequence[str]
     storage_public_keys: Sequence[bytes]
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def take_storage_keys(self, storage_public_keys: Sequence[bytes]) -> None:
         """Let every worker seal under these storage keys; raises WorkerStartError, after which one may call again."""
         self.storage_public_keys = list(storage_public_keys)
         await self.replace()
+
+    async def take_transport_keys(self, transport_key_uris: Sequence[str]) -> None:
+        """Let every worker open envelopes with these keys only; raises WorkerStartError, and nothing changed."""
+        before, self.transport_key_uris = self.transport_key_uris, list(transport_key_uris)
+        try:
+            await self.replace()
+        except KeyarkError:
+            self.transport_key_uris = before
+            raise
 
     async def recycle(self) -> str:
         """Replace every worker, and say so; raises WorkerStartError."""
@@ -31,10 +43,11 @@ class ArchiveWorkers:
 
     async def replace(self) -> None:
         """Replace every worker, and so forget what its memory holds; raises WorkerStartError."""
-        await self.pool.reconfigure(
-            worker_setup(
-                transport_key_uris=self.transport_key_uris,
-                base=self.base,
-                storage_public_keys=self.storage_public_keys,
+        async with self._turn:
+            await self.pool.reconfigure(
+                worker_setup(
+                    transport_key_uris=self.transport_key_uris,
+                    base=self.base,
+                    storage_public_keys=self.storage_public_keys,
+                )
             )
-        )

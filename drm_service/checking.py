@@ -9,9 +9,9 @@ from google.protobuf.message import DecodeError
 from drm_service.config import DrmConfig
 from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
 from drm_service.storage_keys import read_tokens, storage_key_id
-from drm_service.subsystem import load_transport_certificate
+from drm_service.transport_files import TransportFiles
+from drm_service.transport_keys import read_transport_keys
 from keyark.clock import SystemClock
-from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import KeyarkError, NotFoundError
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.service import maintenance
@@ -30,11 +30,25 @@ class RecordMismatchError(KeyarkError):
 
 def check(config: DrmConfig) -> list[str]:
     """Check all that a start needs and all that is stored; returns what to print, raises what is wrong."""
-    transport_key = load_private_key_by_uri(config.transport.key, config.service.folder)
-    load_transport_certificate(config, transport_key, SystemClock())
+    files = config.transport_files
     return maintenance.check(
-        "drm", config, tables=TABLES, schema_version=SCHEMA_VERSION, check_rows=check_records
+        "drm",
+        config,
+        tables=TABLES,
+        schema_version=SCHEMA_VERSION,
+        check_rows=lambda txn: [*check_transport_keys(txn, files), *check_records(txn)],
     )
+
+
+def check_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[str]:
+    """Hold the transport keys on disk against the log; returns a line for each.
+
+    Raises as ``read_transport_keys`` does, and the errors of ``TransportTrust`` for the certificate of the newest.
+    """
+    records = read_transport_keys(txn, files)
+    newest = files.certificate(records[-1].generation)
+    files.trust().verify(newest, SystemClock().now_us() // 1_000_000)
+    return [f"transport key: {record.key_id.hex()}{' (retired)' * record.retired}" for record in records]
 
 
 def check_records(txn: ReadTransaction) -> list[str]:

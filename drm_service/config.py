@@ -6,17 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
+from drm_service.transport_files import TransportFiles
 from keyark.config import Config, ConfigPath
 from keyark.crypto.shares import QuorumRule
 from keyark.policy.config import PolicyConfig
-from keyark.service.settings import KeyUri, ServiceSettings, StoreSettings, WorkerSettings
+from keyark.service.settings import ServiceSettings, StoreSettings, WorkerSettings
 
 
 class TransportSettings(Config):
-    """[transport]: the key pair that opens envelopes and signs checkpoints."""
+    """[transport]: the key pairs that open envelopes and sign checkpoints, and the issuers of their certificates."""
 
-    key: KeyUri
-    certificate: ConfigPath
+    folder: ConfigPath
     chain: ConfigPath
 
 
@@ -43,3 +43,10 @@ class DrmConfig(Config):
     certificates: CertificateSettings
     recovery: RecoverySettings = RecoverySettings()
     policy: PolicyConfig
+
+    @property
+    def transport_files(self) -> TransportFiles:
+        """Where the transport keys are."""
+        return TransportFiles(
+            folder=self.transport.folder, chain=self.transport.chain, trust_domain=self.service.trust_domain
+        )

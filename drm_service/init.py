@@ -5,28 +5,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.storage_keys import put_token, storage_key_id
+from drm_service.transport_files import TransportFiles
+from drm_service.transport_keys import ROTATED, put_new_key, transport_key_leaf
 from keyark.clock import SystemClock
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.crypto.token import create_software_token
 from keyark.pki.certificates import load_certificates
-from keyark.pki.identities import request_identity
 from keyark.pki.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
-from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
-from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.pki.spki import encode_spki
+from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
 from keyark.service.initialization import (
     SERVICE_TOML,
     WORKERS_TOML,
     add_service_arguments,
     init_identity,
     new_folder,
-    new_signing_key,
-    save_request,
     write_config,
 )
 from keyark.store import WriteTransaction, open_store
@@ -41,9 +41,8 @@ CONFIG: Final = (
     + WORKERS_TOML.replace("$work", "open, prove and seal keys")
     + """\
 [transport]
-# The key that opens envelopes and signs checkpoints, its certificate, and the issuers of that.
-key = "file:transport-key.pem"
-certificate = "transport.pem"
+# The keys that open envelopes and sign checkpoints, a folder for each, and the issuers of their certificates.
+folder = "transport-keys"
 chain = "trust-anchor.pem"
 
 [certificates]
@@ -100,9 +99,12 @@ def init(arguments: argparse.Namespace) -> None:
     init_identity(
         folder, trust_domain=arguments.trust_domain, role="drm", trust_anchor=arguments.trust_anchor
     )
-    transport_key = new_signing_key(folder / "transport-key.pem", key_type)
-    request = request_identity(transport_key, SpiffeId(arguments.trust_domain, TRANSPORT_ROLE))
-    save_request(folder / "transport.csr", request)
+    files = TransportFiles(
+        folder=folder / "transport-keys",
+        chain=folder / "trust-anchor.pem",
+        trust_domain=arguments.trust_domain,
+    )
+    transport_key = files.make_key(1, key_type)
     token, public_key = create_software_token(agents, quorum=arguments.quorum)
     write_config(
         folder / "drm.toml",
@@ -111,14 +113,14 @@ def init(arguments: argparse.Namespace) -> None:
         listen=arguments.listen,
         quorum_rule=arguments.quorum_rule,
     )
-    asyncio.run(_log_storage_key(folder, arguments.trust_domain, transport_key, token))
+    asyncio.run(_log_keys(folder, arguments.trust_domain, transport_key, token))
     print(json.dumps({"storage_key_id": public_key.key_id.hex()}))
 
 
-async def _log_storage_key(
+async def _log_keys(
     folder: Path, trust_domain: str, transport_key: SigningPrivateKey, token: SoftwareToken
 ) -> None:
-    """Open the store and the log, keep the token, and log that the storage key came into being."""
+    """Open the store and the log, keep the token, and log which transport and storage key came into being."""
     clock, origin = SystemClock(), f"{trust_domain}/drm"
     log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, transport_key), clock=clock)
     store = open_store(folder / "store", tables=TABLES, finisher=log.finisher, schema_version=SCHEMA_VERSION)
@@ -131,8 +133,12 @@ async def _log_storage_key(
             storage_key_id=storage_key_id(token),
         )
         leaf = new_event(event, AuditDetails())
+        key_id = sha256(encode_spki(transport_key.public_key())).digest()
+        record = TransportKeyRecord(generation=1, key_id=key_id)
+        transport_leaf = transport_key_leaf(ROTATED, key_id, clock.now_us())
 
         def write(txn: WriteTransaction) -> None:
+            put_new_key(txn, log, transport_leaf, record=record)
             put_token(txn, token)
             log.append(txn, leaf)
 

@@ -21,6 +21,7 @@ CEREMONIES: Final = "ceremonies"
 OPEN_CEREMONIES: Final = "open_ceremonies"
 RECOVERIES: Final = "recoveries"
 TRUST_CHANGES: Final = "trust_changes"
+TRANSPORT_KEYS: Final = "transport_keys"
 TABLES: Final = (
     KEYS,
     TOKENS,
@@ -28,6 +29,7 @@ TABLES: Final = (
     OPEN_CEREMONIES,
     RECOVERIES,
     TRUST_CHANGES,
+    TRANSPORT_KEYS,
     key_uses.TABLE,
     *log.TABLES,
 )

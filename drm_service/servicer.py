@@ -10,13 +10,13 @@ from grpc.aio import ServicerContext
 from drm_service.archival import ArchiveRequest, KeyArchive
 from drm_service.key_ceremonies import read_trust_changes
 from drm_service.linking import CertificateLinks, LinkRequest
+from drm_service.transport_keys import TransportKeys
 from keyark.errors import KeyarkError
 from keyark.rpc.outcomes import Refusals
 from keyark.service.requests import check_batch_size
 from keyark.store import Store
 from keyark.v1 import archive_pb2 as pb
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceServicer
-from keyark.v1.common_pb2 import TransportCertificate
 
 Context = ServicerContext[Any, Any]
 
@@ -39,13 +39,13 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         *,
         archive: KeyArchive,
         links: CertificateLinks,
-        transport_certificate: TransportCertificate,
+        transport_keys: TransportKeys,
         refusals: Refusals,
         store: Store,
     ) -> None:
         self._archive = archive
         self._links = links
-        self._transport_certificate = transport_certificate
+        self._transport_keys = transport_keys
         self._refusals = refusals
         self._store = store
 
@@ -54,8 +54,9 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
     ) -> pb.GetTransportCertificateResponse:
         """The newest transport certificate."""
         return pb.GetTransportCertificateResponse(
-            transport_certificate=self._transport_certificate,
+            transport_certificate=self._transport_keys.offered,
             storage_key_id=self._archive.storage_keys.active_id,
+            older_transport_certificates=self._transport_keys.older,
         )
 
     async def ArchiveKeys(self, request: pb.ArchiveKeysRequest, context: Context) -> pb.ArchiveKeysResponse:

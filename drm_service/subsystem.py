@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 from drm_service import recovery_servicer, servicer
@@ -21,21 +22,18 @@ from drm_service.recovery import Delivery
 from drm_service.recovery_servicer import KeyRecoveryServicer
 from drm_service.servicer import KeyArchiveServicer
 from drm_service.storage_keys import StorageKeys, read_tokens
+from drm_service.transport_commands import transport_key_command
+from drm_service.transport_keys import TransportKeys
 from keyark.clock import Clock, SystemClock
-from keyark.crypto.uris import load_private_key_by_uri
-from keyark.errors import ConfigurationError
-from keyark.pki.certificates import encode_certificate, load_certificates
-from keyark.pki.key_types import PrivateKey
-from keyark.pki.spki import encode_spki
-from keyark.pki.transport import TransportTrust
+from keyark.pki.certificates import load_certificates
 from keyark.policy.config import build_engine
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
 from keyark.service.background import repeating
 from keyark.service.pools import open_pool
+from keyark.transparency.succession import SuccessionSigner
 from keyark.v1 import archive_pb2, recovery_pb2
 from keyark.v1.archive_pb2_grpc import add_KeyArchiveServiceServicer_to_server
-from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
 
 EXPIRY_SECONDS: Final = 30.0
@@ -48,9 +46,8 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
     Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
     """
     clock = clock or SystemClock()
-    transport_key = load_private_key_by_uri(config.transport.key, config.service.folder)
+    signer = SuccessionSigner()
     policy = build_engine("drm", config.policy)
-    certificate = load_transport_certificate(config, transport_key, clock)
     issuers = load_certificates(config.certificates.issuers)[:1]
     async with AsyncExitStack() as stack:
         opening = open_foundation(
@@ -58,13 +55,23 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             config,
             tables=TABLES,
             schema_version=SCHEMA_VERSION,
-            log_key=transport_key,
+            signer=signer,
             clock=clock,
         )
         foundation = await stack.enter_async_context(opening)
+        transport_keys = TransportKeys(
+            files=config.transport_files,
+            store=foundation.store,
+            log=foundation.log,
+            clock=clock,
+            signer=signer,
+            origin=foundation.log.origin,
+        )
+        transport_keys.begin()
+        await transport_keys.finish_handover()
         storage_keys = StorageKeys(foundation.store.read(read_tokens))
         setup = worker_setup(
-            transport_key_uris=[config.transport.key],
+            transport_key_uris=transport_keys.key_uris,
             base=config.service.folder,
             storage_public_keys=storage_keys.public_keys,
         )
@@ -72,9 +79,10 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
         workers = ArchiveWorkers(
             pool=pool,
             base=config.service.folder,
-            transport_key_uris=[config.transport.key],
+            transport_key_uris=transport_keys.key_uris,
             storage_public_keys=storage_keys.public_keys,
         )
+        transport_keys.workers = workers
         archive = KeyArchive(
             trust_domain=config.service.trust_domain,
             storage_keys=storage_keys,
@@ -94,7 +102,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             repeating(ceremonies.expire, seconds=EXPIRY_SECONDS, name="ending ceremonies whose time ran out")
         )
         services = [
-            _archive_service(foundation, archive, links, certificate),
+            _archive_service(foundation, archive, links, transport_keys),
             _recovery_service(foundation, ceremonies),
         ]
         server = await stack.enter_async_context(
@@ -106,26 +114,15 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
                 log_readers={"rm", "cm"},
             )
         )
-        yield RunningService(server=server, reloads=[workers.recycle])
-
-
-def load_transport_certificate(config: DrmConfig, key: PrivateKey, clock: Clock) -> TransportCertificate:
-    """Return the transport certificate as clients get it, once it proved to be good and the key's."""
-    chain = load_certificates(config.transport.chain)
-    certificate = TransportCertificate(
-        certificate=encode_certificate(load_certificates(config.transport.certificate)[0]),
-        chain=[encode_certificate(issuer) for issuer in chain],
-    )
-    trust = TransportTrust(anchors=chain[-1:], trust_domain=config.service.trust_domain)
-    if trust.verify(certificate, clock.now_us() // 1_000_000) != encode_spki(key.public_key()):
-        raise ConfigurationError(
-            f"{config.transport.certificate} is not the certificate of the transport key."
+        yield RunningService(
+            server=server,
+            reloads=[transport_keys.reload, workers.recycle],
+            commands={"transport-key": partial(transport_key_command, transport_keys)},
         )
-    return certificate
 
 
 def _archive_service(
-    foundation: Foundation, archive: KeyArchive, links: CertificateLinks, certificate: TransportCertificate
+    foundation: Foundation, archive: KeyArchive, links: CertificateLinks, transport_keys: TransportKeys
 ) -> ServedService:
     return ServedService(
         descriptor=archive_pb2.DESCRIPTOR.services_by_name["KeyArchiveService"],
@@ -133,7 +130,7 @@ def _archive_service(
         servicer=KeyArchiveServicer(
             archive=archive,
             links=links,
-            transport_certificate=certificate,
+            transport_keys=transport_keys,
             refusals=foundation.refusals,
             store=foundation.store,
         ),

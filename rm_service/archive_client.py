@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from keyark.crypto.envelopes import UnknownTransportKeyError
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.heads import CheckpointGapError
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from keyark.v1.audit_pb2_grpc import AuditServiceAsyncStub
 
 BATCH_SECONDS: Final = 30.0
-GAP_ATTEMPTS: Final = 3
+ATTEMPTS: Final = 4
 PAGE_OF_LINKS: Final = 256
 
 
@@ -42,6 +44,19 @@ class ArchiveItem:
     request: EnrollmentRequest
 
 
+class TransportSource(Protocol):
+    """Where the DRM's transport certificates come from, and who remembers them for a while."""
+
+    async def transport_certificates(self) -> Sequence[TransportCertificate]:
+        """Return them, the newest first."""
+
+    def forget(self) -> None:
+        """Fetch them anew when they are asked for next."""
+
+    def refused(self, transport_key_id: str) -> None:
+        """Heed that the DRM takes no envelopes to a transport key (hexadecimal)."""
+
+
 class ArchiveClient:
     """Archives keys; ``links`` remembers how the DRM's tree grew, for the CM to follow."""
 
@@ -51,13 +66,13 @@ class ArchiveClient:
         archive: KeyArchiveServiceAsyncStub,
         audit: AuditServiceAsyncStub,
         checks: ReceiptChecks,
-        transport_certificate: Callable[[], Awaitable[TransportCertificate]],
+        transports: TransportSource,
         max_waiting: int,
     ) -> None:
         self._archive = archive
         self._audit = audit
         self._checks = checks
-        self._transport_certificate = transport_certificate
+        self._transports = transports
         self._links: list[audit_pb2.CheckpointLink] = []
         self.batches: Coalescer[ArchiveItem, VerifiedReceipt] = Coalescer(
             self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
@@ -91,16 +106,24 @@ class ArchiveClient:
     async def _verify(
         self, receipts: Sequence[bytes], links: Sequence[audit_pb2.CheckpointLink]
     ) -> Sequence[ArchivalReceipt | KeyarkError | None]:
-        """Verify a batch; where another batch was accepted meanwhile, fetch the proof that is missing."""
-        certificate = await self._transport_certificate()
-        for _ in range(GAP_ATTEMPTS):
-            evidence = ArchiveEvidence(links=links, transport_certificates=[certificate])
+        """Verify a batch; where another batch was accepted meanwhile, fetch the proof that is missing.
+
+        A signature of a key that is not known here is that of a newer one, so the certificates are fetched anew.
+        """
+        renewed = False
+        for _ in range(ATTEMPTS):
+            certificates = await self._transports.transport_certificates()
+            evidence = ArchiveEvidence(links=links, transport_certificates=certificates)
             try:
                 verified = await self._checks.verify_receipts(receipts, evidence)
             except CheckpointGapError:
                 if not links:
                     break
                 links = [await self.fetch_link(self._checks.heads.size, links[-1].second_size)]
+                continue
+            if not renewed and any(isinstance(item, CheckpointSignatureError) for item in verified):
+                self._transports.forget()
+                renewed = True
                 continue
             self._remember(links)
             return verified
@@ -115,6 +138,8 @@ class ArchiveClient:
     def _check(
         self, item: ArchiveItem, outcome: bytes | KeyarkError, receipt: ArchivalReceipt | KeyarkError | None
     ) -> VerifiedReceipt | KeyarkError:
+        if isinstance(outcome, UnknownTransportKeyError):
+            self._transports.refused(outcome.metadata.get("transport_key_id", ""))
         if isinstance(outcome, KeyarkError):
             return outcome
         if receipt is None:

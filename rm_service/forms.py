@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from keyark.clock import Clock
+from keyark.errors import KeyarkError
 from keyark.pki.transport import TransportTrust
 from keyark.service.requests import UnknownProfileError
 from keyark.v1.certificates_pb2 import Profile
@@ -25,9 +27,10 @@ class FormSource:
     trust: TransportTrust
     clock: Clock
     fetch_profiles: Callable[[], Awaitable[list[Profile]]]
-    fetch_transport_certificate: Callable[[], Awaitable[TransportCertificate]]
+    fetch_transport_certificates: Callable[[], Awaitable[Sequence[TransportCertificate]]]
     _forms: dict[str, EnrollmentForm] = field(default_factory=dict)
-    _transport_certificate: TransportCertificate | None = None
+    _transport_certificates: Sequence[TransportCertificate] = ()
+    _offered_key_id: str = ""
     _learned_us: int = -FRESH_US
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
@@ -40,12 +43,18 @@ class FormSource:
             )
         return self._forms[profile]
 
-    async def transport_certificate(self) -> TransportCertificate:
-        """Return the DRM's newest transport certificate, verified up to the trust anchor."""
+    async def transport_certificates(self) -> Sequence[TransportCertificate]:
+        """Return the DRM's transport certificates, the newest first, verified up to the trust anchor."""
         await self._refresh()
-        if self._transport_certificate is None:  # pragma: no cover — _refresh sets it or raises
-            raise AssertionError
-        return self._transport_certificate
+        return self._transport_certificates
+
+    def refused(self, transport_key_id: str) -> None:
+        """Heed that the DRM refuses envelopes to a transport key (hexadecimal): it may be the one that forms offer.
+
+        The id of any other is what a client made up, or learned long ago, and costs nobody a call.
+        """
+        if transport_key_id == self._offered_key_id:
+            self.forget()
 
     def forget(self) -> None:
         """Ask CM and DRM anew when the next form is asked for."""
@@ -62,13 +71,23 @@ class FormSource:
     async def _learn(self) -> None:
         now = self.clock.now_us()
         profiles = await self.fetch_profiles()
-        certificate = await self.fetch_transport_certificate()
-        self.trust.verify(certificate, now // 1_000_000)
-        self._transport_certificate = certificate
-        self._forms = {profile.name: self._form(profile, certificate) for profile in profiles}
+        newest, *older = await self.fetch_transport_certificates()
+        spki = self.trust.verify(newest, now // 1_000_000)
+        self._offered_key_id = sha256(spki).hexdigest()
+        self._transport_certificates = [newest, *(old for old in older if self._is_good(old, now))]
+        self._forms = {profile.name: self._form(profile) for profile in profiles}
         self._learned_us = now
 
-    def _form(self, profile: Profile, certificate: TransportCertificate) -> EnrollmentForm:
+    def _is_good(self, certificate: TransportCertificate, now_us: int) -> bool:
+        """Whether an older certificate may verify receipts; one that may not stops nobody."""
+        try:
+            self.trust.verify(certificate, now_us // 1_000_000)
+        except KeyarkError:
+            return False
+        return True
+
+    def _form(self, profile: Profile) -> EnrollmentForm:
+        newest, *older = self._transport_certificates
         return EnrollmentForm(
             profile=profile.name,
             description=profile.description,
@@ -76,6 +95,7 @@ class FormSource:
             signing_key_types=profile.signing_key_types,
             encryption_key_types=profile.encryption_key_types,
             archival=profile.archival,
-            transport_certificate=certificate,
+            transport_certificate=newest,
             trust_domain=self.trust_domain,
+            older_transport_certificates=older,
         )

@@ -39,12 +39,12 @@ class IssuerClient:
         *,
         issuer: CertificateServiceAsyncStub,
         links_from: Callable[[int], Awaitable[list[CheckpointLink]]],
-        transport_certificate: Callable[[], Awaitable[TransportCertificate]],
+        transport_certificates: Callable[[], Awaitable[Sequence[TransportCertificate]]],
         max_waiting: int,
     ) -> None:
         self._issuer = issuer
         self._links_from = links_from
-        self._transport_certificate = transport_certificate
+        self._transport_certificates = transport_certificates
         self._tree_size = 0
         self.batches: Coalescer[IssueItem, CertificatePair] = Coalescer(
             self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
@@ -79,7 +79,7 @@ class IssuerClient:
                 for item in items
             ],
             links=await self._links_from(self._tree_size),
-            transport_certificates=[await self._transport_certificate()],
+            transport_certificates=await self._transport_certificates(),
         )
         return await call(self._issuer.IssueCertificatePairs, message, timeout=BATCH_SECONDS)
 

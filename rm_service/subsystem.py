@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from keyark.clock import Clock, SystemClock
-from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import KeyarkError
 from keyark.policy.config import build_engine
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
 from keyark.rpc.server import ServedService
-from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
+from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.evidence import open_receipt_checks
 from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
@@ -49,11 +48,11 @@ class Downstream:
         )
         return list(response.profiles)
 
-    async def transport_certificate(self) -> TransportCertificate:
-        """Return the DRM's newest transport certificate."""
+    async def transport_certificates(self) -> list[TransportCertificate]:
+        """Return the DRM's transport certificates, the newest first."""
         request = archive_pb2.GetTransportCertificateRequest()
         response = await call(self.archive.GetTransportCertificate, request, timeout=BATCH_SECONDS)
-        return response.transport_certificate
+        return [response.transport_certificate, *response.older_transport_certificates]
 
     async def link(self, links: Sequence[archive_pb2.CertificateLink]) -> list[KeyarkError | None]:
         """Tell the DRM which certificates belong to which keys."""
@@ -74,7 +73,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
-        log_key=load_private_key_by_uri(config.log.key, config.service.folder),
+        signer=load_log_key("rm", config.service, config.log.key),
         clock=clock,
     )
     async with opening as foundation, _downstream(config, foundation) as downstream:
@@ -127,19 +126,19 @@ def _enrollments(
         trust=checks.trust,
         clock=foundation.clock,
         fetch_profiles=downstream.profiles,
-        fetch_transport_certificate=downstream.transport_certificate,
+        fetch_transport_certificates=downstream.transport_certificates,
     )
     archiver = ArchiveClient(
         archive=downstream.archive,
         audit=downstream.audit,
         checks=checks,
-        transport_certificate=forms.transport_certificate,
+        transports=forms,
         max_waiting=config.downstream.max_waiting,
     )
     issuer = IssuerClient(
         issuer=downstream.issuer,
         links_from=archiver.links_from,
-        transport_certificate=forms.transport_certificate,
+        transport_certificates=forms.transport_certificates,
         max_waiting=config.downstream.max_waiting,
     )
     return Enrollments(

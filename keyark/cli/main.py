@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "enrollments": ("keyark.cli.listing", "enrollments"),
     "certificates": ("keyark.cli.listing", "certificates"),
     "keys": ("keyark.cli.listing", "keys"),
+    "transport-key": ("keyark.cli.transport_key", "transport_key"),
+    "authority": ("keyark.cli.authority", "authority"),
     "audit": ("keyark.cli.audit", "audit"),
 }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from keyark.client.home import Home
@@ -47,30 +48,33 @@ class AuditedLog:
 
 
 def verify_receipt_file(receipt: Path, transport_certificate: Path) -> ArchivalReceipt:
-    """Check a receipt offline with the transport certificate (PEM) of the deployment that gave it.
+    """Check a receipt offline with the transport certificates (PEM, one or more) of the deployment that gave it.
 
     Raises the errors of ``ReceiptVerifier``, and ConfigurationError where a file does not load.
     """
-    certificate = load_certificates(transport_certificate)[0]
-    origin = f"{identity_of(certificate).trust_domain}/drm"
-    verifier = ReceiptVerifier(origin, encode_spki(certificate.public_key()))
+    certificates = load_certificates(transport_certificate)
+    origin = f"{identity_of(certificates[0]).trust_domain}/drm"
+    verifier = ReceiptVerifier(origin, *_transport_keys(certificates))
     return verifier.verify(read_file(receipt, max_size=MAX_RECEIPT))
 
 
 def log_verifier(home: Home, role: str) -> NoteVerifier:
-    """Return what verifies a subsystem's checkpoints: the key that the home pins for it."""
+    """Return what verifies a subsystem's checkpoints: the key that the home pins for it, or the DRM's several."""
     origin = f"{home.config.trust_domain}/{role}"
     if role == "drm":
-        spki = encode_spki(load_certificates(home.config.transport)[0].public_key())
-    else:
-        path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
-        try:
-            spki = encode_spki(load_pem_public_key(read_file(path, max_size=MAX_RECEIPT)))
-        except ValueError:
-            raise ConfigurationError(
-                f"{path} holds no public key; copy it anew from the deployment."
-            ) from None
+        return NoteVerifier.from_public_key(
+            origin, *_transport_keys(load_certificates(home.config.transport))
+        )
+    path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
+    try:
+        spki = encode_spki(load_pem_public_key(read_file(path, max_size=MAX_RECEIPT)))
+    except ValueError:
+        raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
     return NoteVerifier.from_public_key(origin, spki)
+
+
+def _transport_keys(certificates: Sequence[x509.Certificate]) -> list[bytes]:
+    return [encode_spki(certificate.public_key()) for certificate in certificates]
 
 
 async def list_entries(session: Session, *, first: int = 0) -> AsyncIterator[audit_pb2.LogEntry]:

@@ -23,7 +23,7 @@ from keyark.client.blocking import BlockingEnrollmentClient
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.verification import Enrolled, UnexpectedAnswerError, Verification
-from keyark.crypto.envelopes import seal_to_transport
+from keyark.crypto.envelopes import UnknownTransportKeyError, seal_to_transport
 from keyark.errors import InvalidInputError, KeyarkError, Kind, UnavailableError
 from keyark.pki.key_types import KeyType, PrivateKey, SigningPrivateKey, generate, generate_signing
 from keyark.pki.spki import encode_spki
@@ -31,6 +31,7 @@ from keyark.pki.statements import Statement, build_statement, new_request_id, pa
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
 from keyark.rpc.identities import LocalIdentity
+from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.common_pb2 import ArchivalPolicy, TransportCertificate
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
@@ -61,10 +62,22 @@ class PreparedEnrollment:
     signature: bytes
     signing_key: SigningPrivateKey = field(repr=False)
     encryption_key: PrivateKey = field(repr=False)
+    transport_certificate: bytes = b""
 
     @classmethod
-    def restore(cls, statement: bytes, *, signing_key: SigningPrivateKey, encryption_key: PrivateKey) -> Self:
-        """Rebuild a request that was saved: the same statement, signed anew; raises where a key does not fit."""
+    def restore(
+        cls,
+        statement: bytes,
+        *,
+        signing_key: SigningPrivateKey,
+        encryption_key: PrivateKey,
+        transport_certificate: bytes = b"",
+    ) -> Self:
+        """Rebuild a request that was saved: the same statement, signed anew; raises where a key does not fit.
+
+        ``transport_certificate`` (DER) is the one of the form that the request was made with: a receipt that was
+        given then is verified with it, whatever the transport key is by now.
+        """
         parsed = parse_statement(statement)
         if encode_spki(signing_key.public_key()) != parsed.signing_spki:
             raise InvalidInputError(
@@ -76,7 +89,11 @@ class PreparedEnrollment:
             )
         signature = sign_statement(statement, signing_key)
         return cls(
-            statement=parsed, signature=signature, signing_key=signing_key, encryption_key=encryption_key
+            statement=parsed,
+            signature=signature,
+            signing_key=signing_key,
+            encryption_key=encryption_key,
+            transport_certificate=transport_certificate,
         )
 
 
@@ -136,6 +153,7 @@ class EnrollmentClient:
             timeout=TIMEOUT,
         )
         self._verification.transport_key(response.form.transport_certificate)
+        self._verification.take_older(response.form.older_transport_certificates)
         return response.form
 
     async def prepare(
@@ -164,7 +182,12 @@ class EnrollmentClient:
             signing_spki=encode_spki(signing_key.public_key()),
             encryption_spki=encode_spki(encryption_key.public_key()),
         )
-        return PreparedEnrollment.restore(raw, signing_key=signing_key, encryption_key=encryption_key)
+        return PreparedEnrollment.restore(
+            raw,
+            signing_key=signing_key,
+            encryption_key=encryption_key,
+            transport_certificate=form.transport_certificate.certificate,
+        )
 
     async def enroll(
         self,
@@ -199,7 +222,10 @@ class EnrollmentClient:
         transports = await self._transport_certificates([prepared])
         request = pb.GetEnrollmentRequest(request_id=prepared.statement.request_id)
         response = await call(self._registration.GetEnrollment, request, timeout=TIMEOUT)
-        return self._verify(prepared, response.enrollment, transports)
+        outcome = (await self._outcomes([prepared], [response.enrollment], transports))[0]
+        if isinstance(outcome, KeyarkError):
+            raise outcome
+        return outcome
 
     async def submit_many(
         self, prepared: Sequence[PreparedEnrollment], *, delivery: KeyDelivery = KeyDelivery.ALONG
@@ -214,13 +240,48 @@ class EnrollmentClient:
             for item, answer in zip(prepared, answers, strict=True)
             if isinstance(answer, pb.Enrollment) and answer.state == pb.ENROLLMENT_STATE_AWAITING_PRIVATE_KEY
         }
-        if asked:
-            again = [item for item in prepared if item.statement.enrollment_id in asked]
-            second = iter(await self.send(again, asked))
-            answers = [
-                next(second) if item.statement.enrollment_id in asked else answer
-                for item, answer in zip(prepared, answers, strict=True)
-            ]
+        answers = await self._send_again(prepared, answers, asked)
+        refused = [
+            item
+            for item, answer in zip(prepared, answers, strict=True)
+            if isinstance(answer, UnknownTransportKeyError)
+        ]
+        if refused:  # the transport key was retired since its form was fetched
+            anew = await self._transport_certificates(refused)
+            answers = await self._send_again(prepared, answers, anew)
+        return await self._outcomes(prepared, answers, transports)
+
+    async def _send_again(
+        self,
+        prepared: Sequence[PreparedEnrollment],
+        answers: list[pb.Enrollment | KeyarkError],
+        transports: dict[bytes, TransportCertificate],
+    ) -> list[pb.Enrollment | KeyarkError]:
+        """Send those that ``transports`` names again, wrapped to these; returns the answers with theirs replaced."""
+        if not transports:
+            return answers
+        again = [item for item in prepared if item.statement.enrollment_id in transports]
+        second = iter(await self.send(again, transports))
+        return [
+            next(second) if item.statement.enrollment_id in transports else answer
+            for item, answer in zip(prepared, answers, strict=True)
+        ]
+
+    async def _outcomes(
+        self,
+        prepared: Sequence[PreparedEnrollment],
+        answers: Sequence[pb.Enrollment | KeyarkError],
+        transports: Mapping[bytes, TransportCertificate],
+    ) -> list[Enrolled | KeyarkError]:
+        """Verify what came; a receipt under a transport key that came into force meanwhile needs a newer form."""
+        for item in prepared:
+            if item.transport_certificate:
+                certificate = TransportCertificate(certificate=item.transport_certificate)
+                self._verification.take_older([certificate])
+        outcomes = [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
+        if not any(isinstance(outcome, CheckpointSignatureError) for outcome in outcomes):
+            return outcomes
+        await self._transport_certificates(prepared)
         return [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
 
     async def _transport_certificates(

@@ -7,6 +7,7 @@ A lost answer loses nothing: what was saved is submitted again, and the same req
     signing.pem encryption.pem            the certificates
     chain.pem                             the CA that issued them, and those above it
     receipt.tlog-proof                    the archival receipt
+    transport.pem                         the transport certificate that verifies it, whatever the newest one is
     signing.p12 encryption.p12            instead of the keys, where PKCS#12 was chosen
 """
 
@@ -22,7 +23,14 @@ from cryptography import x509
 from keyark.client.enrollment import PreparedEnrollment
 from keyark.client.verification import Enrolled
 from keyark.errors import ConfigurationError, InvalidInputError
-from keyark.pki.certificates import encode_pem_certificates, load_pem_certificates
+from keyark.pki.certificates import (
+    encode_certificate,
+    encode_pem_certificates,
+    load_certificate,
+    load_certificates,
+    load_pem_certificates,
+    save_certificates,
+)
 from keyark.pki.files import make_private_folder, read_file, write_file, write_new_file
 from keyark.pki.key_types import RSA_KEY_TYPES, KeyType, PrivateKey, narrow_signing_key
 from keyark.pki.keys import load_private_key, save_private_key
@@ -88,6 +96,7 @@ class EnrollmentFolder:
         make_private_folder(self.path)
         self._save_key("signing", prepared.signing_key)
         self._save_key("encryption", prepared.encryption_key)
+        self._save_transport(prepared.transport_certificate)
         write_new_file(self.path / "statement.bin", prepared.statement.raw, mode=0o600)
 
     def load(self) -> PreparedEnrollment | None:
@@ -99,6 +108,7 @@ class EnrollmentFolder:
             statement.raw,
             signing_key=narrow_signing_key(self._load_key("signing")),
             encryption_key=self._load_key("encryption"),
+            transport_certificate=self._saved_transport(),
         )
 
     def finish(self, prepared: PreparedEnrollment, enrolled: Enrolled) -> None:
@@ -109,6 +119,7 @@ class EnrollmentFolder:
                 "encryption", prepared.encryption_key, enrolled.encryption_certificate, enrolled
             )
         if enrolled.receipt_file:
+            self._save_transport(enrolled.transport_certificate)
             write_file(self.path / "receipt.tlog-proof", enrolled.receipt_file, mode=0o644)
         for role, certificate in zip(
             ROLES, (enrolled.signing_certificate, enrolled.encryption_certificate), strict=True
@@ -125,6 +136,14 @@ class EnrollmentFolder:
             load_pem_certificates((self.path / f"{role}.pem").read_bytes())[0] for role in ROLES
         )
         return signing, encryption
+
+    def _save_transport(self, certificate: bytes) -> None:
+        if certificate:
+            save_certificates(self.path / "transport.pem", [load_certificate(certificate)])
+
+    def _saved_transport(self) -> bytes:
+        path = self.path / "transport.pem"
+        return encode_certificate(load_certificates(path)[0]) if path.exists() else b""
 
     def _key_path(self, role: str) -> Path:
         return self.path / f"{role}-key.pem"

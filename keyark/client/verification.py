@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -14,6 +16,7 @@ from keyark.pki.pairs import verify_pair
 from keyark.pki.statements import Statement
 from keyark.pki.transport import TransportTrust
 from keyark.transparency.archival import check_receipt_for
+from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
@@ -28,7 +31,10 @@ class UnexpectedAnswerError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class Enrolled:
-    """An outcome that was verified: both certificates, their chain, and the archival receipt."""
+    """An outcome that was verified: both certificates, their chain, and the archival receipt.
+
+    ``transport_certificate`` (DER) is the one that verifies the receipt, empty where there is none.
+    """
 
     statement: Statement
     signing_certificate: x509.Certificate
@@ -36,6 +42,7 @@ class Enrolled:
     chain: tuple[x509.Certificate, ...]
     receipt_file: bytes
     receipt: ArchivalReceipt | None
+    transport_certificate: bytes
     completed_time_us: int
 
 
@@ -47,7 +54,7 @@ class Verification:
         self._ca_anchors = home.ca_chain[-1:]
         self._trust = TransportTrust(anchors=[home.trust_anchor], trust_domain=self._trust_domain)
         self._keys: dict[bytes, TransportPublicKey] = {}
-        self._verifiers: dict[bytes, ReceiptVerifier] = {}
+        self._verifiers: dict[bytes, tuple[TransportCertificate, ReceiptVerifier]] = {}
 
     def transport_key(self, certificate: TransportCertificate) -> TransportPublicKey:
         """Return the transport key to wrap to, verified up to the trust anchor (step 1).
@@ -57,8 +64,15 @@ class Verification:
         spki = self._trust.verify(certificate, int(time.time()))
         if spki not in self._keys:
             self._keys[spki] = TransportPublicKey.from_spki(spki)
-            self._verifiers[spki] = ReceiptVerifier(f"{self._trust_domain}/drm", spki)
+            verifier = ReceiptVerifier(f"{self._trust_domain}/drm", spki)
+            self._verifiers[spki] = (TransportCertificate(certificate=certificate.certificate), verifier)
         return self._keys[spki]
+
+    def take_older(self, certificates: Iterable[TransportCertificate]) -> None:
+        """Let further transport certificates verify receipts; one that is not good is passed over."""
+        for certificate in certificates:
+            with contextlib.suppress(KeyarkError):
+                self.transport_key(certificate)
 
     def enrolled(self, statement: Statement, answer: Enrollment) -> Enrolled:
         """Return the outcome once both certificates and the receipt proved to be for this statement."""
@@ -67,7 +81,9 @@ class Verification:
                 "The RM answered neither with certificates nor with a request; ask its operator."
             )
         pair = verify_pair(answer.certificates, statement, anchors=self._ca_anchors, at=int(time.time()))
-        receipt = self._verify_receipt(statement, answer.receipt) if answer.receipt else None
+        receipt, transport = None, TransportCertificate()
+        if answer.receipt:
+            receipt, transport = self._verify_receipt(statement, answer.receipt)
         return Enrolled(
             statement=statement,
             signing_certificate=pair.signing,
@@ -75,19 +91,22 @@ class Verification:
             chain=pair.chain,
             receipt_file=answer.receipt,
             receipt=receipt,
+            transport_certificate=transport.certificate,
             completed_time_us=answer.completed_time_us,
         )
 
-    def _verify_receipt(self, statement: Statement, receipt: bytes) -> ArchivalReceipt:
+    def _verify_receipt(
+        self, statement: Statement, receipt: bytes
+    ) -> tuple[ArchivalReceipt, TransportCertificate]:
         refusal: KeyarkError = UnexpectedAnswerError(
             "A receipt came and no transport certificate verifies it."
         )
-        for verifier in self._verifiers.values():
+        for certificate, verifier in self._verifiers.values():
             try:
                 verified = verifier.verify(receipt)
-            except KeyarkError as error:
-                refusal = error
+            except CheckpointSignatureError as error:
+                refusal = error  # it may be the signature of another transport key
                 continue
             check_receipt_for(verified, statement)
-            return verified
+            return verified, certificate
         raise refusal

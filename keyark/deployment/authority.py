@@ -9,18 +9,21 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Final
 
 from cryptography import x509
 
+from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import Authority, ca_name, create_internal_ca, create_root, issue_ca
-from keyark.pki.certificates import Validity, save_certificates
-from keyark.pki.files import read_file
+from keyark.pki.certificates import Validity, load_certificates, save_certificates
+from keyark.pki.files import read_file, write_new_file
 from keyark.pki.identities import issue_identity
-from keyark.pki.key_types import KeyType
-from keyark.pki.spiffe import SpiffeId
-from keyark.service.initialization import new_folder, new_signing_key
+from keyark.pki.key_types import KeyType, narrow_signing_key
+from keyark.pki.keys import load_private_key
+from keyark.pki.spiffe import SpiffeId, check_trust_domain
+from keyark.service.initialization import PRIVATE, new_folder, new_signing_key
 
 YEAR: Final = 365 * 86_400
 INTERNAL_CA_SECONDS: Final = 15 * YEAR
@@ -30,6 +33,17 @@ SERVICE_SECONDS: Final = 2 * YEAR
 PERSON_SECONDS: Final = 2 * YEAR
 TRANSPORT_SECONDS: Final = 5 * YEAR
 MAX_REQUEST: Final = 64 * 1024
+CONFIG: Final = "authority.toml"
+AUTHORITY_TOML: Final = """\
+# The authority signs for this trust domain only.
+trust_domain = "$trust_domain"
+"""
+
+
+class AuthorityConfig(Config):
+    """authority.toml: nothing in it is secret."""
+
+    trust_domain: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +51,30 @@ class DeploymentAuthority:
     """Signs what the services and people of one trust domain ask for."""
 
     trust_domain: str
+    folder: Path
     internal: Authority
-    root: Authority
+
+    @classmethod
+    def load(cls, folder: Path) -> DeploymentAuthority:
+        """Open the authority in a folder, whose keys only their owner may read.
+
+        Raises ConfigurationError where the folder is none, and the errors of keys and certificates that do not load.
+        """
+        path = folder / CONFIG
+        if not path.is_file():
+            raise ConfigurationError(
+                f"{folder} is no authority: it has no {CONFIG}; name one with --authority or --home, or make one with "
+                "`keyark authority init`."
+            )
+        config = load_config(path, AuthorityConfig)
+        return cls(
+            trust_domain=config.trust_domain, folder=folder, internal=_load_authority(folder, "internal-ca")
+        )
 
     @classmethod
     def create(cls, folder: Path, *, trust_domain: str, root_key_type: KeyType) -> DeploymentAuthority:
         """Make both CAs in a new folder: internal-ca.pem, root.pem, and their keys beside them (0600)."""
+        check_trust_domain(trust_domain, field="--trust-domain")
         new_folder(folder)
         now = int(time.time())
         internal = create_internal_ca(
@@ -57,10 +89,16 @@ class DeploymentAuthority:
         )
         save_certificates(folder / "internal-ca.pem", [internal.certificate])
         save_certificates(folder / "root.pem", [root.certificate])
-        return cls(trust_domain=trust_domain, internal=internal, root=root)
+        config = Template(AUTHORITY_TOML).substitute(trust_domain=trust_domain)
+        write_new_file(folder / CONFIG, config.encode(), mode=PRIVATE)
+        return cls(trust_domain=trust_domain, folder=folder, internal=internal)
 
     def sign_identity(self, request: Path, identity: SpiffeId, certificate: Path) -> None:
-        """Issue the certificate of a service, a person or the transport key, and write it as PEM."""
+        """Issue the certificate of a service, a person or the transport key, and write it as PEM.
+
+        Raises CertificateRequestError unless the request asks for this identity and nothing else, UnsupportedKeyError
+        and IssuerValidityError; the file is written only if it does not.
+        """
         lifetime = TRANSPORT_SECONDS if identity.role == "drm/transport" else SERVICE_SECONDS
         validity = self._validity(self.internal, lifetime)
         issued = issue_identity(self.internal, _load_request(request), identity=identity, validity=validity)
@@ -68,12 +106,20 @@ class DeploymentAuthority:
 
     def sign_issuing_ca(self, request: Path, name: str, certificate: Path) -> None:
         """Issue the issuing CA's certificate, and write it followed by the root, as PEM."""
-        validity = self._validity(self.root, ISSUING_CA_SECONDS)
-        issued = issue_ca(self.root, _load_request(request), subject=ca_name(name), validity=validity)
-        save_certificates(certificate, [issued, self.root.certificate])
+        root = _load_authority(self.folder, "root")
+        validity = self._validity(root, ISSUING_CA_SECONDS)
+        issued = issue_ca(root, _load_request(request), subject=ca_name(name), validity=validity)
+        save_certificates(certificate, [issued, root.certificate])
 
     def _validity(self, issuer: Authority, seconds: int) -> Validity:
         return Validity.starting(int(time.time()), lifetime_seconds=seconds, within=issuer.validity)
+
+
+def _load_authority(folder: Path, name: str) -> Authority:
+    return Authority(
+        certificate=load_certificates(folder / f"{name}.pem")[0],
+        private_key=narrow_signing_key(load_private_key(folder / f"{name}-key.pem")),
+    )
 
 
 def _load_request(path: Path) -> x509.CertificateSigningRequest:

@@ -196,11 +196,14 @@ def _certify_services(plan: DeploymentPlan, authority: DeploymentAuthority) -> N
             folder / "identity.csr", SpiffeId(plan.trust_domain, role), folder / "identity.pem"
         )
     drm, cm = plan.folder / "drm", plan.folder / "cm"
+    transport = drm / "transport-keys" / "1"
     authority.sign_identity(
-        drm / "transport.csr", SpiffeId(plan.trust_domain, "drm/transport"), drm / "transport.pem"
+        transport / "transport.csr",
+        SpiffeId(plan.trust_domain, "drm/transport"),
+        transport / "transport.pem",
     )
     authority.sign_issuing_ca(cm / "ca.csr", plan.ca_name, cm / "ca.pem")
-    save_certificates(plan.folder / "transport.pem", load_certificates(drm / "transport.pem"))
+    save_certificates(plan.folder / "transport.pem", load_certificates(transport / "transport.pem"))
     for role in ("rm", "cm"):
         public_key = read_file(plan.folder / role / "log.pub.pem", max_size=MAX_REQUEST)
         write_new_file(plan.folder / f"{role}-log.pem", public_key, mode=PUBLIC)

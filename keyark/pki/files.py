@@ -138,7 +138,7 @@ def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
             file.flush()
             os.fsync(descriptor)
         yield temporary
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise UnwritableFileError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
@@ -146,7 +146,8 @@ def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -21,16 +21,15 @@ LARGEST_PAGE = 1000
 class AuditServicer(AuditServiceServicer):
     """Reads one log."""
 
-    def __init__(self, log: Log, public_key: bytes) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._public_key = public_key
 
     async def GetCheckpoint(
         self, request: pb.GetCheckpointRequest, context: Context
     ) -> pb.GetCheckpointResponse:
         """The newest committed tree head, signed."""
         head = await self._log.checkpoint()
-        return pb.GetCheckpointResponse(checkpoint=head.note, public_key=self._public_key)
+        return pb.GetCheckpointResponse(checkpoint=head.note, public_key=self._log.public_key_der)
 
     async def GetConsistencyProof(
         self, request: pb.GetConsistencyProofRequest, context: Context

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from keyark.clock import Clock
+from keyark.crypto.uris import load_private_key_by_uri
 from keyark.pki.files import check_private_folder
-from keyark.pki.key_types import PrivateKey
-from keyark.pki.spki import encode_spki
 from keyark.rpc.audit import AuditServicer
 from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.outcomes import Refusals
@@ -20,7 +19,7 @@ from keyark.service.background import repeating
 from keyark.service.control import Command
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
-from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.checkpoint import CheckpointSigner, NoteSigner
 from keyark.transparency.log import Log
 from keyark.transparency.rejections import RejectionLog
 from keyark.v1 import audit_pb2
@@ -40,7 +39,6 @@ class Foundation:
     store: Store
     log: Log
     refusals: Refusals
-    log_public_key: bytes
 
     def now(self) -> int:
         """Seconds UTC."""
@@ -79,6 +77,12 @@ def load_identity(settings: ServiceSettings) -> LocalIdentity:
     )
 
 
+def load_log_key(role: str, settings: ServiceSettings, uri: str) -> NoteSigner:
+    """Load the key that signs the log of a subsystem; raises the errors of ``load_private_key_by_uri``."""
+    key = load_private_key_by_uri(uri, settings.folder)
+    return NoteSigner.from_private_key(f"{settings.trust_domain}/{role}", key)
+
+
 @asynccontextmanager
 async def open_foundation(
     role: str,
@@ -86,13 +90,13 @@ async def open_foundation(
     *,
     tables: Sequence[str],
     schema_version: int,
-    log_key: PrivateKey,
+    signer: CheckpointSigner,
     clock: Clock,
 ) -> AsyncIterator[Foundation]:
     """Open store and log; they are closed at the end, with all that waits written."""
     identity = load_identity(config.service)
     origin = f"{config.service.trust_domain}/{role}"
-    log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, log_key), clock=clock)
+    log = Log(origin=origin, signer=signer, clock=clock)
     make_store_folder(config.store.path)
     opened = open_store(
         config.store.path,
@@ -114,7 +118,6 @@ async def open_foundation(
                     store=opened,
                     log=log,
                     refusals=Refusals(rejections),
-                    log_public_key=encode_spki(log_key.public_key()),
                 )
         finally:
             await rejections.close()
@@ -142,7 +145,7 @@ async def serve(
     audit = ServedService(
         descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         add=add_AuditServiceServicer_to_server,
-        servicer=AuditServicer(foundation.log, foundation.log_public_key),
+        servicer=AuditServicer(foundation.log),
     )
     audit_rows = {f"{AUDIT}/{method}": {"auditor", *log_readers} for method in AUDIT_METHODS}
     server = build_server(

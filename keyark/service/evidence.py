@@ -17,6 +17,7 @@ from keyark.pki.transport import TransportTrust
 from keyark.service.settings import ArchiveTrust, ServiceSettings
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.archival import check_receipt_for
+from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.heads import AcceptedHeads, LogInconsistentError
 from keyark.transparency.log import Log
 from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
@@ -92,9 +93,11 @@ class ReceiptChecks:
                 self.heads.accept([], [verified.checkpoint])
             except LogInconsistentError:
                 raise
-            except KeyarkError as error:
-                refusal = error
+            except CheckpointSignatureError as error:
+                refusal = error  # it may be the signature of another transport key
                 continue
+            except KeyarkError as error:
+                return error
             return verified
         return refusal
 

@@ -109,6 +109,21 @@ class LogKey(Protocol):
         """Sign with the one algorithm of the key's type, in the encoding that the module describes."""
 
 
+class CheckpointSigner(Protocol):
+    """What signs a log's checkpoints: one key, or one that followed another."""
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether signing takes so long that it belongs in a thread."""
+
+    @property
+    def public_key_der(self) -> bytes:
+        """The key that verifies what is signed now, SubjectPublicKeyInfo."""
+
+    def sign(self, checkpoint: Checkpoint) -> bytes:
+        """Return the signed note (UTF-8) of a committed tree head."""
+
+
 class NoteSigner:
     """Signs the checkpoints of one log."""
 
@@ -129,36 +144,30 @@ class NoteSigner:
 
     def sign(self, checkpoint: Checkpoint) -> bytes:
         """Return the signed note (UTF-8) of a committed tree head; blocks for as long as the key takes."""
+        return b"%s\n%s" % (checkpoint.text(), self.signature_line(checkpoint))
+
+    def signature_line(self, checkpoint: Checkpoint) -> bytes:
+        """Return the note's line with this key's signature; a note may have one of each of several keys."""
         if checkpoint.origin != self.origin:
             raise CheckpointOriginError(f"This key signs for {self.origin}, not for {checkpoint.origin}.")
-        text = checkpoint.text()
-        signature = encode_base64(self._key_id + self._key.sign(text))
-        return b"%s\n\xe2\x80\x94 %s %s\n" % (text, self.origin.encode(), signature)
+        signature = encode_base64(self._key_id + self._key.sign(checkpoint.text()))
+        return b"\xe2\x80\x94 %s %s\n" % (self.origin.encode(), signature)
 
 
 class NoteVerifier:
-    """Verifies the checkpoints of one log under one public key."""
+    """Verifies the checkpoints of one log under its public key, or under the keys that followed one another."""
 
-    def __init__(self, origin: str, public_key: NotePublicKey) -> None:
+    def __init__(self, origin: str, public_key: NotePublicKey, *older: NotePublicKey) -> None:
         self.origin = _checked_origin(origin)
-        self._public_key = _checked_key(public_key)
-        self._key_id = note_key_id(origin, public_key)
+        self._keys = [(note_key_id(origin, key), _checked_key(key)) for key in (public_key, *older)]
 
     @classmethod
-    def from_public_key(cls, origin: str, public_key_der: bytes) -> NoteVerifier:
-        """Verify with a SubjectPublicKeyInfo (DER); raises CheckpointKeyError where it does not serve."""
-        try:
-            key = load_der_public_key(public_key_der)
-        except (ValueError, TypeError) as error:
-            raise CheckpointKeyError("The log's public key does not load; give its SPKI.") from error
-        if not isinstance(key, NotePublicKey):
-            raise CheckpointKeyError(_UNSUPPORTED)
-        if _encode(key) != public_key_der:
-            raise CheckpointKeyError("The log's public key is not in its canonical encoding; encode it anew.")
-        return cls(origin, key)
+    def from_public_key(cls, origin: str, public_key_der: bytes, *older: bytes) -> NoteVerifier:
+        """Verify with SubjectPublicKeyInfos (DER); raises CheckpointKeyError where one does not serve."""
+        return cls(origin, *(_load_public_key(der) for der in (public_key_der, *older)))
 
     def verify(self, note: bytes) -> Checkpoint:
-        """Return the checkpoint of a note (UTF-8) whose every signature of this key verifies.
+        """Return the checkpoint of a note (UTF-8) that a known key signed, and no signature of one is wrong.
 
         Signatures of other keys are ignored. Raises CheckpointFormatError for anything but the exact format,
         CheckpointOriginError for another log, and CheckpointSignatureError without a signature that verifies.
@@ -167,19 +176,19 @@ class NoteVerifier:
         checkpoint = _parse_text(text)
         if checkpoint.origin != self.origin:
             raise CheckpointOriginError(f"The checkpoint is that of another log than {self.origin}.")
-        mine = [
-            signature[KEY_ID_SIZE:]
+        known = [
+            (key, signature[KEY_ID_SIZE:])
             for name, signature in signatures
-            if name == self.origin and signature.startswith(self._key_id)
+            for key_id, key in self._keys
+            if name == self.origin and signature.startswith(key_id)
         ]
-        if not mine:
+        if not known:
             raise CheckpointSignatureError(f"The checkpoint is not signed by the known key of {self.origin}.")
-        for signature in mine:
-            self._check(signature, text)
+        for key, signature in known:
+            self._check(key, signature, text)
         return checkpoint
 
-    def _check(self, signature: bytes, text: bytes) -> None:
-        key = self._public_key
+    def _check(self, key: NotePublicKey, signature: bytes, text: bytes) -> None:
         try:
             if isinstance(key, Ed25519PublicKey):
                 key.verify(signature, text)
@@ -189,6 +198,18 @@ class NoteVerifier:
                 key.verify(signature, text, _PSS, SHA256())
         except InvalidSignature:
             raise CheckpointSignatureError(f"The signature by {self.origin} does not verify.") from None
+
+
+def _load_public_key(der: bytes) -> NotePublicKey:
+    try:
+        key = load_der_public_key(der)
+    except (ValueError, TypeError) as error:
+        raise CheckpointKeyError("The log's public key does not load; give its SPKI.") from error
+    if not isinstance(key, NotePublicKey):
+        raise CheckpointKeyError(_UNSUPPORTED)
+    if _encode(key) != der:
+        raise CheckpointKeyError("The log's public key is not in its canonical encoding; encode it anew.")
+    return key
 
 
 class _MemoryKey:

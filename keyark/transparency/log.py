@@ -36,7 +36,7 @@ from keyark.transparency._rows import (
     row_key,
     unpack_event,
 )
-from keyark.transparency.checkpoint import Checkpoint, NoteSigner
+from keyark.transparency.checkpoint import Checkpoint, CheckpointSigner
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.integrity import verify_stored_log
 from keyark.transparency.merkle import Tree, TreeHasher
@@ -111,7 +111,7 @@ class _Opening:
 class Log:
     """The log; all but ``finisher`` and what ``append`` does in a transaction runs on the event loop."""
 
-    def __init__(self, *, origin: str, signer: NoteSigner, clock: Clock) -> None:
+    def __init__(self, *, origin: str, signer: CheckpointSigner, clock: Clock) -> None:
         self.origin = origin
         self._signer = signer
         self._clock = clock
@@ -191,6 +191,11 @@ class Log:
         return tree
 
     @property
+    def public_key_der(self) -> bytes:
+        """The key that verifies the newest checkpoints, SubjectPublicKeyInfo."""
+        return self._signer.public_key_der
+
+    @property
     def size(self) -> int:
         """How many leaves the newest committed tree has."""
         return self._committed().size
@@ -209,6 +214,17 @@ class Log:
                 self._signing = asyncio.create_task(self._sign_newest())
             await asyncio.shield(self._signing)
         return signed
+
+    async def sign_anew(self) -> SignedHead:
+        """Sign the newest committed head although it may be signed: the signer has another key now.
+
+        Heads that were signed before stay good and are given to nobody any more.
+        """
+        while self._signing is not None and not self._signing.done():
+            await asyncio.wait([self._signing])
+        signing = self._signing = asyncio.create_task(self._sign_newest())
+        await asyncio.shield(signing)
+        return await self.checkpoint(covering=0)
 
     async def _sign_newest(self) -> None:
         head = self._newest()

@@ -119,11 +119,11 @@ def _after(keyword: bytes, line: bytes) -> bytes:
 
 
 class ReceiptVerifier:
-    """Verifies archival receipts under one transport key; a checkpoint that many share is checked once."""
+    """Verifies archival receipts under transport keys; a checkpoint that many share is checked once."""
 
-    def __init__(self, origin: str, transport_public_key_der: bytes) -> None:
-        """Take the DRM log's origin and the transport key as SubjectPublicKeyInfo (DER); see NoteVerifier."""
-        self._verifier = NoteVerifier.from_public_key(origin, transport_public_key_der)
+    def __init__(self, origin: str, transport_public_key_der: bytes, *older: bytes) -> None:
+        """Take the DRM log's origin and transport keys as SubjectPublicKeyInfo (DER); see NoteVerifier."""
+        self._verifier = NoteVerifier.from_public_key(origin, transport_public_key_der, *older)
         self._verified: dict[bytes, Checkpoint] = {}
 
     def verify(self, receipt: bytes) -> ArchivalReceipt:

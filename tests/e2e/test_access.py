@@ -171,8 +171,8 @@ async def test_the_transport_key_is_no_caller(deployment: Deployment) -> None:
     drm = deployment.folder / "drm"
     own = local_identity(
         deployment.folder,
-        load_private_key(drm / "transport-key.pem"),
-        load_certificates(drm / "transport.pem"),
+        load_private_key(drm / "transport-keys" / "1" / "key.pem"),
+        load_certificates(drm / "transport-keys" / "1" / "transport.pem"),
     )
     assert isinstance(await ask(deployment, own), NoConnectionError)
     forged = forge_identity(deployment.folder, uris=[f"spiffe://{TRUST_DOMAIN}/drm/transport"])

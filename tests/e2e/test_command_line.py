@@ -49,7 +49,7 @@ def test_enroll_writes_keys_certificates_chain_and_receipt(home: Path, tmp_path:
     enroll(home, out)
     assert {p.name for p in out.iterdir()} == {
         "signing-key.pem", "encryption-key.pem", "signing.pem", "encryption.pem", "chain.pem",
-        "receipt.tlog-proof", "statement.bin",
+        "receipt.tlog-proof", "statement.bin", "transport.pem",
     }  # fmt: skip
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
     for role in ("signing", "encryption"):
@@ -262,7 +262,7 @@ def test_init_makes_private_files_and_encrypts_peoples_keys(tmp_path: Path) -> N
 def test_services_refuse_to_start_on_lax_permissions(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
     keyark("init", folder, "--port-base", free_ports())
-    (folder / "drm" / "transport-key.pem").chmod(0o640)
+    (folder / "drm" / "transport-keys" / "1" / "key.pem").chmod(0o640)
     done = subprocess.run(
         [sys.executable, "-m", "drm_service", "serve", str(folder / "drm" / "drm.toml")],
         capture_output=True, text=True, check=False, timeout=60,

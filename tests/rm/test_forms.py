@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from hashlib import sha256
 
 import pytest
 
@@ -10,6 +11,7 @@ from keyark.clock import ManualClock
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.pki.certificates import encode_certificate
 from keyark.pki.key_types import KeyType
+from keyark.pki.spki import encode_spki
 from keyark.pki.transport import TransportTrust
 from keyark.service.requests import UnknownProfileError
 from keyark.v1.certificates_pb2 import Profile
@@ -25,6 +27,7 @@ class Downstream:
         self.asked = 0
         self.away = False
         self.path = "drm/transport"
+        self.older: list[TransportCertificate] = []
 
     async def profiles(self) -> list[Profile]:
         self.asked += 1
@@ -33,10 +36,10 @@ class Downstream:
             raise UnavailableError("away")
         return [Profile(name="user", archival=ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED)]
 
-    async def transport_certificate(self) -> TransportCertificate:
+    async def transport_certificates(self) -> list[TransportCertificate]:
         certificate = identity_certificate(self.path, key=private_key(KeyType.EC_P256, 905))
         self.served = TransportCertificate(certificate=encode_certificate(certificate))
-        return self.served
+        return [self.served, *self.older]
 
 
 def source(downstream: Downstream, clock: ManualClock) -> FormSource:
@@ -45,7 +48,7 @@ def source(downstream: Downstream, clock: ManualClock) -> FormSource:
         trust=TransportTrust(anchors=[internal_ca().certificate], trust_domain="example.org"),
         clock=clock,
         fetch_profiles=downstream.profiles,
-        fetch_transport_certificate=downstream.transport_certificate,
+        fetch_transport_certificates=downstream.transport_certificates,
     )
 
 
@@ -89,3 +92,31 @@ async def test_a_certificate_that_is_not_the_transport_keys_is_not_served() -> N
     with pytest.raises(KeyarkError) as caught:
         await source(downstream, ManualClock(NOW * 1_000_000)).get("user")
     assert caught.value.reason == "TRANSPORT_CERTIFICATE"
+
+
+async def test_an_older_certificate_that_is_not_good_is_left_out_and_stops_nobody() -> None:
+    downstream = Downstream()
+    good, bad = (
+        TransportCertificate(
+            certificate=encode_certificate(identity_certificate(path, key=private_key(KeyType.EC_P256, 906)))
+        )
+        for path in ("drm/transport", "drm")
+    )
+    downstream.older = [bad, good, TransportCertificate(certificate=b"none")]
+    forms = source(downstream, ManualClock(NOW * 1_000_000))
+    assert list((await forms.get("user")).older_transport_certificates) == [good]
+    assert await forms.transport_certificates() == [downstream.served, good]
+
+
+async def test_the_refusal_of_the_offered_key_makes_the_form_stale_and_that_of_another_does_not() -> None:
+    downstream = Downstream()
+    forms = source(downstream, ManualClock(NOW * 1_000_000))
+    await forms.get("user")
+    for other in ("", "00" * 32):
+        forms.refused(other)
+        await forms.get("user")
+    assert downstream.asked == 1
+    offered = sha256(encode_spki(private_key(KeyType.EC_P256, 905).public_key())).hexdigest()
+    forms.refused(offered)
+    await forms.get("user")
+    assert downstream.asked == 2

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from keyark.client.home import Home
 from keyark.clock import Clock
 from keyark.config import load_config
 from keyark.deployment.initialize import DeploymentPlan, initialize
+from keyark.service.assembly import RunningService
 from rm_service.config import RmConfig
 from rm_service.subsystem import run as run_rm
 
@@ -51,6 +52,7 @@ class Deployment:
     """A deployment that runs."""
 
     folder: Path
+    services: Mapping[str, RunningService]
 
     def home(self) -> Home:
         """What its people see of it."""
@@ -65,23 +67,25 @@ class Deployment:
 async def running(folder: Path, clock: Clock | None = None) -> AsyncIterator[Deployment]:
     """Run DRM, CM and RM of a deployment; the home gets the ports that they chose."""
     async with AsyncExitStack() as stack:
-        ports = {}
+        services = {}
         drm = _free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))
-        ports["drm"] = (await stack.enter_async_context(run_drm(drm, clock))).port
+        services["drm"] = await stack.enter_async_context(run_drm(drm, clock))
         cm = _free_port(load_config(folder / "cm" / "cm.toml", CmConfig))
-        ports["cm"] = (await stack.enter_async_context(run_cm(cm, clock))).port
+        services["cm"] = await stack.enter_async_context(run_cm(cm, clock))
         rm = _free_port(load_config(folder / "rm" / "rm.toml", RmConfig))
         downstream = rm.downstream.model_copy(
-            update={name: f"127.0.0.1:{ports[name]}" for name in ("cm", "drm")}
+            update={name: f"127.0.0.1:{services[name].port}" for name in ("cm", "drm")}
         )
         rm = rm.model_copy(update={"downstream": downstream})
-        ports["rm"] = (await stack.enter_async_context(run_rm(rm, clock))).port
+        services["rm"] = await stack.enter_async_context(run_rm(rm, clock))
         home = folder / "keyark.toml"
         text = home.read_text()
-        for role, port in ports.items():
-            text = re.sub(rf'^{role} = ".*"$', f'{role} = "127.0.0.1:{port}"', text, flags=re.MULTILINE)
+        for role, service in services.items():
+            text = re.sub(
+                rf'^{role} = ".*"$', f'{role} = "127.0.0.1:{service.port}"', text, flags=re.MULTILINE
+            )
         home.write_text(text)
-        yield Deployment(folder=folder)
+        yield Deployment(folder=folder, services=services)
 
 
 def _free_port(config):  # type: ignore[no-untyped-def]  # any of the three configurations

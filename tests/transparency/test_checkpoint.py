@@ -23,6 +23,7 @@ from keyark.transparency.checkpoint import (
     NoteVerifier,
     note_key_id,
 )
+from keyark.transparency.succession import SuccessionSigner
 from tests.support.transparency import ORIGIN, ecdsa_key, ed25519_key, rsa_key
 
 KEYS = {"ed25519": ed25519_key, "ecdsa": ecdsa_key, "rsa": rsa_key}
@@ -247,3 +248,57 @@ def test_a_public_key_in_another_encoding_is_refused():
         NoteVerifier.from_public_key(ORIGIN, der)
     with pytest.raises(CheckpointKeyError, match="does not load"):
         NoteVerifier.from_public_key(ORIGIN, der[:-1])
+
+
+def succession(*names: str) -> SuccessionSigner:
+    """The keys of a log that follow one another, the last one handed over to."""
+    signer_ = SuccessionSigner()
+    signer_.begin(signer(names[0]))
+    for name in names[1:]:
+        signer_.hand_over(signer(name))
+    return signer_
+
+
+def test_while_one_key_hands_over_to_the_next_both_sign():
+    note = succession("ecdsa", "rsa").sign(HEAD)
+    for name in ("ecdsa", "rsa"):
+        assert verifier(name).verify(note) == HEAD
+    with pytest.raises(CheckpointSignatureError):
+        verifier("ed25519").verify(note)
+
+
+def test_after_the_handing_over_the_newest_key_signs_alone():
+    signer_ = succession("ecdsa", "rsa")
+    signer_.complete()
+    note = signer_.sign(HEAD)
+    assert verifier("rsa").verify(note) == HEAD
+    assert signer_.public_key_der == signer("rsa").public_key_der
+    with pytest.raises(CheckpointSignatureError):
+        verifier("ecdsa").verify(note)
+
+
+def test_a_succession_without_a_key_signs_nothing():
+    with pytest.raises(CheckpointKeyError):
+        SuccessionSigner().sign(HEAD)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_each_of_several_known_keys_may_have_signed(name):
+    known = NoteVerifier.from_public_key(ORIGIN, *(signer(key).public_key_der for key in KEYS))
+    assert known.verify(signer(name).sign(HEAD)) == HEAD
+
+
+def test_a_wrong_signature_of_one_known_key_is_not_made_good_by_another():
+    text, newest, older = succession("ecdsa", "rsa").sign(HEAD).rpartition(b"\n\n")
+    lines = older.splitlines(keepends=True)
+    forged = signer("rsa").sign(Checkpoint(ORIGIN, 1, bytes(32))).splitlines(keepends=True)[-1]
+    note = text + newest + forged + lines[1]
+    assert verifier("ecdsa").verify(note) == HEAD
+    known = NoteVerifier.from_public_key(ORIGIN, *(signer(key).public_key_der for key in ("ecdsa", "rsa")))
+    with pytest.raises(CheckpointSignatureError):
+        known.verify(note)
+
+
+def test_an_older_key_that_does_not_serve_is_refused():
+    with pytest.raises(CheckpointKeyError):
+        NoteVerifier.from_public_key(ORIGIN, signer().public_key_der, b"no key")

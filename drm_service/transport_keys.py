@@ -1,0 +1,312 @@
+"""The transport keys of a running DRM: the newest is offered and signs, older ones open envelopes until retired.
+
+A generation comes into force by a row and a TRANSPORT_KEY_ROTATED leaf in one transaction; what lies on disk without
+them waits, and a DRM whose disk holds another key than its log says does not start. Every step may be the last one
+before a crash: workers take a key before it is offered and drop it before the log says so, the signature of both
+keys is made up for at the next start, and a retired private key that is still there is deleted then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final
+
+from drm_service.archive_workers import ArchiveWorkers
+from drm_service.records import TRANSPORT_KEYS
+from drm_service.transport_files import TransportFiles
+from keyark.clock import Clock
+from keyark.errors import ConfigurationError, KeyarkError, Kind, NotFoundError
+from keyark.pki.certificates import load_certificate
+from keyark.pki.key_types import KeyType
+from keyark.pki.spki import encode_spki
+from keyark.pki.transport import TransportTrust
+from keyark.records.v1.drm_pb2 import TransportKeyRecord
+from keyark.store import ReadTransaction, Store, WriteTransaction
+from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.events import EVENT_VERSION, new_event, parse_leaf
+from keyark.transparency.integrity import stored_entry
+from keyark.transparency.log import Log
+from keyark.transparency.succession import SuccessionSigner
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.common_pb2 import TransportCertificate
+
+MAX_GENERATIONS: Final = 1000
+MAX_OLDER: Final = 15
+"""Older certificates that are handed out."""
+
+ROTATED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
+RETIRED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_RETIRED
+
+logger = logging.getLogger(__name__)
+
+
+class TransportKeyUnknownError(ConfigurationError):
+    """A transport key on disk is not the one that the log names, or the log names none."""
+
+    reason = "TRANSPORT_KEY_UNKNOWN"
+
+
+class TransportKeyStateError(KeyarkError):
+    """The transport key is not in a state for this."""
+
+    reason = "TRANSPORT_KEY_STATE"
+    kind = Kind.PRECONDITION
+
+
+def transport_key_leaf(event_type: EventType.ValueType, key_id: bytes, time_us: int) -> LoggedEvent:
+    """Make the log entry of a transport key (id: 32 bytes) that came into force or was retired."""
+    event = AuditEvent(version=EVENT_VERSION, type=event_type, time_us=time_us, transport_key_id=key_id)
+    return new_event(event, AuditDetails())
+
+
+def put_new_key(txn: WriteTransaction, log: Log, leaf: LoggedEvent, *, record: TransportKeyRecord) -> None:
+    """Write the row of a generation that comes into force, with its leaf; raises KeyExistsError."""
+    txn.insert(TRANSPORT_KEYS, _row_key(record), record.SerializeToString())
+    log.append(txn, leaf, on_index=partial(_note_index, record, "rotated_index"))
+
+
+def read_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[TransportKeyRecord]:
+    """Return all generations, the newest last, once log, certificates and private keys on disk agree.
+
+    Raises TransportKeyUnknownError, TransportKeyFileError, and the errors of keys and certificates that do not load.
+    """
+    records = [
+        TransportKeyRecord.FromString(row) for _, row in txn.scan(TRANSPORT_KEYS, limit=MAX_GENERATIONS)
+    ]
+    if not records or records[-1].retired:
+        raise TransportKeyUnknownError(
+            "The log names no transport key that is in force; restore the store from a backup."
+        )
+    for record in records:
+        _check_logged(txn, record)
+        spki = _spki(files.certificate(record.generation))
+        if sha256(spki).digest() != record.key_id:
+            raise TransportKeyUnknownError(
+                f"{files.certificate_path(record.generation)} is of another key than the log says of transport key "
+                f"{record.generation}; put back the certificate of {record.key_id.hex()}."
+            )
+        if not record.retired:
+            files.load_key(record.generation, spki)
+    return records
+
+
+def _check_logged(txn: ReadTransaction, record: TransportKeyRecord) -> None:
+    """Raise unless the log says of a key what its row does."""
+    said = [(ROTATED, record.rotated_index)] + [(RETIRED, record.retired_index)] * record.retired
+    for event_type, index in said:
+        try:
+            event = parse_leaf(stored_entry(txn, index).leaf)
+        except NotFoundError:
+            event = AuditEvent()
+        if event.type != event_type or event.transport_key_id != record.key_id:
+            raise TransportKeyUnknownError(
+                f"Transport key {record.generation} is not what leaf {index} of the log says; restore the store from "
+                "a backup."
+            )
+
+
+@dataclass(kw_only=True)
+class TransportKeys:
+    """Rotates and retires; use it from one task at a time. ``begin`` comes first, ``finish_handover`` second."""
+
+    files: TransportFiles
+    store: Store
+    log: Log
+    clock: Clock
+    signer: SuccessionSigner
+    origin: str
+    workers: ArchiveWorkers | None = field(default=None, repr=False)
+    _records: list[TransportKeyRecord] = field(default_factory=list)
+    _certificates: Mapping[int, TransportCertificate] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Take up the keys as log and disk have them; raises as ``read_transport_keys`` does."""
+        self._records = self.store.read(lambda txn: read_transport_keys(txn, self.files))
+        self._load_certificates()
+        for record in self._records:
+            if record.retired:
+                self.files.delete_key(record.generation)
+        *_, newest = self._records
+        if len(self._records) > 1 and not newest.handover_checkpoint:
+            self.signer.begin(self._note_signer(self._records[-2].generation))
+            self.signer.hand_over(self._note_signer(newest.generation))
+        else:
+            self.signer.begin(self._note_signer(newest.generation))
+
+    async def finish_handover(self) -> None:
+        """Have a checkpoint signed by the newest key and the one before it, and keep it, where there is none yet."""
+        newest = self._records[-1]
+        if len(self._records) == 1 or newest.handover_checkpoint:
+            return
+        head = await self.log.sign_anew()
+        newest.handover_checkpoint = head.note
+        value = newest.SerializeToString()
+        await self.store.update(lambda txn: txn.put(TRANSPORT_KEYS, _row_key(newest), value))
+        self.signer.complete()
+
+    @property
+    def key_uris(self) -> list[str]:
+        """Where the private keys are whose envelopes are taken."""
+        return [self.files.key_uri(record.generation) for record in self._records if not record.retired]
+
+    @property
+    def offered(self) -> TransportCertificate:
+        """The newest certificate."""
+        return self._certificates[self._records[-1].generation]
+
+    @property
+    def older(self) -> list[TransportCertificate]:
+        """The certificates of older keys, the newest first, that are still valid."""
+        older = [r.generation for r in reversed(self._records[:-1]) if r.generation in self._certificates]
+        return [self._certificates[generation] for generation in older[:MAX_OLDER]]
+
+    async def reload(self) -> str:
+        """Read the certificates anew, and let the key that waits come into force if its certificate is there."""
+        self._load_certificates()
+        waiting = self._next_generation
+        if not self.files.certificate_path(waiting).exists():
+            return f"transport key {waiting - 1} goes on"
+        await self._rotate(waiting)
+        return f"transport key {waiting} is offered and signs from now on"
+
+    async def make(self, key_type: KeyType) -> dict[str, Any]:
+        """Make the next key pair and its request, to be certified; calling it again returns the same one."""
+        generation = self._next_generation
+        self.files.make_key(generation, key_type)
+        return {
+            "generation": generation,
+            "request": str(self.files.request_path(generation)),
+            "certificate": str(self.files.certificate_path(generation)),
+        }
+
+    async def retire(self, generation: int) -> dict[str, Any]:
+        """Refuse envelopes to a key from now on and delete its private half; calling it again repeats the latter.
+
+        Raises NotFoundError, TransportKeyStateError for the newest, and WorkerStartError, after which nothing changed.
+        """
+        record = next((r for r in self._records if r.generation == generation), None)
+        if record is None:
+            raise NotFoundError(f"There is no transport key {generation}; see `keyark transport-key list`.")
+        if record is self._records[-1]:
+            raise TransportKeyStateError(
+                f"Transport key {generation} is the one that is offered; rotate first, then retire it."
+            )
+        if not record.retired:
+            await self._retire(record)
+        self.files.delete_key(generation)
+        return self._describe(record)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what may be shown of all keys, the newest first."""
+        return [self._describe(record) for record in reversed(self._records)]
+
+    async def _retire(self, record: TransportKeyRecord) -> None:
+        """Workers drop the key before the log says that it is refused; a crash between the two leaves it in force."""
+        uris = self.key_uris
+        await self._take([uri for uri in uris if uri != self.files.key_uri(record.generation)])
+        retired = TransportKeyRecord()
+        retired.CopyFrom(record)
+        retired.retired = True
+        leaf = transport_key_leaf(RETIRED, record.key_id, self.clock.now_us())
+
+        def write(txn: WriteTransaction) -> None:
+            txn.put(TRANSPORT_KEYS, _row_key(retired), retired.SerializeToString())
+            self.log.append(txn, leaf, on_index=partial(_note_index, retired, "retired_index"))
+
+        try:
+            await self.store.update(write)
+        except KeyarkError:
+            await self._take(uris)
+            raise
+        record.CopyFrom(retired)
+
+    async def _rotate(self, generation: int) -> None:
+        """Workers take the key before it is offered; from the commit on it is the newest, whatever happens."""
+        certificate = self.files.certificate(generation)
+        spki = self.files.trust().verify(certificate, self._now())
+        key = self.files.load_key(generation, spki)
+        record = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
+        if any(record.key_id == known.key_id for known in self._records):
+            raise TransportKeyStateError(f"Transport key {generation} was in force before; make a new one.")
+        uris = self.key_uris
+        await self._take([*uris, self.files.key_uri(generation)])
+        leaf = transport_key_leaf(ROTATED, record.key_id, self.clock.now_us())
+        try:
+            await self.store.update(lambda txn: put_new_key(txn, self.log, leaf, record=record))
+        except KeyarkError:
+            await self._take(uris)
+            raise
+        self._records.append(record)
+        self._certificates = {**self._certificates, generation: certificate}
+        self.signer.hand_over(NoteSigner.from_private_key(self.origin, key))
+        await self.finish_handover()
+
+    async def _take(self, uris: list[str]) -> None:
+        if self.workers is not None:
+            await self.workers.take_transport_keys(uris)
+
+    @property
+    def _next_generation(self) -> int:
+        return self._records[-1].generation + 1
+
+    def _now(self) -> int:
+        return self.clock.now_us() // 1_000_000
+
+    def _load_certificates(self) -> None:
+        """Load all certificates; the newest has to be good, older ones are left out once they are not."""
+        trust = self.files.trust()
+        loaded = {}
+        for record in self._records:
+            certificate = self.files.certificate(record.generation)
+            try:
+                self._check_certificate(trust, record, certificate)
+            except KeyarkError as error:
+                if record is self._records[-1]:
+                    raise
+                logger.warning(
+                    "transport certificate %d is not handed out: %s", record.generation, error.message
+                )
+                continue
+            loaded[record.generation] = certificate
+        self._certificates = loaded
+
+    def _check_certificate(
+        self, trust: TransportTrust, record: TransportKeyRecord, certificate: TransportCertificate
+    ) -> None:
+        if sha256(trust.verify(certificate, self._now())).digest() != record.key_id:
+            raise TransportKeyUnknownError(
+                f"{self.files.certificate_path(record.generation)} is of another key than transport key "
+                f"{record.generation}; put back the right one."
+            )
+
+    def _note_signer(self, generation: int) -> NoteSigner:
+        spki = _spki(self.files.certificate(generation))
+        return NoteSigner.from_private_key(self.origin, self.files.load_key(generation, spki))
+
+    def _describe(self, record: TransportKeyRecord) -> dict[str, Any]:
+        state = "RETIRED" if record.retired else "OFFERED" if record is self._records[-1] else "TAKEN"
+        return {
+            "generation": record.generation,
+            "key_id": record.key_id.hex(),
+            "state": state,
+            "log_index": record.rotated_index,
+            "certificate": str(self.files.certificate_path(record.generation)),
+        }
+
+
+def _spki(certificate: TransportCertificate) -> bytes:
+    return encode_spki(load_certificate(certificate.certificate).public_key())
+
+
+def _row_key(record: TransportKeyRecord) -> bytes:
+    return record.generation.to_bytes(4, "big")
+
+
+def _note_index(record: TransportKeyRecord, name: str, txn: WriteTransaction, index: int) -> None:
+    """Complete the row with the place of its leaf, which is known once the commit group is."""
+    setattr(record, name, index)
+    txn.put(TRANSPORT_KEYS, _row_key(record), record.SerializeToString())

@@ -1,0 +1,90 @@
+"""`keyark authority`: the internal CA and the root, on a machine of their own or below HOME/authority."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keyark.cli.options import F
+from keyark.cli.output import KeyarkGroup, UsageError
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.pki.key_types import CA_KEY_TYPES, KeyType, parse_key_type
+from keyark.pki.spiffe import SpiffeId
+
+
+def _authority_options(function: F) -> F:
+    """--authority DIR, or --home DIR, or KEYARK_HOME."""
+    named = click.option(
+        "--authority", type=click.Path(file_okay=False, path_type=Path), help="The authority's folder."
+    )
+    below = click.option(
+        "--home",
+        envvar="KEYARK_HOME",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Instead: the deployment's folder, with the authority in authority/.",
+    )
+    return named(below(function))
+
+
+def _out_option(function: F) -> F:
+    """--out FILE."""
+    return click.option(
+        "--out",
+        required=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Where the certificate goes, PEM; an older one is replaced.",
+    )(function)
+
+
+def _open(authority: Path | None, home: Path | None) -> DeploymentAuthority:
+    if authority is None and home is None:
+        raise UsageError(
+            "Name the authority with --authority DIR, or the deployment that it lies in with --home DIR."
+        )
+    return DeploymentAuthority.load(authority or Path(home or "") / "authority")
+
+
+@click.group(cls=KeyarkGroup)
+def authority() -> None:
+    """Sign what services, people and the DRM's transport key ask for."""
+
+
+@authority.command("init")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--trust-domain", required=True)
+@click.option("--ca-key", default=KeyType.EC_P256.value, show_default=True, help="Key type of the root.")
+def init(folder: Path, trust_domain: str, ca_key: str) -> None:
+    """Make the internal CA and the root in FOLDER, which must not exist or be empty."""
+    key_type = parse_key_type(ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
+    DeploymentAuthority.create(folder, trust_domain=trust_domain, root_key_type=key_type)
+    click.echo(f"made the internal CA and the root of {trust_domain} in {folder}")
+
+
+@authority.command("sign")
+@click.argument("request", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--as",
+    "identity",
+    required=True,
+    help="Whom the request has to ask for: rm, cm, drm, drm/transport, or client, officer, agent, auditor and /NAME.",
+)
+@_authority_options
+@_out_option
+def sign(request: Path, identity: str, authority: Path | None, home: Path | None, out: Path) -> None:
+    """Issue the certificate that REQUEST asks for, if it asks for exactly the identity that you expect."""
+    signer = _open(authority, home)
+    expected = SpiffeId(signer.trust_domain, identity)
+    signer.sign_identity(request, expected, out)
+    click.echo(f"{out}: certificate of {expected}")
+
+
+@authority.command("sign-ca")
+@click.argument("request", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--name", required=True, help="Common name that the request has to ask for.")
+@_authority_options
+@_out_option
+def sign_ca(request: Path, name: str, authority: Path | None, home: Path | None, out: Path) -> None:
+    """Issue the certificate of the issuing CA, followed by the root's; the root's key is needed for nothing else."""
+    _open(authority, home).sign_issuing_ca(request, name, out)
+    click.echo(f"{out}: certificate of {name}, then the root")

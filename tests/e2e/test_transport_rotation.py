@@ -1,0 +1,489 @@
+"""Transport keys rotate and are retired while enrollments go on; nothing is lost, no old receipt, and no refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from keyark.client import PreparedEnrollment
+from keyark.client.audit import verify_receipt_file
+from keyark.client.folder import EnrollmentFolder
+from keyark.client.sessions import open_session
+from keyark.client.single import EnrollmentOrder, enroll_into, prepare_in
+from keyark.crypto.envelopes import UnknownTransportKeyError
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.errors import KeyarkError
+from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.identities import request_identity
+from keyark.pki.key_types import KeyType, generate_signing
+from keyark.pki.keys import save_private_key
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.spki import encode_spki
+from keyark.rpc.channels import call
+from keyark.service.initialization import save_request
+from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifier
+from keyark.v1 import audit_pb2
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.registration_pb2 import ENROLLMENT_STATE_ISSUED
+from tests.client.test_hostile_rm import hostile_rm
+from tests.support.deployment import Deployment, running
+from tests.support.enrolling import enrolling, holdings
+from tests.support.rotation import (
+    RETIRED,
+    ROTATED,
+    ask,
+    certificate_file,
+    change_row,
+    key_file,
+    leaves,
+    make,
+    rotate,
+    sign,
+    states,
+)
+
+ALICE = {"common_name": "Alice Example", "email": "alice@example.org", "signing_key_type": KeyType.EC_P256}
+ORDER = EnrollmentOrder(**ALICE)
+
+
+def verifier(folder: Path, generation: int) -> NoteVerifier:
+    """Verifies the DRM's checkpoints under one transport key only."""
+    certificate = load_certificates(certificate_file(folder, generation))[0]
+    return NoteVerifier.from_public_key("example.org/drm", encode_spki(certificate.public_key()))
+
+
+async def newest_note(deployment: Deployment) -> bytes:
+    async with open_session(deployment.home(), "drm", identity="auditor/auditor") as session:
+        stub = AuditServiceStub(session.channel)
+        response = await call(stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), timeout=30)
+    return response.checkpoint
+
+
+async def archived_keys(deployment: Deployment) -> int:
+    return (await holdings(deployment.home())).keys
+
+
+# What goes on
+
+
+@pytest.mark.parametrize("key_type", ["ec-p256", "rsa-3072"])
+async def test_enrollments_go_on_over_a_rotation_and_the_retirement_of_the_old_key(
+    deployment: Deployment, key_type: str
+) -> None:
+    """The RM has cached the old form: it and the CM meet the new key by its first receipt."""
+    async with deployment.client() as client:
+        first = await client.enroll(**ALICE)
+        await rotate(deployment, key_type)
+        second = await client.enroll(**ALICE)
+        await ask(deployment, "retire", "1")
+        third = await client.enroll(**ALICE)
+        assert (await client.form()).transport_certificate.certificate != first.transport_certificate
+    assert second.transport_certificate != first.transport_certificate
+    assert third.transport_certificate == second.transport_certificate
+    assert await archived_keys(deployment) == 3
+    assert await states(deployment) == ["OFFERED", "RETIRED"]
+
+
+async def test_the_first_checkpoint_after_the_switch_carries_both_signatures(deployment: Deployment) -> None:
+    before = await newest_note(deployment)
+    await rotate(deployment)
+    both = await newest_note(deployment)
+    heads = [verifier(deployment.folder, generation).verify(both) for generation in (1, 2)]
+    assert heads[0] == heads[1]
+    assert both.count("— example.org/drm ".encode()) == 2
+    async with deployment.client() as client:
+        await client.enroll(**ALICE)
+    later = await newest_note(deployment)
+    verifier(deployment.folder, 2).verify(later)
+    with pytest.raises(CheckpointSignatureError):
+        verifier(deployment.folder, 1).verify(later)
+    with pytest.raises(CheckpointSignatureError):
+        verifier(deployment.folder, 2).verify(before)
+
+
+async def test_rotation_and_retirement_are_leaves_that_name_the_keys(deployment: Deployment) -> None:
+    await rotate(deployment)
+    await ask(deployment, "retire", "1")
+    newest, oldest = (key["key_id"] for key in await ask(deployment, "list"))
+    assert await leaves(deployment) == [(ROTATED, oldest), (ROTATED, newest), (RETIRED, oldest)]
+
+
+async def test_envelopes_to_an_older_key_are_taken_until_it_is_retired(deployment: Deployment) -> None:
+    async with enrolling(deployment.home()) as enroller:  # keeps to the form that it has
+        await rotate(deployment)
+        outcome = (await enroller.send(enroller.request()))[0]
+        assert outcome.state == ENROLLMENT_STATE_ISSUED
+        await ask(deployment, "retire", "1")
+        refused = (await enroller.send(enroller.request()))[0]
+    assert isinstance(refused, UnknownTransportKeyError)
+    assert "form anew" in refused.message
+    assert await archived_keys(deployment) == 1
+    assert "UNKNOWN_TRANSPORT_KEY" in (await holdings(deployment.home(), refused_by="drm")).rejections
+
+
+async def test_a_client_that_restarts_after_the_rotation_verifies_its_older_receipt(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """The RM recorded an outcome under the old key; the client had died before the answer came."""
+    folder = EnrollmentFolder(path=tmp_path / "alice")
+    async with deployment.client() as client:
+        lost = await client.submit(await prepare_in(client, folder, ORDER))
+    await rotate(deployment)
+    await ask(deployment, "retire", "1")
+    await deployment.services["rm"].reload()
+
+    def no_older(method: str, request: object, response):  # the RM of another release does not tell
+        if method == "GetEnrollmentForm":
+            del response.form.older_transport_certificates[:]
+        return response
+
+    async with hostile_rm(deployment, no_older) as client:
+        await enroll_into(client, folder, ORDER)
+    receipt = verify_receipt_file(folder.path / "receipt.tlog-proof", folder.path / "transport.pem")
+    assert receipt.index == lost.receipt.index
+
+
+async def test_a_client_that_kept_no_certificate_learns_of_older_ones_from_the_form(
+    deployment: Deployment,
+) -> None:
+    async with deployment.client() as client:
+        prepared = await client.prepare(**ALICE)
+        lost = await client.submit(prepared)
+    await rotate(deployment)
+    await deployment.services["rm"].reload()
+    async with deployment.client() as client:
+        found = await client.outcome(dataclasses.replace(prepared, transport_certificate=b""))
+    assert found.receipt.index == lost.receipt.index
+
+
+async def test_older_certificates_that_are_not_good_verify_nothing_and_stop_nobody(
+    deployment: Deployment,
+) -> None:
+    async with deployment.client() as client:
+        prepared = await client.prepare(**ALICE)
+        await client.submit(prepared)
+    await rotate(deployment)
+    await deployment.services["rm"].reload()
+    own = load_certificates(deployment.folder / "rm" / "identity.pem")[0]
+
+    def other_older(method: str, request: object, response):
+        if method == "GetEnrollmentForm":
+            for older in response.form.older_transport_certificates:
+                older.certificate = encode_certificate(own)
+        return response
+
+    async with hostile_rm(deployment, other_older) as client:
+        await client.enroll(**ALICE)
+        with pytest.raises(CheckpointSignatureError):
+            await client.outcome(dataclasses.replace(prepared, transport_certificate=b""))
+
+
+async def test_an_rm_that_offers_a_retired_key_for_ever_gets_no_key_and_the_client_a_typed_error(
+    deployment: Deployment,
+) -> None:
+    async with deployment.client() as client:
+        old = await client.form()
+    await rotate(deployment)
+    await ask(deployment, "retire", "1")
+
+    def stale(method: str, request: object, response):
+        if method == "GetEnrollmentForm":
+            response.form.transport_certificate.CopyFrom(old.transport_certificate)
+        return response
+
+    async with hostile_rm(deployment, stale) as client:
+        with pytest.raises(UnknownTransportKeyError):
+            await client.enroll(**ALICE)
+    assert await archived_keys(deployment) == 0
+
+
+async def test_a_made_up_key_id_is_refused(deployment: Deployment) -> None:
+    async with enrolling(deployment.home()) as enroller:
+        request = enroller.request()
+        known = enroller.transport_key.key_id
+        request.wrapped_private_key = request.wrapped_private_key.replace(known, bytes(32))
+        refused = (await enroller.send(request))[0]
+        assert isinstance(refused, UnknownTransportKeyError)
+
+
+# What is refused
+
+
+async def test_a_key_without_its_certificate_waits_and_changes_nothing(deployment: Deployment) -> None:
+    first = await ask(deployment, "new", "ec-p256")
+    again = await ask(deployment, "new", "ec-p256")
+    assert first == again
+    await deployment.services["drm"].reload()
+    assert await states(deployment) == ["OFFERED"]
+    sign(deployment.folder, first["request"], first["certificate"])
+    await deployment.services["drm"].reload()
+    assert await states(deployment) == ["OFFERED", "TAKEN"]
+
+
+async def test_a_key_of_another_type_waits_and_is_not_replaced(deployment: Deployment) -> None:
+    await ask(deployment, "new", "ec-p256")
+    with pytest.raises(KeyarkError) as caught:
+        await ask(deployment, "new", "rsa-3072")
+    assert caught.value.reason == "TRANSPORT_KEY_FILE"
+
+
+def of_another_key(folder: Path, certificate: Path) -> None:
+    certificate.write_bytes(certificate_file(folder, 1).read_bytes())
+
+
+def of_the_drm_itself(folder: Path, certificate: Path) -> None:
+    certificate.write_bytes((folder / "drm" / "identity.pem").read_bytes())
+
+
+def of_another_authority(folder: Path, certificate: Path) -> None:
+    other = DeploymentAuthority.create(
+        folder / "other", trust_domain="example.org", root_key_type=KeyType.EC_P256
+    )
+    other.sign_identity(
+        certificate.with_name("transport.csr"), SpiffeId("example.org", "drm/transport"), certificate
+    )
+
+
+def not_a_certificate(folder: Path, certificate: Path) -> None:
+    certificate.write_text("nothing")
+
+
+def key_is_gone(folder: Path, certificate: Path) -> None:
+    sign(folder, certificate.with_name("transport.csr"), certificate)
+    certificate.with_name("key.pem").unlink()
+
+
+def key_is_open_to_others(folder: Path, certificate: Path) -> None:
+    sign(folder, certificate.with_name("transport.csr"), certificate)
+    certificate.with_name("key.pem").chmod(0o644)
+
+
+@pytest.mark.parametrize(
+    ("install", "reason"),
+    [
+        (of_another_key, "TRANSPORT_KEY_FILE"),
+        (of_the_drm_itself, "TRANSPORT_CERTIFICATE"),
+        (of_another_authority, "CERTIFICATE_CHAIN"),
+        (not_a_certificate, "CERTIFICATE_FORMAT"),
+        (key_is_gone, "UNREADABLE_FILE"),
+        (key_is_open_to_others, "LAX_PERMISSIONS"),
+    ],
+)
+async def test_a_key_that_is_not_fit_does_not_come_into_force(
+    deployment: Deployment, install, reason: str
+) -> None:
+    new = await ask(deployment, "new", "ec-p256")
+    install(deployment.folder, Path(new["certificate"]))
+    with pytest.raises(KeyarkError) as caught:
+        await deployment.services["drm"].reload()
+    assert caught.value.reason == reason
+    assert await states(deployment) == ["OFFERED"]
+    assert [kind for kind, _ in await leaves(deployment)] == [ROTATED]
+    async with deployment.client() as client:
+        await client.enroll(**ALICE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["retire", "2"], "TRANSPORT_KEY_STATE"),
+        (["retire", "3"], "NOT_FOUND"),
+        (["retire", "0"], "NOT_FOUND"),
+        (["retire", "-1"], "INVALID_INPUT"),
+        (["retire", "../1"], "INVALID_INPUT"),
+        (["retire", ""], "INVALID_INPUT"),
+        (["retire"], "UNKNOWN_COMMAND"),
+        (["new", "ed25519"], "INVALID_INPUT"),
+        (["new", "rsa-2048"], "INVALID_INPUT"),
+        (["show"], "UNKNOWN_COMMAND"),
+        ([], "UNKNOWN_COMMAND"),
+    ],
+)
+async def test_commands_that_do_not_fit_are_refused(
+    deployment: Deployment, arguments: list[str], reason: str
+) -> None:
+    await rotate(deployment)
+    with pytest.raises(KeyarkError) as caught:
+        await ask(deployment, *arguments)
+    assert caught.value.reason == reason
+    assert await states(deployment) == ["OFFERED", "TAKEN"]
+    assert key_file(deployment.folder, 1).exists()
+
+
+async def test_retiring_deletes_the_private_key_and_keeps_the_certificate(deployment: Deployment) -> None:
+    await rotate(deployment)
+    await ask(deployment, "retire", "1")
+    assert not key_file(deployment.folder, 1).exists()
+    assert certificate_file(deployment.folder, 1).exists()
+    await ask(deployment, "retire", "1")
+    assert [kind for kind, _ in await leaves(deployment)] == [ROTATED, ROTATED, RETIRED]
+
+
+async def test_a_key_that_was_in_force_before_does_not_come_back(deployment: Deployment) -> None:
+    old_key = key_file(deployment.folder, 1).read_bytes()
+    await rotate(deployment)
+    await ask(deployment, "retire", "1")
+    new = await make(deployment)
+    Path(new["certificate"]).write_bytes(certificate_file(deployment.folder, 1).read_bytes())
+    key_file(deployment.folder, 3).write_bytes(old_key)
+    with pytest.raises(KeyarkError) as caught:
+        await deployment.services["drm"].reload()
+    assert caught.value.reason == "TRANSPORT_KEY_STATE"
+    assert await states(deployment) == ["OFFERED", "RETIRED"]
+
+
+# Crashes: every state that a kill can leave behind
+
+
+@asynccontextmanager
+async def rotated(folder: Path) -> AsyncIterator[tuple[Deployment, PreparedEnrollment]]:
+    """A deployment after a rotation, with an enrollment under the first key."""
+    async with running(folder) as deployment:
+        async with deployment.client() as client:
+            prepared = await client.prepare(**ALICE)
+            await client.submit(prepared)
+        await rotate(deployment)
+        yield deployment, prepared
+
+
+async def goes_on(deployment: Deployment, prepared: PreparedEnrollment) -> None:
+    """A new enrollment is issued, the old one's outcome is there, and the keys agree with the log."""
+    async with deployment.client() as client:
+        await client.enroll(**ALICE)
+        assert (await client.outcome(prepared)).receipt is not None
+
+
+async def test_a_crash_before_the_commit_leaves_the_key_waiting(deployment_folder: Path) -> None:
+    async with running(deployment_folder) as deployment:
+        await make(deployment)
+    async with running(deployment_folder) as deployment:
+        assert await states(deployment) == ["OFFERED"]
+        await deployment.services["drm"].reload()
+        assert await states(deployment) == ["OFFERED", "TAKEN"]
+
+
+async def test_a_crash_after_the_commit_has_both_keys_sign_at_the_next_start(deployment_folder: Path) -> None:
+    async with rotated(deployment_folder) as (_, prepared):
+        pass
+    kept = (await change_row(deployment_folder, 2, handover_checkpoint=b"")).handover_checkpoint
+    for generation in (1, 2):
+        verifier(deployment_folder, generation).verify(kept)
+    async with running(deployment_folder) as deployment:
+        both = await newest_note(deployment)
+        for generation in (1, 2):
+            verifier(deployment_folder, generation).verify(both)
+        await goes_on(deployment, prepared)
+    made_up_for = (await change_row(deployment_folder, 2)).handover_checkpoint
+    assert made_up_for.count("— example.org/drm ".encode()) == 2
+    async with running(deployment_folder) as deployment:
+        assert (await newest_note(deployment)).count("— example.org/drm ".encode()) == 1
+
+
+async def test_a_crash_before_the_private_key_is_deleted_deletes_it_at_the_next_start(
+    deployment_folder: Path,
+) -> None:
+    old_key = key_file(deployment_folder, 1).read_bytes()
+    async with rotated(deployment_folder) as (deployment, prepared):
+        await ask(deployment, "retire", "1")
+    key_file(deployment_folder, 1).write_bytes(old_key)
+    key_file(deployment_folder, 1).chmod(0o600)
+    async with running(deployment_folder) as deployment:
+        assert not key_file(deployment_folder, 1).exists()
+        await goes_on(deployment, prepared)
+
+
+async def test_old_receipts_and_new_ones_verify_after_a_restart_of_everything(
+    deployment_folder: Path,
+) -> None:
+    async with rotated(deployment_folder) as (_, prepared):
+        pass
+    async with running(deployment_folder) as deployment:
+        await goes_on(deployment, prepared)
+        assert await states(deployment) == ["OFFERED", "TAKEN"]
+
+
+# Fail closed: a disk that says something else than the log
+
+
+async def replaced(folder: Path) -> None:
+    """Another key with a certificate of the right authority."""
+    key = generate_signing(KeyType.EC_P256)
+    for name in ("key.pem", "transport.csr"):
+        key_file(folder, 2).with_name(name).unlink()
+    save_private_key(key_file(folder, 2), key)
+    request = key_file(folder, 2).with_name("transport.csr")
+    save_request(request, request_identity(key, SpiffeId("example.org", "drm/transport")))
+    sign(folder, request, certificate_file(folder, 2))
+
+
+async def other_private_key(folder: Path) -> None:
+    key_file(folder, 2).write_bytes(key_file(folder, 1).read_bytes())
+
+
+async def lost_private_key(folder: Path) -> None:
+    key_file(folder, 1).unlink()
+
+
+async def lost_certificate(folder: Path) -> None:
+    certificate_file(folder, 1).unlink()
+
+
+async def certificates_exchanged(folder: Path) -> None:
+    certificate_file(folder, 1).write_bytes(certificate_file(folder, 2).read_bytes())
+
+
+async def row_without_its_leaf(folder: Path) -> None:
+    await change_row(folder, 2, rotated_index=0)
+
+
+async def row_beyond_the_log(folder: Path) -> None:
+    await change_row(folder, 2, rotated_index=1 << 40)
+
+
+async def retired_without_its_leaf(folder: Path) -> None:
+    await change_row(folder, 1, retired=True)
+
+
+async def all_retired(folder: Path) -> None:
+    await change_row(folder, 2, retired=True)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (replaced, "TRANSPORT_KEY_UNKNOWN"),
+        (other_private_key, "TRANSPORT_KEY_FILE"),
+        (lost_private_key, "UNREADABLE_FILE"),
+        (lost_certificate, "UNREADABLE_FILE"),
+        (certificates_exchanged, "TRANSPORT_KEY_UNKNOWN"),
+        (row_without_its_leaf, "TRANSPORT_KEY_UNKNOWN"),
+        (row_beyond_the_log, "TRANSPORT_KEY_UNKNOWN"),
+        (retired_without_its_leaf, "TRANSPORT_KEY_UNKNOWN"),
+        (all_retired, "TRANSPORT_KEY_UNKNOWN"),
+    ],
+)
+async def test_a_drm_whose_disk_holds_another_key_than_its_log_says_does_not_start(
+    deployment_folder: Path, harm, reason: str
+) -> None:
+    async with rotated(deployment_folder):
+        pass
+    await harm(deployment_folder)
+    with pytest.raises(KeyarkError) as caught:
+        async with running(deployment_folder):
+            pass
+    assert caught.value.reason == reason
+
+
+async def test_a_generation_that_was_copied_to_the_disk_is_not_taken_at_the_start(
+    deployment_folder: Path,
+) -> None:
+    async with running(deployment_folder) as deployment:
+        await make(deployment)
+        async with deployment.client() as client:
+            old_form = (await client.form()).transport_certificate
+    async with running(deployment_folder) as deployment, deployment.client() as client:
+        assert (await client.form()).transport_certificate == old_form

@@ -1,0 +1,84 @@
+"""Transport keys rotated as an operator of three hosts does, on a deployment that runs in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from drm_service.config import DrmConfig
+from drm_service.records import SCHEMA_VERSION, TABLES, TRANSPORT_KEYS
+from keyark.client.audit import list_entries
+from keyark.client.sessions import open_session
+from keyark.config import load_config
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.pki.spiffe import SpiffeId
+from keyark.records.v1.drm_pb2 import TransportKeyRecord
+from keyark.store import open_store
+from keyark.v1.audit_pb2 import AuditEvent, EventType
+from tests.support.deployment import Deployment
+
+ROTATED = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
+RETIRED = EventType.EVENT_TYPE_TRANSPORT_KEY_RETIRED
+
+
+async def ask(deployment: Deployment, *arguments: str) -> Any:
+    """Give the running DRM a `transport-key` command."""
+    return await deployment.services["drm"].commands["transport-key"](arguments)
+
+
+async def make(deployment: Deployment, key_type: str = "ec-p256") -> Any:
+    """Have the next key made, and its request signed."""
+    new = await ask(deployment, "new", key_type)
+    sign(deployment.folder, new["request"], new["certificate"])
+    return new
+
+
+def sign(folder: Path, request: Path | str, certificate: Path | str, path: str = "drm/transport") -> None:
+    """Sign a request with the deployment's authority."""
+    authority = DeploymentAuthority.load(folder / "authority")
+    authority.sign_identity(Path(request), SpiffeId(authority.trust_domain, path), Path(certificate))
+
+
+async def rotate(deployment: Deployment, key_type: str = "ec-p256") -> None:
+    """Put a new key in force; the RM is told nothing."""
+    await make(deployment, key_type)
+    await deployment.services["drm"].reload()
+
+
+async def states(deployment: Deployment) -> list[str]:
+    """The states of all keys, the newest first."""
+    return [key["state"] for key in await ask(deployment, "list")]
+
+
+async def leaves(deployment: Deployment) -> list[tuple[int, str]]:
+    """What the DRM's log says of transport keys: type and key id."""
+    async with open_session(deployment.home(), "drm", identity="auditor/auditor") as session:
+        events = [AuditEvent.FromString(entry.event.leaf) async for entry in list_entries(session)]
+    return [(e.type, e.transport_key_id.hex()) for e in events if e.type in (ROTATED, RETIRED)]
+
+
+def key_file(folder: Path, generation: int) -> Path:
+    """Where a private key lies."""
+    return folder / "drm" / "transport-keys" / str(generation) / "key.pem"
+
+
+def certificate_file(folder: Path, generation: int) -> Path:
+    """Where a certificate lies."""
+    return key_file(folder, generation).with_name("transport.pem")
+
+
+async def change_row(folder: Path, generation: int, **values: Any) -> TransportKeyRecord:
+    """Change a row in the store of a DRM that is stopped; returns what it was."""
+    config = load_config(folder / "drm" / "drm.toml", DrmConfig)
+    store = open_store(config.store.path, tables=TABLES, schema_version=SCHEMA_VERSION)
+    key = generation.to_bytes(4, "big")
+    try:
+        before = TransportKeyRecord.FromString(store.get(TRANSPORT_KEYS, key) or b"")
+        changed = TransportKeyRecord()
+        changed.CopyFrom(before)
+        for name, value in values.items():
+            setattr(changed, name, value)
+        await store.update(lambda txn: txn.put(TRANSPORT_KEYS, key, changed.SerializeToString()))
+    finally:
+        await store.close()
+    return before

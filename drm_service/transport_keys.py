@@ -23,7 +23,6 @@ from keyark.errors import ConfigurationError, KeyarkError, Kind, NotFoundError
 from keyark.pki.certificates import load_certificate
 from keyark.pki.key_types import KeyType
 from keyark.pki.spki import encode_spki
-from keyark.pki.transport import TransportTrust
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.checkpoint import NoteSigner
@@ -83,14 +82,10 @@ def read_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[Tra
         )
     for record in records:
         _check_logged(txn, record)
-        spki = _spki(files.certificate(record.generation))
-        if sha256(spki).digest() != record.key_id:
-            raise TransportKeyUnknownError(
-                f"{files.certificate_path(record.generation)} is of another key than the log says of transport key "
-                f"{record.generation}; put back the certificate of {record.key_id.hex()}."
-            )
+        certificate = files.certificate(record.generation)
+        _check_same_key(files, record, certificate)
         if not record.retired:
-            files.load_key(record.generation, spki)
+            files.load_key(record.generation, _spki(certificate))
     return records
 
 
@@ -107,6 +102,17 @@ def _check_logged(txn: ReadTransaction, record: TransportKeyRecord) -> None:
                 f"Transport key {record.generation} is not what leaf {index} of the log says; restore the store from "
                 "a backup."
             )
+
+
+def _check_same_key(
+    files: TransportFiles, record: TransportKeyRecord, certificate: TransportCertificate
+) -> None:
+    """Raise unless a certificate is of the key that log and row name."""
+    if sha256(_spki(certificate)).digest() != record.key_id:
+        raise TransportKeyUnknownError(
+            f"{files.certificate_path(record.generation)} is of another key than the log says of transport key "
+            f"{record.generation}; put back the certificate of {record.key_id.hex()}."
+        )
 
 
 @dataclass(kw_only=True)
@@ -262,8 +268,9 @@ class TransportKeys:
         loaded = {}
         for record in self._records:
             certificate = self.files.certificate(record.generation)
+            _check_same_key(self.files, record, certificate)
             try:
-                self._check_certificate(trust, record, certificate)
+                trust.verify(certificate, self._now())
             except KeyarkError as error:
                 if record is self._records[-1]:
                     raise
@@ -273,15 +280,6 @@ class TransportKeys:
                 continue
             loaded[record.generation] = certificate
         self._certificates = loaded
-
-    def _check_certificate(
-        self, trust: TransportTrust, record: TransportKeyRecord, certificate: TransportCertificate
-    ) -> None:
-        if sha256(trust.verify(certificate, self._now())).digest() != record.key_id:
-            raise TransportKeyUnknownError(
-                f"{self.files.certificate_path(record.generation)} is of another key than transport key "
-                f"{record.generation}; put back the right one."
-            )
 
     def _note_signer(self, generation: int) -> NoteSigner:
         spki = _spki(self.files.certificate(generation))

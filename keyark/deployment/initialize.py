@@ -37,7 +37,7 @@ drm = "$drm"
 trust_anchor = "trust-anchor.pem"
 # The issuing CA and the root above it: what users' certificates chain to.
 ca = "ca.pem"
-# The DRM's transport certificate: what archival receipts are checked with.
+# The DRM's transport certificates, the newest first: what its log and archival receipts are checked with.
 transport = "transport.pem"
 # The keys that sign the RM's and the CM's checkpoints.
 rm_log_key = "rm-log.pem"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keyark.client import PreparedEnrollment
+from keyark.client import KeyDelivery, PreparedEnrollment
 from keyark.client.audit import verify_receipt_file
 from keyark.client.folder import EnrollmentFolder
 from keyark.client.sessions import open_session
@@ -86,6 +87,82 @@ async def test_enrollments_go_on_over_a_rotation_and_the_retirement_of_the_old_k
     assert third.transport_certificate == second.transport_certificate
     assert await archived_keys(deployment) == 3
     assert await states(deployment) == ["OFFERED", "RETIRED"]
+
+
+@pytest.mark.parametrize("delivery", KeyDelivery)
+async def test_an_enrollment_under_a_form_whose_key_was_retired_is_wrapped_again_and_not_lost(
+    deployment: Deployment, delivery: KeyDelivery
+) -> None:
+    """The RM still offers the key that the DRM refuses, until the first refusal tells it."""
+    async with deployment.client() as client:
+        prepared = await client.prepare(**ALICE)
+        await rotate(deployment)
+        await ask(deployment, "retire", "1")
+        enrolled = await client.submit(prepared, delivery=delivery)
+        again = await client.submit(prepared)
+    assert enrolled.transport_certificate != prepared.transport_certificate
+    assert again.encryption_certificate == enrolled.encryption_certificate
+    assert await archived_keys(deployment) == 1
+
+
+async def test_of_a_batch_only_what_was_refused_is_sent_again(deployment: Deployment) -> None:
+    async with deployment.client() as client:
+        done = await client.prepare(**ALICE)
+        first = await client.submit(done)
+        waiting = [await client.prepare(**ALICE) for _ in range(3)]
+        await rotate(deployment)
+        await ask(deployment, "retire", "1")
+        outcomes = await client.submit_many([waiting[0], done, *waiting[1:]])
+    assert [outcome.statement for outcome in outcomes] == [
+        item.statement for item in (waiting[0], done, *waiting[1:])
+    ]
+    assert outcomes[1].encryption_certificate == first.encryption_certificate
+    assert await archived_keys(deployment) == 4
+
+
+async def test_enrollments_in_flight_over_rotations_and_retirements_all_have_their_outcome(
+    deployment: Deployment,
+) -> None:
+    async with deployment.client() as client:
+        prepared = [await client.prepare(**ALICE) for _ in range(24)]
+        running_ = [asyncio.create_task(client.submit(item)) for item in prepared[:12]]
+        for generation in (1, 2):
+            await rotate(deployment)
+            await ask(deployment, "retire", str(generation))
+            running_ += [
+                asyncio.create_task(client.submit(item)) for item in prepared[6 * generation + 6 :][:6]
+            ]
+        outcomes = await asyncio.gather(*running_)
+    assert len({outcome.receipt.index for outcome in outcomes}) == 24
+    assert await archived_keys(deployment) == 24
+
+
+async def test_a_certificate_that_was_renewed_for_the_same_key_is_offered_after_a_reload(
+    deployment: Deployment,
+) -> None:
+    path = certificate_file(deployment.folder, 1)
+    sign(deployment.folder, path.with_name("transport.csr"), path)
+    await deployment.services["drm"].reload()
+    await deployment.services["rm"].reload()
+    async with deployment.client() as client:
+        offered = (await client.form()).transport_certificate.certificate
+        assert offered == encode_certificate(load_certificates(path)[0])
+        await client.enroll(**ALICE)
+    assert await states(deployment) == ["OFFERED"]
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_a_certificate_in_force_that_was_replaced_by_another_keys_fails_the_reload_only(
+    deployment: Deployment, generation: int
+) -> None:
+    await rotate(deployment)
+    other = certificate_file(deployment.folder, 3 - generation).read_bytes()
+    certificate_file(deployment.folder, generation).write_bytes(other)
+    with pytest.raises(KeyarkError) as caught:
+        await deployment.services["drm"].reload()
+    assert caught.value.reason == "TRANSPORT_KEY_UNKNOWN"
+    async with deployment.client() as client:
+        await client.enroll(**ALICE)
 
 
 async def test_the_first_checkpoint_after_the_switch_carries_both_signatures(deployment: Deployment) -> None:

@@ -37,9 +37,8 @@ class TransportKeyRotation:
         The home's transport certificates then name it first, and keep the older ones for older receipts.
         """
         keys = self.keys()
-        if not self._is_published(
-            keys[0]
-        ):  # an earlier rotation was interrupted after the key came into force
+        if not self._is_published(keys[0]):
+            # An earlier call was interrupted after the key came into force: this one finishes it.
             self._publish(keys)
             return keys
         authority = DeploymentAuthority.load(self.home / "authority")

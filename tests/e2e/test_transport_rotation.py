@@ -30,6 +30,7 @@ from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifie
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.registration_pb2 import ENROLLMENT_STATE_ISSUED
+from keyark.workers.process import WorkerStartError
 from tests.client.test_hostile_rm import hostile_rm
 from tests.support.deployment import Deployment, running
 from tests.support.enrolling import enrolling, holdings
@@ -389,6 +390,20 @@ async def test_commands_that_do_not_fit_are_refused(
     assert caught.value.reason == reason
     assert await states(deployment) == ["OFFERED", "TAKEN"]
     assert key_file(deployment.folder, 1).exists()
+
+
+async def test_a_key_that_workers_cannot_drop_is_not_retired(deployment: Deployment) -> None:
+    async with enrolling(deployment.home()) as enroller:  # keeps to the form that it has
+        await rotate(deployment)
+        key_file(deployment.folder, 2).chmod(0o644)  # no worker starts with it
+        with pytest.raises(WorkerStartError):
+            await ask(deployment, "retire", "1")
+        key_file(deployment.folder, 2).chmod(0o600)
+        assert await states(deployment) == ["OFFERED", "TAKEN"]
+        assert [kind for kind, _ in await leaves(deployment)] == [ROTATED, ROTATED]
+        await deployment.services["drm"].reload()
+        outcome = (await enroller.send(enroller.request()))[0]
+    assert outcome.state == ENROLLMENT_STATE_ISSUED
 
 
 async def test_retiring_deletes_the_private_key_and_keeps_the_certificate(deployment: Deployment) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyark.clock import ManualClock
 from keyark.store import MemoryStore, Store, StoreFullError
 from keyark.store.memory import Tables
-from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.checkpoint import CheckpointSigner, NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.log import TABLES, Log
 from keyark.transparency.receipts import format_proof
@@ -53,13 +53,13 @@ def memory_store(log: Log) -> FailingStore:
     return FailingStore(tables=(*TABLES, ROWS), finisher=log.finisher)
 
 
-def new_log(signer: NoteSigner | None = None, clock: ManualClock | None = None) -> Log:
+def new_log(signer: CheckpointSigner | None = None, clock: ManualClock | None = None) -> Log:
     """A log that is not open; its key is the ECDSA one."""
     signer = signer or NoteSigner.from_private_key(ORIGIN, ecdsa_key())
     return Log(origin=ORIGIN, signer=signer, clock=clock or ManualClock())
 
 
-async def opened_log(signer: NoteSigner | None = None) -> tuple[Log, FailingStore]:
+async def opened_log(signer: CheckpointSigner | None = None) -> tuple[Log, FailingStore]:
     """A log in a fresh store; its only leaf is LOG_CREATED."""
     log = new_log(signer)
     store = memory_store(log)

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyark.errors import KeyarkError, NotFoundError
+from keyark.pki.spki import encode_spki
 from keyark.store import MemoryStore, StoreFullError, WriteTransaction, open_store
 from keyark.transparency.checkpoint import Checkpoint, NotePublicKey, NoteSigner, NoteVerifier
 from keyark.transparency.events import open_event
 from keyark.transparency.log import TABLES, LeafRef, Log, LogClosedError, LogCorruptError, TreeSizeError
 from keyark.transparency.merkle import leaf_hash, verify_consistency, verify_inclusion
+from keyark.transparency.succession import SuccessionSigner
 from keyark.v1.audit_pb2 import EventType
 from tests.support.transparency import (
     ORIGIN,
@@ -28,6 +30,7 @@ from tests.support.transparency import (
     new_log,
     opened_log,
     reference_root,
+    rsa_key,
 )
 
 
@@ -357,3 +360,19 @@ async def test_trees_that_are_not_there_have_no_proof(first, second):
         log.consistency_proof(first, second)
     with pytest.raises(TreeSizeError):
         log.link_sizes(first, second)
+
+
+async def test_a_head_that_was_signed_is_signed_anew_for_a_new_key():
+    signer = SuccessionSigner()
+    signer.begin(NoteSigner.from_private_key(ORIGIN, ecdsa_key()))
+    log, _ = await opened_log(signer)
+    before = await log.checkpoint()
+    signer.hand_over(NoteSigner.from_private_key(ORIGIN, rsa_key()))
+    assert await log.checkpoint() == before
+    both = await log.sign_anew()
+    assert (both.size, both.root) == (before.size, before.root)
+    assert await log.checkpoint() == both
+    for key in (ecdsa_key(), rsa_key()):
+        spki = encode_spki(key.public_key())
+        assert NoteVerifier.from_public_key(ORIGIN, spki).verify(both.note).size == before.size
+    assert log.public_key_der == encode_spki(rsa_key().public_key())

@@ -107,6 +107,12 @@ def test_an_authority_without_its_root_key_signs_identities_and_no_issuing_ca(
     assert not (tmp_path / "ca.pem").exists()
 
 
+def test_a_trust_domain_that_there_cannot_be_makes_no_authority(tmp_path: Path) -> None:
+    for domain in ("Example.org", "", "a b"):
+        keyark("authority", "init", tmp_path / "authority", "--trust-domain", domain, code=1)
+    assert not (tmp_path / "authority").exists()
+
+
 def test_an_existing_authority_is_not_made_anew(authority: Path) -> None:
     before = (authority / "internal-ca-key.pem").read_bytes()
     keyark("authority", "init", authority, "--trust-domain", "example.org", code=1)

@@ -11,6 +11,7 @@ import pytest
 
 from keyark.deployment.commands import service_command
 from keyark.deployment.ports import free_ports
+from keyark.pki.certificates import load_certificates
 from tests.e2e.test_reload import children, enroll, service
 from tests.support.processes import keyark, up
 
@@ -94,6 +95,21 @@ def test_a_drm_killed_while_it_rotates_starts_again_with_keys_and_log_that_agree
         enroll(home, "bob")
         keyark("audit", "verify", "--home", home)
     assert "fit to run" in service_command("drm", "check", str(config))
+
+
+def test_a_rotation_that_stopped_before_it_was_published_is_finished_and_not_repeated(home: Path) -> None:
+    config = home / "drm" / "drm.toml"
+    with up(home):
+        new = json.loads(service_command("drm", "transport-key", "new", str(config)))
+        csr, certificate = new["request"], new["certificate"]
+        keyark("authority", "sign", csr, "--home", home, "--as", "drm/transport", "--out", certificate)
+        service_command("drm", "reload", str(config))
+        keyark("transport-key", "rotate", "--home", home)
+        assert keys(home) == [(2, "OFFERED"), (1, "TAKEN")]
+        assert len(load_certificates(home / "transport.pem")) == 2
+        keyark("audit", "verify", "--home", home)
+        keyark("transport-key", "rotate", "--home", home)
+        assert keys(home) == [(3, "OFFERED"), (2, "TAKEN"), (1, "TAKEN")]
 
 
 def test_nothing_is_made_where_the_drm_does_not_run(home: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from drm_service.config import DrmConfig
 from drm_service.transport_keys import TransportKeys
+from drm_service.transport_loss import replace_lost_key
 from keyark.config import load_config
 from keyark.errors import InvalidInputError
 from keyark.pki.key_types import TRANSPORT_KEY_TYPES, KeyType, parse_key_type
@@ -50,6 +51,11 @@ def add_commands(commands: Any) -> None:
     retire = _action(actions, "retire", "refuse envelopes to a key from now on, and delete its private half")
     retire.add_argument("generation", help="the key's number")
     retire.set_defaults(command=lambda parsed: _ask(parsed, "retire", parsed.generation))
+    lost = _action(
+        actions, "replace-lost", "after the newest private key was lost, with the DRM stopped: a new one"
+    )
+    lost.add_argument("--key-type", default=KeyType.EC_P256.value, help="ec-p256 or rsa-3072")
+    lost.set_defaults(command=_replace_lost)
     listing = _action(actions, "list", "all keys, the newest first")
     listing.set_defaults(command=lambda parsed: _ask(parsed, "list"))
 
@@ -58,6 +64,11 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text)
     parser.add_argument("config", type=Path, help="drm.toml")
     return parser
+
+
+def _replace_lost(parsed: argparse.Namespace) -> None:
+    key_type = parse_key_type(parsed.key_type, permitted=TRANSPORT_KEY_TYPES, field="--key-type")
+    print(json.dumps(replace_lost_key(load_config(parsed.config, DrmConfig), key_type)))
 
 
 def _ask(parsed: argparse.Namespace, *words: str) -> None:

@@ -68,18 +68,39 @@ def put_new_key(txn: WriteTransaction, log: Log, leaf: LoggedEvent, *, record: T
     log.append(txn, leaf, on_index=partial(_note_index, record, "rotated_index"))
 
 
+def put_retired_key(
+    txn: WriteTransaction, log: Log, leaf: LoggedEvent, *, record: TransportKeyRecord
+) -> None:
+    """Write the row of a generation whose envelopes are refused from now on, with its leaf."""
+    retired = TransportKeyRecord()
+    retired.CopyFrom(record)
+    retired.retired = True
+    txn.put(TRANSPORT_KEYS, _row_key(retired), retired.SerializeToString())
+    log.append(txn, leaf, on_index=partial(_note_index, retired, "retired_index"))
+
+
+def read_transport_records(txn: ReadTransaction) -> list[TransportKeyRecord]:
+    """Return the rows of all generations, the newest last; raises TransportKeyUnknownError for none."""
+    rows = txn.scan(TRANSPORT_KEYS, limit=MAX_GENERATIONS)
+    if not rows:
+        raise _no_key_in_force()
+    return [TransportKeyRecord.FromString(row) for _, row in rows]
+
+
+def _no_key_in_force() -> TransportKeyUnknownError:
+    return TransportKeyUnknownError(
+        "The log names no transport key that is in force; restore the store from a backup."
+    )
+
+
 def read_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[TransportKeyRecord]:
     """Return all generations, the newest last, once log, certificates and private keys on disk agree.
 
     Raises TransportKeyUnknownError, TransportKeyFileError, and the errors of keys and certificates that do not load.
     """
-    records = [
-        TransportKeyRecord.FromString(row) for _, row in txn.scan(TRANSPORT_KEYS, limit=MAX_GENERATIONS)
-    ]
-    if not records or records[-1].retired:
-        raise TransportKeyUnknownError(
-            "The log names no transport key that is in force; restore the store from a backup."
-        )
+    records = read_transport_records(txn)
+    if records[-1].retired:
+        raise _no_key_in_force()
     for record in records:
         _check_logged(txn, record)
         certificate = files.certificate(record.generation)
@@ -136,18 +157,24 @@ class TransportKeys:
         for record in self._records:
             if record.retired:
                 self.files.delete_key(record.generation)
-        *_, newest = self._records
-        if len(self._records) > 1 and not newest.handover_checkpoint:
+        newest = self._records[-1]
+        if self._is_handing_over:
             self.signer.begin(self._note_signer(self._records[-2].generation))
             self.signer.hand_over(self._note_signer(newest.generation))
         else:
             self.signer.begin(self._note_signer(newest.generation))
 
+    @property
+    def _is_handing_over(self) -> bool:
+        """Whether both newest keys have yet to sign a checkpoint; one that was lost, and so retired, cannot."""
+        *_, before, newest = (None, *self._records)
+        return before is not None and not before.retired and not newest.handover_checkpoint
+
     async def finish_handover(self) -> None:
         """Have a checkpoint signed by the newest key and the one before it, and keep it, where there is none yet."""
-        newest = self._records[-1]
-        if len(self._records) == 1 or newest.handover_checkpoint:
+        if not self._is_handing_over:
             return
+        newest = self._records[-1]
         head = await self.log.sign_anew()
         newest.handover_checkpoint = head.note
         value = newest.SerializeToString()
@@ -204,7 +231,7 @@ class TransportKeys:
         if not record.retired:
             await self._retire(record)
         self.files.delete_key(generation)
-        return self._describe(record)
+        return next(key for key in self.describe() if key["generation"] == generation)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what may be shown of all keys, the newest first."""
@@ -214,21 +241,13 @@ class TransportKeys:
         """Workers drop the key before the log says that it is refused; a crash between the two leaves it in force."""
         uris = self.key_uris
         await self._take([uri for uri in uris if uri != self.files.key_uri(record.generation)])
-        retired = TransportKeyRecord()
-        retired.CopyFrom(record)
-        retired.retired = True
         leaf = transport_key_leaf(RETIRED, record.key_id, self.clock.now_us())
-
-        def write(txn: WriteTransaction) -> None:
-            txn.put(TRANSPORT_KEYS, _row_key(retired), retired.SerializeToString())
-            self.log.append(txn, leaf, on_index=partial(_note_index, retired, "retired_index"))
-
         try:
-            await self.store.update(write)
+            await self.store.update(lambda txn: put_retired_key(txn, self.log, leaf, record=record))
         except KeyarkError:
             await self._take(uris)
             raise
-        record.CopyFrom(retired)
+        self._records = self.store.read(read_transport_records)
 
     async def _rotate(self, generation: int) -> None:
         """Workers take the key before it is offered; from the commit on it is the newest, whatever happens."""

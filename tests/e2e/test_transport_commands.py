@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keyark.deployment.commands import service_command
+from keyark.deployment.commands import ServiceCommandError, service_command
 from keyark.deployment.ports import free_ports
 from keyark.pki.certificates import load_certificates
 from tests.e2e.test_reload import children, enroll, service
@@ -117,6 +117,22 @@ def test_nothing_is_made_where_the_drm_does_not_run(home: Path) -> None:
     for command in (["rotate"], ["retire", "1"], ["list"]):
         assert "start it" in keyark("transport-key", *command, "--home", home, code=1).stderr
     assert sorted(home.rglob("*")) == before
+
+
+def test_replace_lost_as_an_operator_does(home: Path) -> None:
+    config = home / "drm" / "drm.toml"
+    (home / "drm" / "transport-keys" / "1" / "key.pem").unlink()
+    replace = ("transport-key", "replace-lost", str(config))
+    new = json.loads(service_command("drm", *replace))
+    csr, certificate = new["request"], new["certificate"]
+    keyark("authority", "sign", csr, "--home", home, "--as", "drm/transport", "--out", certificate)
+    assert json.loads(service_command("drm", *replace))["state"] == "OFFERED"
+    assert "(retired)" in service_command("drm", "check", str(config))
+    with pytest.raises(ServiceCommandError, match="TRANSPORT_KEY_STATE"):
+        service_command("drm", *replace)
+    with up(home):
+        enroll(home, "alice")
+        assert keys(home) == [(2, "OFFERED"), (1, "RETIRED")]
 
 
 def test_a_key_type_that_transport_keys_do_not_have_is_refused(home: Path) -> None:

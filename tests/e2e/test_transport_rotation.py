@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from drm_service.config import DrmConfig
+from drm_service.transport_loss import replace_lost_key
 from keyark.client import KeyDelivery, PreparedEnrollment
 from keyark.client.audit import verify_receipt_file
 from keyark.client.folder import EnrollmentFolder
 from keyark.client.sessions import open_session
 from keyark.client.single import EnrollmentOrder, enroll_into, prepare_in
+from keyark.config import load_config
 from keyark.crypto.envelopes import UnknownTransportKeyError
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
@@ -26,6 +29,7 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.pki.spki import encode_spki
 from keyark.rpc.channels import call
 from keyark.service.initialization import save_request
+from keyark.store import StoreLockedError
 from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifier
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
@@ -568,6 +572,68 @@ async def test_a_drm_whose_disk_holds_another_key_than_its_log_says_does_not_sta
         async with running(deployment_folder):
             pass
     assert caught.value.reason == reason
+
+
+# Lost keys
+
+
+async def replace_lost(folder: Path) -> dict[str, object]:
+    config = load_config(folder / "drm" / "drm.toml", DrmConfig)
+    return await asyncio.to_thread(replace_lost_key, config, KeyType.EC_P256)
+
+
+async def test_who_lost_the_newest_key_puts_another_in_its_place(deployment_folder: Path) -> None:
+    async with rotated(deployment_folder) as (_, prepared):
+        pass
+    key_file(deployment_folder, 2).unlink()
+    new = await replace_lost(deployment_folder)
+    assert (new["generation"], new["state"]) == (3, "WAITING")
+    assert await replace_lost(deployment_folder) == new
+    with pytest.raises(KeyarkError):
+        async with running(deployment_folder):
+            pass
+    sign(deployment_folder, new["request"], new["certificate"])
+    assert (await replace_lost(deployment_folder))["state"] == "OFFERED"
+    async with running(deployment_folder) as deployment:
+        assert await states(deployment) == ["OFFERED", "RETIRED", "TAKEN"]
+        assert [kind for kind, _ in await leaves(deployment)] == [ROTATED, ROTATED, ROTATED, RETIRED]
+        await goes_on(deployment, prepared)
+        await rotate(deployment)
+        await goes_on(deployment, prepared)
+
+
+async def test_a_lost_older_key_is_retired_and_the_newest_goes_on(deployment_folder: Path) -> None:
+    async with rotated(deployment_folder) as (_, prepared):
+        pass
+    key_file(deployment_folder, 1).unlink()
+    assert (await replace_lost(deployment_folder))["generation"] == 2
+    async with running(deployment_folder) as deployment:
+        assert await states(deployment) == ["OFFERED", "RETIRED"]
+        await goes_on(deployment, prepared)
+
+
+async def test_nothing_is_replaced_where_nothing_is_lost_or_the_drm_runs(deployment_folder: Path) -> None:
+    async with rotated(deployment_folder) as (deployment, _):
+        with pytest.raises(StoreLockedError):
+            await replace_lost(deployment_folder)
+        assert await states(deployment) == ["OFFERED", "TAKEN"]
+    with pytest.raises(KeyarkError) as caught:
+        await replace_lost(deployment_folder)
+    assert caught.value.reason == "TRANSPORT_KEY_STATE"
+
+
+async def test_a_lost_key_is_not_replaced_under_a_certificate_that_is_not_good(
+    deployment_folder: Path,
+) -> None:
+    async with rotated(deployment_folder):
+        pass
+    key_file(deployment_folder, 2).unlink()
+    new = await replace_lost(deployment_folder)
+    of_another_key(deployment_folder, Path(str(new["certificate"])))
+    with pytest.raises(KeyarkError) as caught:
+        await replace_lost(deployment_folder)
+    assert caught.value.reason == "TRANSPORT_KEY_FILE"
+    assert not (await change_row(deployment_folder, 2)).retired
 
 
 async def test_a_generation_that_was_copied_to_the_disk_is_not_taken_at_the_start(

@@ -137,6 +137,8 @@ def _enrollments(
         transport_certificate=forms.transport_certificate,
         max_waiting=config.downstream.max_waiting,
     )
+    foundation.meters.add("archive_batches", archiver.batches.stats)
+    foundation.meters.add("issue_batches", issuer.batches.stats)
     return Enrollments(
         trust_domain=config.service.trust_domain,
         store=foundation.store,

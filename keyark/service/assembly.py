@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from keyark.clock import Clock
+from keyark.meters import Meters
 from keyark.pki.files import check_private_folder
 from keyark.pki.key_types import PrivateKey
 from keyark.pki.spki import encode_spki
@@ -40,6 +41,7 @@ class Foundation:
     log: Log
     refusals: Refusals
     log_public_key: bytes
+    meters: Meters
 
     def now(self) -> int:
         """Seconds UTC."""
@@ -79,6 +81,8 @@ async def open_foundation(
     )
     try:
         await log.open(opened)
+        meters = Meters(config.store.path)
+        meters.add("store", opened.stats)
         rejections = RejectionLog(
             log=log, store=opened, clock=clock, quota=config.service.rejections_per_hour
         )
@@ -91,6 +95,7 @@ async def open_foundation(
                     log=log,
                     refusals=Refusals(rejections),
                     log_public_key=encode_spki(log_key.public_key()),
+                    meters=meters,
                 )
         finally:
             await rejections.close()
@@ -129,6 +134,7 @@ async def serve(
         now=foundation.now,
         max_in_flight=settings.max_in_flight,
         on_rejected=foundation.refusals.record,
+        meters=foundation.meters,
     )
     await server.start()
     try:

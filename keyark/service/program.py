@@ -18,6 +18,7 @@ import uvloop
 from keyark.config import Config, load_config
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
+from keyark.meters import Meters
 
 C = TypeVar("C", bound=Config)
 
@@ -28,6 +29,10 @@ class Running(Protocol):
     @property
     def ready_line(self) -> str:
         """What to print: "rm ready at 127.0.0.1:7710 as spiffe://example.org/rm"."""
+
+    @property
+    def meters(self) -> Meters:
+        """What it counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +89,11 @@ class Program(Generic[C]):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         async with self.run(config) as running:
+            loop.add_signal_handler(signal.SIGUSR1, running.meters.write)
+            running.meters.write()
             print(running.ready_line, flush=True)
             await stopping.wait()
+        running.meters.remove()
 
     def _check(self, parsed: argparse.Namespace) -> None:
         for line in self.check(load_config(parsed.config, self.config)):

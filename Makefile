@@ -6,7 +6,7 @@ BIN := .venv/bin
 DEPLOYMENT ?= build/deployment
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test lint bench bench-quick clean
+.PHONY: help setup protos demo up test lint load bench bench-quick clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ lint: setup ## ruff, mypy, import-linter, buf
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+
+load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100 --duration 5m" hands options on
+	$(BIN)/python -m benchmarks.load $(LOAD)
 
 bench: setup ## every figure of docs/performance.md on fresh deployments: build/bench.json, build/bench.html
 	$(BIN)/python -m benchmarks

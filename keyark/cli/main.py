@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "certificates": ("keyark.cli.listing", "certificates"),
     "keys": ("keyark.cli.listing", "keys"),
     "audit": ("keyark.cli.audit", "audit"),
+    "load": ("keyark.cli.load", "load"),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from keyark.load.recording import Recorder
 
 MAX_OUTSTANDING: Final = 20_000
 DRAIN_SECONDS: Final = 30.0
+MOST_POINTS: Final = 900
 NOT_SENT: Final = "NOT_SENT"
 UNANSWERED: Final = "UNANSWERED"
 
@@ -62,6 +64,11 @@ class Window:
     start: float
     measure: float
     end: float
+
+    @property
+    def step(self) -> float:
+        """How far apart the points of a series are: a second, or more in a run of hours."""
+        return max(1.0, math.ceil((self.end - self.measure) / MOST_POINTS))
 
     def holds(self, time: float) -> bool:
         """Whether what belongs to this time is measured."""

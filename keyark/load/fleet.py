@@ -44,10 +44,14 @@ class LoadClientError(KeyarkError):
 
 @dataclass(frozen=True)
 class Moment:
-    """One second of one client process: when it ended, and what it recorded."""
+    """One second of one client process: when it ended, and what it recorded, packed: a soak has many of them."""
 
     at: float
-    interval: Interval
+    packed: dict[str, Any]
+
+    def interval(self) -> Interval:
+        """Return what was recorded."""
+        return {kind: Tally.from_json(value) for kind, value in self.packed.items()}
 
 
 @dataclass(kw_only=True)
@@ -66,10 +70,9 @@ class LoadResult:
 
     def add_moment(self, line: dict[str, Any]) -> Moment:
         """Take a line that a client process wrote."""
-        interval = {kind: Tally.from_json(value) for kind, value in line["interval"].items()}
-        moment = Moment(line["at"], interval)
+        moment = Moment(line["at"], line["interval"])
         self.moments.append(moment)
-        add_interval(self.totals, interval)
+        add_interval(self.totals, moment.interval())
         return moment
 
     def add_summary(self, line: dict[str, Any]) -> None:
@@ -112,10 +115,13 @@ async def run_load(
         watching = asyncio.create_task(observer.run())
         try:
             await asyncio.gather(*(client.run(window, result, on_moment) for client in clients))
-            watching.cancel() if result.exhausted else await watching
+            if not result.exhausted:
+                await watching
         finally:
             watching.cancel()
             await asyncio.wait([watching])
+        if result.exhausted:
+            await observer.sample()
     return result
 
 

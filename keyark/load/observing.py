@@ -1,4 +1,4 @@
-"""What the machine and the services did during a run, sampled every second and at both ends of the measurement."""
+"""What the machine and the services did during a run, sampled at its steps and at both ends of the measurement."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Observer:
-    """Samples services and client processes over a window."""
+    """Samples services and client processes over a window, in its steps."""
 
     services: Mapping[str, Service]
     clients: Sequence[int]
@@ -48,16 +48,20 @@ class Observer:
     samples: list[Sample] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Sample at the start of the measurement, every second, and at its end."""
+        """Sample at the start of the measurement, at every step, and at its end."""
         for at in self._times():
             await asyncio.sleep(max(0.0, at - time.monotonic()))
-            self.samples.append(await asyncio.to_thread(self._sample))
+            await self.sample()
+
+    async def sample(self) -> None:
+        """Take one look."""
+        self.samples.append(await asyncio.to_thread(self._sample))
 
     def _times(self) -> Iterator[float]:
-        at = self.window.measure
+        at, step = self.window.measure, self.window.step
         while at < self.window.end:
             yield at
-            at += 1.0
+            at += step
         yield self.window.end
 
     def _sample(self) -> Sample:

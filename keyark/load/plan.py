@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from keyark.load.suites import EC
-from keyark.pki.key_types import KeyType
+from keyark.pki.key_types import RSA_KEY_TYPES, KeyType
 
 MAX_BATCH: Final = 64
 ENROLL: Final = "enroll"
@@ -102,7 +102,9 @@ class LoadPlan(_Frozen):
 
 
 MOST_PER_SECOND: Final = 4000
-"""Enrollments that nothing on one machine surpasses: what a closed loop's keys are made for."""
+SLOW_PER_SECOND: Final = 1000
+"""Enrollments that nothing on one machine surpasses, with elliptic curves and without: what keys are made for."""
+SLOW: Final = (*RSA_KEY_TYPES, KeyType.ML_DSA_44, KeyType.ML_DSA_65, KeyType.ML_DSA_87)
 
 
 def needed_items(plan: LoadPlan) -> int:
@@ -114,6 +116,7 @@ def needed_items(plan: LoadPlan) -> int:
         return plan.items + seeds
     arrival = plan.arrival
     if isinstance(arrival, Closed):
-        return int(plan.whole_seconds * MOST_PER_SECOND) + seeds
+        most = SLOW_PER_SECOND if {plan.signing, plan.encryption} & set(SLOW) else MOST_PER_SECOND
+        return int(plan.whole_seconds * most) + seeds
     rate = arrival.rate if isinstance(arrival, Open) else (arrival.start + arrival.end) / 2
     return int(rate * plan.whole_seconds * plan.batch * 1.2) + 50 * plan.batch * plan.processes + seeds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from keyark.load import pages
+from keyark.load.capacity import Capacity
 from keyark.load.fleet import LoadResult
 from keyark.load.observing import machine
 from keyark.load.plan import Closed, LoadPlan, Open
+from keyark.load.plots import Axis, line_plot
 from keyark.load.series import build_series
 from keyark.load.summary import Summary, summarize
 
@@ -112,12 +115,49 @@ def _errors(errors: dict[str, int]) -> str:
 def write_report(result: LoadResult, folder: Path) -> dict[str, Any]:
     """Write report.json and report.html into a folder, which is made if need be; returns the report."""
     report = build_report(result)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    (folder / "report.html").write_text(html_report(report, result.plan))
+    _write(folder, report, html_report(report, result.plan))
     return report
 
 
 def print_summary(result: LoadResult, console: Console) -> None:
     """Print the summary of a run."""
     console.print(terminal_summary(result.plan, summarize(result)))
+
+
+def write_capacity(found: Capacity, plan: LoadPlan, p99_ms: float, folder: Path) -> dict[str, Any]:
+    """Write what a search for the highest rate found as report.json and report.html; returns the report."""
+    trials = [asdict(trial) for trial in found.trials]
+    report = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "plan": json.loads(plan.model_dump_json(exclude={"arrival"})),
+        "machine": machine(),
+        "p99_bound_ms": p99_ms,
+        "calls_per_second": found.rate,
+        "trials": trials,
+    }
+    ordered = sorted((trial.rate, trial.p99_ms) for trial in found.trials)
+    bound = [(rate, p99_ms) for rate, _ in ordered]
+    body = [
+        pages.table(list(trials[0]), [list(trial.values()) for trial in trials]),
+        pages.heading("99th percentile of latency by rate"),
+        line_plot({"p99": ordered, "bound": bound}, x=Axis(label="calls per second"), y=Axis(label="ms")),
+    ]
+    lead = f"{report['time']} · {found.rate:.1f} calls per second within {p99_ms:g} ms at the 99th percentile"
+    _write(folder, report, pages.page("keyark capacity", lead=lead, body=body))
+    return report
+
+
+def print_capacity(found: Capacity, p99_ms: float, console: Console) -> None:
+    """Print the highest rate that was sustained."""
+    if found.rate:
+        console.print(
+            f"sustained: {found.rate:.1f} calls per second within {p99_ms:g} ms at the 99th percentile"
+        )
+    else:
+        console.print(f"no rate that was tried was sustained within {p99_ms:g} ms at the 99th percentile")
+
+
+def _write(folder: Path, report: dict[str, Any], page: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "report.html").write_text(page)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Final
 
-from keyark.load.fleet import LoadResult
+from keyark.load.fleet import LoadResult, Moment
 from keyark.load.observing import Sample
 from keyark.load.processes import ROLES, mebibytes
 from keyark.load.recording import Interval, Tally, add_interval
@@ -15,13 +16,20 @@ from keyark.load.summary import BATCH_PARTS
 
 CURVE: Final = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)
 
+KIND_CURVES: Final[dict[str, Callable[[Tally, float], float]]] = {
+    "items_per_second": lambda tally, seconds: tally.items / seconds,
+    "errors_per_second": lambda tally, seconds: tally.errors.total() / seconds,
+    "p50_ms": lambda tally, _: tally.percentile_ms(50),
+    "p99_ms": lambda tally, _: tally.percentile_ms(99),
+}
+
 Points = list[tuple[float, float]]
 """Seconds since the start of the measurement (or a percentile), and a value."""
 
 
 def build_series(result: LoadResult) -> dict[str, dict[str, Points]]:
     """Return every curve of a run by the name of its plot and its own name."""
-    seconds = by_second(result)
+    kinds = _by_kind(result)
     samples = [pair for pair in pairwise(result.samples) if pair[1].at - pair[0].at > 0.5]
     start = result.window.measure
 
@@ -33,10 +41,7 @@ def build_series(result: LoadResult) -> dict[str, dict[str, Points]]:
 
     return {
         "percentiles_ms": {kind: percentile_curve(tally) for kind, tally in sorted(result.totals.items())},
-        "items_per_second": _by_kind(seconds, lambda tally: float(tally.items)),
-        "errors_per_second": _without_zeros(_by_kind(seconds, lambda tally: float(tally.errors.total()))),
-        "p50_ms": _by_kind(seconds, lambda tally: tally.percentile_ms(50)),
-        "p99_ms": _by_kind(seconds, lambda tally: tally.percentile_ms(99)),
+        **kinds,
         "cores": each(lambda role, sample: sample.services[role].cpu)
         | {"clients": rates(lambda sample: sum(sample.client_cpu))},
         "memory_mb": {
@@ -51,14 +56,19 @@ def build_series(result: LoadResult) -> dict[str, dict[str, Points]]:
     }
 
 
-def by_second(result: LoadResult) -> list[Interval]:
-    """Return what all client processes recorded in each second of the measurement."""
-    whole = max(1, round(result.window.end - result.window.measure))
-    seconds: list[Interval] = [{} for _ in range(whole)]
+def steps(result: LoadResult) -> Iterator[tuple[float, Interval]]:
+    """Yield the end of every step of the measurement and what all client processes recorded in it."""
+    step, start = result.window.step, result.window.measure
+    count = max(1, math.ceil((result.window.end - start) / step - 1e-6))
+    moments: list[list[Moment]] = [[] for _ in range(count)]
     for moment in result.moments:
-        second = round(moment.at - result.window.measure) - 1
-        add_interval(seconds[min(max(second, 0), whole - 1)], moment.interval)
-    return seconds
+        second = round(moment.at - start)  # they report at whole seconds, or a little later
+        moments[min(max(math.ceil(second / step) - 1, 0), count - 1)].append(moment)
+    for index, group in enumerate(moments):
+        interval: Interval = {}
+        for moment in group:
+            add_interval(interval, moment.interval())
+        yield (index + 1) * step, interval
 
 
 def percentile_curve(tally: Tally) -> Points:
@@ -67,19 +77,21 @@ def percentile_curve(tally: Tally) -> Points:
     return [(p, tally.percentile_ms(p)) for p in CURVE if count * (100 - p) >= 100]
 
 
-def _by_kind(seconds: list[Interval], value: Callable[[Tally], float]) -> dict[str, Points]:
-    kinds = sorted({kind for second in seconds for kind in second})
-    return {
-        kind: [
-            (i + 1, value(second[kind])) if kind in second else (i + 1, 0.0)
-            for i, second in enumerate(seconds)
-        ]
-        for kind in kinds
+def _by_kind(result: LoadResult) -> dict[str, dict[str, Points]]:
+    """The curves that each kind of call has."""
+    curves: dict[str, dict[str, Points]] = {
+        name: {kind: [] for kind in result.totals} for name in KIND_CURVES
     }
-
-
-def _without_zeros(curves: dict[str, Points]) -> dict[str, Points]:
-    return {name: points for name, points in curves.items() if any(value for _, value in points)}
+    for at, interval in steps(result):
+        for kind in result.totals:
+            tally = interval.get(kind, Tally())
+            for name, value in KIND_CURVES.items():
+                curves[name][kind].append((at, value(tally, result.window.step)))
+    errors = curves["errors_per_second"]
+    curves["errors_per_second"] = {
+        kind: points for kind, points in errors.items() if result.totals[kind].errors
+    }
+    return curves
 
 
 def _batches(samples: list[tuple[Sample, Sample]], part: tuple[str, str], start: float) -> Points:

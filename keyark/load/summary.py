@@ -101,7 +101,7 @@ def summarize(result: LoadResult) -> Summary:
         "rpcs_per_enrollment": _per(sum(sum(s.calls.values()) for s in services.values()), per),
         "memory_growth_percent": _growth(result),
     }
-    notes = _notes(result, max(client), services=len(services))
+    notes = _notes(result, max(client))
     return Summary(kinds=kinds, services=services, batches=batches, notes=notes, **figures)  # type: ignore[arg-type]
 
 
@@ -167,7 +167,7 @@ def _per(value: float, count: float) -> float:
     return value / count if count else 0.0
 
 
-def _notes(result: LoadResult, busiest: float, *, services: int) -> list[str]:
+def _notes(result: LoadResult, busiest: float) -> list[str]:
     """What a reader has to know before believing the figures."""
     notes = []
     if busiest >= CLIENT_BOUND:
@@ -181,7 +181,7 @@ def _notes(result: LoadResult, busiest: float, *, services: int) -> list[str]:
         )
     if result.exhausted:
         notes.append("Keys ran out, so the run ended early; make more with --items.")
-    if services < len(ROLES):
+    if len(result.services) < len(ROLES):
         notes.append(
             "Not every service was seen on this machine: figures of CPU, memory, commits and batches lack."
         )

@@ -20,7 +20,8 @@ from typing import Any, Final
 from benchmarks import deployments, signing
 from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
 from keyark.errors import KeyarkError
-from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open, run_load
+from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open
+from keyark.load.fleet import run_load
 from keyark.load.floor import measure_floor
 from keyark.load.plan import ENROLL
 from keyark.load.processes import ROLES, find_services, mebibytes, process_table, usage_of

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
 
 from keyark.cli.options import home_option, identity_option, json_option
-from keyark.cli.output import FAILED, UsageError, print_json
-from keyark.load import Closed, Delivery, KeyCache, LoadPlan, LoadResult, Open, Ramp, run_load
-from keyark.load.capacity import Capacity, Trial, find_capacity, judge
-from keyark.load.live import LiveView
+from keyark.cli.output import FAILED, UsageError
+from keyark.errors import ConfigurationError
+from keyark.load import Closed, Delivery, LoadPlan, Open, Ramp
 from keyark.load.plan import ENROLL, Arrival
-from keyark.load.report import print_capacity, print_summary, write_capacity, write_report
 from keyark.load.suites import SUITES
-from keyark.load.summary import summarize
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, parse_key_type
 
+FIRST_RATE: Final = 50.0
 UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -120,48 +118,23 @@ def load(ctx: click.Context, /, **options: Any) -> None:
     What this enrolls stays in the deployment, under names like "Load Test 1", with keys that protect nothing: use a
     deployment that was made for it. Ends with 1 where a call failed or an answer was wrong.
     """
-    plan, console = _plan(options), Console(stderr=True)
-    keys = KeyCache(options["keys"], console.print)
+    plan, harness = _plan(options), _harness()
+    view = harness.Terminal(keys=options["keys"], out=options["out"], as_json=options["as_json"])
     if options["find_capacity"]:
-        _find_capacity(plan, keys, options, console)
-        return
-    result = _run(plan, keys, console)
-    report = write_report(result, options["out"])
-    if options["as_json"]:
-        print_json(report)
-    else:
-        print_summary(result, Console())
-        click.echo(f"report: {options['out'] / 'report.html'}")
-    if report["figures"]["errors"]:
+        view.find_capacity(plan, plan.arrival, options["p99"])
+    elif view.run(plan):
         ctx.exit(FAILED)
 
 
-def _run(plan: LoadPlan, keys: KeyCache, console: Console) -> LoadResult:
-    with LiveView(console, plan) as view:
-        return asyncio.run(run_load(plan, keys=keys, say=view.say, on_moment=view.update))
-
-
-def _find_capacity(plan: LoadPlan, keys: KeyCache, options: dict[str, Any], console: Console) -> None:
-    """Try rates, each in a run of its own, and report the highest that was sustained."""
-
-    async def attempt(rate: float) -> Trial:
-        tried = plan.model_copy(update={"arrival": Open(rate=rate, process=options["arrivals"])})
-        with LiveView(console, tried) as view:
-            result = await run_load(tried, keys=keys, say=view.say, on_moment=view.update)
-        trial = judge(summarize(result), rate=rate, p99_ms=options["p99"])
-        word = "sustained" if trial.sustained else "not sustained"
-        console.print(
-            f"{rate:8.1f} calls per second: p99 {trial.p99_ms:.1f} ms, {trial.errors} errors, {word}"
-        )
-        return trial
-
-    found: Capacity = asyncio.run(find_capacity(attempt, start=options["rate"] or 50.0))
-    report = write_capacity(found, plan, options["p99"], options["out"])
-    if options["as_json"]:
-        print_json(report)
-    else:
-        print_capacity(found, options["p99"], Console())
-        click.echo(f"report: {options['out'] / 'report.html'}")
+def _harness() -> ModuleType:
+    """Import what runs load tests, which the SDK is installed without."""
+    try:
+        importlib.import_module("keyark.load.client")  # what its processes will need
+        return importlib.import_module("keyark.load.terminal")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"There is no {error.name} here, which load tests need; install keyark[load]."
+        ) from None
 
 
 def _plan(options: dict[str, Any]) -> LoadPlan:
@@ -196,8 +169,9 @@ def _arrival(options: dict[str, Any]) -> Arrival:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} are two ways of arriving; choose one.")
     if options["find_capacity"] and chosen not in ([], ["rate"]):
         raise UsageError("--find-capacity chooses the rate; --rate may say where to begin.")
-    if options["rate"] is not None:
-        return Open(rate=options["rate"], process=options["arrivals"])
+    if options["rate"] is not None or options["find_capacity"]:
+        rate = FIRST_RATE if options["rate"] is None else options["rate"]
+        return Open(rate=rate, process=options["arrivals"])
     if options["ramp"] is None:
         return Closed(clients=64 if options["clients"] is None else options["clients"])
     start, _, end = options["ramp"].partition(":")

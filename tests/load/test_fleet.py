@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from keyark.deployment.ports import free_ports
-from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open, run_load
-from keyark.load.fleet import LoadClientError
+from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open
+from keyark.load.fleet import LoadClientError, run_load
 from keyark.load.keys import USED
 from keyark.load.processes import find_services
 from keyark.load.summary import summarize

@@ -6,7 +6,7 @@ BIN := .venv/bin
 DEPLOYMENT ?= build/deployment
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test lint load bench bench-quick clean
+.PHONY: help setup protos demo up test lint load bench bench-quick bench-scale clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100
 
 bench: setup ## every figure of docs/performance.md on fresh deployments: build/bench.json, build/bench.html
 	$(BIN)/python -m benchmarks
+
+bench-scale: setup ## the same with 10^3 to 10^6 archived keys; may take two hours, SCALE="--minutes 10" bounds it
+	$(BIN)/python -m benchmarks.scale $(SCALE)
 
 bench-quick: setup ## the same in less than two minutes
 	$(BIN)/python -m benchmarks --quick

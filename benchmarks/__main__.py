@@ -35,6 +35,17 @@ def run_suite(name: str, keys: Path, *arguments: str) -> dict[str, Any]:
     return figures
 
 
+def report_of(suites: dict[str, Any], *, host: dict[str, Any], seconds: float, quick: bool) -> dict[str, Any]:
+    """Return build/bench.json: the figures of each suite, and what they were measured on and for how long."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": host,
+        "quick": quick,
+        "seconds": seconds,
+        "suites": suites,
+    }
+
+
 def main() -> int:
     """Run the suites and write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -45,17 +56,12 @@ def main() -> int:
     options = parser.parse_args()
     console, started = Console(stderr=True), time.monotonic()
     options.keys.parent.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(),
-        "quick": options.quick,
-        "suites": {},
-    }
+    suites, host = {}, machine()
     for name in options.suites.split(","):
         with console.status(f"measuring suite {name}"):
-            report["suites"][name] = run_suite(name, options.keys, *(["--quick"] if options.quick else []))
+            suites[name] = run_suite(name, options.keys, *(["--quick"] if options.quick else []))
         console.print(f"suite {name} done after {time.monotonic() - started:.0f} s")
-    report["seconds"] = time.monotonic() - started
+    report = report_of(suites, host=host, seconds=time.monotonic() - started, quick=options.quick)
     options.output.write_text(json.dumps(report, indent=2) + "\n")
     options.output.with_suffix(".html").write_text(bench_page(report))
     for table in bench_tables(report):

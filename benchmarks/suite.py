@@ -175,8 +175,13 @@ def _put(key: bytes, txn: WriteTransaction) -> None:
     txn.put("rows", key, ROW)
 
 
-async def measure(suite: KeySuite, home: Path, keys: KeyCache, pace: Pace) -> dict[str, Any]:
-    """Return every figure that a running deployment shows."""
+def measure_suite(suite: KeySuite, home: Path, keys: KeyCache, pace: Pace) -> dict[str, Any]:
+    """Run a deployment, and return every figure of it."""
+    figures = asyncio.run(_measure_running(suite, home, keys, pace))
+    return figures | {"bytes_per_key": bytes_per_key(home)}
+
+
+async def _measure_running(suite: KeySuite, home: Path, keys: KeyCache, pace: Pace) -> dict[str, Any]:
     async with deployments.running(home):
         figures = await Suite(suite, home, keys, pace).measure()
         return figures | {"rss_mb": memory_mb(home)}
@@ -192,8 +197,7 @@ def main() -> int:
     suite, keys = SUITES[options.suite], KeyCache(options.keys, lambda line: print(line, file=sys.stderr))
     with tempfile.TemporaryDirectory(prefix="keyark-bench-", dir=options.keys.parent) as folder:
         home = deployments.make(Path(folder) / "deployment", suite)
-        figures = asyncio.run(measure(suite, home, keys, QUICK if options.quick else FULL))
-        figures["bytes_per_key"] = bytes_per_key(home)
+        figures = measure_suite(suite, home, keys, QUICK if options.quick else FULL)
     json.dump(figures, sys.stdout)
     return 0
 

@@ -36,14 +36,14 @@ class LoadClient:
 
     async def run(self) -> None:
         """Make ready, wait for the window, make the calls, report."""
-        connections = Connections(self._plan, Home.load(self._plan.home))
+        seed = self._plan.seed * 1000 + self._assignment.index
+        connections = Connections(self._plan, Home.load(self._plan.home), seed=seed)
         try:
-            seed = self._plan.seed * 1000 + self._assignment.index
             form = await connections.form()
             checker = AnswerChecker(connections.home, form, sample=self._plan.sample, seed=seed)
             enroll = Enroll(connections, checker, self._assignment.keys())
             mix = build_mix(connections, enroll, seed=seed)
-            if self._plan.queries:
+            if self._plan.queries and not connections.known:
                 await _make_some(enroll)
             _say({"ready": True})
             window = Window(*json.loads(await asyncio.to_thread(sys.stdin.readline)))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
-from collections import deque
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from keyark.client.home import Home
@@ -18,9 +16,9 @@ from keyark.errors import ConfigurationError, UnavailableError
 from keyark.load.checking import AnswerChecker, WrongAnswerError
 from keyark.load.driving import Mix, Operation
 from keyark.load.keys import KeysExhaustedError
+from keyark.load.known import Issued, KnownEnrollments
 from keyark.load.plan import CERTIFICATE, ENROLL, OUTCOME, STATUS, Delivery, LoadPlan
 from keyark.pki.key_types import PrivateKey, narrow_signing_key
-from keyark.pki.serials import encode_serial
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import (
@@ -37,29 +35,14 @@ from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub, Certifi
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
 
 TIMEOUT: Final = 60.0
-KNOWN: Final = 4096
-"""How many of the newest enrollments queries choose from."""
-
-
-@dataclass(frozen=True)
-class Issued:
-    """An enrollment that was answered, for queries to ask about."""
-
-    request_id: bytes
-    certificate: bytes
-
-    @property
-    def serial(self) -> bytes:
-        """The encryption certificate's serial number, as requests name it."""
-        return encode_serial(x509.load_der_x509_certificate(self.certificate).serial_number)
 
 
 class Connections:
     """Channels to the subsystems as the plan's identities, and what this process knows of the deployment."""
 
-    def __init__(self, plan: LoadPlan, home: Home) -> None:
+    def __init__(self, plan: LoadPlan, home: Home, *, seed: int) -> None:
         self.plan, self.home = plan, home
-        self.issued: deque[Issued] = deque(maxlen=KNOWN)
+        self.known = KnownEnrollments(plan.known, seed=seed)
         self._channels: dict[tuple[str, str], Channel] = {}
 
     def channel(self, role: str, identity: str) -> Channel:
@@ -103,25 +86,26 @@ class Enroll:
         self, connections: Connections, checker: AnswerChecker, keys: Iterator[tuple[bytes, bytes]]
     ) -> None:
         plan = connections.plan
-        self._plan, self._checker, self._keys, self._issued = plan, checker, keys, connections.issued
+        self._plan, self._checker, self._keys, self._known = plan, checker, keys, connections.known
         self._caller = SpiffeId(connections.home.config.trust_domain, plan.client)
         self._stub = RegistrationServiceStub(connections.channel("rm", plan.client))
         self._number = 0
 
     def prepare(self) -> Prepared:
-        """Sign statements and wrap their keys, the work of the users' own machines."""
-        made = [self._item() for _ in range(self._plan.batch)]
+        """Sign statements and wrap their keys, the work of the users' own machines; the last call may be smaller."""
+        keys = list(itertools.islice(self._keys, self._plan.batch))
+        if not keys:
+            raise KeysExhaustedError("All keys that were made for this run are used; make more.")
+        made = [self._item(*pair) for pair in keys]
         return Prepared(
             statements=[statement for statement, _, _ in made],
             message=rm.SubmitEnrollmentsRequest(items=[item for _, item, _ in made]),
             wrapped=[wrapped for _, _, wrapped in made],
         )
 
-    def _item(self) -> tuple[Statement, rm.EnrollmentRequest, bytes]:
-        try:
-            signing_der, encryption_der = next(self._keys)
-        except StopIteration:
-            raise KeysExhaustedError("All keys that were made for this run are used; make more.") from None
+    def _item(
+        self, signing_der: bytes, encryption_der: bytes
+    ) -> tuple[Statement, rm.EnrollmentRequest, bytes]:
         signing = narrow_signing_key(_load(signing_der))
         self._number += 1
         name = new_request_id()
@@ -173,9 +157,9 @@ class Enroll:
         for statement, outcome in zip(request.statements, answer, strict=True):
             if reason := self._checker.reason(statement, outcome):
                 wrong.append(reason)
-            elif self._plan.queries:
+            elif self._plan.queries or self._plan.known:
                 certificate = outcome.enrollment.certificates.encryption_certificate
-                self._issued.append(Issued(statement.request_id, certificate))
+                self._known.add(Issued(statement.request_id, certificate))
         return wrong
 
     def size(self, request: Prepared) -> int:
@@ -184,17 +168,16 @@ class Enroll:
 
 
 class Query:
-    """Asks about one of the newest enrollments of this process; what there is to ask is a subclass's business."""
+    """Asks about an enrollment that is known; what there is to ask is a subclass's business."""
 
     kind = ""
 
     def __init__(self, connections: Connections) -> None:
-        self._issued = connections.issued
-        self._chance = random.Random(connections.plan.seed)  # noqa: S311 — which certificate, not keys
+        self._known = connections.known
 
     def prepare(self) -> Issued:
         """Choose an enrollment."""
-        return self._chance.choice(self._issued)
+        return self._known.choose()
 
     def check(self, request: Issued, answer: Any) -> list[str]:
         """The answer is right where it is about the enrollment that was asked about."""

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from keyark.load.suites import EC
 from keyark.pki.key_types import RSA_KEY_TYPES, KeyType
 
-MAX_BATCH: Final = 64
+MAX_BATCH: Final = 256
+"""Enrollments that the RM takes in one call."""
 ENROLL: Final = "enroll"
 STATUS: Final = "status"
 CERTIFICATE: Final = "certificate"
@@ -62,7 +63,9 @@ class LoadPlan(_Frozen):
 
     What happens in the first ``warm_up`` seconds is done and checked but not measured. ``sample`` is the share of
     answers that the SDK's whole verification looks at; the rest is checked for chain, keys and receipt. No more than
-    ``items`` enrollments are sent, for their keys are made beforehand; None estimates how many those may be.
+    ``items`` enrollments are sent, for their keys are made beforehand; None estimates how many those may be. ``known``
+    is a file to which a share of the enrollments is added and which queries choose from; without one they ask about
+    the newest.
     """
 
     home: Path
@@ -80,6 +83,7 @@ class LoadPlan(_Frozen):
     items: Annotated[int, Field(ge=1)] | None = None
     client: str = "client/enroller"
     officer: str = "officer/officer"
+    known: Path | None = None
     seed: int = 1
 
     @model_validator(mode="after")

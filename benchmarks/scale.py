@@ -120,7 +120,7 @@ class Scale:
         summary = summarize(result)
         if summary.errors:
             self.console.print(f"[red]errors: {summary.kinds}[/red]")
-        self.stored += summary.kinds[ENROLL].items if ENROLL in summary.kinds else 0
+        self.stored += result.done[ENROLL]
         return summary
 
 

@@ -53,16 +53,15 @@ class AnswerChecker:
             self._verifiers[key.key_id] = ReceiptVerifier(self._origin, spki)
         return key
 
-    def reason(self, statement: Statement, outcome: EnrollmentOutcome) -> str:
-        """Return why an outcome is no success, or "" where it is one."""
+    def failure(self, statement: Statement, outcome: EnrollmentOutcome) -> KeyarkError | None:
+        """Return why an outcome is no success, or None where it is one."""
         if outcome.HasField("error"):
-            error = from_status(outcome.error)
-            return str(getattr(error, "remote_reason", "") or error.reason)
+            return from_status(outcome.error)
         try:
             self.check(statement, outcome.enrollment)
         except KeyarkError as error:
-            return error.reason
-        return ""
+            return error
+        return None
 
     def check(self, statement: Statement, answer: Enrollment) -> None:
         """Raise WrongAnswerError, or what the SDK raises, unless the answer is right for this statement."""

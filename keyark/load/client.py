@@ -49,8 +49,9 @@ class LoadClient:
             window = Window(*json.loads(await asyncio.to_thread(sys.stdin.readline)))
             threading.Thread(target=_end_with_stdin, daemon=True).start()
             driver = Driver(mix.next, self._recorder, window)
+            cpu = time.process_time()
             await self._drive(driver, window)
-            _say(self._summary(driver, checker))
+            _say(self._summary(driver, checker) | {"cpu": time.process_time() - cpu})
         finally:
             await connections.close()
 
@@ -71,13 +72,14 @@ class LoadClient:
 
     def _say_interval(self) -> None:
         interval = {kind: tally.to_json() for kind, tally in self._recorder.take().items()}
-        _say({"at": time.monotonic(), "cpu": time.process_time(), "interval": interval})
+        _say({"at": time.monotonic(), "interval": interval})
 
     def _summary(self, driver: Driver, checker: AnswerChecker) -> dict[str, Any]:
         late = self._recorder.late_us
         return {
             "finished": True,
             "exhausted": driver.exhausted,
+            "done": driver.done,
             "checked_fully": checker.checked_fully,
             "late": late.encode().decode() if late.get_total_count() else "",
         }
@@ -90,7 +92,7 @@ async def _make_some(enroll: Enroll) -> None:
         request = enroll.prepare()
         wrong = enroll.check(request, await enroll.send(request))
         if wrong:
-            raise KeyarkError(f"An enrollment before the run failed with {wrong[0]}; nothing was measured.")
+            raise wrong[0]
         done += enroll.size(request)
 
 

@@ -10,11 +10,12 @@ import asyncio
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from keyark.errors import KeyarkError
+from keyark.errors import KeyarkError, Kind
 from keyark.load.keys import KeysExhaustedError
 from keyark.load.plan import Closed, LoadPlan, Open, Ramp
 from keyark.load.recording import Recorder
@@ -22,8 +23,20 @@ from keyark.load.recording import Recorder
 MAX_OUTSTANDING: Final = 20_000
 DRAIN_SECONDS: Final = 30.0
 MOST_POINTS: Final = 900
-NOT_SENT: Final = "NOT_SENT"
-UNANSWERED: Final = "UNANSWERED"
+
+
+class NotSentError(KeyarkError):
+    """A call was due and the harness had no room for one more in flight."""
+
+    reason = "NOT_SENT"
+    kind = Kind.EXHAUSTED
+
+
+class UnansweredError(KeyarkError):
+    """A call of an open loop had no answer when the run ended."""
+
+    reason = "UNANSWERED"
+    kind = Kind.DEADLINE
 
 
 class Operation(Protocol):
@@ -37,8 +50,8 @@ class Operation(Protocol):
     async def send(self, request: Any) -> Any:
         """Send it; this is what is timed. Raises the typed error of the whole call."""
 
-    def check(self, request: Any, answer: Any) -> list[str]:
-        """Look at the answer; returns a reason for each item that failed or is wrong."""
+    def check(self, request: Any, answer: Any) -> list[KeyarkError]:
+        """Look at the answer; returns an error for each item that failed or is wrong."""
 
     def size(self, request: Any) -> int:
         """Return how many items the request has."""
@@ -83,6 +96,8 @@ class Driver:
         self._now = recorder.now
         self._outstanding: set[asyncio.Task[None]] = set()
         self.exhausted = False
+        self.done: Counter[str] = Counter()
+        """Items answered well by kind, whenever that was: what the CPU of the whole run was used for."""
 
     async def run(self, plan: LoadPlan, *, index: int) -> None:
         """Run this process's share of a plan; ``index`` is its number among the plan's processes."""
@@ -109,7 +124,7 @@ class Driver:
             operation, request = made
             await self._sleep_until(time)
             if len(self._outstanding) >= MAX_OUTSTANDING:
-                self._fail(operation, request, NOT_SENT, at=time)
+                self._fail(operation, request, NotSentError("Too many calls were in flight."), at=time)
                 continue
             self._recorder.began(due=time, at=self._now())
             task = asyncio.create_task(self._call(operation, request, time))
@@ -136,31 +151,27 @@ class Driver:
         try:
             answer = await operation.send(request)
         except KeyarkError as error:
-            self._fail(operation, request, reason_of(error), at=self._now() if due is None else due)
+            self._fail(operation, request, error, at=self._now() if due is None else due)
             return
         except asyncio.CancelledError:
-            self._fail(operation, request, UNANSWERED, at=since)
+            self._fail(operation, request, UnansweredError("The run ended before the answer came."), at=since)
             raise
         until = self._now()
         wrong = operation.check(request, answer)
+        right = operation.size(request) - len(wrong)
+        self.done[operation.kind] += right
         if self._window.holds(until if due is None else due):
-            right = operation.size(request) - len(wrong)
             if right:
                 self._recorder.answered(operation.kind, since=since, until=until, items=right)
-            for reason in wrong:
-                self._recorder.failed(operation.kind, reason)
+            for failure in wrong:
+                self._recorder.failed(operation.kind, failure)
 
-    def _fail(self, operation: Operation, request: Any, reason: str, *, at: float) -> None:
+    def _fail(self, operation: Operation, request: Any, error: KeyarkError, *, at: float) -> None:
         if self._window.holds(at):
-            self._recorder.failed(operation.kind, reason, items=operation.size(request))
+            self._recorder.failed(operation.kind, error, items=operation.size(request))
 
     async def _sleep_until(self, time: float) -> None:
         await asyncio.sleep(max(0.0, time - self._now()))
-
-
-def reason_of(error: KeyarkError) -> str:
-    """Return what an error is counted under: the other side's word where this release does not know it."""
-    return str(getattr(error, "remote_reason", "") or error.reason)
 
 
 def share(whole: int, index: int, parts: int) -> int:

@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,9 @@ from keyark.load.plan import LoadPlan, needed_items
 from keyark.load.processes import Service, find_services
 from keyark.load.recording import Interval, Tally, add_interval, new_histogram
 
-START_SECONDS: Final = 0.3
+START_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 0.3
+"""What services do after the last answer, such as linking certificates to keys, belongs to the run."""
 READY_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 60.0
 LINE: Final = 1 << 24
@@ -56,7 +59,12 @@ class Moment:
 
 @dataclass(kw_only=True)
 class LoadResult:
-    """A run and all that it measured; ``keyark.load.summary`` makes figures of it."""
+    """A run and all that it measured; ``keyark.load.summary`` makes figures of it.
+
+    ``totals``, ``moments`` and ``samples`` are of the measurement. ``ends`` are two looks, before the first call and
+    after the last answer; ``done`` (items by kind) and ``client_cpu`` (seconds) are what lies between them, so that
+    nothing that is in flight at the edges of the measurement distorts what an item costs.
+    """
 
     plan: LoadPlan
     window: Window
@@ -64,6 +72,9 @@ class LoadResult:
     totals: Interval = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    ends: list[Sample] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)
+    client_cpu: float = 0.0
     late: HdrHistogram = field(default_factory=new_histogram)
     exhausted: bool = False
     checked_fully: int = 0
@@ -79,6 +90,8 @@ class LoadResult:
         """Take the last line of a client process."""
         self.exhausted |= line["exhausted"]
         self.checked_fully += line["checked_fully"]
+        self.done.update(line["done"])
+        self.client_cpu += line["cpu"]
         if line["late"]:
             self.late.add(HdrHistogram.decode(line["late"].encode()))
 
@@ -111,6 +124,7 @@ async def run_load(
         observer = Observer(
             services=services, clients=[c.process.pid for c in clients], window=window, samples=result.samples
         )
+        result.ends.append(await observer.look())
         say("running")
         watching = asyncio.create_task(observer.run())
         try:
@@ -120,8 +134,8 @@ async def run_load(
         finally:
             watching.cancel()
             await asyncio.wait([watching])
-        if result.exhausted:
-            await observer.sample()
+        await asyncio.sleep(SETTLE_SECONDS)
+        result.ends.append(await observer.look())
     return result
 
 

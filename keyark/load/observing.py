@@ -51,11 +51,11 @@ class Observer:
         """Sample at the start of the measurement, at every step, and at its end."""
         for at in self._times():
             await asyncio.sleep(max(0.0, at - time.monotonic()))
-            await self.sample()
+            self.samples.append(await self.look())
 
-    async def sample(self) -> None:
-        """Take one look."""
-        self.samples.append(await asyncio.to_thread(self._sample))
+    async def look(self) -> Sample:
+        """Take one look, now."""
+        return await asyncio.to_thread(self._sample)
 
     def _times(self) -> Iterator[float]:
         at, step = self.window.measure, self.window.step

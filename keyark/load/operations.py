@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from keyark.client.home import Home
 from keyark.client.passwords import no_password
 from keyark.crypto.envelopes import seal_to_transport
-from keyark.errors import ConfigurationError, UnavailableError
+from keyark.errors import ConfigurationError, KeyarkError, UnavailableError
 from keyark.load.checking import AnswerChecker, WrongAnswerError
 from keyark.load.driving import Mix, Operation
 from keyark.load.keys import KeysExhaustedError
@@ -151,12 +151,12 @@ class Enroll:
             raise UnavailableError("The RM answered another number of outcomes than it was sent.")
         return response.outcomes
 
-    def check(self, request: Prepared, answer: Sequence[rm.EnrollmentOutcome]) -> list[str]:
+    def check(self, request: Prepared, answer: Sequence[rm.EnrollmentOutcome]) -> list[KeyarkError]:
         """Check every outcome; good ones are what queries ask about later."""
         wrong = []
         for statement, outcome in zip(request.statements, answer, strict=True):
-            if reason := self._checker.reason(statement, outcome):
-                wrong.append(reason)
+            if error := self._checker.failure(statement, outcome):
+                wrong.append(error)
             elif self._plan.queries or self._plan.known:
                 certificate = outcome.enrollment.certificates.encryption_certificate
                 self._known.add(Issued(statement.request_id, certificate))
@@ -179,9 +179,11 @@ class Query:
         """Choose an enrollment."""
         return self._known.choose()
 
-    def check(self, request: Issued, answer: Any) -> list[str]:
+    def check(self, request: Issued, answer: Any) -> list[KeyarkError]:
         """The answer is right where it is about the enrollment that was asked about."""
-        return [] if self.fits(request, answer) else [WrongAnswerError.reason]
+        if self.fits(request, answer):
+            return []
+        return [WrongAnswerError("The answer is about another certificate, or not what is known of it.")]
 
     def fits(self, request: Issued, answer: Any) -> bool:
         """Whether the answer is about the enrollment."""

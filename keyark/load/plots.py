@@ -16,6 +16,8 @@ TOP: Final = 14
 BOTTOM: Final = 40
 COLOURS: Final = 6
 TICKS: Final = 5
+SMALLEST: Final = 1e-9
+"""What is less is drawn as nothing."""
 MOST_DOTS: Final = 120
 
 Points = Sequence[tuple[float, float]]
@@ -80,7 +82,7 @@ def line_plot(curves: Mapping[str, Points], *, x: Axis, y: Axis) -> str:
 
 def nice_ticks(highest: float) -> list[float]:
     """Return ticks from 0 to at least this value, at 1, 2 or 5 times a power of ten."""
-    if highest <= 0:
+    if highest < SMALLEST:
         return [0.0, 1.0]
     rough = highest / TICKS
     power = 10.0 ** math.floor(math.log10(rough))

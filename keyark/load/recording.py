@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from hdrh.histogram import HdrHistogram
 
+from keyark.errors import KeyarkError
+
 LOWEST_US: Final = 1
 HIGHEST_US: Final = 3_600_000_000
 DIGITS: Final = 3
@@ -25,11 +27,15 @@ def new_histogram() -> HdrHistogram:
 
 @dataclass
 class Tally:
-    """One kind of call: how many, the items in them, latencies of those answered well, errors by reason."""
+    """One kind of call: how many, the items in them, latencies of those answered well, errors by reason.
+
+    ``messages`` has the words of one error for each reason.
+    """
 
     calls: int = 0
     items: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
     histogram: HdrHistogram = field(default_factory=new_histogram)
 
     def add(self, other: Tally) -> None:
@@ -37,6 +43,7 @@ class Tally:
         self.calls += other.calls
         self.items += other.items
         self.errors.update(other.errors)
+        self.messages = other.messages | self.messages
         self.histogram.add(other.histogram)
 
     def percentile_ms(self, percentile: float) -> float:
@@ -52,6 +59,7 @@ class Tally:
             "calls": self.calls,
             "items": self.items,
             "errors": dict(self.errors),
+            "messages": self.messages,
             "histogram": histogram,
         }
 
@@ -60,7 +68,13 @@ class Tally:
         """Read what ``to_json`` returned."""
         encoded = value["histogram"]
         histogram = HdrHistogram.decode(encoded.encode()) if encoded else new_histogram()
-        return cls(value["calls"], value["items"], Counter(value["errors"]), histogram)
+        return cls(
+            calls=value["calls"],
+            items=value["items"],
+            errors=Counter(value["errors"]),
+            messages=value["messages"],
+            histogram=histogram,
+        )
 
 
 Interval = dict[str, Tally]
@@ -71,6 +85,11 @@ def add_interval(total: Interval, part: Interval) -> None:
     """Add the tallies of one interval to those of another."""
     for kind, tally in part.items():
         total.setdefault(kind, Tally()).add(tally)
+
+
+def reason_of(error: KeyarkError) -> str:
+    """Return what an error is counted under: the other side's word where this release does not know it."""
+    return str(getattr(error, "remote_reason", "") or error.reason)
 
 
 class Recorder:
@@ -88,9 +107,11 @@ class Recorder:
         tally.items += items
         tally.histogram.record_value(min(max(LOWEST_US, round((until - since) * 1e6)), HIGHEST_US))
 
-    def failed(self, kind: str, reason: str, *, items: int = 1) -> None:
-        """Count items that came to nothing, or whose answer was wrong."""
-        self._tally(kind).errors[reason] += items
+    def failed(self, kind: str, error: KeyarkError, *, items: int = 1) -> None:
+        """Count items that came to nothing, or whose answer was wrong, under the error's reason."""
+        tally, reason = self._tally(kind), reason_of(error)
+        tally.errors[reason] += items
+        tally.messages.setdefault(reason, error.message)
 
     def began(self, *, due: float, at: float) -> None:
         """Record how much later than it was to a call of an open loop began: the harness's own delay."""

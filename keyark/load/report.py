@@ -68,7 +68,11 @@ def terminal_summary(plan: LoadPlan, summary: Summary) -> RenderableType:
         f"mean batch {summary.batch_mean:.1f}, commits per enrollment {summary.fsyncs_per_enrollment:.2f}, calls per "
         f"enrollment {summary.rpcs_per_enrollment:.2f}, client CPU {summary.client_cpu_us:.0f} us per enrollment"
     )
-    notes = [Text(f"note: {note}", style="yellow") for note in summary.notes]
+    messages = {
+        f"{reason}: {text}" for kind in summary.kinds.values() for reason, text in kind.messages.items()
+    }
+    notes = [Text(line, style="red") for line in sorted(messages)]
+    notes += [Text(f"note: {note}", style="yellow") for note in summary.notes]
     return Group(calls, *((services, shared) if summary.services else ()), *notes)
 
 
@@ -94,6 +98,7 @@ def html_report(report: dict[str, Any], plan: LoadPlan) -> str:
     names = ("server_cpu_us", "client_cpu_us", "batch_mean", "fsyncs_per_enrollment", "rpcs_per_enrollment")
     body = [
         *(pages.note(note) for note in figures["notes"]),
+        *(pages.note(f"{r}: {text}") for k in figures["kinds"].values() for r, text in k["messages"].items()),
         pages.table(("call", "per second", "mean ms", *(f"p{p} ms" for p in percentiles), "errors"), kinds),
         pages.heading("Over time"),
         pages.plots(report["series"]),

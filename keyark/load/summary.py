@@ -30,11 +30,12 @@ class KindFigures:
     p999_ms: float
     percentiles_ms: dict[str, float]
     errors: dict[str, int]
+    messages: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceFigures:
-    """One service with its workers over the measurement."""
+    """One service with its workers over the whole run, warming up included."""
 
     cpu_seconds: float
     cpu_us_per_enrollment: float
@@ -75,34 +76,38 @@ def summarize(result: LoadResult) -> Summary:
     """Return the figures of a run."""
     seconds = _seconds(result)
     kinds = {kind: _kind(tally, seconds) for kind, tally in sorted(result.totals.items())}
-    enrollments = result.totals[ENROLL].items if ENROLL in result.totals else 0
-    first, last = (result.samples[0], result.samples[-1]) if len(result.samples) > 1 else (None, None)
-    services, batches, client, per = {}, {}, [0.0], 0.0
-    if first and last:
-        elapsed = last.at - first.at
-        per = enrollments * elapsed / seconds  # the samples' own span
-        services = {
-            role: _service(role, (first, last), enrollments=per) for role in ROLES if role in last.services
-        }
+    done, client = result.done[ENROLL], _client_cores(result)
+    services, batches = {}, {}
+    if len(result.ends) == 2:
+        first, last = result.ends
+        services = {role: _service(role, first, last, done) for role in ROLES if role in last.services}
         batches = {name: _mean_batch(part, first, last) for name, part in BATCH_PARTS.items()}
-        client = [(b - a) / elapsed for a, b in zip(first.client_cpu, last.client_cpu, strict=True)]
     means = [mean for mean in batches.values() if mean]
     figures = {
         "seconds": seconds,
         "items_per_second": sum(kind.items_per_second for kind in kinds.values()),
         "errors": sum(sum(kind.errors.values()) for kind in kinds.values()),
         "server_cpu_us": sum(service.cpu_us_per_enrollment for service in services.values()),
-        "client_cpu_us": _per(sum(client) * seconds * 1e6, enrollments),
+        "client_cpu_us": _per(result.client_cpu * 1e6, done),
         "client_busiest": max(client),
         "late_p99_ms": _late_ms(result),
         "checked_fully": result.checked_fully,
         "batch_mean": sum(means) / len(means) if means else 0.0,
-        "fsyncs_per_enrollment": _per(sum(s.commits for s in services.values()), per),
-        "rpcs_per_enrollment": _per(sum(sum(s.calls.values()) for s in services.values()), per),
+        "fsyncs_per_enrollment": _per(sum(s.commits for s in services.values()), done),
+        "rpcs_per_enrollment": _per(sum(sum(s.calls.values()) for s in services.values()), done),
         "memory_growth_percent": _growth(result),
     }
     notes = _notes(result, max(client))
     return Summary(kinds=kinds, services=services, batches=batches, notes=notes, **figures)  # type: ignore[arg-type]
+
+
+def _client_cores(result: LoadResult) -> list[float]:
+    """How much of a core each client process used during the measurement."""
+    if len(result.samples) < 2:
+        return [0.0]
+    first, last = result.samples[0], result.samples[-1]
+    both = zip(first.client_cpu, last.client_cpu, strict=True)
+    return [(after - before) / (last.at - first.at) for before, after in both]
 
 
 def _seconds(result: LoadResult) -> float:
@@ -124,11 +129,11 @@ def _kind(tally: Tally, seconds: float) -> KindFigures:
         p999_ms=tally.percentile_ms(99.9),
         percentiles_ms={f"{p:g}": tally.percentile_ms(p) for p in PERCENTILES},
         errors=dict(tally.errors.most_common()),
+        messages=tally.messages,
     )
 
 
-def _service(role: str, ends: tuple[Sample, Sample], *, enrollments: float) -> ServiceFigures:
-    first, last = ends
+def _service(role: str, first: Sample, last: Sample, enrollments: int) -> ServiceFigures:
     cpu = last.services[role].cpu - first.services[role].cpu
     commits = last.commits(role) - first.commits(role)
     before = first.calls(role)

@@ -44,6 +44,7 @@ def summary(*, p99_ms: float = 10.0, per_second: float = 100.0, errors: int = 0)
         p999_ms=p99_ms,
         percentiles_ms={},
         errors={"X": errors} if errors else {},
+        messages={},
     )
     return Summary(
         seconds=10.0,

@@ -34,11 +34,11 @@ async def answers(deployment: Deployment):
 async def test_a_right_answer_is_right_and_any_other_is_not(answers, sample):
     statements, outcomes, make = answers
     checker = make(sample)
-    assert [checker.reason(*pair) for pair in zip(statements, outcomes, strict=True)] == ["", ""]
+    assert [checker.failure(*pair) for pair in zip(statements, outcomes, strict=True)] == [None, None]
     assert checker.checked_fully == 2 * sample
-    assert checker.reason(statements[0], outcomes[1])
+    assert checker.failure(statements[0], outcomes[1])
     for name, wrong in wrong_answers(*outcomes):
-        assert checker.reason(statements[0], wrong), name
+        assert checker.failure(statements[0], wrong), name
 
 
 def wrong_answers(right: rm.EnrollmentOutcome, other: rm.EnrollmentOutcome):
@@ -97,5 +97,5 @@ def flipped(data: bytes) -> bytes:
 async def test_an_error_is_counted_under_its_reason(answers):
     statements, _, make = answers
     overloaded = rm.EnrollmentOutcome(error=to_status(OverloadedError("full")))
-    assert make(0.0).reason(statements[0], overloaded) == "OVERLOADED"
-    assert make(0.0).reason(statements[0], rm.EnrollmentOutcome(error=Status(code=13))) != ""
+    assert make(0.0).failure(statements[0], overloaded).reason == "OVERLOADED"
+    assert make(0.0).failure(statements[0], rm.EnrollmentOutcome(error=Status(code=13)))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from keyark.errors import OverloadedError
 from keyark.load import driving
-from keyark.load.driving import NOT_SENT, UNANSWERED, Driver, Mix, Window, due_times, share
+from keyark.load.checking import WrongAnswerError
+from keyark.load.driving import Driver, Mix, Window, due_times, share
 from keyark.load.keys import KeysExhaustedError
 from keyark.load.plan import Closed, LoadPlan, Open, Ramp
 from keyark.load.recording import Recorder, Tally
@@ -20,7 +21,7 @@ from tests.load.virtual_time import run_in_virtual_time
 
 
 class Server:
-    """Works one call at a time, each for so many seconds; ``wrong`` are the reasons of items that fail."""
+    """Works one call at a time, each for so many seconds; ``wrong`` are the errors of items that fail."""
 
     def __init__(
         self, *, takes: float, wrong=(), error=None, requests: int = 10**9, size: int = 1, kind="call"
@@ -120,22 +121,25 @@ def test_an_error_of_another_release_is_counted_under_its_own_reason():
 
 
 def test_items_with_a_wrong_answer_are_errors_and_the_others_of_their_call_are_not():
-    tally, _ = drive(Closed(clients=1), seconds=9.5, takes=1.0, size=4, wrong=["WRONG_ANSWER"])
+    tally, _ = drive(
+        Closed(clients=1), seconds=9.5, takes=1.0, size=4, wrong=[WrongAnswerError("another key")]
+    )
     assert tally.errors == {"WRONG_ANSWER": 9}
+    assert tally.messages == {"WRONG_ANSWER": "another key"}
     assert tally.items == 27
-    all_wrong, _ = drive(Closed(clients=1), seconds=9.5, takes=1.0, wrong=["WRONG_ANSWER"])
+    all_wrong, _ = drive(Closed(clients=1), seconds=9.5, takes=1.0, wrong=[WrongAnswerError("another key")])
     assert (all_wrong.calls, all_wrong.items, all_wrong.errors) == (0, 0, {"WRONG_ANSWER": 9})
 
 
 def test_calls_that_are_never_answered_are_errors():
     tally, _ = drive(Open(rate=1.0, process="constant"), seconds=5.0, takes=1e9)
-    assert tally.errors == {UNANSWERED: 5}
+    assert tally.errors == {"UNANSWERED": 5}
 
 
 def test_calls_beyond_what_the_harness_holds_are_counted_and_not_forgotten(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(driving, "MAX_OUTSTANDING", 3)
     tally, _ = drive(Open(rate=1.0, process="constant"), seconds=5.0, takes=1e9)
-    assert tally.errors == {UNANSWERED: 3, NOT_SENT: 2}
+    assert tally.errors == {"UNANSWERED": 3, "NOT_SENT": 2}
 
 
 @pytest.mark.parametrize("arrival", [Closed(clients=3), Open(rate=10.0)])

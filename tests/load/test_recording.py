@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyark.errors import OverloadedError
 from keyark.load.recording import Recorder, Tally, add_interval
 
 LATENCIES = st.lists(st.integers(1, 60_000_000), min_size=1, max_size=300)
@@ -40,8 +41,8 @@ def test_the_sum_of_two_processes_is_the_same_as_one_that_did_it_all(one, other)
 
 def test_what_was_taken_is_not_counted_again():
     recorder = Recorder(lambda: 0.0)
-    recorder.failed("call", "LATE", items=3)
-    assert recorder.take()["call"].errors == {"LATE": 3}
+    recorder.failed("call", OverloadedError("full"), items=3)
+    assert recorder.take()["call"].errors == {"OVERLOADED": 3}
     assert recorder.take() == {}
 
 

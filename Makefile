@@ -48,8 +48,8 @@ lint: setup ## ruff, mypy, import-linter, buf
 load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100 --duration 5m" hands options on
 	$(BIN)/python -m benchmarks.load $(LOAD)
 
-bench: setup ## every figure of docs/performance.md on fresh deployments: build/bench.json, build/bench.html
-	$(BIN)/python -m benchmarks
+bench: setup ## every figure of docs/performance.md on fresh deployments: build/bench.json, build/bench.html; BENCH="--runs 5" takes medians
+	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-scale: setup ## the same with 10^3 to 10^6 archived keys; may take two hours, SCALE="--minutes 10" bounds it
 	$(BIN)/python -m benchmarks.scale $(SCALE)

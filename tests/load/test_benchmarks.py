@@ -44,13 +44,29 @@ def test_a_suite_has_every_figure_of_the_table(home, keys):
     assert set(figures["modes"]) == {"one_per_call", "sixteen_per_call", "key_asked_for"}
     assert figures["modes"]["sixteen_per_call"]["rpcs_per_enrollment"] < 0.5
     assert figures["modes"]["key_asked_for"]["rpcs_per_enrollment"] > 2
-    report = report_of({"ec": figures}, host=machine(), seconds=1.0, quick=True)
+    report = report_of({"ec": [figures]}, host=machine(), seconds=1.0, quick=True)
     page = bench_page(report)
     assert "Suite ec" in page
     console = Console(record=True, width=200)
     for table in bench_tables(report):
         console.print(table)
     assert "floor_ratio" in console.export_text()
+
+
+def test_the_median_of_several_runs_stands_in_for_all_of_them():
+    runs = [
+        {"a": a, "modes": {"x": {"b": b}}, "notes": [str(a)], "series": {"s": a}}
+        for a, b in ((3.0, 10), (1.0, 30), (9.0, 20))
+    ]
+    report = report_of({"ec": runs}, host={}, seconds=1.0, quick=False)
+    assert report["suites"]["ec"] == {
+        "a": 3.0,
+        "modes": {"x": {"b": 20}},
+        "notes": ["9.0"],
+        "series": {"s": 9.0},
+    }
+    assert [run["a"] for run in report["runs"]["ec"]] == [3.0, 1.0, 9.0]
+    assert "series" not in report["runs"]["ec"][0]
 
 
 async def test_stores_are_filled_to_a_size_and_measured_there(home, keys, monkeypatch: pytest.MonkeyPatch):

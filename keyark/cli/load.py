@@ -15,7 +15,7 @@ from keyark.cli.options import home_option, identity_option, json_option
 from keyark.cli.output import FAILED, UsageError
 from keyark.errors import ConfigurationError
 from keyark.load import Closed, Delivery, LoadPlan, Open, Ramp
-from keyark.load.plan import ENROLL, Arrival
+from keyark.load.plan import ENROLL, MAX_BATCH, Arrival
 from keyark.load.suites import SUITES
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, parse_key_type
 
@@ -68,7 +68,7 @@ class Mix(click.ParamType[dict[str, float]]):
 @click.option("--duration", type=Duration(), default="30s", show_default=True, help="Measured: 30s, 5m, 8h.")
 @click.option("--warm-up", type=Duration(), default="3s", show_default=True, help="Not measured.")
 @click.option(
-    "--batch", type=click.IntRange(1, 64), default=1, show_default=True, help="Enrollments per call."
+    "--batch", type=click.IntRange(1, MAX_BATCH), default=1, show_default=True, help="Enrollments per call."
 )
 @click.option(
     "--key",

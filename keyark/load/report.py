@@ -66,7 +66,8 @@ def terminal_summary(plan: LoadPlan, summary: Summary) -> RenderableType:
         services.add_row(role, f"{cpu:.0f}", f"{memory:.0f}", f"{commits:.1f}")
     shared = Text(
         f"mean batch {summary.batch_mean:.1f}, commits per enrollment {summary.fsyncs_per_enrollment:.2f}, calls per "
-        f"enrollment {summary.rpcs_per_enrollment:.2f}, client CPU {summary.client_cpu_us:.0f} us per enrollment"
+        f"enrollment {summary.rpcs_per_enrollment:.2f}, client CPU {summary.client_cpu_us:.0f} us per enrollment, "
+        f"memory grew by {summary.memory_growth_percent:.1f} %"
     )
     messages = {
         f"{reason}: {text}" for kind in summary.kinds.values() for reason, text in kind.messages.items()

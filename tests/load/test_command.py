@@ -81,7 +81,7 @@ def test_the_highest_rate_is_searched_for(home):
         (("--mix", "enroll=0"), "weighs nothing"),
         (("--clients", "0"), "greater than or equal to 1"),
         (("--clients", "1", "--processes", "2"), "fewer clients than processes"),
-        (("--batch", "65"), "65"),
+        (("--batch", "257"), "257"),
     ],
 )
 def test_words_that_do_not_fit_are_refused(tmp_path, arguments, message):

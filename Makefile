@@ -6,10 +6,10 @@ BIN := .venv/bin
 DEPLOYMENT ?= build/deployment
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test lint bench clean
+.PHONY: help setup protos demo up test lint load bench bench-quick bench-scale clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .venv/installed: requirements.lock pyproject.toml hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "keyark needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
@@ -45,8 +45,17 @@ lint: setup ## ruff, mypy, import-linter, buf
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 
-bench: setup ## crypto floor, server CPU per enrollment, mean batch size
-	$(BIN)/python -m keyark.load
+load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100 --duration 5m" hands options on
+	$(BIN)/python -m benchmarks.load $(LOAD)
+
+bench: setup ## every figure of docs/performance.md on fresh deployments: build/bench.json, build/bench.html; BENCH="--runs 5" takes medians
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-scale: setup ## the same with 10^3 to 10^6 archived keys; may take two hours, SCALE="--minutes 10" bounds it
+	$(BIN)/python -m benchmarks.scale $(SCALE)
+
+bench-quick: setup ## the same in less than two minutes
+	$(BIN)/python -m benchmarks --quick
 
 lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-header --universal --python-version 3.11 --no-emit-index-url --quiet -o requirements.lock

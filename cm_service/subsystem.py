@@ -53,6 +53,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         clock=clock,
     )
     async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
+        foundation.meters.add("workers", pool.stats)
         issuance = _issuance(config, foundation, pool)
 
         async def replace_workers() -> str:

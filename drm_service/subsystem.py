@@ -76,6 +76,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             storage_public_keys=storage_keys.public_keys,
         )
         pool = await stack.enter_async_context(open_pool(FACTORY, setup, config.workers))
+        foundation.meters.add("workers", pool.stats)
         workers = ArchiveWorkers(
             pool=pool,
             base=config.service.folder,

@@ -13,7 +13,7 @@ from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.transparency.checkpoint import CheckpointSignatureError
-from keyark.transparency.heads import CheckpointGapError
+from keyark.transparency.heads import CheckpointGapError, StaleCheckpointError
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1 import archive_pb2, audit_pb2
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS: Final = 30.0
 ATTEMPTS: Final = 4
+STALE_ATTEMPTS: Final = 3
 PAGE_OF_LINKS: Final = 256
 
 
@@ -83,6 +84,22 @@ class ArchiveClient:
         return await self.batches.submit(ArchiveItem(statement, request))
 
     async def _send(self, items: Sequence[ArchiveItem]) -> Sequence[VerifiedReceipt | KeyarkError]:
+        """Archive a batch; receipts whose checkpoint a newer one overtook on the way are asked for once more.
+
+        Two batches may be outstanding, and whichever answer comes first is accepted first. A key that is archived
+        gets its first receipt again, under the newest checkpoint.
+        """
+        results = list(await self._archive_batch(items))
+        for _ in range(STALE_ATTEMPTS):
+            stale = [position for position, result in enumerate(results) if _is_overtaken(result)]
+            if not stale:
+                break
+            again = await self._archive_batch([items[position] for position in stale])
+            for position, result in zip(stale, again, strict=True):
+                results[position] = result
+        return results
+
+    async def _archive_batch(self, items: Sequence[ArchiveItem]) -> Sequence[VerifiedReceipt | KeyarkError]:
         message = archive_pb2.ArchiveKeysRequest(
             items=[
                 archive_pb2.ArchiveItem(
@@ -153,7 +170,8 @@ class ArchiveClient:
         except KeyarkError as error:
             return ArchiveAnswerError(
                 f"The DRM's receipt was refused ({error.reason}); nothing was issued, and the operator should look "
-                "at the RM's and the DRM's logs."
+                "at the RM's and the DRM's logs.",
+                metadata={"receipt": error.reason},
             )
         return VerifiedReceipt(file=outcome, leaf_hash=leaf_hash(receipt.leaf))
 
@@ -172,6 +190,13 @@ class ArchiveClient:
         request = audit_pb2.GetConsistencyProofRequest(first_size=first_size, second_size=second_size)
         response = await call(self._audit.GetConsistencyProof, request, timeout=BATCH_SECONDS)
         return response.link
+
+
+def _is_overtaken(result: VerifiedReceipt | KeyarkError) -> bool:
+    return (
+        isinstance(result, ArchiveAnswerError)
+        and result.metadata.get("receipt") == StaleCheckpointError.reason
+    )
 
 
 def _weigh(item: ArchiveItem) -> int:

@@ -141,6 +141,8 @@ def _enrollments(
         transport_certificates=forms.transport_certificates,
         max_waiting=config.downstream.max_waiting,
     )
+    foundation.meters.add("archive_batches", archiver.batches.stats)
+    foundation.meters.add("issue_batches", issuer.batches.stats)
     return Enrollments(
         trust_domain=config.service.trust_domain,
         store=foundation.store,

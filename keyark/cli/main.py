@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "transport-key": ("keyark.cli.transport_key", "transport_key"),
     "authority": ("keyark.cli.authority", "authority"),
     "audit": ("keyark.cli.audit", "audit"),
+    "load": ("keyark.cli.load", "load"),
 }
 
 

@@ -16,32 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from keyark.crypto.envelopes import TransportKey, TransportPublicKey, seal_to_transport
 from keyark.crypto.matching import prove_match
 from keyark.crypto.storage import StoragePrivateKey
-from keyark.pki.key_types import KeyType, generate, generate_signing
+from keyark.load.suites import KeySuite
+from keyark.pki.key_types import generate, generate_signing
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spki import encode_spki
 
 ROUNDS: Final = 200
 MESSAGE: Final = bytes(600)
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeySuite:
-    """The key types of a run: users' keys, the CA's and the transport key."""
-
-    name: str
-    signing: KeyType
-    encryption: KeyType
-    ca: KeyType
-    transport: KeyType
-
-
-EC: Final = KeySuite(
-    name="ec",
-    signing=KeyType.EC_P256,
-    encryption=KeyType.EC_P256,
-    ca=KeyType.EC_P256,
-    transport=KeyType.EC_P256,
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -57,6 +58,7 @@ class Guard(grpc.aio.ServerInterceptor):
     ) -> None:
         self._peers, self._allow = peers, allow
         self._max_in_flight, self._on_rejected = max_in_flight, on_rejected
+        self.calls: Counter[str] = Counter()
         self._in_flight = 0
         self._streams: set[asyncio.Future[None]] = set()
         self._stopping = False
@@ -89,6 +91,7 @@ class Guard(grpc.aio.ServerInterceptor):
         encode = handler.response_serializer
 
         async def unary(data: bytes, context: Context) -> bytes:
+            self.calls[method] += 1
             async with self._telling_errors(method, context):
                 self._check_caller(method, context)
                 with self._taking_a_place():

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 import keyark
 import keyark.rpc
 from keyark.errors import ConfigurationError
+from keyark.meters import Meters
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.authorization import ANYONE, AllowList
 from keyark.rpc.guard import Guard, OnRejected, current_caller
@@ -54,9 +55,11 @@ class Server:
         *,
         address: str,
         identity: SpiffeId,
+        meters: Meters,
     ) -> None:
         self._server, self._guard, self._health, self._address = server, guard, health, address
         self.identity = identity
+        self.meters = meters
         self.port = 0
 
     @property
@@ -86,6 +89,7 @@ def build_server(
     now: Callable[[], int],
     max_in_flight: int,
     on_rejected: OnRejected,
+    meters: Meters,
 ) -> Server:
     """Make a server that listens at ``address`` ("127.0.0.1:0" for any port); ``now`` is in seconds UTC.
 
@@ -106,6 +110,7 @@ def build_server(
     guard = Guard(
         peers=PeerReader(now), allow=allow_list, max_in_flight=max_in_flight, on_rejected=on_rejected
     )
+    meters.add("calls", guard.calls)
     server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
     for service in services:
         service.add(service.servicer, server)
@@ -114,7 +119,7 @@ def build_server(
     credentials = grpc.ssl_server_credentials(
         [(identity.private_key, identity.certificate)], identity.trust_anchor, require_client_auth=True
     )
-    built = Server(server, guard, health, address=address, identity=identity.spiffe_id)
+    built = Server(server, guard, health, address=address, identity=identity.spiffe_id, meters=meters)
     try:
         built.port = server.add_secure_port(address, credentials)
     except RuntimeError:

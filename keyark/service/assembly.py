@@ -10,6 +10,7 @@ from typing import Final
 
 from keyark.clock import Clock
 from keyark.crypto.uris import load_private_key_by_uri
+from keyark.meters import Meters
 from keyark.pki.files import check_private_folder
 from keyark.rpc.audit import AuditServicer
 from keyark.rpc.identities import LocalIdentity
@@ -39,6 +40,7 @@ class Foundation:
     store: Store
     log: Log
     refusals: Refusals
+    meters: Meters
 
     def now(self) -> int:
         """Seconds UTC."""
@@ -57,6 +59,11 @@ class RunningService:
     def port(self) -> int:
         """Where it listens."""
         return self.server.port
+
+    @property
+    def meters(self) -> Meters:
+        """What it counts."""
+        return self.server.meters
 
     @property
     def ready_line(self) -> str:
@@ -107,6 +114,8 @@ async def open_foundation(
     )
     try:
         await log.open(opened)
+        meters = Meters(config.store.path)
+        meters.add("store", opened.stats)
         rejections = RejectionLog(
             log=log, store=opened, clock=clock, quota=config.service.rejections_per_hour
         )
@@ -118,6 +127,7 @@ async def open_foundation(
                     store=opened,
                     log=log,
                     refusals=Refusals(rejections),
+                    meters=meters,
                 )
         finally:
             await rejections.close()
@@ -156,6 +166,7 @@ async def serve(
         now=foundation.now,
         max_in_flight=settings.max_in_flight,
         on_rejected=foundation.refusals.record,
+        meters=foundation.meters,
     )
     await server.start()
     try:

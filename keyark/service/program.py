@@ -18,6 +18,7 @@ import uvloop
 from keyark.config import Config, load_config
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
+from keyark.meters import Meters
 from keyark.service.control import Command, Commands, answering, ask
 
 C = TypeVar("C", bound=Config)
@@ -31,6 +32,10 @@ class Running(Protocol):
     @property
     def ready_line(self) -> str:
         """What to print: "rm ready at 127.0.0.1:7710 as spiffe://example.org/rm"."""
+
+    @property
+    def meters(self) -> Meters:
+        """What it counts."""
 
     async def reload(self) -> list[str]:
         """Read again what can be read again and replace all workers; returns a line for each thing done."""
@@ -104,6 +109,8 @@ class Program(Generic[C]):
             loop.add_signal_handler(number, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, hung_up.set)  # unhandled, one during the start would end it
         async with self.run(config) as running:
+            loop.add_signal_handler(signal.SIGUSR1, running.meters.write)
+            running.meters.write()
 
             async def reload(_: Sequence[str]) -> list[str]:
                 return await running.reload()
@@ -114,6 +121,7 @@ class Program(Generic[C]):
                 print(running.ready_line, flush=True)
                 await stopping.wait()
                 reloading.cancel()
+        running.meters.remove()
 
     def _reload(self, parsed: argparse.Namespace) -> None:
         for line in ask(self.store_folder(load_config(parsed.config, self.config)), "reload"):

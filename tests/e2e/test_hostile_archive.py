@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from rm_service.config import RmConfig
 from rm_service.subsystem import run
 from tests.support.deployment import running
-from tests.support.enrolling import enrolling, holdings
+from tests.support.enrolling import Enroller, enrolling, holdings
 from tests.support.relays import channel, relaying, service_identity
 
 SERVICES = [
@@ -84,7 +86,64 @@ async def test_a_receipt_that_is_not_the_requests_own_goes_no_further(
         assert outcome.reason in ("ARCHIVE_ANSWER", "UNAVAILABLE")
 
 
+@pytest.mark.parametrize(("stale_answers", "reason"), [(1, None), (99, "ARCHIVE_ANSWER")])
+async def test_a_receipt_that_a_newer_checkpoint_overtook_is_asked_for_again(
+    deployment_folder: Path, stale_answers: int, reason: str | None
+) -> None:
+    """Answers to two batches may come in the other order; a DRM that never sends a newer receipt is refused."""
+    early: dict[bytes, bytes] = {}
+    left = stale_answers
+
+    def alter(method: str, request: Any, response: Any) -> Any:
+        nonlocal left
+        if method == "ArchiveKeys" and request.items[0].statement in early and left:
+            left -= 1
+            response.outcomes[0].receipt = early[request.items[0].statement]
+        return response
+
+    async with running(deployment_folder) as real:
+        upstream = channel(real.home().config.drm, service_identity(deployment_folder, "rm"), "drm")
+        relay = relaying(
+            identity=service_identity(deployment_folder, "drm"),
+            upstream=upstream,
+            services=SERVICES,
+            alter=alter,
+        )
+        async with upstream, relay as server:
+            through = _second_rm(deployment_folder, server.port, real.home().config.cm)
+            async with through as enroller:
+                overtaken = enroller.request()
+                message = archive_pb2.ArchiveKeysRequest(
+                    items=[
+                        archive_pb2.ArchiveItem(
+                            statement=overtaken.statement,
+                            signature=overtaken.signature,
+                            wrapped_private_key=overtaken.wrapped_private_key,
+                        )
+                    ]
+                )
+                archived = await call(KeyArchiveServiceStub(upstream).ArchiveKeys, message, timeout=30)
+                early[overtaken.statement] = archived.outcomes[0].receipt
+                await enroller.send(enroller.request())  # the RM accepts a newer checkpoint
+                outcome = (await enroller.send(overtaken))[0]
+    assert left == (0 if reason is None else stale_answers - 4)
+    if reason is None:
+        assert not isinstance(outcome, KeyarkError), outcome
+        assert outcome.receipt
+        assert outcome.receipt != early[overtaken.statement]
+    else:
+        assert isinstance(outcome, KeyarkError)
+        assert outcome.reason == reason
+        assert "CHECKPOINT_STALE" in outcome.message
+
+
 async def _enroll_two_through(folder: Path, drm_port: int, cm_address: str) -> list[Any]:
+    async with _second_rm(folder, drm_port, cm_address) as enroller:
+        return await enroller.send(enroller.request(), enroller.request())
+
+
+@asynccontextmanager
+async def _second_rm(folder: Path, drm_port: int, cm_address: str) -> AsyncIterator[Enroller]:
     """Run a second RM, with the same identity, whose DRM is the relay."""
     config = load_config(folder / "rm" / "rm.toml", RmConfig)
     downstream = config.downstream.model_copy(update={"cm": cm_address, "drm": f"127.0.0.1:{drm_port}"})
@@ -96,7 +155,7 @@ async def _enroll_two_through(folder: Path, drm_port: int, cm_address: str) -> l
         moved = home.config.model_copy(update={"rm": f"127.0.0.1:{server.port}"})
         object.__setattr__(home, "config", moved)
         async with enrolling(home) as enroller:
-            return await enroller.send(enroller.request(), enroller.request())
+            yield enroller
 
 
 async def test_a_certificate_of_another_ca_is_not_linked(deployment_folder: Path) -> None:

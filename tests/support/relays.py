@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from keyark.meters import Meters
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.server import ServedService, Server, build_server
@@ -75,6 +76,7 @@ async def relaying(
         now=lambda: int(time.time()),
         max_in_flight=1000,
         on_rejected=ignore,
+        meters=Meters(Path()),
     )
     await server.start()
     try:

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from keyark.meters import Meters
 from keyark.pki.authority import Authority, ca_name, create_internal_ca
 from keyark.pki.certificates import Validity, encode_pem_certificates
 from keyark.pki.key_types import KeyType
@@ -95,6 +97,7 @@ async def serving(servicer: Scripted, **options: Any) -> AsyncIterator[Server]:
         "now": lambda: int(time.time()),
         "max_in_flight": 100,
         "on_rejected": servicer.on_rejected,
+        "meters": Meters(Path()),
         **options,
     }
     server = build_server(**settings)

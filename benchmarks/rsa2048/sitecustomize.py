@@ -1,0 +1,14 @@
+"""RSA-2048 for a CA and a transport key, which keyark refuses: for the benchmark's processes alone.
+
+The older systems that figures are compared with run on RSA-2048 throughout. With this folder in PYTHONPATH, so does a
+benchmark; nothing else sees it.
+"""
+
+from keyark.pki import key_types
+
+key_types.CA_KEY_TYPES = (*key_types.CA_KEY_TYPES, key_types.KeyType.RSA_2048)  # type: ignore[assignment, misc]
+key_types.TRANSPORT_KEY_TYPES = (*key_types.TRANSPORT_KEY_TYPES, key_types.KeyType.RSA_2048)  # type: ignore[assignment, misc]
+
+from keyark.pki import issuer_keys  # noqa: E402 — it takes its own copy of the tuple
+
+issuer_keys._SCHEMES[key_types.KeyType.RSA_2048] = issuer_keys._RSA_SHA256

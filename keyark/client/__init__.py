@@ -1,13 +1,25 @@
-"""The SDK: enroll users of a keyark deployment.
+"""The SDK: enroll users of a keyark deployment, and recover their keys as its agents.
 
 from keyark.client import EnrollmentClient
 
 async with EnrollmentClient.open("deployment") as client:
     alice = await client.enroll(common_name="Alice Example", email="alice@example.org")
+
+async with RecoveryClient.open("deployment", identity="agent/bob") as bob:
+    await bob.approve(await bob.review(ceremony_id))
 """
 
 from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnrollment
+from keyark.client.recovery import RecoveredKey, RecoveryClient
 from keyark.client.verification import Enrolled
 from keyark.errors import KeyarkError
 
-__all__ = ["Enrolled", "EnrollmentClient", "KeyDelivery", "KeyarkError", "PreparedEnrollment"]
+__all__ = [
+    "Enrolled",
+    "EnrollmentClient",
+    "KeyDelivery",
+    "KeyarkError",
+    "PreparedEnrollment",
+    "RecoveredKey",
+    "RecoveryClient",
+]

@@ -73,6 +73,12 @@ def log_verifier(home: Home, role: str) -> NoteVerifier:
     return NoteVerifier.from_public_key(origin, spki)
 
 
+def archive_verifier(home: Home) -> ReceiptVerifier:
+    """Return what verifies receipts and other proofs of the DRM's log: under the transport keys that the home pins."""
+    origin = f"{home.config.trust_domain}/drm"
+    return ReceiptVerifier(origin, *_transport_keys(load_certificates(home.config.transport)))
+
+
 def _transport_keys(certificates: Sequence[x509.Certificate]) -> list[bytes]:
     return [encode_spki(certificate.public_key()) for certificate in certificates]
 

@@ -66,11 +66,8 @@ class Home:
             ca_chain=tuple(load_certificates(config.ca)),
         )
 
-    def identity(self, name: str, password: Callable[[Path], bytes | None]) -> LocalIdentity:
-        """Load the identity ``<role>/<name>``; ``password`` is asked where its key is encrypted.
-
-        Raises ConfigurationError where there is none, and the errors of ``keyark.pki.keys``.
-        """
+    def identity_folder(self, name: str) -> Path:
+        """Return the folder of the identity ``<role>/<name>``; raises ConfigurationError where there is none."""
         folder = self.folder / "identities" / name
         if not (folder / "key.pem").is_file():
             there = sorted(
@@ -80,6 +77,14 @@ class Home:
             raise ConfigurationError(
                 f"There is no identity {name!r} here; there are {', '.join(there) or 'none'}."
             )
+        return folder
+
+    def identity(self, name: str, password: Callable[[Path], bytes | None]) -> LocalIdentity:
+        """Load the identity ``<role>/<name>``; ``password`` is asked where its key is encrypted.
+
+        Raises ConfigurationError where there is none, and the errors of ``keyark.pki.keys``.
+        """
+        folder = self.identity_folder(name)
         return LocalIdentity.load(
             key=folder / "key.pem",
             certificate=folder / "cert.pem",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from keyark.errors import KeyarkError, Kind
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
@@ -71,8 +71,8 @@ class TlogProof:
 
 
 @dataclass(frozen=True)
-class ArchivalReceipt:
-    """A verified receipt: the archived key's leaf and details, and the signed tree that it is in."""
+class ProvenEntry:
+    """A verified proof: a leaf with its details, and the signed tree that it is in."""
 
     event: AuditEvent
     details: AuditDetails
@@ -80,6 +80,10 @@ class ArchivalReceipt:
     index: int
     checkpoint: Checkpoint
     note: bytes
+
+
+ArchivalReceipt: TypeAlias = ProvenEntry
+"""The proven entry of an archived key."""
 
 
 def format_proof(*, extra: bytes, index: int, proof: Sequence[bytes], checkpoint: bytes) -> bytes:
@@ -127,18 +131,25 @@ class ReceiptVerifier:
         self._verified: dict[bytes, Checkpoint] = {}
 
     def verify(self, receipt: bytes) -> ArchivalReceipt:
-        """Return what a receipt proves.
+        """Return what a receipt proves; raises as ``verify_entry``, and for the entry of no archived key."""
+        proven = self.verify_entry(receipt)
+        if proven.event.type != EventType.EVENT_TYPE_KEY_ARCHIVED:
+            raise ReceiptFormatError("The receipt's entry is not that of an archived key, with its details.")
+        if not all(getattr(proven.event, name) for name in _IDS):
+            raise ReceiptFormatError("The receipt's entry lacks an id of the archived key.")
+        return proven
+
+    def verify_entry(self, proof: bytes) -> ProvenEntry:
+        """Return the entry of any type, with its details, that a tlog-proof@v1 file proves to be in the log.
 
         Raises ReceiptFormatError, EventError where the entry is malformed or its details are not those that
         it binds, CheckpointError where the log's signature does not verify, and InclusionProofError.
         """
-        parsed = parse_proof(receipt)
+        parsed = parse_proof(proof)
         logged = parse_logged_event(parsed.extra)
         opened = open_event(logged)
-        if opened.event.type != EventType.EVENT_TYPE_KEY_ARCHIVED or opened.details is None:
-            raise ReceiptFormatError("The receipt's entry is not that of an archived key, with its details.")
-        if not all(getattr(opened.event, name) for name in _IDS):
-            raise ReceiptFormatError("The receipt's entry lacks an id of the archived key.")
+        if opened.details is None:
+            raise ReceiptFormatError("The proof's entry came without its details; ask for it anew.")
         checkpoint = self._verify_note(parsed.checkpoint)
         verify_inclusion(
             leaf_hash=leaf_hash(logged.leaf),
@@ -147,7 +158,7 @@ class ReceiptVerifier:
             proof=parsed.proof,
             root=checkpoint.root,
         )
-        return ArchivalReceipt(
+        return ProvenEntry(
             opened.event, opened.details, logged.leaf, parsed.index, checkpoint, parsed.checkpoint
         )
 

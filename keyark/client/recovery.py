@@ -1,0 +1,276 @@
+"""Recovery agents' client: ask for keys, review, approve, reject, cancel, collect; change agents and storage keys.
+
+async with RecoveryClient.open("deployment", identity="agent/bob") as bob:
+    ceremony = await bob.review(ceremony_id)      # verified: who asks, for whose keys, why
+    await bob.approve(ceremony)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from keyark.client.agent_keys import AgentKeys
+from keyark.client.ceremony_review import (
+    ROTATE,
+    CeremonyReview,
+    ReviewedCeremony,
+    check_new_holders,
+    token_of,
+)
+from keyark.client.home import Home
+from keyark.client.passwords import PasswordSource, no_password
+from keyark.client.sessions import Session, open_session
+from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.ceremonies import (
+    agent_key_of,
+    open_recovered_key,
+    seal_released_share,
+    sign_decision,
+    sign_request,
+)
+from keyark.crypto.matching import prove_match
+from keyark.crypto.storage import HybridPublicKey
+from keyark.crypto.token import open_share
+from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.pki.certificates import load_certificate
+from keyark.pki.chains import verify_chain
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import new_request_id
+from keyark.rpc.channels import call
+from keyark.v1 import recovery_pb2 as pb
+from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision
+from keyark.v1.common_pb2 import PageRequest
+from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
+
+TIMEOUT: Final = 60.0
+PAGE: Final = 200
+_MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveredKey:
+    """A private key that came back (PKCS#8 DER), proven to be its certificate's, with the chain above that."""
+
+    key_id: bytes
+    private_key: bytes = field(repr=False)
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+
+
+class RecoveryClient:
+    """One agent's client to the DRM of a home."""
+
+    def __init__(self, session: Session, keys: AgentKeys) -> None:
+        self.session = session
+        self._stub = KeyRecoveryServiceStub(session.channel)
+        self._keys = keys
+        self._review = CeremonyReview(session.home)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, home: Path | str | Home, *, identity: str, password: PasswordSource = no_password
+    ) -> AsyncIterator[RecoveryClient]:
+        """Open a channel to the DRM as one of the agents of ``home`` ("agent/bob").
+
+        ``password`` is asked where the agent's keys are encrypted. Raises ConfigurationError.
+        """
+        opened = home if isinstance(home, Home) else Home.load(home)
+        keys = AgentKeys.of(opened, identity, password)
+        async with open_session(
+            opened, "drm", identity=identity, password=lambda _: keys.password
+        ) as session:
+            yield cls(session, keys)
+
+    async def request_keys(self, key_ids: Sequence[bytes], *, reason: str) -> ReviewedCeremony:
+        """Ask for archived keys by their ids (32 bytes each, up to 100); all come back, or none.
+
+        The one-time private key is on disk before anybody can seal to it.
+        """
+        ceremony_id = new_request_id()
+        recipient = self._keys.recipients.create(ceremony_id)
+        statement = CeremonyStatement(
+            type=CeremonyType.CEREMONY_TYPE_RECOVER_KEYS,
+            ceremony_id=ceremony_id,
+            reason=reason,
+            key_ids=sorted(set(key_ids)),
+            recipient_public_key=recipient.public_key.to_bytes(),
+        )
+        try:
+            return await self._request(statement)
+        except KeyarkError as error:
+            if error.kind not in _MAYBE:
+                self._keys.recipients.delete(ceremony_id)
+            raise
+
+    async def change_agents(
+        self, agents: Sequence[AgentShareKey], quorum: int, *, reason: str
+    ) -> ReviewedCeremony:
+        """Ask for another set of agents, all of whom are named in the order of their shares, or another quorum."""
+        return await self._request(
+            CeremonyStatement(
+                type=CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS,
+                ceremony_id=new_request_id(),
+                reason=reason,
+                agents=[agent_key_of(agent) for agent in agents],
+                quorum=quorum,
+            )
+        )
+
+    async def rotate_storage_key(self, *, reason: str) -> ReviewedCeremony:
+        """Ask for a new storage key generation among the present agents."""
+        return await self._request(
+            CeremonyStatement(type=ROTATE, ceremony_id=new_request_id(), reason=reason)
+        )
+
+    async def reseal_keys(self, *, reason: str) -> ReviewedCeremony:
+        """Ask for the keys of all older generations to be sealed under the newest storage key."""
+        newest = (await self.storage_keys())[-1]
+        return await self._request(
+            CeremonyStatement(
+                type=CeremonyType.CEREMONY_TYPE_RESEAL_KEYS,
+                ceremony_id=new_request_id(),
+                reason=reason,
+                storage_key_id=sha256(newest.public_key).digest(),
+            )
+        )
+
+    async def _request(self, statement: CeremonyStatement) -> ReviewedCeremony:
+        signed = sign_request(statement, self._keys.signer)
+        answer = await call(
+            self._stub.RequestCeremony, pb.RequestCeremonyRequest(request=signed), timeout=TIMEOUT
+        )
+        return self._review.review(answer.ceremony)
+
+    async def ceremonies(
+        self, state: pb.CeremonyState.ValueType = pb.CeremonyState.CEREMONY_STATE_UNSPECIFIED
+    ) -> AsyncIterator[pb.Ceremony]:
+        """Yield the ceremonies in a state, or all, oldest first; nothing of them is verified, for that review one."""
+        token = ""
+        while True:
+            request = pb.ListCeremoniesRequest(
+                page=PageRequest(page_size=PAGE, page_token=token), state=state
+            )
+            answer = await call(self._stub.ListCeremonies, request, timeout=TIMEOUT)
+            for ceremony in answer.ceremonies:
+                yield ceremony
+            if not (token := answer.next_page_token):
+                return
+
+    async def review(self, ceremony_id: bytes) -> ReviewedCeremony:
+        """Fetch a ceremony and verify all that a decision rests on; raises as ``CeremonyReview.review``."""
+        request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
+        answer = await call(self._stub.GetCeremony, request, timeout=TIMEOUT)
+        reviewed = self._review.review(answer.ceremony)
+        if reviewed.ceremony_id != ceremony_id:
+            raise InvalidInputError("The archive shows another ceremony than the one asked for.")
+        return reviewed
+
+    async def storage_keys(self) -> list[pb.StorageKey]:
+        """Return all storage key generations, the newest last, with this agent's own sealed shares."""
+        answer = await call(self._stub.ListStorageKeys, pb.ListStorageKeysRequest(), timeout=TIMEOUT)
+        return list(answer.storage_keys)
+
+    async def approve(self, ceremony: ReviewedCeremony) -> ReviewedCeremony:
+        """Approve what was reviewed: open this agent's shares, and seal them to this very opening.
+
+        Where a new storage key is approved, this agent's share of it has to open too. Raises WrongShareError,
+        CeremonyMismatchError, and what the archive refuses with.
+        """
+        if ceremony.view.HasField("new_storage_key"):
+            await self._check_new_storage_key(ceremony.view.new_storage_key)
+        approval = sign_decision(
+            ceremony.opening,
+            self._keys.signer,
+            decision=Decision.DECISION_APPROVE,
+            time_us=time.time_ns() // 1000,
+        )
+        request = pb.ApproveCeremonyRequest(
+            ceremony_id=ceremony.ceremony_id,
+            approval=approval,
+            shares=[self._release(ceremony, key) for key in ceremony.view.storage_keys],
+        )
+        answer = await call(self._stub.ApproveCeremony, request, timeout=TIMEOUT)
+        return self._review.review(answer.ceremony)
+
+    def _release(self, ceremony: ReviewedCeremony, storage_key: pb.StorageKey) -> pb.ReleasedShare:
+        share = open_share(token_of(storage_key), self._keys.share_key, str(self._keys.signer.agent))
+        recipient = HybridPublicKey.from_bytes(ceremony.view.share_recipient_key)
+        key_id = sha256(storage_key.public_key).digest()
+        return pb.ReleasedShare(
+            storage_key_id=key_id,
+            ciphertext=seal_released_share(share, recipient, ceremony.opening, key_id),
+        )
+
+    async def _check_new_storage_key(self, new: pb.StorageKey) -> None:
+        present = (await self.storage_keys())[-1]
+        check_new_holders(self.session.home, new, present, at=int(time.time()))
+        open_share(token_of(new), self._keys.share_key, str(self._keys.signer.agent))
+
+    async def reject(self, ceremony: ReviewedCeremony, *, reason: str) -> ReviewedCeremony:
+        """Reject what was reviewed, and say why."""
+        rejection = sign_decision(
+            ceremony.opening,
+            self._keys.signer,
+            decision=Decision.DECISION_REJECT,
+            time_us=time.time_ns() // 1000,
+            reason=reason,
+        )
+        request = pb.RejectCeremonyRequest(ceremony_id=ceremony.ceremony_id, rejection=rejection)
+        answer = await call(self._stub.RejectCeremony, request, timeout=TIMEOUT)
+        return self._review.review(answer.ceremony)
+
+    async def cancel(self, ceremony_id: bytes) -> ReviewedCeremony:
+        """End an own request; its one-time key is deleted."""
+        request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
+        answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
+        self._keys.recipients.delete(ceremony_id)
+        return self._review.review(answer.ceremony)
+
+    async def collect(self, ceremony_id: bytes) -> list[RecoveredKey]:
+        """Fetch what was recovered and prove that every key is the one of its certificate, issued by the home's CA.
+
+        The same can be fetched until ``acknowledge``. Raises RecipientKeyMissingError, SealError,
+        KeyMismatchError, CertificateChainError, and what the archive refuses with.
+        """
+        ceremony = await self.review(ceremony_id)
+        recipient = self._keys.recipients.load(ceremony_id)
+        request = pb.GetRecoveredKeysRequest(ceremony_id=ceremony_id)
+        answer = await call(self._stub.GetRecoveredKeys, request, timeout=TIMEOUT)
+        if [key.key_id for key in answer.keys] != list(ceremony.request.message.key_ids):
+            raise InvalidInputError("The archive gave other keys than those that were asked for.")
+        return [
+            self._recovered(
+                key, open_recovered_key(key.ciphertext, recipient, ceremony.request.digest, key.key_id)
+            )
+            for key in answer.keys
+        ]
+
+    def _recovered(self, key: pb.RecoveredKey, private_key: bytes) -> RecoveredKey:
+        certificate = load_certificate(key.certificate)
+        chain = self.session.home.ca_chain
+        issued = int(certificate.not_valid_before_utc.timestamp())
+        verify_chain(certificate, intermediates=chain[:-1], anchors=chain[-1:], at=issued)
+        spki = encode_spki(certificate.public_key())
+        if sha256(spki).digest() != key.key_id:
+            raise InvalidInputError("The certificate that came along is another key's.", field="certificate")
+        return RecoveredKey(
+            key_id=key.key_id,
+            private_key=prove_match(private_key, spki),
+            certificate=certificate,
+            chain=chain,
+        )
+
+    async def acknowledge(self, ceremony_id: bytes) -> None:
+        """Say that the keys are safe here: the archive erases them, and the one-time key is deleted."""
+        request = pb.AcknowledgeRecoveredKeysRequest(ceremony_id=ceremony_id)
+        await call(self._stub.AcknowledgeRecoveredKeys, request, timeout=TIMEOUT)
+        self._keys.recipients.delete(ceremony_id)

@@ -19,6 +19,9 @@ COMMANDS: Final = {
     "keys": ("keyark.cli.listing", "keys"),
     "transport-key": ("keyark.cli.transport_key", "transport_key"),
     "authority": ("keyark.cli.authority", "authority"),
+    "recover": ("keyark.cli.recover", "recover"),
+    "agents": ("keyark.cli.agents", "agents"),
+    "storage-key": ("keyark.cli.agents", "storage_key"),
     "audit": ("keyark.cli.audit", "audit"),
     "load": ("keyark.cli.load", "load"),
 }

@@ -60,6 +60,7 @@ class RecoveredKey:
     """A private key that came back (PKCS#8 DER), proven to be its certificate's, with the chain above that."""
 
     key_id: bytes
+    email: str
     private_key: bytes = field(repr=False)
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
@@ -247,14 +248,14 @@ class RecoveryClient:
         answer = await call(self._stub.GetRecoveredKeys, request, timeout=TIMEOUT)
         if [key.key_id for key in answer.keys] != list(ceremony.request.message.key_ids):
             raise InvalidInputError("The archive gave other keys than those that were asked for.")
-        return [
-            self._recovered(
-                key, open_recovered_key(key.ciphertext, recipient, ceremony.request.digest, key.key_id)
-            )
+        opened = [
+            open_recovered_key(key.ciphertext, recipient, ceremony.request.digest, key.key_id)
             for key in answer.keys
         ]
+        triples = zip(answer.keys, opened, ceremony.owners, strict=True)
+        return [self._recovered(key, secret, owner.details.email) for key, secret, owner in triples]
 
-    def _recovered(self, key: pb.RecoveredKey, private_key: bytes) -> RecoveredKey:
+    def _recovered(self, key: pb.RecoveredKey, private_key: bytes, email: str) -> RecoveredKey:
         certificate = load_certificate(key.certificate)
         chain = self.session.home.ca_chain
         issued = int(certificate.not_valid_before_utc.timestamp())
@@ -264,6 +265,7 @@ class RecoveryClient:
             raise InvalidInputError("The certificate that came along is another key's.", field="certificate")
         return RecoveredKey(
             key_id=key.key_id,
+            email=email,
             private_key=prove_match(private_key, spki),
             certificate=certificate,
             chain=chain,

@@ -13,8 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
-from keyark.crypto.agents import AgentShareKey, ShareKey
 from keyark.crypto.shares import QuorumRule, check_quorum
+from keyark.deployment.agents import make_share_key
 from keyark.deployment.authority import MAX_REQUEST, DeploymentAuthority
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
@@ -133,12 +133,7 @@ def make_person(plan: DeploymentPlan, authority: DeploymentAuthority, identity: 
     authority.sign_identity(folder / "identity.csr", identity, folder / "cert.pem")
     (folder / "identity.csr").unlink()
     if identity.role == "agent":
-        share_key = ShareKey.generate()
-        write_new_file(folder / "share-key.pem", share_key.to_pem(password=plan.password), mode=PRIVATE)
-        public = AgentShareKey.create(
-            share_key=share_key, certificate=load_certificates(folder / "cert.pem")[0], certificate_key=key
-        )
-        write_new_file(folder / "share-key.json", public.to_json().encode(), mode=PUBLIC)
+        make_share_key(folder, key, password=plan.password)
 
 
 def _init_drm(plan: DeploymentPlan) -> str:

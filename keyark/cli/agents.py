@@ -1,0 +1,161 @@
+"""`keyark agents` and `keyark storage-key`: who holds shares of which storage key, and how that changes."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyark.cli.ceremonies import ceremony_facts, recovery_client
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    password_file_option,
+    read_password,
+)
+from keyark.cli.output import KeyarkGroup, print_json, to_json
+from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.crypto.agents import AgentShareKey
+from keyark.deployment.agents import AgentEnrollment
+from keyark.pki.files import read_file
+from keyark.v1.recovery_pb2 import StorageKey
+
+MAX_JSON = 1 << 16
+
+
+@click.group(cls=KeyarkGroup)
+def agents() -> None:
+    """Recovery agents: who holds shares, and how the set and the quorum change."""
+
+
+@agents.command("list")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def list_(**options: Any) -> None:
+    """Show every storage key, its quorum, and the agents who hold shares of it."""
+    _list_storage_keys(options)
+
+
+@agents.command()
+@click.option(
+    "--agent",
+    "files",
+    multiple=True,
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="An agent's share-key.json; once per agent of the new set, those who stay too.",
+)
+@click.option("--quorum", required=True, type=int, help="How many of them it takes from then on.")
+@click.option("--reason", required=True, help="Why, for the other agents to judge; it is logged.")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def rotate(**options: Any) -> None:
+    """Ask for another set of agents or another quorum; the present agents approve with `keyark recover approve`."""
+    new = [AgentShareKey.from_json(read_file(path, max_size=MAX_JSON).decode()) for path in options["files"]]
+
+    async def run() -> ReviewedCeremony:
+        async with recovery_client(options) as client:
+            return await client.change_agents(new, options["quorum"], reason=options["reason"])
+
+    _opened(asyncio.run(run()), options)
+
+
+@agents.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--name", required=True, help="The agent's name.")
+@click.option("--trust-domain", required=True)
+@click.option(
+    "--certificate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What the authority issued; then the share key is made.",
+)
+@password_file_option("File with the password that encrypts the agent's keys.")
+def enroll(
+    folder: Path, name: str, trust_domain: str, certificate: Path | None, password_file: Path | None
+) -> None:
+    """Make an agent's keys on the agent's own machine: first FOLDER and a request, then the share key.
+
+    Call it once, have identity.csr signed with `keyark authority sign`, and call it again with --certificate.
+    """
+    enrollment = AgentEnrollment(
+        folder=folder,
+        trust_domain=trust_domain,
+        name=name,
+        password=read_password(password_file) if password_file else None,
+    )
+    if certificate is None:
+        click.echo(f"{enrollment.request()}  to be signed: keyark authority sign … --as agent/{name}")
+    else:
+        click.echo(f"{enrollment.complete(certificate)}  for `keyark agents rotate` or the DRM's init")
+
+
+@click.group("storage-key", cls=KeyarkGroup)
+def storage_key() -> None:
+    """The keys that archived keys are sealed under."""
+
+
+@storage_key.command("list")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def list_storage_keys(**options: Any) -> None:
+    """Show every storage key, its quorum, and the agents who hold shares of it."""
+    _list_storage_keys(options)
+
+
+@storage_key.command("rotate")
+@click.option(
+    "--reseal", is_flag=True, help="Instead: move the keys of older storage keys to the newest one."
+)
+@click.option("--reason", required=True, help="Why, for the other agents to judge; it is logged.")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def rotate_storage_key(**options: Any) -> None:
+    """Ask for a new storage key; keys of the older ones stay recoverable.
+
+    Agents approve with `keyark recover approve`.
+    """
+
+    async def run() -> ReviewedCeremony:
+        async with recovery_client(options) as client:
+            if options["reseal"]:
+                return await client.reseal_keys(reason=options["reason"])
+            return await client.rotate_storage_key(reason=options["reason"])
+
+    _opened(asyncio.run(run()), options)
+
+
+def _opened(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:
+    if options["as_json"]:
+        print_json(ceremony_facts(ceremony))
+    else:
+        click.echo(ceremony.ceremony_id.hex())
+
+
+def _list_storage_keys(options: dict[str, Any]) -> None:
+    async def run() -> list[StorageKey]:
+        async with recovery_client(options) as client:
+            return await client.storage_keys()
+
+    keys = asyncio.run(run())
+    if options["as_json"]:
+        print_json([to_json(key) for key in keys])
+        return
+    for key in keys:
+        holders = ", ".join(share.holder.agent for share in key.shares)
+        click.echo(
+            f"storage key {key.generation} (PIN epoch {key.pin_epoch})  {sha256(key.public_key).hexdigest()}\n"
+            f"  {key.quorum} of {len(key.shares)}: {holders}"
+        )

@@ -1,0 +1,155 @@
+"""How commands show ceremonies, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from keyark.cli.options import password_source
+from keyark.cli.output import UsageError, print_json
+from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.recovery import RecoveryClient
+from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, DecisionStatement
+from keyark.v1.recovery_pb2 import Ceremony, CeremonyState
+
+POLL_SECONDS: Final = 0.3
+RUNNING: Final = CeremonyState.CEREMONY_STATE_RUNNING
+WORDS: Final = {
+    CeremonyType.CEREMONY_TYPE_RECOVER_KEYS: "recover",
+    CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: "change agents",
+    CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY: "rotate the storage key",
+    CeremonyType.CEREMONY_TYPE_RESEAL_KEYS: "re-seal older keys",
+}
+
+
+@asynccontextmanager
+async def recovery_client(options: dict[str, Any]) -> AsyncIterator[RecoveryClient]:
+    """Open a client as the agent that the options name."""
+    password = password_source(options["identity_password_file"])
+    async with RecoveryClient.open(
+        options["home"], identity=options["identity"], password=password
+    ) as client:
+        yield client
+
+
+def parse_ceremony_id(text: str) -> bytes:
+    """Return the 16 bytes of a ceremony id in hexadecimal; raises UsageError."""
+    try:
+        ceremony_id = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        ceremony_id = b""
+    if len(ceremony_id) != 16:
+        raise UsageError(f"{text!r} is no ceremony id; `keyark recover list` shows them.")
+    return ceremony_id
+
+
+def show_line(view: Ceremony) -> str:
+    """One line of a list; what it says is the archive's word until the ceremony is shown by itself."""
+    statement = CeremonyStatement.FromString(view.request.statement)
+    return (
+        f"{view.ceremony_id.hex()}  {state_name(view.state):9}  {WORDS.get(statement.type, '?')}  "
+        f"asked by {_short(statement.requester)}: {statement.reason}"
+    )
+
+
+def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
+    """Print all that an agent has to see before it decides; every line of it was verified."""
+    if as_json:
+        print_json(ceremony_facts(ceremony))
+        return
+    message, view = ceremony.request.message, ceremony.view
+    click.echo(f"ceremony    {ceremony.ceremony_id.hex()}")
+    click.echo(f"state       {state_name(view.state)}")
+    click.echo(f"to          {WORDS[message.type]}")
+    click.echo(f"asked by    {message.requester}")
+    click.echo(f"reason      {message.reason}")
+    click.echo(f"opened      {when(ceremony.opened.event.time_us)}, log entry {ceremony.opened.index}")
+    click.echo(f"expires     {when(ceremony.opened.event.expires_time_us)}")
+    for owner in ceremony.owners:
+        details, event = owner.details, owner.event
+        click.echo(
+            f"key         {event.encryption_spki_sha256.hex()} of {details.common_name} <{details.email}>, "
+            f"archived {when(event.time_us)}"
+        )
+    for agent in message.agents:
+        click.echo(f"new agent   {agent.agent}")
+    if message.quorum:
+        click.echo(f"new quorum  {message.quorum} of {len(message.agents)}")
+    for decision, statement in _decisions(view):
+        word = "approved" if decision == Decision.DECISION_APPROVE else f"rejected: {statement.reason}"
+        click.echo(f"decided     {_short(statement.agent)} {word}")
+    for agent_id in view.approvals_to_repeat:
+        click.echo(f"to repeat   {_short(agent_id)} approved before the archive was restarted; approve again")
+    click.echo(f"quorum      {view.quorum}")
+    if view.archived_keys:
+        click.echo(f"progress    {view.looked_at} of {view.archived_keys} keys, {view.resealed} sealed anew")
+    if view.failure.message:
+        click.echo(f"ended       {view.failure.message}")
+
+
+def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
+    """Return a reviewed ceremony for scripts."""
+    message, view = ceremony.request.message, ceremony.view
+    return {
+        "ceremony_id": ceremony.ceremony_id.hex(),
+        "digest": ceremony.request.digest.hex(),
+        "type": CeremonyType.Name(message.type).removeprefix("CEREMONY_TYPE_"),
+        "state": state_name(view.state),
+        "requester": message.requester,
+        "reason": message.reason,
+        "opened_log_index": ceremony.opened.index,
+        "expires_time_us": ceremony.opened.event.expires_time_us,
+        "keys": [
+            {
+                "key_id": owner.event.encryption_spki_sha256.hex(),
+                "common_name": owner.details.common_name,
+                "email": owner.details.email,
+            }
+            for owner in ceremony.owners
+        ],
+        "agents": [agent.agent for agent in message.agents],
+        "quorum": view.quorum,
+        "approved": [s.agent for d, s in _decisions(view) if d == Decision.DECISION_APPROVE],
+        "rejected": [s.agent for d, s in _decisions(view) if d == Decision.DECISION_REJECT],
+        "approvals_to_repeat": list(view.approvals_to_repeat),
+        "resealed": view.resealed,
+        "failure": view.failure.message,
+    }
+
+
+async def until_carried_out(client: RecoveryClient, ceremony: ReviewedCeremony) -> ReviewedCeremony:
+    """Show the progress of what goes on, and return the ceremony once it is over or waits for agents."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("sealing keys anew", total=None)
+        while ceremony.state == RUNNING:
+            progress.update(bar, total=ceremony.view.archived_keys or None, completed=ceremony.view.looked_at)
+            await asyncio.sleep(POLL_SECONDS)
+            ceremony = await client.review(ceremony.ceremony_id)
+    return ceremony
+
+
+def state_name(state: CeremonyState.ValueType) -> str:
+    """Return a state's name for people."""
+    return CeremonyState.Name(state).removeprefix("CEREMONY_STATE_")
+
+
+def when(time_us: int) -> str:
+    """Return a time for people, UTC."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _decisions(view: Ceremony) -> list[tuple[int, DecisionStatement]]:
+    statements = [DecisionStatement.FromString(signed.statement) for signed in view.decisions]
+    return [(statement.decision, statement) for statement in statements]
+
+
+def _short(spiffe_id: str) -> str:
+    return spiffe_id.removeprefix("spiffe://").partition("/")[2] or spiffe_id

@@ -1,0 +1,270 @@
+"""`keyark recover`: agents bring keys back, by a quorum and in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyark.cli.ceremonies import (
+    ceremony_facts,
+    parse_ceremony_id,
+    recovery_client,
+    show_ceremony,
+    show_line,
+    until_carried_out,
+)
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    password_file_option,
+    read_password,
+)
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
+from keyark.client.administration import list_keys
+from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.delivery import KeyFiles, new_password
+from keyark.client.folder import KeyFormat
+from keyark.client.recovery import RecoveredKey, RecoveryClient
+from keyark.errors import NotFoundError
+from keyark.pki.certificates import load_certificates
+from keyark.pki.spki import encode_spki
+from keyark.v1.recovery_pb2 import CeremonyState, KeyState
+
+
+@click.group(cls=KeyarkGroup)
+def recover() -> None:
+    """Bring lost keys back: one agent asks, a quorum approves, and only who asked can collect."""
+
+
+@recover.command()
+@click.option("--owner", help="E-mail address or common name: the newest key, or with --all every key.")
+@click.option("--all", "whole_history", is_flag=True, help="With --owner: the person's whole key history.")
+@click.option("--key", "key_id", help="Key id, 64 hexadecimal digits.")
+@click.option(
+    "--cert", type=click.Path(dir_okay=False, path_type=Path), help="The encryption certificate, PEM."
+)
+@click.option("--reason", required=True, help="Why, for the other agents to judge; it is logged.")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def request(**options: Any) -> None:
+    """Ask for an archived key; prints the id that the other agents approve."""
+    if sum(options[name] is not None for name in ("owner", "key_id", "cert")) != 1:
+        raise UsageError("Name the key with one of --owner, --key and --cert.")
+
+    async def run() -> ReviewedCeremony:
+        async with recovery_client(options) as client:
+            return await client.request_keys(await _wanted(client, options), reason=options["reason"])
+
+    opened = asyncio.run(run())
+    if options["as_json"]:
+        print_json(ceremony_facts(opened))
+    else:
+        click.echo(opened.ceremony_id.hex())
+
+
+async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes]:
+    if options["key_id"] is not None:
+        return [_key_id(options["key_id"])]
+    if options["cert"] is not None:
+        certificate = load_certificates(options["cert"])[0]
+        return [sha256(encode_spki(certificate.public_key())).digest()]
+    owner: str = options["owner"]
+    found = [
+        key
+        async for key in list_keys(client.session)
+        if key.state == KeyState.KEY_STATE_CERTIFIED
+        and (key.email.lower() == owner.lower() or key.common_name == owner)
+    ]
+    if not found:
+        raise NotFoundError(f"No certified key of {owner} is archived; `keyark keys list` shows what is.")
+    return [key.key_id for key in (found if options["whole_history"] else found[-1:])]
+
+
+def _key_id(text: str) -> bytes:
+    try:
+        key_id = bytes.fromhex(text)
+    except ValueError:
+        key_id = b""
+    if len(key_id) != sha256().digest_size:
+        raise UsageError(f"{text!r} is no key id of 64 hexadecimal digits; `keyark keys list` shows them.")
+    return key_id
+
+
+@recover.command("list")
+@click.option(
+    "--state",
+    type=click.Choice([name.removeprefix("CEREMONY_STATE_") for name in CeremonyState.keys()[1:]]),
+    help="Only those in this state.",
+)
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def list_(**options: Any) -> None:
+    """List recoveries and other ceremonies, oldest first."""
+    wanted = CeremonyState.Value(f"CEREMONY_STATE_{options['state'] or 'UNSPECIFIED'}")
+
+    async def run() -> list[dict[str, Any]]:
+        collected = []
+        async with recovery_client(options) as client:
+            async for ceremony in client.ceremonies(wanted):
+                if options["as_json"]:
+                    collected.append(to_json(ceremony))
+                else:
+                    click.echo(show_line(ceremony))
+        return collected
+
+    collected = asyncio.run(run())
+    if options["as_json"]:
+        print_json(collected)
+
+
+@recover.command()
+@click.argument("ceremony_id")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def show(ceremony_id: str, **options: Any) -> None:
+    """Show who asks for which key of whom, why, until when, and who decided; all of it verified."""
+
+    async def run() -> ReviewedCeremony:
+        async with recovery_client(options) as client:
+            return await client.review(parse_ceremony_id(ceremony_id))
+
+    show_ceremony(asyncio.run(run()), as_json=options["as_json"])
+
+
+@recover.command()
+@click.argument("ceremony_id")
+@click.option("--yes", is_flag=True, help="Do not ask; for scripts that looked at it with `show` before.")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def approve(ceremony_id: str, **options: Any) -> None:
+    """Show a ceremony, and then open this agent's share for it; with the quorum it is carried out."""
+
+    async def run() -> ReviewedCeremony:
+        async with recovery_client(options) as client:
+            reviewed = await client.review(parse_ceremony_id(ceremony_id))
+            if not options["yes"]:
+                show_ceremony(reviewed, as_json=False)
+                click.confirm("Approve this?", abort=True, err=True)
+            return await until_carried_out(client, await client.approve(reviewed))
+
+    _tell(asyncio.run(run()), options)
+
+
+@recover.command()
+@click.argument("ceremony_id")
+@click.option("--reason", required=True, help="Why not; it is logged.")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def reject(ceremony_id: str, **options: Any) -> None:
+    """Reject a ceremony; when no quorum is left, it ends."""
+
+    async def run() -> ReviewedCeremony:
+        async with recovery_client(options) as client:
+            reviewed = await client.review(parse_ceremony_id(ceremony_id))
+            return await client.reject(reviewed, reason=options["reason"])
+
+    _tell(asyncio.run(run()), options)
+
+
+@recover.command()
+@click.argument("ceremony_id")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def cancel(ceremony_id: str, **options: Any) -> None:
+    """End what this agent asked for; what was recovered and not collected is erased."""
+
+    async def run() -> ReviewedCeremony:
+        async with recovery_client(options) as client:
+            return await client.cancel(parse_ceremony_id(ceremony_id))
+
+    _tell(asyncio.run(run()), options)
+
+
+@recover.command()
+@click.argument("ceremony_id")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File for the key and its certificate; a folder where there are several.",
+)
+@click.option("--format", "key_format", type=click.Choice(["p12", "pem"]), default="p12", show_default=True)
+@password_file_option("File with the password for the recovered key; one is made and shown otherwise.")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+@json_option
+def collect(ceremony_id: str, **options: Any) -> None:
+    """Fetch what was recovered, for who asked: a file on this machine, and then it is erased in the archive."""
+    generated = options["password_file"] is None
+    password = new_password() if generated else read_password(options["password_file"])
+    files = KeyFiles(out=options["out"], key_format=KeyFormat(options["key_format"]), password=password)
+    files.check_free()
+    number = parse_ceremony_id(ceremony_id)
+
+    async def run() -> tuple[Sequence[RecoveredKey], list[Path]]:
+        async with recovery_client(options) as client:
+            keys = await client.collect(number)
+            written = files.write(keys)
+            if generated:  # before anything is erased: without it the file is worth nothing
+                click.echo(f"password: {password.decode()}", err=True)
+            await client.acknowledge(number)
+            return keys, written
+
+    keys, written = asyncio.run(run())
+    if options["as_json"]:
+        print_json(
+            [
+                {
+                    "key_id": key.key_id.hex(),
+                    "serial": f"{key.certificate.serial_number:x}",
+                    "file": str(path),
+                }
+                for key, path in zip(keys, written, strict=True)
+            ]
+        )
+        return
+    for key, path in zip(keys, written, strict=True):
+        click.echo(f"{key.key_id.hex()}  {path}")
+
+
+@recover.command()
+@click.argument("ceremony_id")
+@home_option
+@identity_option("agent/alice")
+@identity_password_option
+def acknowledge(ceremony_id: str, **options: Any) -> None:
+    """Say that the collected files are safe, where `collect` could not tell the archive any more."""
+
+    async def run() -> None:
+        async with recovery_client(options) as client:
+            await client.acknowledge(parse_ceremony_id(ceremony_id))
+
+    asyncio.run(run())
+    click.echo("the archive erased them")
+
+
+def _tell(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:
+    if options["as_json"]:
+        print_json(ceremony_facts(ceremony))
+    else:
+        click.echo(show_line(ceremony.view))

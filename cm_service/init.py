@@ -8,9 +8,12 @@ from typing import Final
 from keyark.pki.authority import ca_name, request_ca
 from keyark.pki.key_types import CA_KEY_TYPES, parse_key_type
 from keyark.service.initialization import (
+    ARCHIVE_TOML,
     SERVICE_TOML,
     WORKERS_TOML,
+    add_archive_arguments,
     add_service_arguments,
+    archive_values,
     init_identity,
     init_log_key,
     new_folder,
@@ -33,10 +36,9 @@ chain = "ca.pem"
 # The Ed25519 key that signs this service's checkpoints.
 key = "file:log-key.pem"
 
-[archive]
-# Storage keys that an archival receipt may name; the DRM's init prints the id of the first.
-trusted_storage_keys = ["$storage_key_id"]
-
+"""
+    + ARCHIVE_TOML
+    + """\
 [profiles.user]
 description = "A person who signs and encrypts mail and files"
 # Permitted key types; the first is what a client takes by default.
@@ -82,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_service_arguments(parser)
     parser.add_argument("--ca-key", default="ec-p256", help=" ".join(t.value for t in CA_KEY_TYPES))
     parser.add_argument("--ca-name", required=True, help="common name of the issuing CA")
-    parser.add_argument("--storage-key-id", required=True, help="what the DRM's init printed")
+    add_archive_arguments(parser)
 
 
 def init(arguments: argparse.Namespace) -> None:
@@ -98,5 +100,5 @@ def init(arguments: argparse.Namespace) -> None:
         CONFIG,
         trust_domain=arguments.trust_domain,
         listen=arguments.listen,
-        storage_key_id=arguments.storage_key_id,
+        **archive_values(arguments),
     )

@@ -6,14 +6,14 @@ from typing import Final
 
 from keyark.errors import NotFoundError
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord
-from keyark.service import key_uses
+from keyark.service import archive_trust, key_uses
 from keyark.store import ReadTransaction
 from keyark.transparency import heads, log
 from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
 
 PAIRS: Final = "pairs"
 SERIALS: Final = "serials"
-TABLES: Final = (PAIRS, SERIALS, key_uses.TABLE, *heads.TABLES, *log.TABLES)
+TABLES: Final = (PAIRS, SERIALS, key_uses.TABLE, archive_trust.TABLE, *heads.TABLES, *log.TABLES)
 SCHEMA_VERSION: Final = 1
 
 

@@ -61,10 +61,13 @@ class CertificateServicer(CertificateServiceServicer):
             PairRequest(statement=item.statement, signature=item.signature, receipt=item.receipt)
             for item in request.items
         ]
+        await self._issuance.receipts.storage_keys.accept_changes(request.trust_changes)
         evidence = ArchiveEvidence(links=request.links, transport_certificates=request.transport_certificates)
         outcomes = await self._issuance.issue_pairs(requests, evidence)
         return pb.IssueCertificatePairsResponse(
-            outcomes=await self._outcomes(outcomes), drm_tree_size=self._issuance.receipts.heads.size
+            outcomes=await self._outcomes(outcomes),
+            drm_tree_size=self._issuance.receipts.heads.size,
+            trust_changes=self._issuance.receipts.storage_keys.known_changes,
         )
 
     async def _outcomes(self, outcomes: Sequence[CertificatePair | KeyarkError]) -> list[pb.PairOutcome]:

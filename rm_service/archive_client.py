@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -17,6 +18,7 @@ from keyark.transparency.heads import CheckpointGapError, StaleCheckpointError
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1 import archive_pb2, audit_pb2
+from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.workers.coalescing import Coalescer
 from rm_service.enrollment import EnrollmentRequest, VerifiedReceipt
@@ -29,6 +31,8 @@ BATCH_SECONDS: Final = 30.0
 ATTEMPTS: Final = 4
 STALE_ATTEMPTS: Final = 3
 PAGE_OF_LINKS: Final = 256
+
+logger = logging.getLogger(__name__)
 
 
 class ArchiveAnswerError(KeyarkError):
@@ -118,6 +122,7 @@ class ArchiveClient:
         receipts = [b"" if isinstance(outcome, KeyarkError) else outcome for outcome in outcomes]
         link = [response.link] if response.HasField("link") else []
         verified = await self._verify(receipts, link)
+        await self._follow_storage_keys(verified)
         return [self._check(*triple) for triple in zip(items, outcomes, verified, strict=True)]
 
     async def _verify(
@@ -145,6 +150,25 @@ class ArchiveClient:
             self._remember(links)
             return verified
         raise UnavailableError("The DRM's log could not be followed; try again.")
+
+    async def _follow_storage_keys(self, verified: Sequence[ArchivalReceipt | KeyarkError | None]) -> None:
+        """Where a receipt names an unknown storage key, ask the DRM for the quorum's word for it."""
+        named = {item.event.storage_key_id for item in verified if isinstance(item, ArchivalReceipt)}
+        trust = self._checks.storage_keys
+        if named <= trust.storage_key_ids:
+            return
+        try:
+            await trust.accept_changes(await self.trust_changes(trust.known_changes))
+        except KeyarkError as error:
+            logger.warning(
+                "the DRM's change of storage keys is not believed: %s (%s)", error.message, error.reason
+            )
+
+    async def trust_changes(self, known: int) -> Sequence[CeremonyProof]:
+        """Return the ceremonies that changed storage keys or agents after the ``known`` first ones."""
+        request = archive_pb2.ListTrustChangesRequest(known=known)
+        response = await call(self._archive.ListTrustChanges, request, timeout=BATCH_SECONDS)
+        return response.changes
 
     def _remember(self, links: Sequence[audit_pb2.CheckpointLink]) -> None:
         for link in links:

@@ -6,8 +6,11 @@ import argparse
 from typing import Final
 
 from keyark.service.initialization import (
+    ARCHIVE_TOML,
     SERVICE_TOML,
+    add_archive_arguments,
     add_service_arguments,
+    archive_values,
     init_identity,
     init_log_key,
     new_folder,
@@ -25,10 +28,9 @@ drm = "$drm"
 # How many enrollments may wait for each of them; more are told to try again.
 max_waiting = 8192
 
-[archive]
-# Storage keys that an archival receipt may name; the DRM's init prints the id of the first.
-trusted_storage_keys = ["$storage_key_id"]
-
+"""
+    + ARCHIVE_TOML
+    + """\
 [log]
 # The Ed25519 key that signs this service's checkpoints.
 key = "file:log-key.pem"
@@ -66,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_service_arguments(parser)
     parser.add_argument("--cm", required=True, help="HOST:PORT of the Certificate Manager")
     parser.add_argument("--drm", required=True, help="HOST:PORT of the Data Recovery Manager")
-    parser.add_argument("--storage-key-id", required=True, help="what the DRM's init printed")
+    add_archive_arguments(parser)
 
 
 def init(arguments: argparse.Namespace) -> None:
@@ -81,5 +83,5 @@ def init(arguments: argparse.Namespace) -> None:
         listen=arguments.listen,
         cm=arguments.cm,
         drm=arguments.drm,
-        storage_key_id=arguments.storage_key_id,
+        **archive_values(arguments),
     )

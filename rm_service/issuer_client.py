@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
+from keyark.service.evidence import UnknownStorageKeyError
 from keyark.transparency.heads import CheckpointGapError
 from keyark.v1 import certificates_pb2
 from keyark.v1.audit_pb2 import CheckpointLink
+from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import CertificatePair, TransportCertificate
 from keyark.workers.coalescing import Coalescer
 from rm_service.enrollment import EnrollmentRequest
@@ -40,11 +42,13 @@ class IssuerClient:
         issuer: CertificateServiceAsyncStub,
         links_from: Callable[[int], Awaitable[list[CheckpointLink]]],
         transport_certificates: Callable[[], Awaitable[Sequence[TransportCertificate]]],
+        trust_changes: Callable[[int], Awaitable[Sequence[CeremonyProof]]],
         max_waiting: int,
     ) -> None:
         self._issuer = issuer
         self._links_from = links_from
         self._transport_certificates = transport_certificates
+        self._trust_changes = trust_changes
         self._tree_size = 0
         self.batches: Coalescer[IssueItem, CertificatePair] = Coalescer(
             self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
@@ -55,37 +59,58 @@ class IssuerClient:
         return await self.batches.submit(IssueItem(request, receipt))
 
     async def _send(self, items: Sequence[IssueItem]) -> Sequence[CertificatePair | KeyarkError]:
+        """Have a batch issued; where the CM does not know a storage key, once more with the quorum's word for it."""
+        response = await self._issue(items, [])
+        outcomes = _outcomes(items, response)
+        strange = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, UnknownStorageKeyError)]
+        if not strange:
+            return outcomes
+        changes = await self._trust_changes(response.trust_changes)
+        if changes:
+            again = [items[i] for i in strange]
+            results = _outcomes(again, await self._issue(again, changes))
+            for i, result in zip(strange, results, strict=True):
+                outcomes[i] = result
+        return outcomes
+
+    async def _issue(
+        self, items: Sequence[IssueItem], trust_changes: Sequence[CeremonyProof]
+    ) -> certificates_pb2.IssueCertificatePairsResponse:
+        """Make the call; where the CM accepted another tree last than is remembered, with the links that it lacks."""
         for _ in range(GAP_ATTEMPTS):
+            message = certificates_pb2.IssueCertificatePairsRequest(
+                items=[
+                    certificates_pb2.PairRequest(
+                        statement=item.request.statement,
+                        signature=item.request.signature,
+                        receipt=item.receipt,
+                    )
+                    for item in items
+                ],
+                links=await self._links_from(self._tree_size),
+                transport_certificates=await self._transport_certificates(),
+                trust_changes=trust_changes,
+            )
             try:
-                response = await self._issue(items)
+                response = await call(self._issuer.IssueCertificatePairs, message, timeout=BATCH_SECONDS)
             except CheckpointGapError as gap:
                 self._tree_size = int(gap.metadata["tree_size"])
                 continue
             self._tree_size = max(self._tree_size, response.drm_tree_size)
-            outcomes = [_outcome(outcome) for outcome in response.outcomes]
-            if len(outcomes) != len(items):
-                raise UnavailableError(
-                    "The CM answered another number of outcomes than it was sent; try again."
-                )
-            return outcomes
+            return response
         raise UnavailableError("The CM could not follow the DRM's log; try again.")
-
-    async def _issue(self, items: Sequence[IssueItem]) -> certificates_pb2.IssueCertificatePairsResponse:
-        message = certificates_pb2.IssueCertificatePairsRequest(
-            items=[
-                certificates_pb2.PairRequest(
-                    statement=item.request.statement, signature=item.request.signature, receipt=item.receipt
-                )
-                for item in items
-            ],
-            links=await self._links_from(self._tree_size),
-            transport_certificates=await self._transport_certificates(),
-        )
-        return await call(self._issuer.IssueCertificatePairs, message, timeout=BATCH_SECONDS)
 
 
 def _weigh(item: IssueItem) -> int:
     return len(item.request.statement) + len(item.request.signature) + len(item.receipt)
+
+
+def _outcomes(
+    items: Sequence[IssueItem], response: certificates_pb2.IssueCertificatePairsResponse
+) -> list[CertificatePair | KeyarkError]:
+    if len(response.outcomes) != len(items):
+        raise UnavailableError("The CM answered another number of outcomes than it was sent; try again.")
+    return [_outcome(outcome) for outcome in response.outcomes]
 
 
 def _outcome(outcome: certificates_pb2.PairOutcome) -> CertificatePair | KeyarkError:

@@ -139,6 +139,7 @@ def _enrollments(
         issuer=downstream.issuer,
         links_from=archiver.links_from,
         transport_certificates=forms.transport_certificates,
+        trust_changes=archiver.trust_changes,
         max_waiting=config.downstream.max_waiting,
     )
     foundation.meters.add("archive_batches", archiver.batches.stats)

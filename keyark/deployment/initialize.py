@@ -7,7 +7,7 @@ own host, and only requests and certificates travel.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -101,8 +101,9 @@ def initialize(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
     say(
         f"made the DRM's transport key, and storage key {storage_key_id} split {plan.quorum} of {len(plan.agents)}"
     )
-    _init_cm(plan, storage_key_id)
-    _init_rm(plan, storage_key_id)
+    trusted = _archive_arguments(plan, storage_key_id)
+    _init_cm(plan, trusted)
+    _init_rm(plan, trusted)
     _certify_services(plan, authority)
     write_new_file(
         folder / "keyark.toml",
@@ -157,23 +158,27 @@ def _init_drm(plan: DeploymentPlan) -> str:
     return storage_key_id
 
 
-def _init_cm(plan: DeploymentPlan, storage_key_id: str) -> None:
+def _archive_arguments(plan: DeploymentPlan, storage_key_id: str) -> list[str]:
+    """What RM and CM are told of the archive."""
+    agents = [option for agent in plan.agents for option in ("--agent", f"agent/{agent}")]
+    quorum = ["--quorum", str(plan.quorum), "--quorum-rule", plan.quorum_rule.value]
+    return ["--storage-key-id", storage_key_id, *agents, *quorum]
+
+
+def _init_cm(plan: DeploymentPlan, trusted: Sequence[str]) -> None:
     arguments = (
         "--ca-key",
         plan.ca_key_type.value,
         "--ca-name",
         plan.ca_name,
-        "--storage-key-id",
-        storage_key_id,
+        *trusted,
     )
     _run_init(plan, "cm", *arguments)
 
 
-def _init_rm(plan: DeploymentPlan, storage_key_id: str) -> None:
+def _init_rm(plan: DeploymentPlan, trusted: Sequence[str]) -> None:
     addresses = plan.addresses
-    _run_init(
-        plan, "rm", "--cm", addresses["cm"], "--drm", addresses["drm"], "--storage-key-id", storage_key_id
-    )
+    _run_init(plan, "rm", "--cm", addresses["cm"], "--drm", addresses["drm"], *trusted)
 
 
 def _run_init(plan: DeploymentPlan, role: str, *arguments: str) -> str:

@@ -14,6 +14,7 @@ from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificates
 from keyark.pki.statements import Statement
 from keyark.pki.transport import TransportTrust
+from keyark.service.archive_trust import StorageKeyTrust, open_storage_key_trust
 from keyark.service.settings import ArchiveTrust, ServiceSettings
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.archival import check_receipt_for
@@ -49,11 +50,11 @@ class ArchiveEvidence:
 
 @dataclass(kw_only=True)
 class ReceiptChecks:
-    """Verifies receipts and keeps track of the DRM's log; ``storage_key_ids`` are 32 bytes each."""
+    """Verifies receipts and keeps track of the DRM's log."""
 
     origin: str
     trust: TransportTrust
-    storage_key_ids: frozenset[bytes]
+    storage_keys: StorageKeyTrust
     heads: AcceptedHeads
     store: Store
     log: Log
@@ -104,10 +105,9 @@ class ReceiptChecks:
     def check(self, receipt: ArchivalReceipt, statement: Statement) -> None:
         """Raise unless the receipt is for this statement, its keys and its owner, under a trusted storage key."""
         check_receipt_for(receipt, statement)
-        if receipt.event.storage_key_id not in self.storage_key_ids:
+        if receipt.event.storage_key_id not in self.storage_keys.storage_key_ids:
             raise UnknownStorageKeyError(
-                "The receipt names a storage key that is not trusted here; if the operator made it, add its id to "
-                "trusted_storage_keys."
+                "The receipt names a storage key that neither the configuration nor a quorum of agents put in force."
             )
 
     def record(self, txn: WriteTransaction) -> None:
@@ -125,7 +125,7 @@ def open_receipt_checks(
         trust=TransportTrust(
             anchors=load_certificates(service.trust_anchor), trust_domain=service.trust_domain
         ),
-        storage_key_ids=archive.storage_key_ids,
+        storage_keys=open_storage_key_trust(service, archive, store=store, log=log, clock=clock),
         heads=AcceptedHeads.load(store, origin=origin),
         store=store,
         log=log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
 from keyark.pki.files import make_private_folder, write_new_file
@@ -57,6 +59,19 @@ recycle_after = 20000
 
 """
 
+ARCHIVE_TOML: Final = """\
+[archive]
+# Storage keys that an archival receipt may name at first; the DRM's init prints the id of the first.
+trusted_storage_keys = ["$storage_key_id"]
+# The recovery agents of the beginning, and how many of them make a quorum. What a quorum changes from then on, storage
+# keys and agents, is believed on its signed word, kept in the store and logged.
+agents = $agents
+quorum = $quorum
+# Whether the agent who asks for a change may be one of the quorum.
+self_approval = $self_approval
+
+"""
+
 PUBLIC: Final = 0o644
 PRIVATE: Final = 0o600
 
@@ -76,6 +91,28 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-anchor", required=True, type=Path, help="certificate of the internal CA, PEM"
     )
+
+
+def add_archive_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the `init` of a service asks for that believes archival receipts."""
+    parser.add_argument("--storage-key-id", required=True, help="what the DRM's init printed")
+    parser.add_argument(
+        "--agent", action="append", required=True, help="agent/NAME; once per agent of the DRM's init"
+    )
+    parser.add_argument("--quorum", required=True, type=int, help="as in the DRM's init")
+    parser.add_argument("--quorum-rule", default=QuorumRule.SEPARATE.value, help="as in the DRM's init")
+
+
+def archive_values(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the values of ARCHIVE_TOML; raises QuorumError for a quorum that the agents cannot reach."""
+    rule = QuorumRule(arguments.quorum_rule)
+    check_quorum(len(set(arguments.agent)), arguments.quorum, rule=rule)
+    return {
+        "storage_key_id": arguments.storage_key_id,
+        "agents": json.dumps(arguments.agent),
+        "quorum": arguments.quorum,
+        "self_approval": str(rule is not QuorumRule.SEPARATE).lower(),
+    }
 
 
 def init_identity(folder: Path, *, trust_domain: str, role: str, trust_anchor: Path) -> None:

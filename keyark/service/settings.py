@@ -19,6 +19,10 @@ StorageKeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of a storage public key, hexadecimal."""
 
 
+AgentPath = Annotated[str, Field(pattern=r"^agent/[a-z0-9][a-z0-9._-]{0,62}$")]
+"""An agent of the trust domain: "agent/NAME"."""
+
+
 class ServiceSettings(Config):
     """[service]: who this is, where it listens, and how much it takes on at once."""
 
@@ -78,9 +82,12 @@ class LogSettings(Config):
 
 
 class ArchiveTrust(Config):
-    """[archive]: which storage keys a receipt may name, 64 hexadecimal digits each."""
+    """[archive]: which storage keys a receipt may name at first, and the agents whose quorum may change that."""
 
     trusted_storage_keys: Annotated[list[StorageKeyId], Field(min_length=1)]
+    agents: Annotated[list[AgentPath], Field(min_length=1)]
+    quorum: Annotated[int, Field(ge=1, le=255)]
+    self_approval: bool = False
 
     @property
     def storage_key_ids(self) -> frozenset[bytes]:

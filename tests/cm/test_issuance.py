@@ -17,6 +17,7 @@ from cm_service.profiles import ArchivalRule, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, TABLES, PairRecord, is_issued
 from cm_service.signing_worker import open_worker, worker_setup
 from keyark.clock import ManualClock
+from keyark.crypto.ceremonies import AgentTrust
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, encode_certificate, load_certificate, save_certificates
 from keyark.pki.key_types import KeyType
@@ -25,7 +26,9 @@ from keyark.pki.statements import new_request_id, sign_statement
 from keyark.pki.transport import TransportTrust
 from keyark.policy.engine import PolicyEngine
 from keyark.records.v1.cm_pb2 import SignPairResult
+from keyark.service.archive_trust import StorageKeyTrust
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore, StoreError
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
@@ -84,7 +87,15 @@ class Ca:
             receipts=ReceiptChecks(
                 origin="example.org/drm",
                 trust=TransportTrust(anchors=[], trust_domain="example.org"),
-                storage_key_ids=frozenset(),
+                storage_keys=StorageKeyTrust(
+                    agent_trust=AgentTrust(trust_domain="example.org", anchors=[]),
+                    configured=ArchiveTrust(
+                        trusted_storage_keys=["00" * 32], agents=["agent/alice"], quorum=1
+                    ),
+                    store=self.store,
+                    log=self.log,
+                    clock=self.clock,
+                ),
                 heads=AcceptedHeads("example.org/drm"),
                 store=self.store,
                 log=self.log,

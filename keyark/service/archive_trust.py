@@ -1,0 +1,157 @@
+"""Which storage keys and agents of the archive RM and CM believe: first their operator's word, then a quorum's.
+
+The configuration names the storage keys and agents of the beginning. From there on a change counts only with the
+approvals of a quorum of the agents that are believed at that moment, each signed with the agent's own key and bound to
+one opening of one ceremony: neither the archive alone nor one agent can direct new keys to friends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from keyark.clock import Clock
+from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.certificates import load_certificates
+from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
+from keyark.service.settings import ArchiveTrust, ServiceSettings
+from keyark.store import Store, WriteTransaction
+from keyark.transparency.events import EVENT_VERSION, new_event, parse_leaf
+from keyark.transparency.log import Log
+from keyark.transparency.merkle import leaf_hash
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType
+
+TABLE: Final = "archive_trust"
+
+_KEY: Final = b"archive"
+_CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
+_ROTATE: Final = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
+
+
+class TrustChangeError(KeyarkError):
+    """A change of storage keys or agents does not have the word of a quorum that is believed here."""
+
+    reason = "TRUST_CHANGE"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(kw_only=True)
+class StorageKeyTrust:
+    """What one subsystem believes; ``configured`` holds until the first change is accepted, storage keys for good."""
+
+    agent_trust: AgentTrust
+    configured: ArchiveTrust
+    store: Store
+    log: Log
+    clock: Clock
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        row = self.store.read(lambda txn: txn.get(TABLE, _KEY))
+        self._take(self._first() if row is None else ArchiveTrustRecord.FromString(row))
+
+    def _first(self) -> ArchiveTrustRecord:
+        domain = self.agent_trust.trust_domain
+        return ArchiveTrustRecord(
+            agents=[f"spiffe://{domain}/{agent}" for agent in self.configured.agents],
+            quorum=self.configured.quorum,
+        )
+
+    def _take(self, record: ArchiveTrustRecord) -> None:
+        self._record = record
+        self.storage_key_ids = self.configured.storage_key_ids | frozenset(record.storage_key_ids)
+
+    @property
+    def known_changes(self) -> int:
+        """How many changes were accepted; the archive's list begins with them."""
+        return len(self._record.accepted)
+
+    async def accept_changes(self, changes: Sequence[CeremonyProof]) -> None:
+        """Believe changes, in their order, each with its entry in the log; those accepted before are passed over.
+
+        Raises TrustChangeError and the errors of ``verify_request`` and ``verify_decision`` for the first that is
+        not proven; those before it stand.
+        """
+        async with self._lock:
+            for change in changes:
+                await self._accept(change)
+
+    async def _accept(self, change: CeremonyProof) -> None:
+        opened = parse_leaf(change.opening_leaf)
+        request = verify_request(change.request, self.agent_trust, at=opened.time_us // 1_000_000)
+        if request.digest in self._record.accepted:
+            return
+        self._check_opening(opened, request)
+        self._check_quorum(change, request)
+        record = ArchiveTrustRecord.FromString(self._record.SerializeToString())
+        record.accepted.append(request.digest)
+        record.newest_time_us = opened.time_us
+        if request.type == _ROTATE:
+            record.storage_key_ids.append(opened.storage_key_id)
+        else:
+            record.agents[:] = [agent.agent for agent in request.agents]
+            record.quorum = request.message.quorum
+        await self._write(record, opened, request)
+
+    def _check_opening(self, opened: AuditEvent, request: CeremonyRequest) -> None:
+        if request.type not in (_CHANGE, _ROTATE) or bool(opened.storage_key_id) != (request.type == _ROTATE):
+            raise TrustChangeError("The ceremony changes neither storage keys nor agents.")
+        if (opened.type, opened.ceremony_id, opened.ceremony_digest) != (
+            EventType.EVENT_TYPE_CEREMONY_OPENED,
+            request.ceremony_id,
+            request.digest,
+        ):
+            raise TrustChangeError("The leaf that came along is not the one that opened the ceremony.")
+        if opened.time_us <= self._record.newest_time_us:
+            raise TrustChangeError("The ceremony is older than the newest one that was accepted here.")
+
+    def _check_quorum(self, change: CeremonyProof, request: CeremonyRequest) -> None:
+        """Count distinct agents who are believed now and approved this very opening."""
+        opening = Opening(digest=request.digest, leaf_hash=leaf_hash(change.opening_leaf))
+        decisions = [verify_decision(signed, opening, self.agent_trust) for signed in change.approvals]
+        approved = {str(decision.agent) for decision in decisions if decision.approves}
+        if not self.configured.self_approval:
+            approved.discard(str(request.requester))
+        if len(approved & set(self._record.agents)) < self._record.quorum:
+            raise TrustChangeError(
+                f"Fewer than {self._record.quorum} of the agents that are believed here approved the change; if they "
+                "changed before, let the archive show that change first."
+            )
+
+    async def _write(self, record: ArchiveTrustRecord, opened: AuditEvent, request: CeremonyRequest) -> None:
+        event = AuditEvent(
+            version=EVENT_VERSION,
+            type=EventType.EVENT_TYPE_ARCHIVE_TRUST_CHANGED,
+            time_us=self.clock.now_us(),
+            storage_key_id=opened.storage_key_id,
+            ceremony_id=request.ceremony_id,
+            ceremony_digest=request.digest,
+        )
+        names = ", ".join(record.agents)
+        details = AuditDetails(caller=str(request.requester), message=f"{record.quorum} of {names}")
+        leaf = new_event(event, details)
+
+        def write(txn: WriteTransaction) -> None:
+            txn.put(TABLE, _KEY, record.SerializeToString())
+            self.log.append(txn, leaf)
+
+        await self.store.update(write)
+        self._take(record)
+
+
+def open_storage_key_trust(
+    service: ServiceSettings, archive: ArchiveTrust, *, store: Store, log: Log, clock: Clock
+) -> StorageKeyTrust:
+    """Go on from what the store says was accepted, or from the configuration."""
+    anchors = load_certificates(service.trust_anchor)
+    return StorageKeyTrust(
+        agent_trust=AgentTrust(trust_domain=service.trust_domain, anchors=anchors),
+        configured=archive,
+        store=store,
+        log=log,
+        clock=clock,
+    )

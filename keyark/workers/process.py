@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class WorkerFailedError(KeyarkError):
 class Worker:
     """A running process, its end of the socketpair, and how many batches it has worked."""
 
-    process: asyncio.subprocess.Process
+    process: subprocess.Popen[bytes]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     batches: int = 0
@@ -75,15 +76,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "keyark.workers",
-                    str(theirs.fileno()),
-                    pass_fds=[theirs.fileno()],
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                )
+                process = _spawn(theirs)
             ours.setblocking(False)  # noqa: FBT003 — the standard library's signature
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
         except BaseException:  # a process that did start ends with the socket
@@ -111,8 +104,7 @@ class Worker:
 
     async def kill(self) -> None:
         """End the process at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        self.process.kill()
         await self._close()
 
     async def stop(self) -> None:
@@ -120,7 +112,7 @@ class Worker:
         self.writer.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await self.process.wait()
+                await asyncio.to_thread(self.process.wait)
         except TimeoutError:
             await self.kill()
         await self._close()
@@ -129,7 +121,21 @@ class Worker:
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
-        await self.process.wait()
+        await asyncio.to_thread(self.process.wait)
+
+
+def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """Start the process; it takes a millisecond or two.
+
+    The event loop's own way is not fit for it: uvloop runs Python between fork and exec, which crashes the child now
+    and then where other threads run, as gRPC's do. Popen forks and executes in C that is made for threads.
+    """
+    return subprocess.Popen(  # noqa: S603 — this very interpreter
+        [sys.executable, "-m", "keyark.workers", str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+    )
 
 
 def _results(body: bytes, count: int) -> list[bytes]:

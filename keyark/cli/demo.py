@@ -11,19 +11,20 @@ import contextlib
 import hashlib
 import json
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 from rich.console import Console
 
+from keyark.cli.demo_recovery import tell_recovery
+from keyark.cli.story import DemoFailedError, Story, openssl
 from keyark.client.audit import list_entries
 from keyark.client.enrollment import EnrollmentClient, PreparedEnrollment
 from keyark.client.folder import EnrollmentFolder
@@ -31,7 +32,7 @@ from keyark.client.home import Home
 from keyark.client.sessions import open_session
 from keyark.client.verification import Enrolled
 from keyark.deployment.ports import free_ports
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
 from keyark.transparency.merkle import leaf_hash
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from keyark.v1.registration_pb2 import EnrollmentState
@@ -39,34 +40,6 @@ from keyark.v1.registration_pb2 import EnrollmentState
 MESSAGE: Final = b"Alice, the keys to the archive are where we left them.\n"
 LINK_ATTEMPTS: Final = 50
 START_SECONDS: Final = 60.0
-
-
-class DemoFailedError(KeyarkError):
-    """The story did not go as it should."""
-
-    reason = "DEMO_FAILED"
-    kind = Kind.INTERNAL
-
-
-@dataclass
-class Story:
-    """Tells each step, and keeps its facts."""
-
-    console: Console
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def step(self, number: int, name: str) -> None:
-        """Begin a step of the process."""
-        self.console.print(f"\n[bold cyan]{number}. {name}[/]")
-
-    def say(self, text: str) -> None:
-        """Tell something that is no fact to check."""
-        self.console.print(f"   {text}", highlight=False, soft_wrap=True)
-
-    def fact(self, name: str, value: str | int) -> None:
-        """Tell a fact, and keep it."""
-        self.facts[name] = value
-        self.console.print(f"   [dim]{name.replace('_', ' ')}[/]  {value}", highlight=False, soft_wrap=True)
 
 
 @click.command()
@@ -100,12 +73,13 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 async def _tell(story: Story, folder: Path) -> None:
     home = folder / "deployment"
-    story.console.print("[bold]keyark: an enrollment with archival, from form to delivery[/]")
+    story.console.print("[bold]keyark: an enrollment with archival, and the recovery of the key[/]")
     command = [sys.executable, "-m", "keyark.cli", "init", str(home), "--port-base", str(free_ports())]
     await _run(command, story)
     async with _deployment(home, story):
-        await _enroll_alice(story, home, folder / "alice")
-    _use_certificates(story, home, folder / "alice")
+        key_id = await _enroll_alice(story, home, folder / "alice")
+        _use_certificates(story, home, folder / "alice")
+        await tell_recovery(story, home, folder / "alice", key_id=key_id)
 
 
 async def _run(command: list[str], story: Story) -> None:
@@ -146,7 +120,7 @@ async def _deployment(home: Path, story: Story) -> AsyncIterator[None]:
         raise DemoFailedError(f"`keyark up` ended with code {process.returncode}.")
 
 
-async def _enroll_alice(story: Story, home: Path, out: Path) -> None:
+async def _enroll_alice(story: Story, home: Path, out: Path) -> bytes:
     async with EnrollmentClient.open(home) as client:
         story.step(1, "serve_form")
         form = await client.form("user")
@@ -174,6 +148,7 @@ async def _enroll_alice(story: Story, home: Path, out: Path) -> None:
     await _show_archive(story, home, prepared, enrolled)
     await _show_issue(story, home, prepared, enrolled)
     await _show_delivery(story, home, prepared)
+    return prepared.statement.encryption_spki_sha256
 
 
 async def _show_archive(story: Story, home: Path, prepared: PreparedEnrollment, enrolled: Enrolled) -> None:
@@ -240,7 +215,7 @@ def _use_certificates(story: Story, home: Path, out: Path) -> None:
     """Let OpenSSL, which knows nothing of keyark, judge the result."""
     story.console.print("\n[bold cyan]openssl[/]")
     for role in ("signing", "encryption"):
-        _openssl(
+        openssl(
             "verify",
             "-CAfile",
             str(home / "ca.pem"),
@@ -249,26 +224,17 @@ def _use_certificates(story: Story, home: Path, out: Path) -> None:
             str(out / f"{role}.pem"),
         )
         story.say(f"{role}.pem: the chain verifies")
-    encrypted = _openssl(
+    encrypted = openssl(
         "cms", "-encrypt", "-binary", "-aes256", "-outform", "DER", str(out / "encryption.pem"), data=MESSAGE
     )
     (out / "message.cms").write_bytes(encrypted)
-    decrypted = _openssl(
+    decrypted = openssl(
         "cms", "-decrypt", "-binary", "-inform", "DER", "-in", str(out / "message.cms"),
         "-recip", str(out / "encryption.pem"), "-inkey", str(out / "encryption-key.pem"),
     )  # fmt: skip
     if decrypted != MESSAGE:
         raise DemoFailedError("The message did not come back as it was.")
     story.fact("message", decrypted.decode().strip())
-
-
-def _openssl(*arguments: str, data: bytes = b"") -> bytes:
-    done = subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=False)  # noqa: S603, S607
-    if done.returncode:
-        raise DemoFailedError(
-            f"openssl {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}"
-        )
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -39,10 +39,12 @@ MODES: Final[dict[str, dict[str, Any]]] = {
 }
 """1024 enrollments in flight come back in waves: ``longer`` makes a measurement hold several of them."""
 HEADLINE: Final = "one_per_call"
+HEADROOM: Final = 4.0
+"""How much faster than the part before it a part may be before its keys run out."""
 COMMITS: Final = 40
 ROW: Final = bytes(4000)
-FIRST_GUESS: Final = {"ec": 1500, "rsa": 500, "pq": 700}
-"""Enrollments per second that keys are made for before anything is known."""
+FIRST_GUESS: Final = {"ec": 1000, "rsa": 400, "pq": 500}
+"""Enrollments per second to expect before anything is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ class Suite:
     async def _run(self, name: str, arrival: Closed | Open, **options: Any) -> Summary:
         """Run one part; raises where nothing was enrolled at all."""
         seconds = options.pop("seconds", self._pace.seconds) * options.pop("longer", 1.0)
-        most = 2.5 * self._rate * (seconds + self._pace.warm_up)
+        most = HEADROOM * self._rate * (seconds + self._pace.warm_up)
         plan = LoadPlan(
             home=self._home,
             arrival=arrival,

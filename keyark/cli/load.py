@@ -79,8 +79,12 @@ class Mix(click.ParamType[dict[str, float]]):
     help="Private key sent along, or once it is asked for.",
 )
 @click.option(
-    "--mix", type=Mix(), default=f"{ENROLL}=1", help="Weights of enroll, status, certificate, outcome."
+    "--mix",
+    type=Mix(),
+    default=f"{ENROLL}=1",
+    help="Weights of enroll, status, certificate, outcome, recover.",
 )
+@click.option("--agents", default="alice,bob,carol", show_default=True, help="Who recovers: the first asks.")
 @click.option("--profile", default="user", show_default=True)
 @click.option(
     "--suite", type=click.Choice(list(SUITES)), default="ec", show_default=True, help="Users' keys."
@@ -158,6 +162,7 @@ def _plan(options: dict[str, Any]) -> LoadPlan:
             processes=options["processes"],
             items=options["items"],
             client=options["identity"],
+            agents=tuple(name.strip() for name in options["agents"].split(",")),
         )
     except ValidationError as error:
         raise UsageError("; ".join(found["msg"] for found in error.errors()) + ".") from None

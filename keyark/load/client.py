@@ -21,8 +21,9 @@ from keyark.client.home import Home
 from keyark.errors import KeyarkError
 from keyark.load.assignment import Assignment
 from keyark.load.checking import AnswerChecker
+from keyark.load.connections import Connections
 from keyark.load.driving import Driver, Window
-from keyark.load.operations import Connections, Enroll, build_mix
+from keyark.load.operations import Enroll, build_mix
 from keyark.load.plan import SEEDS
 from keyark.load.recording import Recorder
 

@@ -9,15 +9,15 @@ from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from keyark.client.home import Home
-from keyark.client.passwords import no_password
 from keyark.crypto.envelopes import seal_to_transport
 from keyark.errors import ConfigurationError, KeyarkError, UnavailableError
 from keyark.load.checking import AnswerChecker, WrongAnswerError
+from keyark.load.connections import TIMEOUT, Connections
 from keyark.load.driving import Mix, Operation
 from keyark.load.keys import KeysExhaustedError
-from keyark.load.known import Issued, KnownEnrollments
-from keyark.load.plan import CERTIFICATE, ENROLL, OUTCOME, STATUS, Delivery, LoadPlan
+from keyark.load.known import Issued
+from keyark.load.plan import CERTIFICATE, ENROLL, OUTCOME, RECOVER, STATUS, Delivery
+from keyark.load.recovering import Recover
 from keyark.pki.key_types import PrivateKey, narrow_signing_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.spki import encode_spki
@@ -28,44 +28,11 @@ from keyark.pki.statements import (
     parse_statement,
     sign_statement,
 )
-from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.channels import call
 from keyark.v1 import certificates_pb2 as cm
 from keyark.v1 import registration_pb2 as rm
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub, CertificateStatusServiceStub
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
-
-TIMEOUT: Final = 60.0
-
-
-class Connections:
-    """Channels to the subsystems as the plan's identities, and what this process knows of the deployment."""
-
-    def __init__(self, plan: LoadPlan, home: Home, *, seed: int) -> None:
-        self.plan, self.home = plan, home
-        self.known = KnownEnrollments(plan.known, seed=seed)
-        self._channels: dict[tuple[str, str], Channel] = {}
-
-    def channel(self, role: str, identity: str) -> Channel:
-        """Return the channel to a subsystem as an identity; it is opened once."""
-        if (role, identity) not in self._channels:
-            self._channels[role, identity] = open_channel(
-                getattr(self.home.config, role),
-                self.home.identity(identity, no_password),
-                server_role=role,
-                trust_domain=self.home.config.trust_domain,
-            )
-        return self._channels[role, identity]
-
-    async def form(self) -> rm.EnrollmentForm:
-        """Fetch the form of the plan's profile."""
-        stub = RegistrationServiceStub(self.channel("rm", self.plan.client))
-        request = rm.GetEnrollmentFormRequest(profile=self.plan.profile)
-        return (await call(stub.GetEnrollmentForm, request, timeout=TIMEOUT)).form
-
-    async def close(self) -> None:
-        """Close all channels."""
-        for channel in self._channels.values():
-            await channel.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +222,7 @@ OPERATIONS: Final[dict[str, Callable[[Connections], Operation]]] = {
     STATUS: StatusQuery,
     CERTIFICATE: CertificateQuery,
     OUTCOME: OutcomeQuery,
+    RECOVER: Recover,
 }
 """The kinds of calls apart from enrollments, by the name that the plan's mix uses."""
 

@@ -17,6 +17,7 @@ ENROLL: Final = "enroll"
 STATUS: Final = "status"
 CERTIFICATE: Final = "certificate"
 OUTCOME: Final = "outcome"
+RECOVER: Final = "recover"
 SEEDS: Final = 8
 """Enrollments that a process makes first where it is to query some."""
 
@@ -83,6 +84,7 @@ class LoadPlan(_Frozen):
     items: Annotated[int, Field(ge=1)] | None = None
     client: str = "client/enroller"
     officer: str = "officer/officer"
+    agents: tuple[str, ...] = ("alice", "bob", "carol")
     known: Path | None = None
     seed: int = 1
 

@@ -7,8 +7,11 @@ import copy
 import pytest
 from google.rpc.status_pb2 import Status
 
+from keyark.client.recovery import RecoveredKey
 from keyark.errors import OverloadedError
 from keyark.load.checking import AnswerChecker
+from keyark.load.known import Issued
+from keyark.load.recovering import KeyWanted, Recover
 from keyark.pki.statements import parse_statement
 from keyark.rpc.errors import to_status
 from keyark.v1 import registration_pb2 as rm
@@ -99,3 +102,15 @@ async def test_an_error_is_counted_under_its_reason(answers):
     overloaded = rm.EnrollmentOutcome(error=to_status(OverloadedError("full")))
     assert make(0.0).failure(statements[0], overloaded).reason == "OVERLOADED"
     assert make(0.0).failure(statements[0], rm.EnrollmentOutcome(error=Status(code=13)))
+
+
+@pytest.mark.parametrize("key_ids", [[], [b"other"], [b"wanted", b"other"]])
+def test_a_recovery_that_brings_other_keys_is_wrong(key_ids):
+    recover = object.__new__(Recover)  # who asks does not matter here
+    wanted = KeyWanted(Issued(b"", b""), b"wanted")
+
+    def answer(ids):
+        return [RecoveredKey(key_id=i, email="", private_key=b"", certificate=None, chain=()) for i in ids]
+
+    assert recover.check(wanted, answer([b"wanted"])) == []
+    assert [error.reason for error in recover.check(wanted, answer(key_ids))] == ["WRONG_ANSWER"]

@@ -81,6 +81,17 @@ async def test_a_mix_makes_every_kind_of_call(home, keys):
     assert set(queries_only.kinds) == {"status"}
 
 
+async def test_recoveries_are_whole_ceremonies_whose_keys_are_checked(home, keys):
+    summary = summarize(await run_load(plan(home, mix={"recover": 1}, arrival=Closed(clients=2)), keys=keys))
+    recovered = summary.kinds["recover"]
+    assert not recovered.errors, recovered.messages
+    assert recovered.items > 0
+    calls = summary.services["drm"].calls
+    assert calls["/keyark.v1.KeyRecoveryService/AcknowledgeRecoveredKeys"] >= recovered.items
+    with pytest.raises(LoadClientError, match="needs an agent"):
+        await run_load(plan(home, mix={"recover": 1}, agents=("alice",)), keys=keys)
+
+
 async def test_a_run_that_has_used_its_keys_says_so(home, keys):
     summary = summarize(await run_load(plan(home, items=6, warm_up=0.0), keys=keys))
     assert any("Keys ran out" in note for note in summary.notes)

@@ -1,0 +1,46 @@
+"""What a client process shares among its kinds of calls: channels, and the enrollments that it knows of."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyark.client.home import Home
+from keyark.client.passwords import no_password
+from keyark.load.known import KnownEnrollments
+from keyark.load.plan import LoadPlan
+from keyark.rpc.channels import Channel, call, open_channel
+from keyark.v1 import registration_pb2 as rm
+from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
+
+TIMEOUT: Final = 60.0
+
+
+class Connections:
+    """Channels to the subsystems as the plan's identities, and what this process knows of the deployment."""
+
+    def __init__(self, plan: LoadPlan, home: Home, *, seed: int) -> None:
+        self.plan, self.home = plan, home
+        self.known = KnownEnrollments(plan.known, seed=seed)
+        self._channels: dict[tuple[str, str], Channel] = {}
+
+    def channel(self, role: str, identity: str) -> Channel:
+        """Return the channel to a subsystem as an identity; it is opened once."""
+        if (role, identity) not in self._channels:
+            self._channels[role, identity] = open_channel(
+                getattr(self.home.config, role),
+                self.home.identity(identity, no_password),
+                server_role=role,
+                trust_domain=self.home.config.trust_domain,
+            )
+        return self._channels[role, identity]
+
+    async def form(self) -> rm.EnrollmentForm:
+        """Fetch the form of the plan's profile."""
+        stub = RegistrationServiceStub(self.channel("rm", self.plan.client))
+        request = rm.GetEnrollmentFormRequest(profile=self.plan.profile)
+        return (await call(stub.GetEnrollmentForm, request, timeout=TIMEOUT)).form
+
+    async def close(self) -> None:
+        """Close all channels."""
+        for channel in self._channels.values():
+            await channel.close()

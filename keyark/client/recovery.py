@@ -71,6 +71,7 @@ class RecoveryClient:
 
     def __init__(self, session: Session, keys: AgentKeys) -> None:
         self.session = session
+        self.identity = f"{keys.signer.agent.role}/{keys.signer.agent.name}"
         self._stub = KeyRecoveryServiceStub(session.channel)
         self._keys = keys
         self._review = CeremonyReview(session.home)

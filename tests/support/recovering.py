@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from keyark.client import RecoveryClient
+from keyark.client.agent_keys import AgentKeys
 from keyark.client.audit import list_entries
-from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.ceremony_review import ReviewedCeremony, token_of
+from keyark.client.passwords import no_password
 from keyark.client.sessions import open_session
+from keyark.crypto.ceremonies import seal_released_share, sign_decision
+from keyark.crypto.storage import HybridPublicKey
+from keyark.crypto.token import open_share
 from keyark.pki.certificates import encode_certificate
 from keyark.rpc.channels import call, open_channel
 from keyark.rpc.identities import LocalIdentity
-from keyark.v1 import archive_pb2
+from keyark.v1 import archive_pb2, recovery_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.v1.ceremony_pb2 import Decision
 from keyark.v1.recovery_pb2 import CeremonyState
+from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 from tests.support.deployment import Deployment
 from tests.support.enrolling import pkcs8
 
@@ -123,3 +131,53 @@ async def ceremony_steps(deployment: Deployment, ceremony_id: bytes) -> list[str
 def identity_file(folder: Path, agent: str, name: str) -> Path:
     """A file of an agent's identity."""
     return folder / "identities" / "agent" / agent / name
+
+
+def raw_stub(client: RecoveryClient) -> KeyRecoveryServiceStub:
+    """The RPCs themselves, with an agent's channel: anything can be sent."""
+    return KeyRecoveryServiceStub(client.session.channel)
+
+
+def approval(
+    agent: RecoveryClient, ceremony: ReviewedCeremony, **wrong: Any
+) -> recovery_pb2.ApproveCeremonyRequest:
+    """An approval made by hand; ``opening``, ``signer``, ``shares`` and ``ceremony_id`` can be other ones."""
+    keys = agent_keys(agent)
+    opening = wrong.get("opening", ceremony.opening)
+    signed = sign_decision(
+        opening,
+        wrong.get("signer", keys.signer),
+        decision=Decision.DECISION_APPROVE,
+        time_us=ceremony.opened.event.time_us + 1,
+    )
+    shares = wrong.get("shares")
+    if shares is None:
+        shares = [released(agent, ceremony, key, opening=opening) for key in ceremony.view.storage_keys]
+    return recovery_pb2.ApproveCeremonyRequest(
+        ceremony_id=wrong.get("ceremony_id", ceremony.ceremony_id), approval=signed, shares=shares
+    )
+
+
+def released(
+    agent: RecoveryClient, ceremony: ReviewedCeremony, storage_key: recovery_pb2.StorageKey, **wrong: Any
+) -> recovery_pb2.ReleasedShare:
+    """A share sealed by hand; ``share`` and ``opening`` can be other ones."""
+    keys = agent_keys(agent)
+    share = wrong.get("share") or open_share(token_of(storage_key), keys.share_key, str(keys.signer.agent))
+    recipient = HybridPublicKey.from_bytes(ceremony.view.share_recipient_key)
+    key_id = sha256(storage_key.public_key).digest()
+    ciphertext = seal_released_share(share, recipient, wrong.get("opening", ceremony.opening), key_id)
+    return recovery_pb2.ReleasedShare(storage_key_id=key_id, ciphertext=ciphertext)
+
+
+def agent_keys(agent: RecoveryClient) -> AgentKeys:
+    """An agent's keys, as on its own disk."""
+    name = agent.identity
+    return AgentKeys.of(agent.session.home, name, no_password)
+
+
+async def send_approval(
+    sender: RecoveryClient, request: recovery_pb2.ApproveCeremonyRequest
+) -> recovery_pb2.Ceremony:
+    """Send what was made by hand."""
+    return (await call(raw_stub(sender).ApproveCeremony, request, timeout=60)).ceremony

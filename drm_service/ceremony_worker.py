@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Final
 
 from drm_service.key_states import check_recoverable
+from drm_service.records import damaged_key, read_contents
 from drm_service.storage_keys import storage_key_id
 from keyark.crypto.ceremonies import Opening, open_released_share, seal_recovered_key, share_key_of
 from keyark.crypto.matching import prove_match
@@ -23,8 +24,7 @@ from keyark.crypto.storage import (
     StoragePublicKey,
 )
 from keyark.crypto.token import check_share, create_software_token, open_software_token, seal_software_token
-from keyark.errors import KeyarkError, Kind, NotFoundError
-from keyark.pki.statements import parse_statement
+from keyark.errors import KeyarkError, NotFoundError
 from keyark.records.v1.drm_pb2 import (
     AgentShares,
     ArchivedKeyRecord,
@@ -44,13 +44,6 @@ from keyark.v1.audit_pb2 import AuditEvent
 from keyark.v1.recovery_pb2 import ReleasedShare
 
 FACTORY: Final = "drm_service.ceremony_worker:open_worker"
-
-
-class KeyIntegrityError(KeyarkError):
-    """An archived key does not open, or is not the key that the log says it is."""
-
-    reason = "KEY_INTEGRITY"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True)
@@ -137,22 +130,16 @@ class CeremonyWorker:
 
     def _unseal(self, record: ArchivedKeyRecord) -> bytes:
         """Return the private key (PKCS#8 DER) once it proved to be the one of the owner's statement."""
-        statement = parse_statement(record.statement)
-        event = AuditEvent.FromString(record.leaf)
+        statement, event = read_contents(record)
         try:
-            if (event.statement_sha256, event.encryption_spki_sha256) != (
-                statement.sha256,
-                statement.encryption_spki_sha256,
-            ):
-                raise _damaged(statement.enrollment_id)
             storage_key = self.storage_keys[record.sealed_key.storage_key_id]
             return prove_match(storage_key.open(record.sealed_key, record.leaf), statement.encryption_spki)
         except KeyError:
-            raise _damaged(statement.enrollment_id) from None
+            raise damaged_key(event.enrollment_id) from None
         except KeyarkError as error:
             if error.reason in _SHARE_REASONS:
                 raise
-            raise _damaged(statement.enrollment_id) from None
+            raise damaged_key(event.enrollment_id) from None
 
     def change_agents(self, task: ChangeAgentsTask) -> list[SoftwareToken]:
         """Put every storage private key under a new PIN, split among the new agents."""
@@ -194,11 +181,4 @@ def _wrong_share(agent: str, how: str) -> WrongShareError:
     return WrongShareError(
         f"The share of {agent} {how}; look at the ceremony again, or ask another agent.",
         metadata={"agent": agent},
-    )
-
-
-def _damaged(enrollment_id: bytes) -> KeyIntegrityError:
-    return KeyIntegrityError(
-        f"The archived key of enrollment {enrollment_id.hex()} does not open as what the log says it is; restore "
-        "the store from a backup."
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from keyark.errors import NotFoundError
-from keyark.pki.statements import parse_statement
+from google.protobuf.message import DecodeError
+
+from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.pki.statements import Statement, parse_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.service import key_uses
 from keyark.store import ReadTransaction
 from keyark.transparency import log
+from keyark.transparency.events import parse_leaf
 from keyark.v1.audit_pb2 import AuditEvent
 from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
@@ -36,10 +39,46 @@ TABLES: Final = (
 SCHEMA_VERSION: Final = 1
 
 
+class KeyIntegrityError(KeyarkError):
+    """An archived key does not open, or is not the key that the log says it is."""
+
+    reason = "KEY_INTEGRITY"
+    kind = Kind.PRECONDITION
+
+
 def read_record(txn: ReadTransaction, enrollment_id: bytes) -> ArchivedKeyRecord | None:
-    """Return the record of an enrollment (32 bytes), or None where nothing was archived for it."""
+    """Return the record of an enrollment (32 bytes), or None where nothing was archived for it.
+
+    Raises KeyIntegrityError for a row that does not parse.
+    """
     value = txn.get(KEYS, enrollment_id)
-    return None if value is None else ArchivedKeyRecord.FromString(value)
+    try:
+        return None if value is None else ArchivedKeyRecord.FromString(value)
+    except DecodeError:
+        raise damaged_key(enrollment_id) from None
+
+
+def read_contents(record: ArchivedKeyRecord) -> tuple[Statement, AuditEvent]:
+    """Return the owner's statement and the leaf of a record; raises KeyIntegrityError unless they belong together."""
+    try:
+        statement, event = parse_statement(record.statement), parse_leaf(record.leaf)
+    except KeyarkError:
+        raise damaged_key(b"") from None
+    if (event.enrollment_id, event.statement_sha256, event.encryption_spki_sha256) != (
+        statement.enrollment_id,
+        statement.sha256,
+        statement.encryption_spki_sha256,
+    ):
+        raise damaged_key(event.enrollment_id)
+    return statement, event
+
+
+def damaged_key(enrollment_id: bytes) -> KeyIntegrityError:
+    """Return the error of an archived key that was altered; its enrollment id is empty where nobody can tell."""
+    return KeyIntegrityError(
+        f"The archived key of enrollment {enrollment_id.hex() or '(unreadable)'} does not open as what the log says "
+        "it is; restore the store from a backup."
+    )
 
 
 def find_by_key_id(txn: ReadTransaction, key_id: bytes) -> ArchivedKeyRecord:

@@ -15,17 +15,16 @@ from drm_service.ceremony_records import (
 )
 from drm_service.ceremony_work import ApprovedCeremony, CeremonyMovedError, CeremonyOutcome
 from drm_service.key_states import check_recoverable
-from drm_service.records import RECOVERIES, find_by_key_id
+from drm_service.records import RECOVERIES, find_by_key_id, read_contents
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.errors import PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import parse_statement
 from keyark.policy.engine import PolicyEngine, RecoveryRequest
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord, CeremonyTask, RecoverKeyTask
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import Log
-from keyark.v1.audit_pb2 import AuditEvent, EventType
+from keyark.v1.audit_pb2 import EventType
 from keyark.v1.recovery_pb2 import CeremonyState, RecoveredKey
 
 STAGE: Final = "recover"
@@ -63,8 +62,7 @@ class RecoverKeys:
     def _policy_request(
         self, record: ArchivedKeyRecord, request: CeremonyRequest, earlier: int
     ) -> RecoveryRequest:
-        statement = parse_statement(record.statement)
-        archived_us = AuditEvent.FromString(record.leaf).time_us
+        statement, archived = read_contents(record)
         return RecoveryRequest(
             requester=str(request.requester),
             profile=statement.profile,
@@ -72,7 +70,7 @@ class RecoverKeys:
             common_name=statement.common_name,
             email=statement.email,
             encryption_key_type=statement.encryption_key_type.value,
-            archived_days=(self.clock.now_us() - archived_us) / DAY_US,
+            archived_days=(self.clock.now_us() - archived.time_us) / DAY_US,
             recoveries_in_a_day=earlier + 1,
         )
 

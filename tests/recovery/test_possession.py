@@ -1,0 +1,192 @@
+"""P4: everything of DRM and RM and one share open nothing; what was altered never opens as a wrong key."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drm_service.ceremony_worker import CeremonyWorker
+from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
+from drm_service.storage_keys import read_tokens, storage_key_id
+from keyark.client import KeyarkError
+from keyark.crypto.agents import ShareKey
+from keyark.crypto.ceremonies import Opening, open_recovered_key, seal_released_share
+from keyark.crypto.shares import Share
+from keyark.crypto.storage import HybridPrivateKey
+from keyark.crypto.token import open_share, open_software_token
+from keyark.records.v1.drm_pb2 import (
+    AgentShares,
+    ArchivedKeyRecord,
+    CeremonyWorkerSetup,
+    RecoverKeyTask,
+    SoftwareToken,
+)
+from keyark.store import open_store
+from keyark.transparency.merkle import leaf_hash
+from keyark.v1.recovery_pb2 import ReleasedShare
+from tests.support.deployment import running
+from tests.support.recovering import REASON, Lost, agents, approve, identity_file, lose_key, state
+
+LEAF, DIGEST = b"a leaf", bytes(32)
+OPENING = Opening(digest=DIGEST, leaf_hash=leaf_hash(LEAF))
+
+
+def agent_id(name: str) -> str:
+    return f"spiffe://example.org/agent/{name}"
+
+
+async def stored(folder: Path) -> tuple[SoftwareToken, ArchivedKeyRecord]:
+    """The token and the one archived key in the store of a DRM that does not run."""
+    store = open_store(folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
+    try:
+        (token,) = store.read(read_tokens)
+        ((_, value),) = store.read(lambda txn: txn.scan(KEYS, limit=10))
+    finally:
+        await store.close()
+    return token, ArchivedKeyRecord.FromString(value)
+
+
+def share_of(folder: Path, token: SoftwareToken, name: str) -> Share:
+    pem = identity_file(folder, name, "share-key.pem").read_bytes()
+    return open_share(token, ShareKey.from_pem(pem, password=None), agent_id(name))
+
+
+def worker(token: SoftwareToken, shares: Sequence[tuple[str, Share]]) -> CeremonyWorker:
+    """A ceremony's worker as somebody would start it who holds the one-time key as well."""
+    key = HybridPrivateKey.generate()
+    released = [
+        AgentShares(
+            agent=agent_id(name),
+            shares=[
+                ReleasedShare(
+                    storage_key_id=storage_key_id(token),
+                    ciphertext=seal_released_share(share, key.public_key, OPENING, storage_key_id(token)),
+                )
+            ],
+        )
+        for name, share in shares
+    ]
+    setup = CeremonyWorkerSetup(
+        share_recipient_key=key.to_bytes(),
+        ceremony_digest=DIGEST,
+        opening_leaf=LEAF,
+        tokens=[token],
+        shares=released,
+    )
+    return CeremonyWorker(setup)
+
+
+async def lost_deployment(folder: Path) -> Lost:
+    """Enroll and lose a key, have bob approve, and stop all services."""
+    async with running(folder) as deployment:
+        lost = await lose_key(deployment)
+        async with agents(deployment, "alice", "bob") as (alice, bob):
+            asked = await alice.request_keys([lost.key_id], reason=REASON)
+            await approve(asked.ceremony_id, bob)
+    return lost
+
+
+def recover(with_worker: CeremonyWorker, record: ArchivedKeyRecord, lost: Lost) -> bytes:
+    """Have a worker recover a key, for a requester of one's own."""
+    mine = HybridPrivateKey.generate()
+    task = RecoverKeyTask(record=record, recipient_public_key=mine.public_key.to_bytes())
+    return open_recovered_key(with_worker.recover_key(task), mine, DIGEST, lost.key_id)
+
+
+async def test_the_folders_of_drm_and_rm_and_one_share_open_nothing(
+    deployment_folder: Path, tmp_path: Path
+) -> None:
+    lost = await lost_deployment(deployment_folder)
+    stolen = tmp_path / "stolen"
+    for role in ("drm", "rm"):
+        shutil.copytree(deployment_folder / role, stolen / role)
+        for path in (stolen / role).rglob("*"):
+            assert not path.is_file() or lost.private_key not in path.read_bytes()
+    token, record = await stored(stolen)
+    bob = share_of(deployment_folder, token, "bob")
+    forged = [Share(i, os.urandom(32)) for i in (1, 2, 3)]
+    for attempt in ([], [bob], [bob, bob], [bob, forged[0]], forged[:2]):
+        with pytest.raises(KeyarkError) as refused:
+            open_software_token(token, attempt)
+        assert refused.value.reason in ("QUORUM_NOT_REACHED", "WRONG_SHARE")
+    for shares in (
+        [("bob", bob)],
+        [("bob", bob), ("bob", bob)],
+        [("bob", bob), ("alice", forged[0])],
+        [("bob", bob), ("alice", bob)],
+    ):
+        with pytest.raises(KeyarkError) as refused:
+            recover(worker(token, shares), record, lost)
+        assert refused.value.reason in ("QUORUM_NOT_REACHED", "WRONG_SHARE")
+    altered = SoftwareToken.FromString(token.SerializeToString())
+    altered.quorum = 1  # a token that says otherwise opens no better
+    with pytest.raises(KeyarkError):
+        recover(worker(altered, [("bob", bob)]), record, lost)
+    # and the same code opens it once a second share is there
+    quorum = [("bob", bob), ("carol", share_of(deployment_folder, token, "carol"))]
+    assert recover(worker(token, quorum), record, lost) == lost.private_key
+
+
+async def test_whatever_byte_was_altered_no_wrong_key_comes_out(deployment_folder: Path) -> None:
+    lost = await lost_deployment(deployment_folder)
+    token, record = await stored(deployment_folder)
+    quorum = worker(token, [(name, share_of(deployment_folder, token, name)) for name in ("bob", "carol")])
+    assert recover(quorum, record, lost) == lost.private_key
+
+    def altered(change: Any) -> ArchivedKeyRecord:
+        copy = ArchivedKeyRecord.FromString(record.SerializeToString())
+        change(copy)
+        return copy
+
+    def flip(message: Any, field: str, position: int) -> None:
+        data = bytearray(getattr(message, field))
+        data[position] ^= 1
+        setattr(message, field, bytes(data))
+
+    tried = 0
+    for get, field in (
+        (lambda r: r.sealed_key, "ciphertext"),
+        (lambda r: r.sealed_key, "storage_key_id"),
+        (lambda r: r, "leaf"),
+        (lambda r: r, "statement"),
+    ):
+        for position in range(len(getattr(get(record), field))):
+            damaged = altered(lambda r, g=get, f=field, p=position: flip(g(r), f, p))
+            with pytest.raises(KeyarkError) as refused:
+                recover(quorum, damaged, lost)
+            assert refused.value.reason == "KEY_INTEGRITY", (field, position)
+            tried += 1
+    assert tried > len(record.sealed_key.ciphertext)
+    for cut in (altered(lambda r: r.ClearField("sealed_key")), altered(lambda r: r.ClearField("leaf"))):
+        with pytest.raises(KeyarkError) as refused:
+            recover(quorum, cut, lost)
+        assert refused.value.reason == "KEY_INTEGRITY"
+
+
+async def test_an_altered_record_ends_the_recovery_with_an_integrity_error(deployment_folder: Path) -> None:
+    lost = await lost_deployment(deployment_folder)
+    store = open_store(deployment_folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
+    _, record = await stored_in(store)
+    record.sealed_key.ciphertext = record.sealed_key.ciphertext[:-1] + bytes(
+        [record.sealed_key.ciphertext[-1] ^ 1]
+    )
+    await store.update(lambda txn: txn.put(KEYS, lost.enrollment_id, record.SerializeToString()))
+    await store.close()
+    async with (
+        running(deployment_folder) as deployment,
+        agents(deployment, "alice", "bob", "carol") as (alice, bob, carol),
+    ):
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        failed = await approve(asked.ceremony_id, bob, carol)
+        assert state(failed) == "FAILED"
+        assert "restore the store" in failed.view.failure.message
+
+
+async def stored_in(store: Any) -> tuple[bytes, ArchivedKeyRecord]:
+    ((key, value),) = store.read(lambda txn: txn.scan(KEYS, limit=10))
+    return key, ArchivedKeyRecord.FromString(value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
+from drm_service.key_search import index_archived
 from drm_service.records import KEYS, read_record
 from drm_service.storage_keys import StorageKeys
 from keyark.clock import Clock
@@ -61,6 +62,7 @@ class _Accepted:
     request: ArchiveRequest
     statement: Statement
     event: LoggedEvent
+    time_us: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +125,15 @@ class KeyArchive:
             self.policy.enforce(STAGE, _policy_request(statement))
         except KeyarkError as error:
             return error
-        return _Accepted(request=request, statement=statement, event=self._leaf(statement))
+        now = self.clock.now_us()
+        event = self._leaf(statement, now)
+        return _Accepted(request=request, statement=statement, event=event, time_us=now)
 
-    def _leaf(self, statement: Statement) -> LoggedEvent:
+    def _leaf(self, statement: Statement, time_us: int) -> LoggedEvent:
         return enrollment_leaf(
             EventType.EVENT_TYPE_KEY_ARCHIVED,
             statement,
-            time_us=self.clock.now_us(),
+            time_us=time_us,
             match_proof=match_proof_name(statement.encryption_key_type),
             storage_key_id=self.storage_keys.active_id,
         )
@@ -166,6 +170,7 @@ class KeyArchive:
             match_proof=match_proof_name(statement.encryption_key_type),
         )
         txn.put(KEYS, statement.enrollment_id, record.SerializeToString())
+        index_archived(txn, statement, time_us=item.accepted.time_us)
         place = self.log.append(txn, event, on_index=partial(_note_index, record, statement.enrollment_id))
         return _Archived(event=event, place=place)
 

@@ -7,7 +7,8 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from drm_service.config import DrmConfig
-from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
+from drm_service.key_search import owner_hashes
+from drm_service.records import BY_OWNER, BY_SERIAL, BY_TIME, KEYS, SCHEMA_VERSION, TABLES, read_contents
 from drm_service.storage_keys import read_tokens, storage_key_id
 from drm_service.transport_files import TransportFiles
 from drm_service.transport_keys import read_transport_keys
@@ -58,10 +59,19 @@ def check_records(txn: ReadTransaction) -> list[str]:
     """
     storage_keys = [f"storage key: {storage_key_id(token).hex()}" for token in read_tokens(txn)]
     after: bytes | None = None
+    certified = 0
     while rows := txn.scan(KEYS, after=after, limit=PAGE):
         for enrollment_id, value in rows:
-            _check_record(txn, enrollment_id, _parse(value))
+            record = _parse(value)
+            _check_record(txn, enrollment_id, record)
+            _check_indexes(txn, enrollment_id, record)
+            certified += bool(record.certificate_serial)
         after = rows[-1][0]
+    keys = txn.count(KEYS)
+    if (txn.count(BY_OWNER), txn.count(BY_TIME), txn.count(BY_SERIAL)) != (2 * keys, keys, certified):
+        raise RecordMismatchError(
+            "An index of the archived keys has rows that lead nowhere; restore the store from a backup."
+        )
     return storage_keys
 
 
@@ -83,4 +93,18 @@ def _check_record(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKe
         raise RecordMismatchError(
             f"The archived key of enrollment {enrollment_id.hex()} is not what leaf {record.log_index} of the log "
             "says; restore the store from a backup."
+        )
+
+
+def _check_indexes(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> None:
+    """Raise RecordMismatchError unless every index leads to the record."""
+    statement, event = read_contents(record)
+    rows = [(BY_OWNER, owner + enrollment_id, b"") for owner in owner_hashes(statement)]
+    rows.append((BY_TIME, event.time_us.to_bytes(8, "big") + enrollment_id, b""))
+    if record.certificate_serial:
+        rows.append((BY_SERIAL, record.certificate_serial, enrollment_id))
+    if any(txn.get(table, key) != value for table, key, value in rows):
+        raise RecordMismatchError(
+            f"An index does not lead to the archived key of enrollment {enrollment_id.hex()}; restore the store from a "
+            "backup."
         )

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from cryptography import x509
 
+from drm_service.key_search import index_certified
 from drm_service.records import KEYS, read_record
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind, NotFoundError
@@ -103,6 +104,7 @@ class CertificateLinks:
         record.certificate_sha256 = link.sha256
         record.certificate = link.certificate
         txn.put(KEYS, link.statement.enrollment_id, record.SerializeToString())
+        index_certified(txn, link.serial, link.statement.enrollment_id)
         self.log.append(txn, link.event)
         return None
 

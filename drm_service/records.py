@@ -25,8 +25,14 @@ OPEN_CEREMONIES: Final = "open_ceremonies"
 RECOVERIES: Final = "recoveries"
 TRUST_CHANGES: Final = "trust_changes"
 TRANSPORT_KEYS: Final = "transport_keys"
+BY_OWNER: Final = "keys_by_owner"
+BY_SERIAL: Final = "keys_by_serial"
+BY_TIME: Final = "keys_by_time"
 TABLES: Final = (
     KEYS,
+    BY_OWNER,
+    BY_SERIAL,
+    BY_TIME,
     TOKENS,
     CEREMONIES,
     OPEN_CEREMONIES,

@@ -10,10 +10,11 @@ from grpc.aio import ServicerContext
 from drm_service.ceremonies import Ceremonies
 from drm_service.ceremony_records import find_ceremony
 from drm_service.ceremony_views import CeremonyViews
+from drm_service.key_search import find_keys
 from drm_service.key_states import KeyStates
-from drm_service.records import CEREMONIES, KEYS, describe, find_by_key_id
+from drm_service.records import CEREMONIES, describe, find_by_key_id
 from drm_service.recovery import Delivery
-from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord
+from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.rpc.server import current_caller
 from keyark.service.paging import page_of
 from keyark.store import Store
@@ -51,13 +52,10 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
     delivery: Delivery
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
-        """The archived keys, oldest first."""
-        page = page_of(request.page)
-        rows = await self.store.view(lambda txn: txn.scan(KEYS, after=page.after, limit=page.limit))
-        return pb.ListKeysResponse(
-            keys=[describe(ArchivedKeyRecord.FromString(value)) for _, value in rows],
-            next_page_token=page.next_token(rows),
-        )
+        """The archived keys that a filter selects, oldest first."""
+        page = page_of(request.page, query=request.filter)
+        found = await self.store.view(lambda txn: find_keys(txn, request.filter, page))
+        return pb.ListKeysResponse(keys=found.keys, next_page_token=page.token(found.next_position))
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
         """One archived key by its key id."""

@@ -6,13 +6,18 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
+
+from google.protobuf.message import Message
 
 from keyark.errors import InvalidInputError
 from keyark.v1.common_pb2 import PageRequest
 
 DEFAULT_SIZE: Final = 50
 LARGEST_SIZE: Final = 1000
+
+_QUERY: Final = 16
 
 
 @dataclass(frozen=True)
@@ -21,22 +26,29 @@ class Page:
 
     limit: int
     after: bytes | None
+    query: bytes = b""
 
     def next_token(self, rows: Sequence[tuple[bytes, object]]) -> str:
         """Return the token of the page after these rows; empty where they are the last."""
-        if len(rows) < self.limit:
-            return ""
-        return base64.urlsafe_b64encode(rows[-1][0]).decode()
+        return self.token(b"" if len(rows) < self.limit else rows[-1][0])
+
+    def token(self, position: bytes) -> str:
+        """Return the token of the page after a position; empty where there is none."""
+        return base64.urlsafe_b64encode(self.query + position).decode() if position else ""
 
 
-def page_of(request: PageRequest) -> Page:
-    """Read a page request; raises InvalidInputError for a token that this service did not give."""
+def page_of(request: PageRequest, *, query: Message | None = None) -> Page:
+    """Read a page request; raises InvalidInputError for a token that was not given for this ``query``."""
+    binding = b"" if query is None else sha256(query.SerializeToString(deterministic=True)).digest()[:_QUERY]
     limit = min(request.page_size or DEFAULT_SIZE, LARGEST_SIZE)
     if not request.page_token:
-        return Page(limit, None)
+        return Page(limit, None, binding)
     try:
-        return Page(limit, base64.b64decode(request.page_token, altchars=b"-_", validate=True))
+        token = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
+        token = b""
+    if len(token) <= len(binding) or not token.startswith(binding):
         raise InvalidInputError(
-            "The page token is not one of this service; start with an empty one.", field="page.page_token"
-        ) from None
+            "The page token is not one of this query; start with an empty one.", field="page.page_token"
+        )
+    return Page(limit, token[len(binding) :], binding)

@@ -1,4 +1,4 @@
-"""`keyark enrollments`, `keyark certificates` and `keyark keys`: what there is."""
+"""`keyark enrollments` and `keyark certificates`: what there is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import parse_statement
 from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
-from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
 M = TypeVar("M", bound=Message)
@@ -41,7 +40,7 @@ def enrollments() -> None:
 @json_option
 def list_enrollments(**options: Any) -> None:
     """List every enrollment, oldest first."""
-    _print_all(options, "rm", administration.list_enrollments, _enrollment_line)
+    print_all(options, "rm", administration.list_enrollments, _enrollment_line)
 
 
 @click.group(cls=KeyarkGroup)
@@ -56,7 +55,7 @@ def certificates() -> None:
 @json_option
 def list_certificates(**options: Any) -> None:
     """List every certificate, oldest first."""
-    _print_all(options, "cm", administration.list_certificates, _certificate_line)
+    print_all(options, "cm", administration.list_certificates, _certificate_line)
 
 
 @certificates.command("show")
@@ -67,40 +66,13 @@ def list_certificates(**options: Any) -> None:
 @json_option
 def show_certificate(serial: str, **options: Any) -> None:
     """Show the certificate with a SERIAL number (hexadecimal)."""
-    number = _hexadecimal(serial)
-    _print_one(
+    number = hexadecimal(serial)
+    print_one(
         options, "cm", lambda session: administration.get_certificate(session, number), _certificate_line
     )
 
 
-@click.group(cls=KeyarkGroup)
-def keys() -> None:
-    """Archived keys, as recovery agents see them; never key material."""
-
-
-@keys.command("list")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
-def list_keys(**options: Any) -> None:
-    """List every archived key, oldest first."""
-    _print_all(options, "drm", administration.list_keys, _key_line)
-
-
-@keys.command("show")
-@click.argument("key_id")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
-def show_key(key_id: str, **options: Any) -> None:
-    """Show the archived key with a KEY_ID (64 hexadecimal digits)."""
-    number = _hexadecimal(key_id)
-    _print_one(options, "drm", lambda session: administration.get_key(session, number), _key_line)
-
-
-def _print_all(
+def print_all(
     options: dict[str, Any], role: str, fetch: Callable[[Session], AsyncIterator[M]], line: Callable[[M], str]
 ) -> None:
     """Print every message as it comes; JSON is one array."""
@@ -121,9 +93,11 @@ def _print_all(
         print_json(collected)
 
 
-def _print_one(
+def print_one(
     options: dict[str, Any], role: str, fetch: Callable[[Session], Any], line: Callable[[Any], str]
 ) -> None:
+    """Print one message."""
+
     async def run() -> Message:
         async with _session(options, role) as session:
             found: Message = await fetch(session)
@@ -142,7 +116,8 @@ def _session(options: dict[str, Any], role: str) -> Any:
     return open_session(home, role, identity=options["identity"], password=password)
 
 
-def _hexadecimal(text: str) -> bytes:
+def hexadecimal(text: str) -> bytes:
+    """Return the bytes of hexadecimal digits, with or without colons; raises UsageError."""
     digits = text.replace(":", "").lower()
     try:
         return bytes.fromhex(digits.rjust(len(digits) + len(digits) % 2, "0"))
@@ -150,7 +125,8 @@ def _hexadecimal(text: str) -> bytes:
         raise UsageError(f"{text!r} is not hexadecimal.") from None
 
 
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """Return a time (seconds) for people, UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
@@ -158,7 +134,7 @@ def _enrollment_line(enrollment: Enrollment) -> str:
     statement = parse_statement(enrollment.statement)
     state = EnrollmentState.Name(enrollment.state).removeprefix("ENROLLMENT_STATE_")
     return (
-        f"{enrollment.enrollment_id.hex()}  {state}  {_when(enrollment.completed_time_us / 1e6)}  "
+        f"{enrollment.enrollment_id.hex()}  {state}  {when(enrollment.completed_time_us / 1e6)}  "
         f"{statement.common_name} <{statement.email}>  by {statement.caller}"
     )
 
@@ -167,14 +143,6 @@ def _certificate_line(certificate: Certificate) -> str:
     state = CertificateState.Name(certificate.state).removeprefix("CERTIFICATE_STATE_")
     role = KeyRole.Name(certificate.role).removeprefix("KEY_ROLE_").lower()
     return (
-        f"{certificate.serial.hex()}  {state}  {role:<10}  until {_when(certificate.not_after)}  "
+        f"{certificate.serial.hex()}  {state}  {role:<10}  until {when(certificate.not_after)}  "
         f"{certificate.common_name} <{certificate.email}>"
-    )
-
-
-def _key_line(key: ArchivedKey) -> str:
-    state = KeyState.Name(key.state).removeprefix("KEY_STATE_")
-    return (
-        f"{key.key_id.hex()}  {state}  {_when(key.archived_time_us / 1e6)}  log index {key.log_index}  "
-        f"{key.common_name} <{key.email}>"
     )

@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "enroll": ("keyark.cli.enroll", "enroll"),
     "enrollments": ("keyark.cli.listing", "enrollments"),
     "certificates": ("keyark.cli.listing", "certificates"),
-    "keys": ("keyark.cli.listing", "keys"),
+    "keys": ("keyark.cli.keys", "keys"),
     "transport-key": ("keyark.cli.transport_key", "transport_key"),
     "authority": ("keyark.cli.authority", "authority"),
     "recover": ("keyark.cli.recover", "recover"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from keyark.cli.ceremonies import (
     show_line,
     until_carried_out,
 )
+from keyark.cli.keys import key_id_of
 from keyark.cli.options import (
     home_option,
     identity_option,
@@ -33,9 +33,7 @@ from keyark.client.delivery import KeyFiles, new_password
 from keyark.client.folder import KeyFormat
 from keyark.client.recovery import RecoveredKey, RecoveryClient
 from keyark.errors import NotFoundError
-from keyark.pki.certificates import load_certificates
-from keyark.pki.spki import encode_spki
-from keyark.v1.recovery_pb2 import CeremonyState, KeyState
+from keyark.v1.recovery_pb2 import CeremonyState, KeyFilter, KeyState
 
 
 @click.group(cls=KeyarkGroup)
@@ -72,31 +70,15 @@ def request(**options: Any) -> None:
 
 
 async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes]:
-    if options["key_id"] is not None:
-        return [_key_id(options["key_id"])]
-    if options["cert"] is not None:
-        certificate = load_certificates(options["cert"])[0]
-        return [sha256(encode_spki(certificate.public_key())).digest()]
+    if options["owner"] is None:
+        return [key_id_of(options["key_id"], options["cert"])]
     owner: str = options["owner"]
-    found = [
-        key
-        async for key in list_keys(client.session)
-        if key.state == KeyState.KEY_STATE_CERTIFIED
-        and (key.email.lower() == owner.lower() or key.common_name == owner)
-    ]
+    wanted = KeyFilter(owner=owner, state=KeyState.KEY_STATE_CERTIFIED)
+    found = [key async for key in list_keys(client.session, wanted)]
     if not found:
         raise NotFoundError(f"No certified key of {owner} is archived; `keyark keys list` shows what is.")
+    found.sort(key=lambda key: key.archived_time_us)
     return [key.key_id for key in (found if options["whole_history"] else found[-1:])]
-
-
-def _key_id(text: str) -> bytes:
-    try:
-        key_id = bytes.fromhex(text)
-    except ValueError:
-        key_id = b""
-    if len(key_id) != sha256().digest_size:
-        raise UsageError(f"{text!r} is no key id of 64 hexadecimal digits; `keyark keys list` shows them.")
-    return key_id
 
 
 @recover.command("list")

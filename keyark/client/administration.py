@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from keyark.client.sessions import Session
@@ -40,10 +41,13 @@ async def get_certificate(session: Session, serial: bytes) -> certificates_pb2.C
     return (await call(stub.GetCertificate, request, timeout=TIMEOUT)).certificate
 
 
-async def list_keys(session: Session) -> AsyncIterator[recovery_pb2.ArchivedKey]:
-    """Yield every archived key, oldest first; ``session`` is an agent's with the DRM."""
+async def list_keys(
+    session: Session, key_filter: recovery_pb2.KeyFilter | None = None
+) -> AsyncIterator[recovery_pb2.ArchivedKey]:
+    """Yield the archived keys that a filter selects, oldest first; ``session`` is an agent's with the DRM."""
     stub = KeyRecoveryServiceStub(session.channel)
-    async for page in _pages(stub.ListKeys, recovery_pb2.ListKeysRequest):
+    new_request = partial(recovery_pb2.ListKeysRequest, filter=key_filter or recovery_pb2.KeyFilter())
+    async for page in _pages(stub.ListKeys, new_request):
         for key in page.keys:
             yield key
 
@@ -52,6 +56,20 @@ async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:
     """Return the archived key with this key id (32 bytes); raises NotFoundError."""
     stub = KeyRecoveryServiceStub(session.channel)
     return (await call(stub.GetKey, recovery_pb2.GetKeyRequest(key_id=key_id), timeout=TIMEOUT)).key
+
+
+async def deactivate_key(session: Session, key_id: bytes, *, reason: str) -> recovery_pb2.ArchivedKey:
+    """Keep a key (id of 32 bytes) from being recovered; raises NotFoundError and KeyDeactivatedError."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    request = recovery_pb2.DeactivateKeyRequest(key_id=key_id, reason=reason)
+    return (await call(stub.DeactivateKey, request, timeout=TIMEOUT)).key
+
+
+async def activate_key(session: Session, key_id: bytes, *, reason: str) -> recovery_pb2.ArchivedKey:
+    """Let a key (id of 32 bytes) be recovered again; raises NotFoundError."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    request = recovery_pb2.ActivateKeyRequest(key_id=key_id, reason=reason)
+    return (await call(stub.ActivateKey, request, timeout=TIMEOUT)).key
 
 
 class _Page(Protocol):

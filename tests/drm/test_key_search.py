@@ -1,0 +1,179 @@
+"""Archived keys are found by every field as a plain search finds them, in pages that hold while keys are added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from drm_service.key_search import MAX_LOOKED_AT, find_keys, index_archived, index_certified
+from drm_service.records import KEYS, TABLES, describe
+from keyark.errors import InvalidInputError
+from keyark.pki.key_types import KeyType, generate
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import build_statement, parse_statement
+from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
+from keyark.service.paging import page_of
+from keyark.store import MemoryStore
+from keyark.transparency.events import new_event
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.v1.common_pb2 import PageRequest
+from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
+
+SPKI = encode_spki(generate(KeyType.EC_P256).public_key())
+OTHER_SPKI = encode_spki(generate(KeyType.EC_P256).public_key())
+EMAILS = ("alice@example.org", "Alice@Example.org", "bob@example.org")
+NAMES = ("Alice Example", "Bob Example", "alice@example.org")
+
+
+@dataclass
+class Archive:
+    """A store with keys, and the same keys in a list."""
+
+    store: MemoryStore
+    keys: list[ArchivedKey]
+
+    async def add(self, number: int, email: str, name: str, time_us: int, kind: str) -> None:
+        request_id = number.to_bytes(6, "big") + b"\x70\x00\x80" + bytes(7)
+        raw = build_statement(
+            caller=SpiffeId("example.org", "client/enroller"),
+            request_id=request_id,
+            profile="user",
+            common_name=name,
+            email=email,
+            signing_spki=OTHER_SPKI,
+            encryption_spki=SPKI,
+        )
+        statement = parse_statement(raw)
+        event = new_event(
+            AuditEvent(
+                version=1,
+                type=EventType.EVENT_TYPE_KEY_ARCHIVED,
+                time_us=time_us,
+                enrollment_id=statement.enrollment_id,
+                statement_sha256=statement.sha256,
+                encryption_spki_sha256=statement.encryption_spki_sha256,
+            ),
+            AuditDetails(),
+        )
+        record = ArchivedKeyRecord(statement=raw, leaf=event.leaf, log_index=number)
+        serial = b"\x01" + number.to_bytes(4, "big")
+        if kind != "uncertified":
+            record.certificate_serial = serial
+        if kind == "deactivated":
+            record.deactivated_reason = "hold"
+
+        def write(txn):  # type: ignore[no-untyped-def]
+            txn.put(KEYS, statement.enrollment_id, record.SerializeToString())
+            index_archived(txn, statement, time_us=time_us)
+            if record.certificate_serial:
+                index_certified(txn, serial, statement.enrollment_id)
+
+        await self.store.update(write)
+        self.keys.append(describe(record))
+
+    def pages(self, key_filter: KeyFilter, size: int) -> list[ArchivedKey]:
+        found, token = [], ""
+        for _ in range(1000):
+            page = page_of(PageRequest(page_size=size, page_token=token), query=key_filter)
+            some = self.store.read(lambda txn, page=page: find_keys(txn, key_filter, page))
+            assert len(some.keys) <= size
+            found += some.keys
+            token = page.token(some.next_position)
+            if not token:
+                return found
+        raise AssertionError("the pages do not end")
+
+    def plainly(self, f: KeyFilter) -> list[ArchivedKey]:
+        """What a plain search finds."""
+        return [
+            key
+            for key in self.keys
+            if (not f.owner or f.owner.lower() == key.email.lower() or f.owner == key.common_name)
+            and (not f.certificate_serial or f.certificate_serial == key.certificate_serial)
+            and (not f.state or f.state == key.state)
+            and key.archived_time_us >= f.archived_from_us
+            and (not f.archived_until_us or key.archived_time_us < f.archived_until_us)
+        ]
+
+
+def new_archive() -> Archive:
+    return Archive(MemoryStore(tables=TABLES, finisher=lambda txn, items: None), [])
+
+
+FILTERS = st.builds(
+    KeyFilter,
+    owner=st.sampled_from(["", *EMAILS, *NAMES, "ALICE@EXAMPLE.ORG", "nobody"]),
+    certificate_serial=st.sampled_from([b"", b"\x01\x00\x00\x00\x02", b"\xff"]),
+    state=st.sampled_from([0, *KeyState.values()]),
+    archived_from_us=st.integers(0, 12),
+    archived_until_us=st.integers(0, 12),
+)
+KEY = st.tuples(
+    st.sampled_from(EMAILS),
+    st.sampled_from(NAMES),
+    st.integers(1, 10),
+    st.sampled_from(["uncertified", "certified", "deactivated"]),
+)
+
+
+@given(keys=st.lists(KEY, max_size=12), key_filter=FILTERS, size=st.integers(1, 4))
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_it_finds_what_a_plain_search_finds(keys, key_filter: KeyFilter, size: int) -> None:
+    archive = new_archive()
+    for number, (email, name, time_us, kind) in enumerate(keys):
+        await archive.add(number, email, name, time_us, kind)
+    found = archive.pages(key_filter, size)
+    wanted = archive.plainly(key_filter)
+    assert sorted(k.log_index for k in found) == [k.log_index for k in wanted]
+
+
+async def test_pages_hold_while_keys_are_added() -> None:
+    archive, everything = new_archive(), KeyFilter()
+    for number in range(0, 20, 2):
+        await archive.add(number, EMAILS[0], NAMES[0], number + 1, "certified")
+    page = page_of(PageRequest(page_size=4), query=everything)
+    first = archive.store.read(lambda txn: find_keys(txn, everything, page))
+    for number in range(1, 20, 2):
+        await archive.add(number, EMAILS[0], NAMES[0], number + 1, "certified")
+    token = page.token(first.next_position)
+    after = page_of(PageRequest(page_size=100, page_token=token), query=everything)
+    rest = archive.store.read(lambda txn: find_keys(txn, everything, after))
+    indices = [key.log_index for key in (*first.keys, *rest.keys)]
+    assert indices == sorted(set(indices))
+    assert set(range(0, 20, 2)) <= set(indices)
+
+
+async def test_a_token_of_another_filter_is_refused() -> None:
+    archive, alice = new_archive(), KeyFilter(owner=EMAILS[0])
+    for number in range(3):
+        await archive.add(number, EMAILS[0], NAMES[0], 1, "certified")
+    page = page_of(PageRequest(page_size=1), query=alice)
+    token = page.token(archive.store.read(lambda txn: find_keys(txn, alice, page)).next_position)
+    for query in (KeyFilter(), KeyFilter(owner=EMAILS[2])):
+        with pytest.raises(InvalidInputError, match="page token"):
+            page_of(PageRequest(page_token=token), query=query)
+    for broken in ("!", token[:8], "AAAA"):
+        with pytest.raises(InvalidInputError):
+            page_of(PageRequest(page_token=broken), query=alice)
+
+
+async def test_a_page_looks_at_a_bounded_number_of_keys() -> None:
+    archive = new_archive()
+    for number in range(MAX_LOOKED_AT + 5):
+        await archive.add(number, EMAILS[0], NAMES[0], 1, "certified")
+    rare = KeyFilter(state=KeyState.KEY_STATE_DEACTIVATED)
+    page = page_of(PageRequest(page_size=10), query=rare)
+    some = archive.store.read(lambda txn: find_keys(txn, rare, page))
+    assert (list(some.keys), bool(some.next_position)) == ([], True)
+    assert archive.pages(rare, 10) == []
+
+
+def test_a_filter_that_is_none_is_refused() -> None:
+    archive = new_archive()
+    for wrong in (KeyFilter(archived_from_us=-1), KeyFilter(archived_until_us=-1), KeyFilter(state=99)):  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError):
+            archive.store.read(lambda txn, wrong=wrong: find_keys(txn, wrong, page_of(PageRequest())))

@@ -104,13 +104,22 @@ def new_archive() -> Archive:
     return Archive(MemoryStore(tables=TABLES, finisher=lambda txn, items: None), [])
 
 
-FILTERS = st.builds(
-    KeyFilter,
-    owner=st.sampled_from(["", *EMAILS, *NAMES, "ALICE@EXAMPLE.ORG", "nobody"]),
-    certificate_serial=st.sampled_from([b"", b"\x01\x00\x00\x00\x02", b"\xff"]),
-    state=st.sampled_from([0, *KeyState.values()]),
-    archived_from_us=st.integers(0, 12),
-    archived_until_us=st.integers(0, 12),
+OWNERS = st.sampled_from(["", *EMAILS, *NAMES, "ALICE@EXAMPLE.ORG", "nobody"])
+SERIALS = st.sampled_from([b"", b"\x01\x00\x00\x00\x02", b"\xff"])
+STATES, TIMES = st.sampled_from([0, *KeyState.values()]), st.integers(0, 12)
+FILTERS = st.one_of(
+    st.builds(KeyFilter, owner=OWNERS),
+    st.builds(KeyFilter, owner=OWNERS, state=STATES),
+    st.builds(KeyFilter, certificate_serial=SERIALS),
+    st.builds(KeyFilter, archived_from_us=TIMES, archived_until_us=TIMES),
+    st.builds(
+        KeyFilter,
+        owner=OWNERS,
+        certificate_serial=SERIALS,
+        state=STATES,
+        archived_from_us=TIMES,
+        archived_until_us=TIMES,
+    ),
 )
 KEY = st.tuples(
     st.sampled_from(EMAILS),

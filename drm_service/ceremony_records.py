@@ -131,9 +131,9 @@ def check_open(record: CeremonyRecord) -> None:
 def closed(record: CeremonyRecord) -> CeremonyClosedError:
     """Return the error that says where a ceremony stands."""
     state = CeremonyState.Name(state_of(record)).removeprefix("CEREMONY_STATE_")
+    way_out = "wait until a quorum approved it" if state == "OPEN" else "ask for a new one"
     return CeremonyClosedError(
-        f"The ceremony is {state}, so this cannot be done any more; ask for a new one.",
-        metadata={"state": state},
+        f"The ceremony is {state}, so this cannot be done; {way_out}.", metadata={"state": state}
     )
 
 

@@ -87,11 +87,6 @@ def add_interval(total: Interval, part: Interval) -> None:
         total.setdefault(kind, Tally()).add(tally)
 
 
-def reason_of(error: KeyarkError) -> str:
-    """Return what an error is counted under: the other side's word where this release does not know it."""
-    return str(getattr(error, "remote_reason", "") or error.reason)
-
-
 class Recorder:
     """Takes what happens; ``now`` is the clock that the times given are of, in seconds."""
 
@@ -109,7 +104,7 @@ class Recorder:
 
     def failed(self, kind: str, error: KeyarkError, *, items: int = 1) -> None:
         """Count items that came to nothing, or whose answer was wrong, under the error's reason."""
-        tally, reason = self._tally(kind), reason_of(error)
+        tally, reason = self._tally(kind), error.reason
         tally.errors[reason] += items
         tally.messages.setdefault(reason, error.message)
 

@@ -51,14 +51,14 @@ _KINDS: Final = {code.value[0]: kind for kind, code in _CODES.items()}
 
 
 class RemoteError(KeyarkError):
-    """An error of the other side whose reason this release does not know; ``remote_reason`` has it."""
+    """An error of the other side of a class that is not known here; ``reason`` is the other side's."""
 
     reason = "REMOTE"
 
-    def __init__(self, message: str, *, kind: Kind, remote_reason: str, metadata: dict[str, str]) -> None:
+    def __init__(self, message: str, *, kind: Kind, reason: str, metadata: dict[str, str]) -> None:
         super().__init__(message, metadata=metadata)
         self.kind = kind  # type: ignore[misc]  # of the instance: the other side says what sort it is
-        self.remote_reason = remote_reason
+        self.reason = reason or type(self).reason  # type: ignore[misc]  # likewise
 
 
 class NoConnectionError(UnavailableError):
@@ -88,7 +88,7 @@ def status_code(error: KeyarkError) -> grpc.StatusCode:
 def to_status(error: KeyarkError) -> Status:
     """Return the rich status of an error: ErrorInfo, and what its type adds."""
     status = Status(code=status_code(error).value[0], message=error.message)
-    reason = error.remote_reason if isinstance(error, RemoteError) else error.reason
+    reason = error.reason
     _add(status, ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.metadata))
     if isinstance(error, PolicyRejectedError):
         violations = [
@@ -125,7 +125,7 @@ def from_status(status: Status) -> KeyarkError:
     kind, metadata = _KINDS.get(status.code, Kind.INTERNAL), dict(info.metadata)
     found = error_class(info.reason) if info.domain == DOMAIN else None
     if found is None or issubclass(found, RemoteError):
-        return RemoteError(status.message, kind=kind, remote_reason=info.reason, metadata=metadata)
+        return RemoteError(status.message, kind=kind, reason=info.reason, metadata=metadata)
     if issubclass(found, PolicyRejectedError):
         listed = [
             Violation(rule=v.type, subsystem=v.subject, message=v.description) for v in violations.violations

@@ -115,7 +115,7 @@ def test_errors_are_counted_by_reason_and_item_and_have_no_latency():
 
 
 def test_an_error_of_another_release_is_counted_under_its_own_reason():
-    error = RemoteError("?", kind=OverloadedError.kind, remote_reason="NEW_REASON", metadata={})
+    error = RemoteError("?", kind=OverloadedError.kind, reason="NEW_REASON", metadata={})
     tally, _ = drive(Closed(clients=1), seconds=1.5, takes=1.0, error=error)
     assert tally.errors == {"NEW_REASON": 1}
 

@@ -68,10 +68,10 @@ def test_an_unknown_reason_keeps_its_name_and_kind() -> None:
     altered = Status.FromString(status.SerializeToString().replace(b"NOT_FOUND", b"NEW_REASN"))
     back = from_status(altered)
     assert isinstance(back, RemoteError)
-    assert (back.remote_reason, back.kind) == ("NEW_REASN", Kind.NOT_FOUND)
+    assert (back.reason, back.kind) == ("NEW_REASN", Kind.NOT_FOUND)
     again = from_status(to_status(back))
     assert isinstance(again, RemoteError)
-    assert again.remote_reason == "NEW_REASN"
+    assert again.reason == "NEW_REASN"
 
 
 def test_reasons_of_another_domain_are_not_ours() -> None:
@@ -159,7 +159,7 @@ def test_a_reason_that_no_service_gives_is_a_remote_error(reason: str) -> None:
     status.details.add().Pack(ErrorInfo(reason=reason, domain="keyark"))
     back = from_status(status)
     assert isinstance(back, RemoteError)
-    assert (back.remote_reason, back.kind) == (reason, Kind.NOT_FOUND)
+    assert (back.reason, back.kind) == (reason or "REMOTE", Kind.NOT_FOUND)
 
 
 @given(st.sampled_from([ErrorInfo, BadRequest, PreconditionFailure, RetryInfo]), st.binary(max_size=40))

@@ -1,0 +1,178 @@
+"""The whole ceremony as people type it, and OpenSSL opening what came back."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keyark.deployment.ports import free_ports
+from keyark.pki.files import make_private_folder
+from tests.support.processes import keyark, up
+
+MESSAGE = b"meet me at the archive\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "deployment"
+    keyark("init", folder, "--port-base", free_ports())
+    return folder
+
+
+def openssl(*arguments: object, data: bytes = b"") -> bytes:
+    done = subprocess.run(["openssl", *map(str, arguments)], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def enroll(
+    home: Path, out: Path, *, name: str = "Alice Example", email: str = "alice@example.org", **key: str
+) -> None:
+    options = [part for option, value in key.items() for part in (f"--{option.replace('_', '-')}", value)]
+    keyark("enroll", "--home", home, "--name", name, "--email", email, "--out", out, *options)
+
+
+def certified(home: Path, owner: str) -> list[dict[str, str]]:
+    """The owner's keys; the archive hears of certificates a moment after they were issued."""
+    for _ in range(50):
+        keys: list[dict[str, str]] = json.loads(
+            keyark("keys", "list", "--home", home, "--owner", owner, "--json").stdout
+        )
+        if keys and all(key["state"] == "KEY_STATE_CERTIFIED" for key in keys):
+            return keys
+    raise AssertionError("the key was never certified")
+
+
+def test_a_lost_key_comes_back_and_reads_the_mail_of_before(home: Path, tmp_path: Path) -> None:
+    alice, p12, password = tmp_path / "alice", tmp_path / "alice.p12", tmp_path / "password"
+    password.write_text("correct horse battery staple\n")
+    password.chmod(0o600)
+    with up(home):
+        enroll(home, alice)
+        certificate_file = alice / "encryption.pem"
+        encrypted = openssl(
+            "cms", "-encrypt", "-binary", "-aes256", "-outform", "DER", certificate_file, data=MESSAGE
+        )
+        (alice / "encryption-key.pem").unlink()
+        certified(home, "ALICE@example.org")
+        asked = keyark(
+            "recover", "request", "--home", home, "--owner", "alice@example.org", "--reason", "disk broke"
+        ).stdout.strip()
+        assert re.fullmatch("[0-9a-f]{32}", asked)
+        shown = keyark("recover", "show", asked, "--home", home, "--as", "agent/bob").stdout
+        for expected in (
+            "agent/alice",
+            "disk broke",
+            "Alice Example <alice@example.org>",
+            "OPEN",
+            "quorum      2",
+        ):
+            assert expected in shown
+        assert "collect" not in keyark("recover", "list", "--home", home, "--state", "OPEN").stdout
+        early = keyark("recover", "collect", asked, "--home", home, "--out", p12, code=1)
+        assert "CEREMONY_CLOSED" in early.stderr
+        assert not p12.exists()
+        own = keyark("recover", "approve", asked, "--home", home, "--yes", code=1)
+        assert "OWN_REQUEST" in own.stderr
+        keyark("recover", "approve", asked, "--home", home, "--as", "agent/bob", code=1)  # nobody said yes
+        for agent in ("bob", "carol"):
+            keyark("recover", "approve", asked, "--home", home, "--as", f"agent/{agent}", "--yes")
+        facts = json.loads(keyark("recover", "show", asked, "--home", home, "--json").stdout)
+        assert (facts["state"], len(facts["approved"])) == ("READY", 2)
+        keyark("recover", "collect", asked, "--home", home, "--out", p12, "--password-file", password)
+        again = keyark("recover", "collect", asked, "--home", home, "--out", tmp_path / "more.p12", code=1)
+        assert "CEREMONY_CLOSED" in again.stderr or "RECIPIENT_KEY_MISSING" in again.stderr
+    assert p12.stat().st_mode & 0o777 == 0o600
+    key = openssl("pkcs12", "-in", p12, "-nodes", "-nocerts", "-passin", f"file:{password}")
+    certificate = openssl("pkcs12", "-in", p12, "-clcerts", "-nokeys", "-passin", f"file:{password}")
+    assert openssl("x509", "-noout", "-serial", data=certificate) == openssl(
+        "x509", "-noout", "-serial", "-in", alice / "encryption.pem"
+    )
+    recovered = tmp_path / "recovered.pem"
+    recovered.write_bytes(key)
+    (tmp_path / "message.cms").write_bytes(encrypted)
+    assert openssl(
+        "cms", "-decrypt", "-binary", "-inform", "DER", "-in", tmp_path / "message.cms", "-inkey", recovered,
+        "-recip", alice / "encryption.pem",
+    ) == MESSAGE  # fmt: skip
+
+
+def test_a_persons_whole_history_and_keys_that_pkcs12_does_not_hold(home: Path, tmp_path: Path) -> None:
+    with up(home):
+        enroll(home, tmp_path / "first", encryption_key="x25519")
+        enroll(home, tmp_path / "second", encryption_key="rsa-2048")
+        assert len(certified(home, "Alice Example")) == 2
+        serial = openssl("x509", "-noout", "-serial", "-in", tmp_path / "second" / "encryption.pem").decode()
+        by_serial = keyark(
+            "keys", "list", "--home", home, "--serial", serial.strip().removeprefix("serial=")
+        ).stdout
+        by_file = keyark(
+            "keys", "show", "--home", home, "--cert", tmp_path / "second" / "encryption.pem"
+        ).stdout
+        assert by_serial == by_file != ""
+        options = ("--home", home, "--reason", "she left", "--json")
+        asked = json.loads(
+            keyark("recover", "request", "--owner", "alice@example.org", "--all", *options).stdout
+        )
+        assert len(asked["keys"]) == 2
+        number = asked["ceremony_id"]
+        for agent in ("bob", "carol"):
+            keyark("recover", "approve", number, "--home", home, "--as", f"agent/{agent}", "--yes")
+        out = tmp_path / "history"
+        refused = keyark("recover", "collect", number, "--home", home, "--out", out, code=1)
+        assert "--format pem" in refused.stderr
+        done = keyark("recover", "collect", number, "--home", home, "--out", out, "--format", "pem")
+        password = done.stderr.removeprefix("password: ").strip()
+        files = sorted(out.iterdir())
+        assert len(files) == 2
+        for file in files:
+            kinds = openssl("pkey", "-in", file, "-passin", f"pass:{password}", "-noout", "-text").decode()
+            assert "X25519" in kinds or "2048 bit" in kinds
+
+
+def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
+    dave = tmp_path / "dave"
+    common = ("agents", "enroll", dave, "--name", "dave", "--trust-domain", "example.org")
+    keyark(*common)
+    keyark(
+        "authority",
+        "sign",
+        dave / "identity.csr",
+        "--home",
+        home,
+        "--as",
+        "agent/dave",
+        "--out",
+        tmp_path / "d.pem",
+    )
+    wrong = keyark(*common[:4], "erin", *common[5:], "--certificate", tmp_path / "d.pem", code=1)
+    assert "not the certificate" in wrong.stderr
+    keyark(*common, "--certificate", tmp_path / "d.pem")
+    people = home / "identities" / "agent"
+    with up(home):
+        files = [
+            people / "alice" / "share-key.json",
+            people / "bob" / "share-key.json",
+            dave / "share-key.json",
+        ]
+        named = [part for file in files for part in ("--agent", file)]
+        asked = keyark(
+            "agents", "rotate", *named, "--quorum", "2", "--reason", "carol left", "--home", home
+        ).stdout.strip()
+        for agent in ("bob", "carol"):
+            keyark("recover", "approve", asked, "--home", home, "--as", f"agent/{agent}", "--yes")
+        listed = keyark("agents", "list", "--home", home).stdout
+        assert "agent/dave" in listed
+        assert "agent/carol" not in listed
+        assert "PIN epoch 2" in listed
+        make_private_folder(people / "dave")
+        for name in ("key.pem", "cert.pem", "share-key.pem"):
+            (dave / name).rename(people / "dave" / name)
+        asked = keyark("storage-key", "rotate", "--reason", "carol left", "--home", home).stdout.strip()
+        for agent in ("bob", "dave"):
+            keyark("recover", "approve", asked, "--home", home, "--as", f"agent/{agent}", "--yes")
+        assert "storage key 2" in keyark("storage-key", "list", "--home", home).stdout

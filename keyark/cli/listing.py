@@ -1,4 +1,4 @@
-"""`keyark enrollments`, `keyark certificates` and `keyark keys`: what there is."""
+"""`keyark enrollments` and `keyark keys`: what there is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import parse_statement
-from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
@@ -41,36 +40,7 @@ def enrollments() -> None:
 @json_option
 def list_enrollments(**options: Any) -> None:
     """List every enrollment, oldest first."""
-    _print_all(options, "rm", administration.list_enrollments, _enrollment_line)
-
-
-@click.group(cls=KeyarkGroup)
-def certificates() -> None:
-    """Certificates, as registration officers see them."""
-
-
-@certificates.command("list")
-@home_option
-@identity_option("officer/officer")
-@identity_password_option
-@json_option
-def list_certificates(**options: Any) -> None:
-    """List every certificate, oldest first."""
-    _print_all(options, "cm", administration.list_certificates, _certificate_line)
-
-
-@certificates.command("show")
-@click.argument("serial")
-@home_option
-@identity_option("officer/officer")
-@identity_password_option
-@json_option
-def show_certificate(serial: str, **options: Any) -> None:
-    """Show the certificate with a SERIAL number (hexadecimal)."""
-    number = _hexadecimal(serial)
-    _print_one(
-        options, "cm", lambda session: administration.get_certificate(session, number), _certificate_line
-    )
+    print_all(options, "rm", administration.list_enrollments, _enrollment_line)
 
 
 @click.group(cls=KeyarkGroup)
@@ -85,7 +55,7 @@ def keys() -> None:
 @json_option
 def list_keys(**options: Any) -> None:
     """List every archived key, oldest first."""
-    _print_all(options, "drm", administration.list_keys, _key_line)
+    print_all(options, "drm", administration.list_keys, _key_line)
 
 
 @keys.command("show")
@@ -96,11 +66,11 @@ def list_keys(**options: Any) -> None:
 @json_option
 def show_key(key_id: str, **options: Any) -> None:
     """Show the archived key with a KEY_ID (64 hexadecimal digits)."""
-    number = _hexadecimal(key_id)
-    _print_one(options, "drm", lambda session: administration.get_key(session, number), _key_line)
+    number = hexadecimal(key_id)
+    print_one(options, "drm", lambda session: administration.get_key(session, number), _key_line)
 
 
-def _print_all(
+def print_all(
     options: dict[str, Any], role: str, fetch: Callable[[Session], AsyncIterator[M]], line: Callable[[M], str]
 ) -> None:
     """Print every message as it comes; JSON is one array."""
@@ -108,7 +78,7 @@ def _print_all(
 
     async def run() -> list[dict[str, Any]]:
         collected = []
-        async with _session(options, role) as session:
+        async with session_of(options, role) as session:
             async for message in fetch(session):
                 if as_json:
                     collected.append(to_json(message))
@@ -121,11 +91,13 @@ def _print_all(
         print_json(collected)
 
 
-def _print_one(
+def print_one(
     options: dict[str, Any], role: str, fetch: Callable[[Session], Any], line: Callable[[Any], str]
 ) -> None:
+    """Print one message, as a line or as JSON."""
+
     async def run() -> Message:
-        async with _session(options, role) as session:
+        async with session_of(options, role) as session:
             found: Message = await fetch(session)
             return found
 
@@ -136,13 +108,15 @@ def _print_one(
         click.echo(line(message))
 
 
-def _session(options: dict[str, Any], role: str) -> Any:
+def session_of(options: dict[str, Any], role: str) -> Any:
+    """Return the session of the identity that the options name."""
     home: Path = options["home"]
     password = password_source(options["identity_password_file"])
     return open_session(home, role, identity=options["identity"], password=password)
 
 
-def _hexadecimal(text: str) -> bytes:
+def hexadecimal(text: str) -> bytes:
+    """Read a number in hexadecimal, with colons or without; raises UsageError."""
     digits = text.replace(":", "").lower()
     try:
         return bytes.fromhex(digits.rjust(len(digits) + len(digits) % 2, "0"))
@@ -150,7 +124,8 @@ def _hexadecimal(text: str) -> bytes:
         raise UsageError(f"{text!r} is not hexadecimal.") from None
 
 
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """Return a time for people, UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
@@ -158,23 +133,14 @@ def _enrollment_line(enrollment: Enrollment) -> str:
     statement = parse_statement(enrollment.statement)
     state = EnrollmentState.Name(enrollment.state).removeprefix("ENROLLMENT_STATE_")
     return (
-        f"{enrollment.enrollment_id.hex()}  {state}  {_when(enrollment.completed_time_us / 1e6)}  "
+        f"{enrollment.enrollment_id.hex()}  {state}  {when(enrollment.completed_time_us / 1e6)}  "
         f"{statement.common_name} <{statement.email}>  by {statement.caller}"
-    )
-
-
-def _certificate_line(certificate: Certificate) -> str:
-    state = CertificateState.Name(certificate.state).removeprefix("CERTIFICATE_STATE_")
-    role = KeyRole.Name(certificate.role).removeprefix("KEY_ROLE_").lower()
-    return (
-        f"{certificate.serial.hex()}  {state}  {role:<10}  until {_when(certificate.not_after)}  "
-        f"{certificate.common_name} <{certificate.email}>"
     )
 
 
 def _key_line(key: ArchivedKey) -> str:
     state = KeyState.Name(key.state).removeprefix("KEY_STATE_")
     return (
-        f"{key.key_id.hex()}  {state}  {_when(key.archived_time_us / 1e6)}  log index {key.log_index}  "
+        f"{key.key_id.hex()}  {state}  {when(key.archived_time_us / 1e6)}  log index {key.log_index}  "
         f"{key.common_name} <{key.email}>"
     )

@@ -26,7 +26,12 @@ class Page:
         """Return the token of the page after these rows; empty where they are the last."""
         if len(rows) < self.limit:
             return ""
-        return base64.urlsafe_b64encode(rows[-1][0]).decode()
+        return token_after(rows[-1][0])
+
+
+def token_after(key: bytes) -> str:
+    """Return the token of the page after a key."""
+    return base64.urlsafe_b64encode(key).decode()
 
 
 def page_of(request: PageRequest) -> Page:

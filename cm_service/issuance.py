@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
 
+from cm_service.certificate_index import index_pair
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
 from keyark.clock import Clock
@@ -205,6 +206,8 @@ class Issuance:
             profile=statement.profile,
             not_before=validity.not_before,
             not_after=validity.not_after,
+            signing_spki_sha256=statement.signing_spki_sha256,
+            encryption_spki_sha256=statement.encryption_spki_sha256,
         )
         return _Reserved(accepted=accepted, record=record)
 
@@ -291,6 +294,7 @@ class Issuance:
         if earlier is not None and is_issued(earlier):
             return self._pair(earlier)
         txn.put(PAIRS, enrollment_id, item.record.SerializeToString())
+        index_pair(txn, enrollment_id, item.record)
         self.log.append(txn, item.event)
         return self._pair(item.record)
 

@@ -13,7 +13,8 @@ from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
 
 PAIRS: Final = "pairs"
 SERIALS: Final = "serials"
-TABLES: Final = (PAIRS, SERIALS, key_uses.TABLE, archive_trust.TABLE, *heads.TABLES, *log.TABLES)
+INDEX: Final = "certificate_index"
+TABLES: Final = (PAIRS, SERIALS, INDEX, key_uses.TABLE, archive_trust.TABLE, *heads.TABLES, *log.TABLES)
 SCHEMA_VERSION: Final = 1
 
 
@@ -70,4 +71,5 @@ def _describe(enrollment_id: bytes, pair: PairRecord, role: int, now: int) -> Ce
         profile=pair.profile,
         not_before=pair.not_before,
         not_after=pair.not_after,
+        spki_sha256=pair.signing_spki_sha256 if signing else pair.encryption_spki_sha256,
     )

@@ -8,10 +8,10 @@ from typing import Any, Final
 from grpc.aio import ServicerContext
 
 from cm_service.issuance import Issuance, PairRequest
-from cm_service.records import PAIRS, describe_pair, find_certificate, is_issued
+from cm_service.records import find_certificate
+from cm_service.search import search
 from keyark.clock import Clock
 from keyark.errors import KeyarkError
-from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.rpc.outcomes import Refusals
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.paging import page_of
@@ -105,14 +105,10 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Context
     ) -> pb.ListCertificatesResponse:
-        """What has been issued, oldest first; a page counts pairs."""
-        page, now = page_of(request.page), self._clock.now_us() // 1_000_000
-        rows = await self._store.view(lambda txn: txn.scan(PAIRS, after=page.after, limit=page.limit))
-        pairs = [(key, PairRecord.FromString(value)) for key, value in rows]
-        return pb.ListCertificatesResponse(
-            certificates=[c for key, pair in pairs if is_issued(pair) for c in describe_pair(key, pair, now)],
-            next_page_token=page.next_token(rows),
-        )
+        """What has been issued and matches; a page counts pairs."""
+        page, now = page_of(request.page, query=request.filter), self._clock.now_us() // 1_000_000
+        found = await self._store.view(lambda txn: search(txn, request.filter, page, now))
+        return pb.ListCertificatesResponse(certificates=found.certificates, next_page_token=found.next_token)
 
     async def GetCertificate(
         self, request: pb.GetCertificateRequest, context: Context

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from cm_service.certificate_index import complete_index
 from cm_service.config import CmConfig
 from cm_service.issuance import Issuance
 from cm_service.records import SCHEMA_VERSION, TABLES
@@ -54,6 +55,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
     )
     async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
         foundation.meters.add("workers", pool.stats)
+        await complete_index(foundation.store)
         issuance = _issuance(config, foundation, pool)
 
         async def replace_workers() -> str:

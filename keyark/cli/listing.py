@@ -1,4 +1,4 @@
-"""`keyark enrollments` and `keyark certificates`: what there is."""
+"""`keyark enrollments`, and how lists and single messages are printed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import parse_statement
-from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
 M = TypeVar("M", bound=Message)
@@ -43,35 +42,6 @@ def list_enrollments(**options: Any) -> None:
     print_all(options, "rm", administration.list_enrollments, _enrollment_line)
 
 
-@click.group(cls=KeyarkGroup)
-def certificates() -> None:
-    """Certificates, as registration officers see them."""
-
-
-@certificates.command("list")
-@home_option
-@identity_option("officer/officer")
-@identity_password_option
-@json_option
-def list_certificates(**options: Any) -> None:
-    """List every certificate, oldest first."""
-    print_all(options, "cm", administration.list_certificates, _certificate_line)
-
-
-@certificates.command("show")
-@click.argument("serial")
-@home_option
-@identity_option("officer/officer")
-@identity_password_option
-@json_option
-def show_certificate(serial: str, **options: Any) -> None:
-    """Show the certificate with a SERIAL number (hexadecimal)."""
-    number = hexadecimal(serial)
-    print_one(
-        options, "cm", lambda session: administration.get_certificate(session, number), _certificate_line
-    )
-
-
 def print_all(
     options: dict[str, Any], role: str, fetch: Callable[[Session], AsyncIterator[M]], line: Callable[[M], str]
 ) -> None:
@@ -80,7 +50,7 @@ def print_all(
 
     async def run() -> list[dict[str, Any]]:
         collected = []
-        async with _session(options, role) as session:
+        async with session_of(options, role) as session:
             async for message in fetch(session):
                 if as_json:
                     collected.append(to_json(message))
@@ -99,7 +69,7 @@ def print_one(
     """Print one message."""
 
     async def run() -> Message:
-        async with _session(options, role) as session:
+        async with session_of(options, role) as session:
             found: Message = await fetch(session)
             return found
 
@@ -110,7 +80,8 @@ def print_one(
         click.echo(line(message))
 
 
-def _session(options: dict[str, Any], role: str) -> Any:
+def session_of(options: dict[str, Any], role: str) -> Any:
+    """Return the session of the identity that the options name."""
     home: Path = options["home"]
     password = password_source(options["identity_password_file"])
     return open_session(home, role, identity=options["identity"], password=password)
@@ -136,13 +107,4 @@ def _enrollment_line(enrollment: Enrollment) -> str:
     return (
         f"{enrollment.enrollment_id.hex()}  {state}  {when(enrollment.completed_time_us / 1e6)}  "
         f"{statement.common_name} <{statement.email}>  by {statement.caller}"
-    )
-
-
-def _certificate_line(certificate: Certificate) -> str:
-    state = CertificateState.Name(certificate.state).removeprefix("CERTIFICATE_STATE_")
-    role = KeyRole.Name(certificate.role).removeprefix("KEY_ROLE_").lower()
-    return (
-        f"{certificate.serial.hex()}  {state}  {role:<10}  until {when(certificate.not_after)}  "
-        f"{certificate.common_name} <{certificate.email}>"
     )

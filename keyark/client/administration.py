@@ -26,10 +26,17 @@ async def list_enrollments(session: Session) -> AsyncIterator[registration_pb2.E
             yield enrollment
 
 
-async def list_certificates(session: Session) -> AsyncIterator[certificates_pb2.Certificate]:
-    """Yield every certificate, oldest first; ``session`` is an officer's with the CM."""
+async def list_certificates(
+    session: Session, matching: certificates_pb2.CertificateFilter | None = None
+) -> AsyncIterator[certificates_pb2.Certificate]:
+    """Yield every certificate that matches, or all; ``session`` is an officer's with the CM.
+
+    By name, e-mail address or without a filter the oldest comes first, else what expires first within each
+    standing. Raises InvalidInputError for a malformed filter.
+    """
     stub = CertificateAdminServiceStub(session.channel)
-    async for page in _pages(stub.ListCertificates, certificates_pb2.ListCertificatesRequest):
+    new_request = partial(certificates_pb2.ListCertificatesRequest, filter=matching)
+    async for page in _pages(stub.ListCertificates, new_request):
         for certificate in page.certificates:
             yield certificate
 

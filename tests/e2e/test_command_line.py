@@ -213,6 +213,42 @@ def test_whole_logs_verify_against_their_checkpoints(home: Path) -> None:
     assert [log["origin"] for log in audited] == ["example.org/rm", "example.org/cm", "example.org/drm"]
 
 
+def test_certificates_are_found_and_exported_by_what_is_known_of_them(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    enroll(home, out, "Finder@example.org")
+    listed = ("certificates", "list", "--home", home, "--json")
+    found = json.loads(keyark(*listed, "--email", "finder@EXAMPLE.org").stdout)
+    assert [c["role"] for c in found] == ["KEY_ROLE_SIGNING", "KEY_ROLE_ENCRYPTION"]
+    serial, key = (base64.b64decode(found[1][name]).hex() for name in ("serial", "spki_sha256"))
+    for words in (("--serial", serial), ("--key", key), ("--key", key, "--state", "valid")):
+        assert json.loads(keyark(*listed, *words).stdout) == found[1:]
+    assert found[0] in json.loads(keyark(*listed, "--expires-within", 3650).stdout)
+    assert json.loads(keyark(*listed, "--email", "finder@example.org", "--expires-within", 1).stdout) == []
+    assert json.loads(keyark(*listed, "--profile", "user", "--expires-until", "2001-01-01").stdout) == []
+    exported = tmp_path / "found.pem"
+    keyark("certificates", "export", "--home", home, "--serial", serial, "--out", exported)
+    assert exported.read_bytes() == (out / "encryption.pem").read_bytes()
+    keyark("certificates", "export", "--home", home, "--serial", serial, "--out", exported, "--der")
+    assert exported.read_bytes() == base64.b64decode(found[1]["certificate"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("list", "--serial", "xyz"), 2, "hexadecimal"),
+        (("list", "--key", "abcd"), 1, "INVALID_INPUT"),
+        (("list", "--state", "lost"), 2, "lost"),
+        (("list", "--expires-within", "3", "--state", "expired"), 2, "USAGE"),
+        (("export", "--email", "nobody@example.org", "--out", "never.pem"), 1, "NOT_FOUND"),
+    ],
+)
+def test_a_wrong_search_is_refused_with_its_reason(
+    home: Path, words: tuple[str, ...], code: int, told: str
+) -> None:
+    assert told in keyark("certificates", words[0], "--home", home, *words[1:], code=code).stderr
+    assert not Path("never.pem").exists()
+
+
 def test_an_agent_may_not_list_certificates(home: Path) -> None:
     done = keyark("certificates", "list", "--home", home, "--as", "agent/alice", code=1)
     assert "PERMISSION_DENIED" in done.stderr

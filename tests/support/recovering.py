@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from keyark.client import RecoveryClient
+from keyark.client import EnrollmentClient, RecoveryClient
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.audit import list_entries
 from keyark.client.ceremony_review import ReviewedCeremony, token_of
@@ -44,9 +44,15 @@ class Lost:
     enrollment_id: bytes
 
 
-async def lose_key(deployment: Deployment, *, email: str = "alice@example.org", **request: Any) -> Lost:
+async def lose_key(
+    deployment: Deployment,
+    *,
+    email: str = "alice@example.org",
+    client_password: bytes | None = None,
+    **request: Any,
+) -> Lost:
     """Enroll somebody, and see to it that the archive knows the certificate."""
-    async with deployment.client() as client:
+    async with EnrollmentClient.open(deployment.home(), password=lambda _: client_password) as client:
         prepared = await client.prepare(common_name="Alice Example", email=email, **request)
         enrolled = await client.submit(prepared)
     await link(

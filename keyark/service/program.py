@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import uvloop
 
+from keyark.collection import settle_collector
 from keyark.config import Config, load_config
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
@@ -118,6 +119,7 @@ class Program(Generic[C]):
             commands = Commands({**running.commands, "reload": reload})
             async with answering(self.store_folder(config), commands):
                 reloading = asyncio.create_task(_reload_when(hung_up, commands))
+                settle_collector()
                 print(running.ready_line, flush=True)
                 await stopping.wait()
                 reloading.cancel()

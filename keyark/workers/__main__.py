@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn, cast
 
+from keyark.collection import settle_collector
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.workers.frames import frame, pack, read_frame, unpack
@@ -45,6 +46,7 @@ def main(descriptor: int) -> None:
             _give_up(f"{error.message} [{error.reason}]")
         except Exception as error:  # its text may quote the set-up, which holds PINs (P10)
             _give_up(f"{factory.decode()} failed with {_place(error)}")
+        settle_collector()
         stream.sendall(frame(READY))
         while (body := read_frame(stream)) is not None:
             stream.sendall(frame(_work(handler, unpack(body))))

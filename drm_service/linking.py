@@ -16,7 +16,7 @@ from keyark.pki.certificates import load_certificate
 from keyark.pki.chains import verify_chain
 from keyark.pki.pairs import check_encryption_certificate
 from keyark.pki.serials import encode_serial
-from keyark.pki.statements import Statement, parse_statement
+from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
@@ -72,7 +72,7 @@ class CertificateLinks:
         try:
             if record is None:
                 raise NotFoundError("No key is archived for this enrollment; there is nothing to link.")
-            statement = parse_statement(record.statement)
+            statement = reread_statement(record.statement)
             certificate = load_certificate(request.certificate)
             check_encryption_certificate(certificate, statement)
             now = self.clock.now_us() // 1_000_000

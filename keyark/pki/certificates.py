@@ -20,6 +20,10 @@ MAX_CERTIFICATE_SIZE: Final = 64 * 1024
 MAX_PEM_SIZE: Final = 1024 * 1024
 DEFAULT_BACKDATE_SECONDS: Final = 300
 
+# The library counts bytes where X.520 counts characters, and warns of long non-ASCII names. For the whole process,
+# since a context of its own for each certificate would be neither cheap nor safe among threads.
+warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
+
 
 class CertificateFormatError(KeyarkError):
     """The certificate, or a part of it, is malformed."""
@@ -101,10 +105,7 @@ def _checked(certificate: x509.Certificate) -> x509.Certificate:
     try:
         key_type_of(certificate.public_key())
         _ = certificate.extensions, certificate.serial_number, certificate.signature_hash_algorithm
-        with warnings.catch_warnings():
-            # The library counts bytes where X.520 counts characters, and warns of long non-ASCII names.
-            warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
-            _ = certificate.subject, certificate.issuer
+        _ = certificate.subject, certificate.issuer
     except UnsupportedKeyError:
         raise
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:

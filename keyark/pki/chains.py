@@ -7,6 +7,8 @@ what is left out can never let one through. Revocation is not checked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -61,7 +63,8 @@ def verify_chain(
     """
     if len(intermediates) > MAX_INTERMEDIATES:
         raise CertificateChainError(f"The chain has more than {MAX_INTERMEDIATES} certificates.")
-    _check_certificate(leaf, at)
+    _check_time(leaf, Validity.of(leaf), at)
+    _check_form(leaf)
     return _climb([leaf], [c for c in intermediates if c not in anchors], anchors, at)
 
 
@@ -72,11 +75,7 @@ def _climb(
     at: int,
 ) -> list[x509.Certificate]:
     """Extend the path upwards; each intermediate is tried once, which bounds the cost of odd chains."""
-    subject, issuer_name = path[-1].subject.rfc4514_string(), path[-1].issuer.rfc4514_string()
-    refusal = CertificateChainError(
-        f"{subject!r} is issued by {issuer_name!r}, which is neither a trust anchor nor in the chain; check "
-        "both."
-    )
+    refusal: CertificateChainError | None = None
     for anchor in anchors:
         try:
             _check_issued(path, anchor, at)
@@ -97,7 +96,10 @@ def _climb(
             continue
         except CertificateChainError as error:
             refusal = error
-    raise refusal
+    raise refusal or CertificateChainError(
+        f"{_name(path[-1])!r} is issued by {path[-1].issuer.rfc4514_string()!r}, which is neither a trust anchor nor "
+        "in the chain; check both."
+    )
 
 
 class _NotTheIssuerError(CertificateChainError):
@@ -106,55 +108,72 @@ class _NotTheIssuerError(CertificateChainError):
 
 def _check_issued(path: Sequence[x509.Certificate], issuer: x509.Certificate, at: int) -> None:
     certificate = path[-1]
-    if certificate.issuer != issuer.subject:
-        raise _NotTheIssuerError("another name")
-    name = issuer.subject.rfc4514_string()
-    _check_certificate(issuer, at)
-    _check_authority(issuer, name)
-    below = sum(c.subject != c.issuer for c in path[1:])
-    length = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
-    if length is not None and below > length:
-        raise CertificateChainError(f"{name!r} permits {length} CAs below it and there are {below}.")
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        if certificate.issuer != issuer.subject:
+            raise _NotTheIssuerError("another name") from None
         raise CertificateChainError(
-            f"{certificate.subject.rfc4514_string()!r} was not signed by {name!r}; check the trust anchor."
+            f"{_name(certificate)!r} was not signed by {_name(issuer)!r}; check the trust anchor."
         ) from None
+    authority = _authority(issuer)
+    _check_time(issuer, authority.validity, at)
+    below = sum(c.subject != c.issuer for c in path[1:])
+    if authority.path_length is not None and below > authority.path_length:
+        raise CertificateChainError(
+            f"{_name(issuer)!r} permits {authority.path_length} CAs below it and there are {below}."
+        )
 
 
-def _check_certificate(certificate: x509.Certificate, at: int) -> None:
-    name = certificate.subject.rfc4514_string()
-    validity = Validity.of(certificate)
+def _name(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string()
+
+
+def _check_time(certificate: x509.Certificate, validity: Validity, at: int) -> None:
     if not validity.not_before <= at <= validity.not_after:
         not_before, not_after = (end.isoformat() for end in validity.dates())
         raise CertificateExpiredError(
-            f"The certificate of {name!r} is valid from {not_before} to {not_after}; renew it, or check "
-            "the clock."
+            f"The certificate of {_name(certificate)!r} is valid from {not_before} to {not_after}; renew it, or "
+            "check the clock."
         )
+
+
+def _check_form(certificate: x509.Certificate) -> None:
     digest = certificate.signature_hash_algorithm
     if digest is not None and not isinstance(digest, _HASHES):
         raise CertificateChainError(
-            f"The certificate of {name!r} is signed with the weak hash {digest.name}."
+            f"The certificate of {_name(certificate)!r} is signed with the weak hash {digest.name}."
         )
     for extension in certificate.extensions:
         if extension.critical and extension.oid not in _PROCESSED:
             raise CertificateChainError(
-                f"The certificate of {name!r} has the critical extension "
+                f"The certificate of {_name(certificate)!r} has the critical extension "
                 f"{extension.oid.dotted_string}, which is not understood here."
             )
 
 
-def _check_authority(issuer: x509.Certificate, name: str) -> None:
+@dataclass(frozen=True)
+class _Authority:
+    """What an issuer's own certificate says of it, whenever that is asked."""
+
+    validity: Validity
+    path_length: int | None
+
+
+@lru_cache(maxsize=64)  # the same few issuers, for every certificate that comes by
+def _authority(issuer: x509.Certificate) -> _Authority:
+    """Return what an issuer may do; raises CertificateChainError where it is none."""
+    _check_form(issuer)
     try:
         check_key_type(key_type_of(issuer.public_key()), SIGNING_KEY_TYPES)
         basic = issuer.extensions.get_extension_for_class(x509.BasicConstraints)
         usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
     except UnsupportedKeyError as error:
-        raise CertificateChainError(f"{name!r}: {error.message}") from None
+        raise CertificateChainError(f"{_name(issuer)!r}: {error.message}") from None
     except x509.ExtensionNotFound:
-        raise CertificateChainError(f"{name!r} is no CA.") from None
+        raise CertificateChainError(f"{_name(issuer)!r} is no CA.") from None
     if not (basic.critical and basic.value.ca):
-        raise CertificateChainError(f"{name!r} is no CA.")
+        raise CertificateChainError(f"{_name(issuer)!r} is no CA.")
     if not usage.key_cert_sign:
-        raise CertificateChainError(f"{name!r} may not sign certificates.")
+        raise CertificateChainError(f"{_name(issuer)!r} may not sign certificates.")
+    return _Authority(Validity.of(issuer), basic.value.path_length)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificate
@@ -79,21 +79,12 @@ def _check(certificate: x509.Certificate, statement: Statement, spki: bytes, usa
     names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [statement.common_name]:
         raise CertificateMismatchError("The certificate has another common name than the request.")
-    if _extension(certificate, x509.SubjectAlternativeName) != x509.SubjectAlternativeName(
-        [x509.RFC822Name(statement.email)]
-    ):
+    extensions = {extension.oid: extension.value for extension in certificate.extensions}
+    addresses = extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ())
+    if [(type(name), name.value) for name in addresses] != [(x509.RFC822Name, statement.email)]:
         raise CertificateMismatchError("The certificate has other addresses than the request.")
-    if _extension(certificate, x509.KeyUsage) != usage:
+    if extensions.get(ExtensionOID.KEY_USAGE) != usage:
         raise CertificateMismatchError("The certificate's key usage is not that of its role.")
-    basic = _extension(certificate, x509.BasicConstraints)
+    basic = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
     if isinstance(basic, x509.BasicConstraints) and basic.ca:
         raise CertificateMismatchError("The certificate is a CA's; a person's is not.")
-
-
-def _extension(
-    certificate: x509.Certificate, extension_type: type[x509.ExtensionType]
-) -> x509.ExtensionType | None:
-    try:
-        return certificate.extensions.get_extension_for_class(extension_type).value
-    except x509.ExtensionNotFound:
-        return None

@@ -64,7 +64,11 @@ class Statement:
     encryption_spki: bytes = field(repr=False)
     signing_key_type: KeyType
     encryption_key_type: KeyType
-    signing_public_key: SigningPublicKey = field(repr=False, compare=False)
+
+    @cached_property
+    def signing_public_key(self) -> SigningPublicKey:
+        """The key that the statement is signed with; raises SpkiNotCanonicalError where it is invalid."""
+        return cast("SigningPublicKey", load_spki(self.signing_spki, field="signing_spki"))
 
     @cached_property
     def sha256(self) -> bytes:
@@ -93,8 +97,16 @@ def parse_statement(raw: bytes) -> Statement:
     Raises InvalidInputError with the field (``statement`` for the whole), and its kinds UnsupportedKeyError
     and SpkiNotCanonicalError for the keys.
     """
+    statement = reread_statement(raw)
+    load_spki(statement.encryption_spki, field="encryption_spki")
+    _ = statement.signing_public_key
+    return statement
+
+
+def reread_statement(raw: bytes) -> Statement:
+    """Read a statement that was parsed before and kept: as ``parse_statement``, but its keys are not loaded again."""
     message = _decode(raw)
-    _check_request(message)
+    caller = _check_request(message)
     signing_key_type = spki_key_type(message.signing_spki, field="signing_spki")
     check_key_type(signing_key_type, SIGNING_KEY_TYPES, field="signing_spki")
     encryption_key_type = spki_key_type(message.encryption_spki, field="encryption_spki")
@@ -104,12 +116,10 @@ def parse_statement(raw: bytes) -> Statement:
             "Both roles have the same key; a signing key is never archived, so make two key pairs.",
             field="encryption_spki",
         )
-    load_spki(message.encryption_spki, field="encryption_spki")
-    signing_public_key = load_spki(message.signing_spki, field="signing_spki")
     return Statement(
         raw=raw,
         trust_domain=message.trust_domain,
-        caller=SpiffeId.parse(message.caller, field="caller"),
+        caller=caller,
         request_id=message.request_id,
         profile=message.profile,
         common_name=message.common_name,
@@ -118,7 +128,6 @@ def parse_statement(raw: bytes) -> Statement:
         encryption_spki=message.encryption_spki,
         signing_key_type=signing_key_type,
         encryption_key_type=encryption_key_type,
-        signing_public_key=cast("SigningPublicKey", signing_public_key),
     )
 
 
@@ -148,7 +157,8 @@ def _decode(raw: bytes) -> EnrollmentStatement:
     return message
 
 
-def _check_request(message: EnrollmentStatement) -> None:
+def _check_request(message: EnrollmentStatement) -> SpiffeId:
+    """Check who asks for what, and return the caller."""
     caller = SpiffeId.parse(message.caller, field="caller")
     if caller.role != "client":
         raise InvalidInputError("Only identities of the role client enroll.", field="caller")
@@ -159,6 +169,7 @@ def _check_request(message: EnrollmentStatement) -> None:
             "The request id is no UUIDv7 of 16 bytes; make a new one.", field="request_id"
         )
     _check_words(message.profile, message.common_name, message.email)
+    return caller
 
 
 def _check_words(profile: str, common_name: str, email: str) -> None:

@@ -185,7 +185,9 @@ async def test_the_pool_goes_on_after_a_time_in_which_no_process_could_start() -
         try:
             doomed = asyncio.create_task(workers.run([b"die", b"a"]))
             await asyncio.sleep(0)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # below any gap in the descriptors that are open
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (3, hard)
+            )  # below any gap in the descriptors that are open
             assert all(isinstance(result, WorkerStartError) for result in await doomed)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from drm_service.key_search import index_archived
-from drm_service.records import KEYS, read_record
+from drm_service.records import put_row, put_sealed_key, read_record, read_row
 from drm_service.storage_keys import StorageKeys
 from keyark.clock import Clock
 from keyark.crypto.matching import match_proof_name
@@ -24,7 +24,7 @@ from keyark.service.failures import unpack_failure
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import accept_statement, check_same_statement, policy_request
-from keyark.store import Store, WriteTransaction
+from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import LeafRef, Log
 from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent
 
@@ -118,16 +118,23 @@ class KeyArchive:
                 raise InvalidInputError(
                     "No wrapped private key came along; send one.", field="wrapped_private_key"
                 )
-            record = self.store.read(lambda txn: read_record(txn, statement.enrollment_id))
+            record = self.store.read(lambda txn: self._find_earlier(txn, statement))
             if record is not None:
                 return _earlier(statement, record)
-            self.store.read(lambda txn: check_key_uses(txn, statement))
             self.policy.enforce(STAGE, _policy_request(statement))
         except KeyarkError as error:
             return error
         now = self.clock.now_us()
         event = self._leaf(statement, now)
         return _Accepted(request=request, statement=statement, event=event, time_us=now)
+
+    @staticmethod
+    def _find_earlier(txn: ReadTransaction, statement: Statement) -> ArchivedKeyRecord | None:
+        """Return what was archived for this enrollment; where nothing was, its keys must be nobody else's."""
+        record = read_record(txn, statement.enrollment_id)
+        if record is None:
+            check_key_uses(txn, statement)
+        return record
 
     def _leaf(self, statement: Statement, time_us: int) -> LoggedEvent:
         return enrollment_leaf(
@@ -154,7 +161,7 @@ class KeyArchive:
             return item
         statement, event = item.accepted.statement, item.accepted.event
         try:
-            if read_record(txn, statement.enrollment_id) is not None:
+            if read_row(txn, statement.enrollment_id) is not None:
                 return _Overtaken(statement=statement)
             claim_key_uses(txn, statement)
         except KeyarkError as error:
@@ -162,14 +169,11 @@ class KeyArchive:
         record = ArchivedKeyRecord(
             statement=statement.raw,
             signature=item.accepted.request.signature,
-            leaf=event.leaf,
-            salt=event.salt,
-            details=event.details,
-            sealed_key=item.sealed_key,
             key_type=statement.encryption_key_type.proto,
             match_proof=match_proof_name(statement.encryption_key_type),
         )
-        txn.put(KEYS, statement.enrollment_id, record.SerializeToString())
+        put_row(txn, statement.enrollment_id, record)
+        put_sealed_key(txn, statement.enrollment_id, item.sealed_key)
         index_archived(txn, statement, time_us=item.accepted.time_us)
         place = self.log.append(txn, event, on_index=partial(_note_index, record, statement.enrollment_id))
         return _Archived(event=event, place=place)
@@ -236,4 +240,4 @@ def _sealed(item: _Accepted, result: bytes | KeyarkError) -> _Sealed | KeyarkErr
 def _note_index(record: ArchivedKeyRecord, key: bytes, txn: WriteTransaction, index: int) -> None:
     """Complete the row with the place of its leaf, which is known once the commit group is."""
     record.log_index = index
-    txn.put(KEYS, key, record.SerializeToString())
+    put_row(txn, key, record)

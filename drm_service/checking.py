@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from drm_service.config import DrmConfig
 from drm_service.key_search import owner_hashes
-from drm_service.records import BY_OWNER, BY_SERIAL, BY_TIME, KEYS, SCHEMA_VERSION, TABLES, read_contents
+from drm_service.records import (
+    BY_OWNER,
+    BY_SERIAL,
+    BY_TIME,
+    CERTIFICATES,
+    KEYS,
+    SCHEMA_VERSION,
+    SEALED_KEYS,
+    TABLES,
+    KeyIntegrityError,
+    read_contents,
+    scan_records,
+)
 from drm_service.storage_keys import read_tokens, storage_key_id
 from drm_service.transport_files import TransportFiles
 from drm_service.transport_keys import read_transport_keys
 from keyark.clock import SystemClock
-from keyark.errors import KeyarkError, NotFoundError
+from keyark.errors import KeyarkError
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.service import maintenance
 from keyark.store import ReadTransaction
-from keyark.transparency.integrity import stored_entry
-from keyark.v1.audit_pb2 import LoggedEvent
+from keyark.v1.audit_pb2 import AuditEvent, EventType
 
 PAGE: Final = 1024
 
@@ -60,36 +69,34 @@ def check_records(txn: ReadTransaction) -> list[str]:
     storage_keys = [f"storage key: {storage_key_id(token).hex()}" for token in read_tokens(txn)]
     after: bytes | None = None
     certified = 0
-    while rows := txn.scan(KEYS, after=after, limit=PAGE):
-        for enrollment_id, value in rows:
-            record = _parse(value)
-            _check_record(txn, enrollment_id, record)
+    while rows := scan_records(txn, after=after, limit=PAGE):
+        for enrollment_id, record in rows:
+            _check_record(enrollment_id, record)
             _check_indexes(txn, enrollment_id, record)
             certified += bool(record.certificate_serial)
         after = rows[-1][0]
     keys = txn.count(KEYS)
-    if (txn.count(BY_OWNER), txn.count(BY_TIME), txn.count(BY_SERIAL)) != (2 * keys, keys, certified):
+    expected = {
+        SEALED_KEYS: keys,
+        CERTIFICATES: certified,
+        BY_OWNER: 2 * keys,
+        BY_TIME: keys,
+        BY_SERIAL: certified,
+    }
+    if {table: txn.count(table) for table in expected} != expected:
         raise RecordMismatchError(
-            "An index of the archived keys has rows that lead nowhere; restore the store from a backup."
+            "A table of the archived keys lacks rows or has some too many; restore the store from a backup."
         )
     return storage_keys
 
 
-def _parse(value: bytes) -> ArchivedKeyRecord:
-    """Return a record; one that does not parse is an empty one, which no leaf stands for."""
+def _check_record(enrollment_id: bytes, record: ArchivedKeyRecord) -> None:
+    """Raise RecordMismatchError unless the leaf at the record's place is the one of this very key."""
     try:
-        return ArchivedKeyRecord.FromString(value)
-    except DecodeError:
-        return ArchivedKeyRecord()
-
-
-def _check_record(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> None:
-    recorded = LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details)
-    try:
-        logged = stored_entry(txn, record.log_index)
-    except NotFoundError:
-        logged = LoggedEvent()
-    if recorded != logged:
+        event = read_contents(record)[1]
+    except KeyIntegrityError:
+        event = AuditEvent()
+    if (event.type, event.enrollment_id) != (EventType.EVENT_TYPE_KEY_ARCHIVED, enrollment_id):
         raise RecordMismatchError(
             f"The archived key of enrollment {enrollment_id.hex()} is not what leaf {record.log_index} of the log "
             "says; restore the store from a backup."

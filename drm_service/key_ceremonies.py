@@ -16,7 +16,7 @@ from drm_service.ceremony_work import (
     all_of,
     work_tasks,
 )
-from drm_service.records import KEYS, TRUST_CHANGES, read_record
+from drm_service.records import TRUST_CHANGES, put_sealed_key, read_row, scan_records
 from drm_service.storage_keys import StorageKeys, put_token, read_tokens, storage_key_id
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
@@ -182,8 +182,7 @@ class ResealKeys:
         return CeremonyOutcome(state=COMPLETED, leaf=leaf, write=_write_nothing, afterwards=self.keys_moved)
 
     async def _page(self, after: bytes | None) -> list[tuple[bytes, ArchivedKeyRecord]]:
-        rows = await self.store.view(lambda txn: txn.scan(KEYS, after=after, limit=RESEAL_BATCH))
-        return [(key, ArchivedKeyRecord.FromString(value)) for key, value in rows]
+        return await self.store.view(lambda txn: scan_records(txn, after=after, limit=RESEAL_BATCH))
 
     async def _reseal_batch(
         self, request: CeremonyRequest, run: RunTasks, rows: Sequence[tuple[bytes, ArchivedKeyRecord]]
@@ -213,11 +212,9 @@ class ResealKeys:
         rows: Sequence[tuple[bytes, ArchivedKeyRecord]],
     ) -> None:
         for key, sealed, leaf in done:
-            record = read_record(txn, key)
-            if record is None:
+            if read_row(txn, key) is None:
                 continue
-            record.sealed_key.CopyFrom(sealed)
-            txn.put(KEYS, key, record.SerializeToString())
+            put_sealed_key(txn, key, sealed)
             self.log.append(txn, leaf)
         ceremony = find_ceremony(txn, request.ceremony_id)
         ceremony.resealed += len(done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drm_service.records import KEYS, find_by_key_id
+from drm_service.records import find_by_key_id, put_row
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import check_reason
 from keyark.errors import KeyarkError, Kind
@@ -92,6 +92,6 @@ class KeyStates:
         return new_event(event, AuditDetails(caller=str(caller), message=reason))
 
     def _put(self, txn: WriteTransaction, record: ArchivedKeyRecord, event: LoggedEvent) -> ArchivedKeyRecord:
-        txn.put(KEYS, AuditEvent.FromString(record.leaf).enrollment_id, record.SerializeToString())
+        put_row(txn, AuditEvent.FromString(record.leaf).enrollment_id, record)
         self.log.append(txn, event)
         return record

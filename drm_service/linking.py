@@ -9,7 +9,7 @@ from hashlib import sha256
 from cryptography import x509
 
 from drm_service.key_search import index_certified
-from drm_service.records import KEYS, read_record
+from drm_service.records import CERTIFICATES, put_row, read_row
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.certificates import load_certificate
@@ -61,7 +61,7 @@ class CertificateLinks:
 
     async def link_certificates(self, requests: Sequence[LinkRequest]) -> list[KeyarkError | None]:
         """Link a batch in one durable commit; None stands where it is linked, now or before."""
-        records = self.store.read(lambda txn: [read_record(txn, r.enrollment_id) for r in requests])
+        records = self.store.read(lambda txn: [read_row(txn, r.enrollment_id) for r in requests])
         links = [self.check_certificate(*pair) for pair in zip(requests, records, strict=True)]
         return await self.store.update(lambda txn: [self._mark_certified(txn, link) for link in links])
 
@@ -91,7 +91,7 @@ class CertificateLinks:
     def _mark_certified(self, txn: WriteTransaction, link: _Link | KeyarkError) -> KeyarkError | None:
         if isinstance(link, KeyarkError):
             return link
-        record = read_record(txn, link.statement.enrollment_id)
+        record = read_row(txn, link.statement.enrollment_id)
         if record is None:
             return NotFoundError("The archived key is gone; run `keyark doctor`.")
         if record.certificate_sha256 == link.sha256:
@@ -102,8 +102,8 @@ class CertificateLinks:
             )
         record.certificate_serial = link.serial
         record.certificate_sha256 = link.sha256
-        record.certificate = link.certificate
-        txn.put(KEYS, link.statement.enrollment_id, record.SerializeToString())
+        put_row(txn, link.statement.enrollment_id, record)
+        txn.put(CERTIFICATES, link.statement.enrollment_id, link.certificate)
         index_certified(txn, link.serial, link.statement.enrollment_id)
         self.log.append(txn, link.event)
         return None

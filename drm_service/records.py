@@ -8,17 +8,21 @@ from google.protobuf.message import DecodeError
 
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.statements import Statement, parse_statement
-from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
+from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey
 from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.service import key_uses
-from keyark.store import ReadTransaction
+from keyark.store import ReadTransaction, WriteTransaction
 from keyark.transparency import log
 from keyark.transparency.events import parse_leaf
+from keyark.transparency.integrity import stored_entry
+from keyark.transparency.log import LogCorruptError
 from keyark.v1.audit_pb2 import AuditEvent
 from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
 
 KEYS: Final = "archived_keys"
+SEALED_KEYS: Final = "sealed_keys"
+CERTIFICATES: Final = "certificates"
 TOKENS: Final = "storage_tokens"
 CEREMONIES: Final = "ceremonies"
 OPEN_CEREMONIES: Final = "open_ceremonies"
@@ -30,6 +34,8 @@ BY_SERIAL: Final = "keys_by_serial"
 BY_TIME: Final = "keys_by_time"
 TABLES: Final = (
     KEYS,
+    SEALED_KEYS,
+    CERTIFICATES,
     BY_OWNER,
     BY_SERIAL,
     BY_TIME,
@@ -42,7 +48,9 @@ TABLES: Final = (
     key_uses.TABLE,
     *log.TABLES,
 )
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+_ELSEWHERE: Final = ("leaf", "salt", "details", "sealed_key", "certificate")
 
 
 class KeyIntegrityError(KeyarkError):
@@ -55,13 +63,58 @@ class KeyIntegrityError(KeyarkError):
 def read_record(txn: ReadTransaction, enrollment_id: bytes) -> ArchivedKeyRecord | None:
     """Return the record of an enrollment (32 bytes), or None where nothing was archived for it.
 
-    Raises KeyIntegrityError for a row that does not parse.
+    Raises KeyIntegrityError where its rows do not parse, or the log has no leaf for it.
     """
+    record = read_row(txn, enrollment_id)
+    return None if record is None else _complete(txn, enrollment_id, record)
+
+
+def read_row(txn: ReadTransaction, enrollment_id: bytes) -> ArchivedKeyRecord | None:
+    """Return a record as its own row tells it: without leaf, sealed key and certificate; see ``read_record``."""
     value = txn.get(KEYS, enrollment_id)
+    return None if value is None else _parse(enrollment_id, value)
+
+
+def scan_records(
+    txn: ReadTransaction, *, after: bytes | None, limit: int
+) -> list[tuple[bytes, ArchivedKeyRecord]]:
+    """Return a page of records with their enrollment ids, in order; raises as ``read_record`` does."""
+    rows = txn.scan(KEYS, after=after, limit=limit)
+    return [(key, _complete(txn, key, _parse(key, value))) for key, value in rows]
+
+
+def _parse(enrollment_id: bytes, value: bytes) -> ArchivedKeyRecord:
     try:
-        return None if value is None else ArchivedKeyRecord.FromString(value)
+        return ArchivedKeyRecord.FromString(value)
     except DecodeError:
         raise damaged_key(enrollment_id) from None
+
+
+def _complete(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> ArchivedKeyRecord:
+    """Put together what lies in rows of its own."""
+    sealed_key = txn.get(SEALED_KEYS, enrollment_id)
+    try:
+        logged = stored_entry(txn, record.log_index)
+        record.sealed_key.ParseFromString(sealed_key or b"")
+    except (NotFoundError, LogCorruptError, DecodeError):
+        raise damaged_key(enrollment_id) from None
+    record.leaf, record.salt, record.details = logged.leaf, logged.salt, logged.details
+    record.certificate = txn.get(CERTIFICATES, enrollment_id) or b""
+    return record
+
+
+def put_row(txn: WriteTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> None:
+    """Write a record's own row, without what lies elsewhere."""
+    row = ArchivedKeyRecord()
+    row.CopyFrom(record)
+    for name in _ELSEWHERE:
+        row.ClearField(name)
+    txn.put(KEYS, enrollment_id, row.SerializeToString())
+
+
+def put_sealed_key(txn: WriteTransaction, enrollment_id: bytes, sealed_key: SealedKey) -> None:
+    """Write how a key is sealed, in place of what was there."""
+    txn.put(SEALED_KEYS, enrollment_id, sealed_key.SerializeToString())
 
 
 def read_contents(record: ArchivedKeyRecord) -> tuple[Statement, AuditEvent]:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drm_service.key_search import MAX_LOOKED_AT, find_keys, index_archived, index_certified
-from drm_service.records import KEYS, TABLES, describe
+from drm_service.records import TABLES, describe, put_row, put_sealed_key
 from keyark.errors import InvalidInputError
 from keyark.pki.key_types import KeyType, generate
 from keyark.pki.spiffe import SpiffeId
@@ -18,6 +18,7 @@ from keyark.pki.statements import build_statement, parse_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.service.paging import page_of
 from keyark.store import MemoryStore
+from keyark.transparency._rows import DETAILS, LEAVES, completed_count, pack_leaf, row_key
 from keyark.transparency.events import new_event
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from keyark.v1.common_pb2 import PageRequest
@@ -67,7 +68,10 @@ class Archive:
             record.deactivated_reason = "hold"
 
         def write(txn):  # type: ignore[no-untyped-def]
-            txn.put(KEYS, statement.enrollment_id, record.SerializeToString())
+            put_row(txn, statement.enrollment_id, record)
+            put_sealed_key(txn, statement.enrollment_id, record.sealed_key)
+            txn.put(LEAVES, row_key(number), pack_leaf([bytes(32)] * completed_count(number), event.leaf))
+            txn.put(DETAILS, row_key(number), event.salt + event.details)
             index_archived(txn, statement, time_us=time_us)
             if record.certificate_serial:
                 index_certified(txn, serial, statement.enrollment_id)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from cm_service.records import SCHEMA_VERSION as CM_SCHEMA
 from cm_service.records import TABLES as CM_TABLES
 from drm_service.records import KEYS, TOKENS
+from drm_service.records import SCHEMA_VERSION as DRM_SCHEMA
 from drm_service.records import TABLES as DRM_TABLES
 from keyark.crypto.storage import StoragePrivateKey
 from keyark.crypto.token import load_token
@@ -19,12 +21,14 @@ from keyark.errors import KeyarkError
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.store import open_store
 from keyark.transparency._rows import DETAILS, LEAVES
+from rm_service.records import SCHEMA_VERSION as RM_SCHEMA
 from rm_service.records import TABLES as RM_TABLES
 from tests.support.attacks import take_stock
 from tests.support.deployment import copy_deployment, running
 from tests.support.enrolling import enrolling
 
 TABLES = {"rm": RM_TABLES, "cm": CM_TABLES, "drm": DRM_TABLES}
+SCHEMA_VERSIONS = {"rm": RM_SCHEMA, "cm": CM_SCHEMA, "drm": DRM_SCHEMA}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -56,7 +60,8 @@ def check(folder: Path, role: str) -> subprocess.CompletedProcess[str]:
 
 async def alter(folder: Path, role: str, table: str, change: Callable[[bytes], bytes]) -> None:
     """Change the last row of a table."""
-    store = open_store(folder / role / "store", tables=TABLES[role])
+    path = folder / role / "store"
+    store = open_store(path, tables=TABLES[role], schema_version=SCHEMA_VERSIONS[role])
     key, value = store.read(lambda txn: txn.last(table))
     await store.update(lambda txn: txn.put(table, key, change(value)))
     await store.close()
@@ -83,9 +88,9 @@ async def test_an_altered_entry_of_the_log_is_named(folder: Path, role: str, tab
     assert "Traceback" not in done.stderr
 
 
-def change_leaf(value: bytes) -> bytes:
+def change_statement(value: bytes) -> bytes:
     record = ArchivedKeyRecord.FromString(value)
-    record.leaf = flip_last_bit(record.leaf)
+    record.statement = flip_last_bit(record.statement)
     return record.SerializeToString()
 
 
@@ -95,7 +100,7 @@ def move(value: bytes) -> bytes:
     return record.SerializeToString()
 
 
-@pytest.mark.parametrize("change", [change_leaf, move])
+@pytest.mark.parametrize("change", [change_statement, move])
 async def test_an_archived_key_that_is_not_the_logs_is_named(
     folder: Path, change: Callable[[bytes], bytes]
 ) -> None:

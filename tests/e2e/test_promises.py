@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from drm_service.config import DrmConfig
-from drm_service.records import KEYS, SCHEMA_VERSION, TOKENS
+from drm_service.records import SCHEMA_VERSION, TOKENS, scan_records
 from drm_service.records import TABLES as DRM_TABLES
 from drm_service.storage_keys import read_tokens
 from keyark.client.verification import Enrolled
@@ -36,19 +36,19 @@ ARCHIVED_TYPES = (KeyType.RSA_2048, KeyType.EC_P384, KeyType.X25519, KeyType.ML_
 
 async def storage_tokens(folder: Path) -> list[SoftwareToken]:
     """The tokens in the store of a DRM that does not run."""
-    store = open_store(folder / "drm" / "store", tables=DRM_TABLES)
+    store = open_store(folder / "drm" / "store", tables=DRM_TABLES, schema_version=SCHEMA_VERSION)
     tokens = store.read(read_tokens)
     await store.close()
     return tokens
 
 
 async def archived_records(folder: Path) -> list[ArchivedKeyRecord]:
-    store = open_store(folder / "drm" / "store", tables=DRM_TABLES)
+    store = open_store(folder / "drm" / "store", tables=DRM_TABLES, schema_version=SCHEMA_VERSION)
     try:
-        rows = await store.view(lambda txn: txn.scan(KEYS, limit=100))
+        rows = await store.view(lambda txn: scan_records(txn, after=None, limit=100))
     finally:
         await store.close()
-    return [ArchivedKeyRecord.FromString(value) for _, value in rows]
+    return [record for _, record in rows]
 
 
 def open_shares(folder: Path, token: SoftwareToken) -> list[Share]:
@@ -200,7 +200,7 @@ async def test_no_private_key_appears_in_logs_errors_or_entries(
 
 
 async def test_a_token_altered_on_disk_is_found(deployment_folder: Path) -> None:
-    store = open_store(deployment_folder / "drm" / "store", tables=DRM_TABLES)
+    store = open_store(deployment_folder / "drm" / "store", tables=DRM_TABLES, schema_version=SCHEMA_VERSION)
     key, value = store.read(lambda txn: txn.last(TOKENS))
     await store.update(lambda txn: txn.put(TOKENS, key, value[:100]))
     await store.close()
@@ -250,7 +250,7 @@ async def test_an_archived_key_altered_on_disk_does_not_open(deployment_folder: 
 
 
 async def _alter_last_byte(folder: Path, table: str) -> None:
-    store = open_store(folder / "drm" / "store", tables=DRM_TABLES)
+    store = open_store(folder / "drm" / "store", tables=DRM_TABLES, schema_version=SCHEMA_VERSION)
     key, value = store.read(lambda txn: txn.last(table))
     await store.update(lambda txn: txn.put(table, key, value[:-1] + bytes([value[-1] ^ 1])))
     await store.close()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from drm_service.ceremony_worker import CeremonyWorker
-from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
+from drm_service.records import SCHEMA_VERSION, SEALED_KEYS, TABLES, put_sealed_key, scan_records
 from drm_service.storage_keys import read_tokens, storage_key_id
 from keyark.client import KeyarkError
 from keyark.crypto.agents import ShareKey
@@ -24,6 +24,7 @@ from keyark.records.v1.drm_pb2 import (
     ArchivedKeyRecord,
     CeremonyWorkerSetup,
     RecoverKeyTask,
+    SealedKey,
     SoftwareToken,
 )
 from keyark.store import open_store
@@ -45,10 +46,10 @@ async def stored(folder: Path) -> tuple[SoftwareToken, ArchivedKeyRecord]:
     store = open_store(folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
     try:
         (token,) = store.read(read_tokens)
-        ((_, value),) = store.read(lambda txn: txn.scan(KEYS, limit=10))
+        ((_, record),) = store.read(lambda txn: scan_records(txn, after=None, limit=10))
     finally:
         await store.close()
-    return token, ArchivedKeyRecord.FromString(value)
+    return token, record
 
 
 def share_of(folder: Path, token: SoftwareToken, name: str) -> Share:
@@ -171,11 +172,9 @@ async def test_whatever_byte_was_altered_no_wrong_key_comes_out(deployment_folde
 async def test_an_altered_record_ends_the_recovery_with_an_integrity_error(deployment_folder: Path) -> None:
     lost = await lost_deployment(deployment_folder)
     store = open_store(deployment_folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
-    _, record = await stored_in(store)
-    record.sealed_key.ciphertext = record.sealed_key.ciphertext[:-1] + bytes(
-        [record.sealed_key.ciphertext[-1] ^ 1]
-    )
-    await store.update(lambda txn: txn.put(KEYS, lost.enrollment_id, record.SerializeToString()))
+    sealed = SealedKey.FromString(store.get(SEALED_KEYS, lost.enrollment_id) or b"")
+    sealed.ciphertext = sealed.ciphertext[:-1] + bytes([sealed.ciphertext[-1] ^ 1])
+    await store.update(lambda txn: put_sealed_key(txn, lost.enrollment_id, sealed))
     await store.close()
     async with (
         running(deployment_folder) as deployment,
@@ -185,8 +184,3 @@ async def test_an_altered_record_ends_the_recovery_with_an_integrity_error(deplo
         failed = await approve(asked.ceremony_id, bob, carol)
         assert state(failed) == "FAILED"
         assert "restore the store" in failed.view.failure.message
-
-
-async def stored_in(store: Any) -> tuple[bytes, ArchivedKeyRecord]:
-    ((key, value),) = store.read(lambda txn: txn.scan(KEYS, limit=10))
-    return key, ArchivedKeyRecord.FromString(value)

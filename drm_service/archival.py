@@ -169,13 +169,11 @@ class KeyArchive:
         record = ArchivedKeyRecord(
             statement=statement.raw,
             signature=item.accepted.request.signature,
-            key_type=statement.encryption_key_type.proto,
-            match_proof=match_proof_name(statement.encryption_key_type),
+            sealed_key=item.sealed_key,
         )
         put_row(txn, statement.enrollment_id, record)
-        put_sealed_key(txn, statement.enrollment_id, item.sealed_key)
         index_archived(txn, statement, time_us=item.accepted.time_us)
-        place = self.log.append(txn, event, on_index=partial(_note_index, record, statement.enrollment_id))
+        place = self.log.append(txn, event, on_index=partial(_put_in_place, record, statement.enrollment_id))
         return _Archived(event=event, place=place)
 
     def _placed(self, item: _Archived | _Overtaken | KeyarkError) -> _Archived | KeyarkError:
@@ -237,7 +235,8 @@ def _sealed(item: _Accepted, result: bytes | KeyarkError) -> _Sealed | KeyarkErr
     return _Sealed(accepted=item, sealed_key=outcome.sealed_key)
 
 
-def _note_index(record: ArchivedKeyRecord, key: bytes, txn: WriteTransaction, index: int) -> None:
-    """Complete the row with the place of its leaf, which is known once the commit group is."""
+def _put_in_place(record: ArchivedKeyRecord, enrollment_id: bytes, txn: WriteTransaction, index: int) -> None:
+    """Complete the rows with the place of their leaf, which is known once the commit group is."""
     record.log_index = index
-    put_row(txn, key, record)
+    put_row(txn, enrollment_id, record)
+    put_sealed_key(txn, index, record.sealed_key)

@@ -212,9 +212,10 @@ class ResealKeys:
         rows: Sequence[tuple[bytes, ArchivedKeyRecord]],
     ) -> None:
         for key, sealed, leaf in done:
-            if read_row(txn, key) is None:
+            record = read_row(txn, key)
+            if record is None:
                 continue
-            put_sealed_key(txn, key, sealed)
+            put_sealed_key(txn, record.log_index, sealed)
             self.log.append(txn, leaf)
         ceremony = find_ceremony(txn, request.ceremony_id)
         ceremony.resealed += len(done)

@@ -20,7 +20,7 @@ from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
-from keyark.transparency.log import Log
+from keyark.transparency.log import Log, row_key
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 
 
@@ -46,7 +46,6 @@ class _Link:
     statement: Statement
     certificate: bytes
     serial: bytes
-    sha256: bytes
     event: LoggedEvent
 
 
@@ -84,7 +83,6 @@ class CertificateLinks:
             statement=statement,
             certificate=request.certificate,
             serial=serial,
-            sha256=digest,
             event=self._leaf(statement, serial, digest),
         )
 
@@ -94,16 +92,17 @@ class CertificateLinks:
         record = read_row(txn, link.statement.enrollment_id)
         if record is None:
             return NotFoundError("The archived key is gone; run `keyark doctor`.")
-        if record.certificate_sha256 == link.sha256:
+        place = row_key(record.log_index)
+        linked = txn.get(CERTIFICATES, place)
+        if linked == link.certificate:
             return None
-        if record.certificate_sha256:
+        if linked is not None:
             return LinkedElsewhereError(
                 "The archived key is linked to another certificate; run `keyark doctor`."
             )
         record.certificate_serial = link.serial
-        record.certificate_sha256 = link.sha256
         put_row(txn, link.statement.enrollment_id, record)
-        txn.put(CERTIFICATES, link.statement.enrollment_id, link.certificate)
+        txn.put(CERTIFICATES, place, link.certificate)
         index_certified(txn, link.serial, link.statement.enrollment_id)
         self.log.append(txn, link.event)
         return None

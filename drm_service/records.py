@@ -6,6 +6,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from keyark.crypto.matching import match_proof_name
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.statements import Statement, parse_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey
@@ -15,7 +16,7 @@ from keyark.store import ReadTransaction, WriteTransaction
 from keyark.transparency import log
 from keyark.transparency.events import parse_leaf
 from keyark.transparency.integrity import stored_entry
-from keyark.transparency.log import LogCorruptError
+from keyark.transparency.log import LogCorruptError, row_key
 from keyark.v1.audit_pb2 import AuditEvent
 from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
@@ -92,14 +93,14 @@ def _parse(enrollment_id: bytes, value: bytes) -> ArchivedKeyRecord:
 
 def _complete(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> ArchivedKeyRecord:
     """Put together what lies in rows of its own."""
-    sealed_key = txn.get(SEALED_KEYS, enrollment_id)
+    place = row_key(record.log_index)
     try:
         logged = stored_entry(txn, record.log_index)
-        record.sealed_key.ParseFromString(sealed_key or b"")
+        record.sealed_key.ParseFromString(txn.get(SEALED_KEYS, place) or b"")
     except (NotFoundError, LogCorruptError, DecodeError):
         raise damaged_key(enrollment_id) from None
     record.leaf, record.salt, record.details = logged.leaf, logged.salt, logged.details
-    record.certificate = txn.get(CERTIFICATES, enrollment_id) or b""
+    record.certificate = txn.get(CERTIFICATES, place) or b""
     return record
 
 
@@ -112,9 +113,9 @@ def put_row(txn: WriteTransaction, enrollment_id: bytes, record: ArchivedKeyReco
     txn.put(KEYS, enrollment_id, row.SerializeToString())
 
 
-def put_sealed_key(txn: WriteTransaction, enrollment_id: bytes, sealed_key: SealedKey) -> None:
-    """Write how a key is sealed, in place of what was there."""
-    txn.put(SEALED_KEYS, enrollment_id, sealed_key.SerializeToString())
+def put_sealed_key(txn: WriteTransaction, log_index: int, sealed_key: SealedKey) -> None:
+    """Write how the key whose leaf stands at this index is sealed, in place of what was there."""
+    txn.put(SEALED_KEYS, row_key(log_index), sealed_key.SerializeToString())
 
 
 def read_contents(record: ArchivedKeyRecord) -> tuple[Statement, AuditEvent]:
@@ -168,7 +169,7 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
         storage_key_id=record.sealed_key.storage_key_id,
         log_index=record.log_index,
         certificate_serial=record.certificate_serial,
-        match_proof=record.match_proof,
+        match_proof=match_proof_name(statement.encryption_key_type),
     )
 
 

@@ -43,7 +43,16 @@ from keyark.transparency.merkle import Tree, TreeHasher
 from keyark.transparency.receipts import format_proof
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, CheckpointLink, EventType, LogEntry, LoggedEvent
 
-__all__ = ["TABLES", "LeafRef", "Log", "LogClosedError", "LogCorruptError", "SignedHead", "TreeSizeError"]
+__all__ = [
+    "TABLES",
+    "LeafRef",
+    "Log",
+    "LogClosedError",
+    "LogCorruptError",
+    "SignedHead",
+    "TreeSizeError",
+    "row_key",
+]
 
 MAX_NODES: Final = 1 << 15
 MAX_TREES: Final = 8

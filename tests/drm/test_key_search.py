@@ -69,7 +69,7 @@ class Archive:
 
         def write(txn):  # type: ignore[no-untyped-def]
             put_row(txn, statement.enrollment_id, record)
-            put_sealed_key(txn, statement.enrollment_id, record.sealed_key)
+            put_sealed_key(txn, number, record.sealed_key)
             txn.put(LEAVES, row_key(number), pack_leaf([bytes(32)] * completed_count(number), event.leaf))
             txn.put(DETAILS, row_key(number), event.salt + event.details)
             index_archived(txn, statement, time_us=time_us)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from drm_service.records import SCHEMA_VERSION, SEALED_KEYS, TABLES, put_sealed_key
+from drm_service.records import SCHEMA_VERSION, TABLES, find_by_key_id, put_sealed_key
 from keyark.client import KeyarkError, RecoveryClient
-from keyark.records.v1.drm_pb2 import SealedKey
 from keyark.store import open_store
 from tests.support.deployment import Deployment, running
 from tests.support.drm_process import drm_check, drm_process
@@ -71,9 +70,10 @@ async def test_killed_in_the_middle(deployment_folder: Path, moment: float) -> N
 async def test_a_damaged_key_stays_behind_and_all_others_move(deployment_folder: Path) -> None:
     lost = await many_keys(deployment_folder, 5)
     store = open_store(deployment_folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
-    sealed = SealedKey.FromString(store.get(SEALED_KEYS, lost[2].enrollment_id) or b"")
+    record = store.read(lambda txn: find_by_key_id(txn, lost[2].key_id))
+    sealed = record.sealed_key
     sealed.ciphertext = sealed.ciphertext[:-1] + bytes([sealed.ciphertext[-1] ^ 1])
-    await store.update(lambda txn: put_sealed_key(txn, lost[2].enrollment_id, sealed))
+    await store.update(lambda txn: put_sealed_key(txn, record.log_index, sealed))
     await store.close()
     async with (
         running(deployment_folder) as deployment,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from drm_service.ceremony_worker import CeremonyWorker
-from drm_service.records import SCHEMA_VERSION, SEALED_KEYS, TABLES, put_sealed_key, scan_records
+from drm_service.records import SCHEMA_VERSION, TABLES, find_by_key_id, put_sealed_key, scan_records
 from drm_service.storage_keys import read_tokens, storage_key_id
 from keyark.client import KeyarkError
 from keyark.crypto.agents import ShareKey
@@ -24,7 +24,6 @@ from keyark.records.v1.drm_pb2 import (
     ArchivedKeyRecord,
     CeremonyWorkerSetup,
     RecoverKeyTask,
-    SealedKey,
     SoftwareToken,
 )
 from keyark.store import open_store
@@ -172,9 +171,10 @@ async def test_whatever_byte_was_altered_no_wrong_key_comes_out(deployment_folde
 async def test_an_altered_record_ends_the_recovery_with_an_integrity_error(deployment_folder: Path) -> None:
     lost = await lost_deployment(deployment_folder)
     store = open_store(deployment_folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
-    sealed = SealedKey.FromString(store.get(SEALED_KEYS, lost.enrollment_id) or b"")
+    record = store.read(lambda txn: find_by_key_id(txn, lost.key_id))
+    sealed = record.sealed_key
     sealed.ciphertext = sealed.ciphertext[:-1] + bytes([sealed.ciphertext[-1] ^ 1])
-    await store.update(lambda txn: put_sealed_key(txn, lost.enrollment_id, sealed))
+    await store.update(lambda txn: put_sealed_key(txn, record.log_index, sealed))
     await store.close()
     async with (
         running(deployment_folder) as deployment,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from drm_service.key_search import index_archived
-from drm_service.records import put_row, put_sealed_key, read_record, read_row
+from drm_service.records import append_sealed_key, put_row, read_record, read_row
 from drm_service.storage_keys import StorageKeys
 from keyark.clock import Clock
 from keyark.crypto.matching import match_proof_name
@@ -239,4 +239,4 @@ def _put_in_place(record: ArchivedKeyRecord, enrollment_id: bytes, txn: WriteTra
     """Complete the rows with the place of their leaf, which is known once the commit group is."""
     record.log_index = index
     put_row(txn, enrollment_id, record)
-    put_sealed_key(txn, index, record.sealed_key)
+    append_sealed_key(txn, index, record.sealed_key)

@@ -113,6 +113,11 @@ def put_row(txn: WriteTransaction, enrollment_id: bytes, record: ArchivedKeyReco
     txn.put(KEYS, enrollment_id, row.SerializeToString())
 
 
+def append_sealed_key(txn: WriteTransaction, log_index: int, sealed_key: SealedKey) -> None:
+    """Write how the key whose leaf comes to stand at this index, the last of the log, is sealed."""
+    txn.append(SEALED_KEYS, row_key(log_index), sealed_key.SerializeToString())
+
+
 def put_sealed_key(txn: WriteTransaction, log_index: int, sealed_key: SealedKey) -> None:
     """Write how the key whose leaf stands at this index is sealed, in place of what was there."""
     txn.put(SEALED_KEYS, row_key(log_index), sealed_key.SerializeToString())

@@ -60,7 +60,7 @@ class SchemaVersionError(StoreError):
 
 
 class KeyExistsError(StoreError):
-    """``insert`` met a key that exists."""
+    """``insert`` met a key that exists, or ``append`` one that comes after."""
 
     reason = "KEY_EXISTS"
     kind = Kind.CONFLICT
@@ -99,6 +99,12 @@ class WriteTransaction(ReadTransaction, Protocol):
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Write a row, replacing an older one; raises StoreError for an empty or too long key."""
+
+    def append(self, table: str, key: bytes, value: bytes) -> None:
+        """Write a new row after all others of its table, where such rows lie closest together.
+
+        Raises KeyExistsError where the key does not come last, and StoreError for an empty or too long key.
+        """
 
     def insert(self, table: str, key: bytes, value: bytes) -> None:
         """Write a new row; raises KeyExistsError, and StoreError for an empty or too long key."""

@@ -111,6 +111,11 @@ class _Writer(_Reader):
         self.has_written = True
         self._txn.put(check_key(key), value, db=self._table(table))
 
+    def append(self, table: str, key: bytes, value: bytes) -> None:
+        self.has_written = True
+        if not self._txn.put(check_key(key), value, db=self._table(table), append=True):
+            raise KeyExistsError(f"The key does not come after the others of table {table!r}.")
+
     def insert(self, table: str, key: bytes, value: bytes) -> None:
         self.has_written = True
         if not self._txn.put(check_key(key), value, db=self._table(table), overwrite=False):

@@ -78,6 +78,12 @@ class _Writer(_Reader):
     def put(self, table: str, key: bytes, value: bytes) -> None:
         self._own_rows(table)[check_key(key)] = value
 
+    def append(self, table: str, key: bytes, value: bytes) -> None:
+        rows = self._rows(table)
+        if rows and check_key(key) <= max(rows):
+            raise KeyExistsError(f"The key does not come after the others of table {table!r}.")
+        self.put(table, key, value)
+
     def insert(self, table: str, key: bytes, value: bytes) -> None:
         if check_key(key) in self._rows(table):
             raise KeyExistsError(f"The key exists in table {table!r}.")

@@ -341,8 +341,8 @@ def _write_leaf(txn: WriteTransaction, tree: TreeHasher, item: _Appended) -> Non
     index, event = tree.size, item.event
     key = row_key(index)
     try:
-        txn.insert(LEAVES, key, pack_leaf(tree.append(event.leaf), event.leaf))
-        txn.insert(DETAILS, key, event.salt + event.details)
+        txn.append(LEAVES, key, pack_leaf(tree.append(event.leaf), event.leaf))
+        txn.append(DETAILS, key, event.salt + event.details)
     except KeyExistsError:
         raise corrupt(index, "it lies beyond the head's tree") from None
     item.ref._index = index

@@ -21,7 +21,7 @@ KEYS = st.one_of(
 )
 VALUES = st.one_of(st.binary(max_size=4), st.sampled_from([bytes(1500), b"large" * 1000]))
 OPERATIONS = st.one_of(
-    st.tuples(st.sampled_from(["put", "insert"]), KEYS, VALUES),
+    st.tuples(st.sampled_from(["put", "append", "insert"]), KEYS, VALUES),
     st.tuples(st.sampled_from(["delete", "emit", "get", "scan"]), KEYS, st.just(b"")),
     st.tuples(st.sampled_from(["raise", "stop", "refuse", "nowhere"]), KEYS, st.just(b"")),
 )
@@ -45,6 +45,7 @@ def fail(key: bytes) -> None:
 
 APPLY = {
     "put": lambda txn, key, value: txn.put("rows", key, value),
+    "append": lambda txn, key, value: txn.append("rows", key, value),
     "insert": lambda txn, key, value: txn.insert("rows", key, value),
     "delete": lambda txn, key, _: txn.delete("rows", key),
     "get": lambda txn, key, _: txn.get("rows", key),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 from cryptography import x509
@@ -92,19 +93,16 @@ class CertificateLinks:
         record = read_row(txn, link.statement.enrollment_id)
         if record is None:
             return NotFoundError("The archived key is gone; run `keyark doctor`.")
-        place = row_key(record.log_index)
-        linked = txn.get(CERTIFICATES, place)
-        if linked == link.certificate:
+        if record.certificate_serial == link.serial:
             return None
-        if linked is not None:
+        if record.certificate_serial:
             return LinkedElsewhereError(
                 "The archived key is linked to another certificate; run `keyark doctor`."
             )
         record.certificate_serial = link.serial
         put_row(txn, link.statement.enrollment_id, record)
-        txn.put(CERTIFICATES, place, link.certificate)
         index_certified(txn, link.serial, link.statement.enrollment_id)
-        self.log.append(txn, link.event)
+        self.log.append(txn, link.event, on_index=partial(_put_in_place, record, link))
         return None
 
     def _leaf(self, statement: Statement, serial: bytes, digest: bytes) -> LoggedEvent:
@@ -118,3 +116,10 @@ class CertificateLinks:
             certificate_sha256=[digest],
         )
         return new_event(event, AuditDetails())
+
+
+def _put_in_place(record: ArchivedKeyRecord, link: _Link, txn: WriteTransaction, index: int) -> None:
+    """Complete the rows with the place of the leaf, which is known once the commit group is."""
+    record.certified_index = index
+    put_row(txn, link.statement.enrollment_id, record)
+    txn.append(CERTIFICATES, row_key(index), link.certificate)

@@ -93,14 +93,13 @@ def _parse(enrollment_id: bytes, value: bytes) -> ArchivedKeyRecord:
 
 def _complete(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> ArchivedKeyRecord:
     """Put together what lies in rows of its own."""
-    place = row_key(record.log_index)
     try:
         logged = stored_entry(txn, record.log_index)
-        record.sealed_key.ParseFromString(txn.get(SEALED_KEYS, place) or b"")
+        record.sealed_key.ParseFromString(txn.get(SEALED_KEYS, row_key(record.log_index)) or b"")
     except (NotFoundError, LogCorruptError, DecodeError):
         raise damaged_key(enrollment_id) from None
     record.leaf, record.salt, record.details = logged.leaf, logged.salt, logged.details
-    record.certificate = txn.get(CERTIFICATES, place) or b""
+    record.certificate = txn.get(CERTIFICATES, row_key(record.certified_index)) or b""
     return record
 
 

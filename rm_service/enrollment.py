@@ -9,12 +9,14 @@ its outcome; every step is idempotent under the enrollment id, so that a crash a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Final, Protocol
 
 from keyark.clock import Clock
-from keyark.errors import DeadlineExceededError, NotFoundError, PermissionDeniedError
+from keyark.errors import DeadlineExceededError, KeyarkError, NotFoundError, PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import Statement
 from keyark.policy.engine import Archival, PolicyEngine, Receipt
@@ -107,19 +109,36 @@ class Enrollments:
         """Step 1: what the profile asks for, and the transport certificate."""
         return await self.forms.get(profile)
 
-    async def submit(self, caller: SpiffeId, request: EnrollmentRequest) -> Enrollment:
-        """Steps 2 to 6; the same request joins its own run or gets its first outcome (P9)."""
-        statement = self.accept_request(caller, request)
-        recorded = self.store.read(lambda txn: read_enrollment(txn, statement.enrollment_id))
-        if recorded is not None:
-            return _earlier(statement, recorded)
-        running = self._in_flight.get(statement.enrollment_id)
-        if running is None:
-            running = _InFlight(statement.sha256, asyncio.create_task(self._drive(statement, request)))
-            self._in_flight[statement.enrollment_id] = running
-            running.task.add_done_callback(lambda task: self._forget(statement.enrollment_id, task))
-        check_same_statement(statement, running.statement_sha256)
-        return await asyncio.shield(running.task)
+    async def submit(
+        self, caller: SpiffeId, requests: Sequence[EnrollmentRequest]
+    ) -> list[Enrollment | BaseException]:
+        """Steps 2 to 6 of each request; outcomes stand in their order, what was raised among them.
+
+        The same request joins its own run or gets its first outcome (P9). Who gives up waiting ends no run.
+        """
+        runs = [self._begin(caller, request) for request in requests]
+        if waiting := {run for run in runs if isinstance(run, asyncio.Task)}:
+            await asyncio.wait(waiting)
+        return [_outcome(run) if isinstance(run, asyncio.Task) else run for run in runs]
+
+    def _begin(
+        self, caller: SpiffeId, request: EnrollmentRequest
+    ) -> asyncio.Task[Enrollment] | Enrollment | KeyarkError:
+        """Return the one task of an enrollment, or the outcome that it has already."""
+        try:
+            statement = self.accept_request(caller, request)
+            recorded = self.store.read(lambda txn: read_enrollment(txn, statement.enrollment_id))
+            if recorded is not None:
+                return _earlier(statement, recorded)
+            running = self._in_flight.get(statement.enrollment_id)
+            if running is None:
+                running = _InFlight(statement.sha256, asyncio.create_task(self._drive(statement, request)))
+                self._in_flight[statement.enrollment_id] = running
+                running.task.add_done_callback(partial(self._forget, statement.enrollment_id))
+            check_same_statement(statement, running.statement_sha256)
+        except KeyarkError as error:
+            return error
+        return running.task
 
     def _forget(self, enrollment_id: bytes, task: asyncio.Task[Enrollment]) -> None:
         self._in_flight.pop(enrollment_id, None)
@@ -256,6 +275,10 @@ class _InFlight:
 
     statement_sha256: bytes
     task: asyncio.Task[Enrollment]
+
+
+def _outcome(run: asyncio.Task[Enrollment]) -> Enrollment | BaseException:
+    return asyncio.CancelledError() if run.cancelled() else run.exception() or run.result()
 
 
 def _earlier(statement: Statement, record: EnrollmentRecord) -> Enrollment:

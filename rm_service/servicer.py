@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from grpc.aio import ServicerContext
@@ -49,9 +48,8 @@ class RegistrationServicer(RegistrationServiceServicer):
     ) -> pb.SubmitEnrollmentsResponse:
         """Steps 2 to 6, each item on its own."""
         check_batch_size(len(request.items))
-        caller = current_caller()
-        runs = (self._enrollments.submit(caller, _enrollment_request(item)) for item in request.items)
-        results = await asyncio.gather(*runs, return_exceptions=True)
+        requests = [_enrollment_request(item) for item in request.items]
+        results = await self._enrollments.submit(current_caller(), requests)
         return pb.SubmitEnrollmentsResponse(outcomes=[await self._outcome(result) for result in results])
 
     async def _outcome(self, result: pb.Enrollment | BaseException) -> pb.EnrollmentOutcome:

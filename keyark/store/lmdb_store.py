@@ -176,7 +176,9 @@ class LmdbStore:
             undo.pop_all()
         self._released = self._closing = False
         self._views = ThreadPoolExecutor(VIEW_THREADS, thread_name_prefix=f"view-{path.name}")
-        self._queue: SimpleQueue[_Member | None] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[_Member] | None] = SimpleQueue()
+        self._fresh: list[_Member] = []
+        self._asked = self._taken = 0  # each is counted by one thread
         self._thread = threading.Thread(target=self._write_groups, name=f"store-{path.name}", daemon=True)
         self._thread.start()
 
@@ -217,20 +219,31 @@ class LmdbStore:
     async def update(self, fn: Callable[[WriteTransaction], T]) -> T:
         if self._closing:
             raise StoreClosedError("The store is closed; start the service again.")
-        if self._queue.qsize() >= MAX_WAITING:
+        if self._asked - self._taken >= MAX_WAITING:
             raise OverloadedError("Too many writes are waiting; try again later.")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Member(fn, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._fresh.append(_Member(fn, future))
+        self._asked += 1
+        loop.call_soon(self._hand_over)
         return await future
+
+    def _hand_over(self) -> None:
+        """Give the writer thread, at once, all updates that were asked for in one round of the event loop."""
+        if self._fresh:
+            self._queue.put(self._fresh)
+            self._fresh = []
 
     def _write_groups(self) -> None:
         """The writer thread: one group after the other, of whatever waits when it begins."""
         closing = False
         while not closing:
-            waiting = [self._queue.get()]
-            waiting += [self._queue.get() for _ in range(min(self._queue.qsize(), MAX_GROUP - 1))]
-            group = [member for member in waiting if member is not None]
-            closing = len(group) < len(waiting)
+            group: list[_Member] = []
+            while not closing and (not group or (len(group) < MAX_GROUP and not self._queue.empty())):
+                members = self._queue.get()
+                closing = members is None
+                group += members or ()
+            self._taken += len(group)
             if group:
                 self._commit_group(group)
                 _deliver(group)
@@ -306,6 +319,7 @@ class LmdbStore:
     async def close(self) -> None:
         if not self._closing:
             self._closing = True
+            self._hand_over()
             self._queue.put(None)
         await asyncio.to_thread(self._finish_work)
         if not self._released:

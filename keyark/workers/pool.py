@@ -18,6 +18,8 @@ from keyark.workers.process import Worker, WorkerDiedError, WorkerStartError
 
 FATAL_DEATHS: Final = 2
 RESTART_SECONDS: Final = 1.0
+LEAST_SHARE: Final = 16
+"""Items that a worker takes where they wait: to wake another one for fewer costs more than it saves."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +40,30 @@ class PoolStats:
     deaths: int = 0
 
 
-@dataclass(eq=False)
+class _Run:
+    """What one caller waits for: a result or an error for each of its items."""
+
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self._results: list[bytes | KeyarkError] = [b""] * count
+        self.future: asyncio.Future[list[bytes | KeyarkError]] = asyncio.get_running_loop().create_future()
+
+    def settle(self, position: int, result: bytes | KeyarkError) -> None:
+        self._results[position] = result
+        self._missing -= 1
+        if not self._missing and not self.future.done():
+            self.future.set_result(self._results)
+
+
+@dataclass(eq=False, slots=True)
 class _Item:
     data: bytes = field(repr=False)
-    future: asyncio.Future[bytes | KeyarkError]
+    run: _Run
+    position: int
     deaths: int = 0
+
+    def settle(self, result: bytes | KeyarkError) -> None:
+        self.run.settle(self.position, result)
 
 
 class WorkerPool:
@@ -97,16 +118,18 @@ class WorkerPool:
             raise UnavailableError("The service is stopping; try again on another one or later.")
         if len(self._waiting) + len(items) > self._max_waiting:
             raise OverloadedError("Too much work is waiting; try again later.")
-        loop = asyncio.get_running_loop()
-        taken = [_Item(data, loop.create_future()) for data in items]
+        if not items:
+            return []
+        run = _Run(len(items))
+        taken = [_Item(data, run, position) for position, data in enumerate(items)]
         self._waiting.update((item, None) for item in taken)
         try:
             async with self._changed:
                 self._changed.notify(self._count)
-            return await asyncio.gather(*(item.future for item in taken))
+            return await run.future
         except asyncio.CancelledError:
+            run.future.cancel()
             for item in taken:  # who gave up takes no place in the queue
-                item.future.cancel()
                 self._waiting.pop(item, None)
             raise
 
@@ -155,7 +178,7 @@ class WorkerPool:
 
     def _take(self) -> list[_Item]:
         """This worker's share of what waits; an item that already killed a worker goes alone."""
-        share = min(self._max_batch, -(-len(self._waiting) // self._count))
+        share = min(self._max_batch, max(LEAST_SHARE, -(-len(self._waiting) // self._count)))
         batch: list[_Item] = []
         while self._waiting and len(batch) < share:
             if batch and next(iter(self._waiting)).deaths:
@@ -176,7 +199,7 @@ class WorkerPool:
             return
         except KeyarkError as error:
             for item in batch:
-                _settle(item, error)
+                item.settle(error)
             if isinstance(error, WorkerStartError):
                 logger.error("a worker did not start again; trying anew in %.0f s", RESTART_SECONDS)  # noqa: TRY400
                 await asyncio.sleep(RESTART_SECONDS)
@@ -184,7 +207,7 @@ class WorkerPool:
         self.stats.batches += 1
         self.stats.items += len(batch)
         for item, result in zip(batch, results, strict=True):
-            _settle(item, result)
+            item.settle(result)
         if worker.batches >= self._recycle_after:
             await self._replace(slot, worker)
 
@@ -193,10 +216,10 @@ class WorkerPool:
         logger.error("a worker died over a batch of %d", len(batch))
         for item in reversed(batch):
             item.deaths += 1
-            if item.future.done():
+            if item.run.future.done():
                 continue
             if item.deaths >= FATAL_DEATHS:
-                _settle(item, PoisonedItemError("The item ended every worker that took it and is refused."))
+                item.settle(PoisonedItemError("The item ended every worker that took it and is refused."))
             else:
                 self._waiting[item] = None
                 self._waiting.move_to_end(item, last=False)
@@ -226,8 +249,3 @@ class WorkerPool:
             logger.error("a worker's replacement did not start; the old one goes on")  # noqa: TRY400
             return
         await old.stop()
-
-
-def _settle(item: _Item, result: bytes | KeyarkError) -> None:
-    if not item.future.done():
-        item.future.set_result(result)

@@ -16,10 +16,11 @@ import unicodedata
 from hashlib import sha256
 from typing import Final
 
-from cm_service.records import INDEX, PAIRS, is_issued
+from cm_service.records import INDEX, PAIRS, is_issued, revocation_of
 from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.store import Store, WriteTransaction
 from keyark.v1.certificates_pb2 import KeyRole
+from keyark.v1.revocation_pb2 import RevocationReason
 
 ID_SIZE: Final = 32
 BATCH: Final = 500
@@ -32,11 +33,17 @@ class Standing(enum.IntEnum):
     """What was decided about a certificate, whatever the clock says."""
 
     IN_FORCE = 0
+    ON_HOLD = 1
+    REVOKED = 2
 
 
 def standing(pair: PairRecord, role: int) -> Standing:
     """Return the standing of one certificate of an issued pair."""
-    return Standing.IN_FORCE
+    revocation = revocation_of(pair, role)
+    if revocation is None:
+        return Standing.IN_FORCE
+    held = revocation.reason == RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD
+    return Standing.ON_HOLD if held else Standing.REVOKED
 
 
 def email_prefix(email: str) -> bytes:
@@ -77,10 +84,19 @@ def index_pair(txn: WriteTransaction, enrollment_id: bytes, pair: PairRecord) ->
         txn.put(INDEX, key, b"")
 
 
-def _standing_keys(enrollment_id: bytes, pair: PairRecord) -> list[bytes]:
+def move_pair(txn: WriteTransaction, enrollment_id: bytes, *, before: PairRecord, after: PairRecord) -> None:
+    """Write the rows of a pair of which a certificate changed its standing, in the transaction that changes it."""
+    old, new = _standing_keys(enrollment_id, before), _standing_keys(enrollment_id, after)
+    for key in old - new:
+        txn.delete(INDEX, key)
+    for key in new - old:
+        txn.put(INDEX, key, b"")
+
+
+def _standing_keys(enrollment_id: bytes, pair: PairRecord) -> set[bytes]:
     standings = {standing(pair, role) for role in (KeyRole.KEY_ROLE_SIGNING, KeyRole.KEY_ROLE_ENCRYPTION)}
     end = expiry_key(pair.not_after) + enrollment_id
-    return [expiry_prefix(s, profile=profile) + end for s in standings for profile in ("", pair.profile)]
+    return {expiry_prefix(s, profile=profile) + end for s in standings for profile in ("", pair.profile)}
 
 
 async def complete_index(store: Store) -> None:

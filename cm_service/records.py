@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, cast
 
 from keyark.errors import NotFoundError
-from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord
+from keyark.records.v1.cm_pb2 import PairRecord, Revocation, SerialRecord
 from keyark.service import archive_trust, key_uses
 from keyark.store import ReadTransaction
 from keyark.transparency import heads, log
 from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
+from keyark.v1.revocation_pb2 import RevocationReason
 
 PAIRS: Final = "pairs"
 SERIALS: Final = "serials"
 INDEX: Final = "certificate_index"
-TABLES: Final = (PAIRS, SERIALS, INDEX, key_uses.TABLE, archive_trust.TABLE, *heads.TABLES, *log.TABLES)
+CRL_ENTRIES: Final = "crl_entries"
+CRL_CHANGES: Final = "crl_changes"
+CRL_STATE: Final = "crl_state"
+TABLES: Final = (
+    PAIRS,
+    SERIALS,
+    INDEX,
+    CRL_ENTRIES,
+    CRL_CHANGES,
+    CRL_STATE,
+    key_uses.TABLE,
+    archive_trust.TABLE,
+    *heads.TABLES,
+    *log.TABLES,
+)
 SCHEMA_VERSION: Final = 1
 
 
@@ -37,8 +52,8 @@ def describe_pair(enrollment_id: bytes, pair: PairRecord, now: int) -> list[Cert
     ]
 
 
-def find_certificate(txn: ReadTransaction, serial: bytes, now: int) -> Certificate:
-    """Return the certificate with this serial number (big-endian); raises NotFoundError."""
+def find_by_serial(txn: ReadTransaction, serial: bytes) -> tuple[SerialRecord, PairRecord]:
+    """Return the issued pair that holds this serial number, and which of the two it is; raises NotFoundError."""
     value = txn.get(SERIALS, serial)
     found = SerialRecord.FromString(value) if value is not None else None
     pair = read_pair(txn, found.enrollment_id) if found else None
@@ -51,18 +66,44 @@ def find_certificate(txn: ReadTransaction, serial: bytes, now: int) -> Certifica
         raise NotFoundError(
             "No certificate has this serial number; `keyark certificates list` shows those that there are."
         )
+    return found, pair
+
+
+def find_certificate(txn: ReadTransaction, serial: bytes, now: int) -> Certificate:
+    """Return the certificate with this serial number (big-endian); raises NotFoundError."""
+    found, pair = find_by_serial(txn, serial)
     return _describe(found.enrollment_id, pair, found.role, now)
+
+
+def revocation_of(pair: PairRecord, role: int) -> Revocation | None:
+    """Return that one certificate of a pair is revoked or on hold, or None while it is in force."""
+    name = revocation_field(role)
+    return getattr(pair, name) if pair.HasField(name) else None
+
+
+def revocation_field(role: int) -> Literal["signing_revocation", "encryption_revocation"]:
+    """Return which field of a pair tells that this one of its certificates is revoked or on hold."""
+    return "signing_revocation" if role == KeyRole.KEY_ROLE_SIGNING else "encryption_revocation"
+
+
+def _state(pair: PairRecord, revocation: Revocation | None, now: int) -> CertificateState.ValueType:
+    if revocation is not None:
+        held = revocation.reason == RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD
+        return (
+            CertificateState.CERTIFICATE_STATE_ON_HOLD if held else CertificateState.CERTIFICATE_STATE_REVOKED
+        )
+    expired = now > pair.not_after
+    return CertificateState.CERTIFICATE_STATE_EXPIRED if expired else CertificateState.CERTIFICATE_STATE_VALID
 
 
 def _describe(enrollment_id: bytes, pair: PairRecord, role: int, now: int) -> Certificate:
     signing = role == KeyRole.KEY_ROLE_SIGNING
-    expired = now > pair.not_after
+    revocation = revocation_of(pair, role)
+    told = revocation or Revocation()
     return Certificate(
         serial=pair.signing_serial if signing else pair.encryption_serial,
         certificate=pair.signing_certificate if signing else pair.encryption_certificate,
-        state=CertificateState.CERTIFICATE_STATE_EXPIRED
-        if expired
-        else CertificateState.CERTIFICATE_STATE_VALID,
+        state=_state(pair, revocation, now),
         role=KeyRole.KEY_ROLE_SIGNING if signing else KeyRole.KEY_ROLE_ENCRYPTION,
         enrollment_id=enrollment_id,
         pair_serial=pair.encryption_serial if signing else pair.signing_serial,
@@ -72,4 +113,7 @@ def _describe(enrollment_id: bytes, pair: PairRecord, role: int, now: int) -> Ce
         not_before=pair.not_before,
         not_after=pair.not_after,
         spki_sha256=pair.signing_spki_sha256 if signing else pair.encryption_spki_sha256,
+        revocation_reason=cast("RevocationReason.ValueType", told.reason),
+        revocation_time=told.revocation_time,
+        invalidity_time=told.invalidity_time,
     )

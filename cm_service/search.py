@@ -38,6 +38,8 @@ _STANDINGS: Final = {
     CertificateState.CERTIFICATE_STATE_UNSPECIFIED: tuple(Standing),
     CertificateState.CERTIFICATE_STATE_VALID: (Standing.IN_FORCE,),
     CertificateState.CERTIFICATE_STATE_EXPIRED: (Standing.IN_FORCE,),
+    CertificateState.CERTIFICATE_STATE_REVOKED: (Standing.REVOKED,),
+    CertificateState.CERTIFICATE_STATE_ON_HOLD: (Standing.ON_HOLD,),
 }
 
 

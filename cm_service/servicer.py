@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
 from cm_service.issuance import Issuance, PairRequest
 from cm_service.records import find_certificate
+from cm_service.revocation import Revocations
 from cm_service.search import search
 from keyark.clock import Clock
 from keyark.errors import KeyarkError
 from keyark.rpc.outcomes import Refusals
+from keyark.rpc.server import current_caller
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.paging import page_of
 from keyark.service.requests import check_batch_size
@@ -29,14 +32,21 @@ Context = ServicerContext[Any, Any]
 
 ISSUE: Final = "/keyark.v1.CertificateService/IssueCertificatePairs"
 
+ADMIN_METHODS: Final = (
+    "ListCertificates",
+    "GetCertificate",
+    "RevokeCertificates",
+    "HoldCertificates",
+    "ReleaseCertificates",
+)
 ALLOWED: Final = {
     "/keyark.v1.CertificateService/GetIssuer": {"rm"},
     ISSUE: {"rm"},
     "/keyark.v1.CertificateStatusService/GetCertificateStatus": {
         "rm", "cm", "drm", "client", "officer", "agent", "auditor"
     },
-    "/keyark.v1.CertificateAdminService/ListCertificates": {"officer"},
-    "/keyark.v1.CertificateAdminService/GetCertificate": {"officer"},
+    "/keyark.v1.CertificateStatusService/RevokeOwnCertificates": {"client"},
+    **{f"/keyark.v1.CertificateAdminService/{method}": {"officer"} for method in ADMIN_METHODS},
 }  # fmt: skip
 
 
@@ -79,41 +89,83 @@ class CertificateServicer(CertificateServiceServicer):
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
 class CertificateStatusServicer(CertificateStatusServiceServicer):
     """For anyone with a certificate of the deployment."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+    store: Store
+    clock: Clock
+    revocations: Revocations
 
     async def GetCertificateStatus(
         self, request: pb.GetCertificateStatusRequest, context: Context
     ) -> pb.GetCertificateStatusResponse:
         """Whether a certificate is in force."""
-        now = self._clock.now_us() // 1_000_000
-        found = self._store.read(lambda txn: find_certificate(txn, request.serial, now))
-        return pb.GetCertificateStatusResponse(state=found.state)
+        now = self.clock.now_us() // 1_000_000
+        found = self.store.read(lambda txn: find_certificate(txn, request.serial, now))
+        return pb.GetCertificateStatusResponse(
+            state=found.state,
+            revocation_reason=found.revocation_reason,
+            revocation_time=found.revocation_time,
+            invalidity_time=found.invalidity_time,
+        )
+
+    async def RevokeOwnCertificates(
+        self, request: pb.RevokeOwnCertificatesRequest, context: Context
+    ) -> pb.RevokeOwnCertificatesResponse:
+        """Revocation by the holder of the signing key."""
+        revoked = await self.revocations.revoke_own(
+            request.statement, signature=request.signature, caller=str(current_caller())
+        )
+        return pb.RevokeOwnCertificatesResponse(certificates=revoked)
 
 
+@dataclass(frozen=True, kw_only=True)
 class CertificateAdminServicer(CertificateAdminServiceServicer):
     """For registration officers."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+    store: Store
+    clock: Clock
+    revocations: Revocations
 
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Context
     ) -> pb.ListCertificatesResponse:
         """What has been issued and matches; a page counts pairs."""
-        page, now = page_of(request.page, query=request.filter), self._clock.now_us() // 1_000_000
-        found = await self._store.view(lambda txn: search(txn, request.filter, page, now))
+        page, now = page_of(request.page, query=request.filter), self.clock.now_us() // 1_000_000
+        found = await self.store.view(lambda txn: search(txn, request.filter, page, now))
         return pb.ListCertificatesResponse(certificates=found.certificates, next_page_token=found.next_token)
 
     async def GetCertificate(
         self, request: pb.GetCertificateRequest, context: Context
     ) -> pb.GetCertificateResponse:
         """One certificate by its serial number."""
-        now = self._clock.now_us() // 1_000_000
-        found = self._store.read(lambda txn: find_certificate(txn, request.serial, now))
+        now = self.clock.now_us() // 1_000_000
+        found = self.store.read(lambda txn: find_certificate(txn, request.serial, now))
         return pb.GetCertificateResponse(certificate=found)
+
+    async def RevokeCertificates(
+        self, request: pb.RevokeCertificatesRequest, context: Context
+    ) -> pb.RevokeCertificatesResponse:
+        """Revoke for good."""
+        revoked = await self.revocations.revoke(
+            request.serials,
+            caller=str(current_caller()),
+            reason=request.reason,
+            invalidity_time=request.invalidity_time,
+        )
+        return pb.RevokeCertificatesResponse(certificates=revoked)
+
+    async def HoldCertificates(
+        self, request: pb.HoldCertificatesRequest, context: Context
+    ) -> pb.HoldCertificatesResponse:
+        """Revoke for the time being."""
+        held = await self.revocations.hold(request.serials, caller=str(current_caller()))
+        return pb.HoldCertificatesResponse(certificates=held)
+
+    async def ReleaseCertificates(
+        self, request: pb.ReleaseCertificatesRequest, context: Context
+    ) -> pb.ReleaseCertificatesResponse:
+        """Put in force again what is on hold."""
+        released = await self.revocations.release(request.serials, caller=str(current_caller()))
+        return pb.ReleaseCertificatesResponse(certificates=released)

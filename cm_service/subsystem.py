@@ -9,6 +9,7 @@ from cm_service.certificate_index import complete_index
 from cm_service.config import CmConfig
 from cm_service.issuance import Issuance
 from cm_service.records import SCHEMA_VERSION, TABLES
+from cm_service.revocation import Revocations
 from cm_service.servicer import (
     ALLOWED,
     CertificateAdminServicer,
@@ -90,6 +91,12 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool) -> Iss
 
 
 def _services(foundation: Foundation, issuance: Issuance) -> list[ServedService]:
+    revocations = Revocations(
+        trust_domain=issuance.trust_domain,
+        store=foundation.store,
+        log=foundation.log,
+        clock=foundation.clock,
+    )
     named = certificates_pb2.DESCRIPTOR.services_by_name
     return [
         ServedService(
@@ -100,11 +107,15 @@ def _services(foundation: Foundation, issuance: Issuance) -> list[ServedService]
         ServedService(
             descriptor=named["CertificateStatusService"],
             add=add_CertificateStatusServiceServicer_to_server,
-            servicer=CertificateStatusServicer(foundation.store, foundation.clock),
+            servicer=CertificateStatusServicer(
+                store=foundation.store, clock=foundation.clock, revocations=revocations
+            ),
         ),
         ServedService(
             descriptor=named["CertificateAdminService"],
             add=add_CertificateAdminServiceServicer_to_server,
-            servicer=CertificateAdminServicer(foundation.store, foundation.clock),
+            servicer=CertificateAdminServicer(
+                store=foundation.store, clock=foundation.clock, revocations=revocations
+            ),
         ),
     ]

@@ -15,7 +15,7 @@ COMMANDS: Final = {
     "reload": ("keyark.cli.deployment", "reload"),
     "enroll": ("keyark.cli.enroll", "enroll"),
     "enrollments": ("keyark.cli.listing", "enrollments"),
-    "certificates": ("keyark.cli.certificates", "certificates"),
+    "certificates": ("keyark.cli.revocation", "certificates"),
     "keys": ("keyark.cli.keys", "keys"),
     "transport-key": ("keyark.cli.transport_key", "transport_key"),
     "authority": ("keyark.cli.authority", "authority"),

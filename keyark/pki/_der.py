@@ -75,9 +75,18 @@ def _base128(arc: int) -> bytes:
     return bytes(reversed(septets))
 
 
+def enumerated(number: int) -> bytes:
+    """Return the ENUMERATED of a number below 128."""
+    return tlv(0x0A, bytes((number,)))
+
+
+def generalized_time(seconds: int) -> bytes:
+    """Return a GeneralizedTime in whole seconds, whatever the year; seconds UTC."""
+    return tlv(0x18, time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds)).encode())
+
+
 def point_in_time(seconds: int) -> bytes:
     """Return a Time: UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5); seconds UTC."""
-    broken_down = time.gmtime(seconds)
     if seconds < _FIRST_GENERALIZED:
-        return tlv(0x17, time.strftime("%y%m%d%H%M%SZ", broken_down).encode())
-    return tlv(0x18, time.strftime("%Y%m%d%H%M%SZ", broken_down).encode())
+        return tlv(0x17, time.strftime("%y%m%d%H%M%SZ", time.gmtime(seconds)).encode())
+    return generalized_time(seconds)

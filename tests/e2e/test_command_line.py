@@ -249,6 +249,46 @@ def test_a_wrong_search_is_refused_with_its_reason(
     assert not Path("never.pem").exists()
 
 
+def serials(home: Path, email: str) -> list[str]:
+    found = json.loads(keyark("certificates", "list", "--home", home, "--email", email, "--json").stdout)
+    return [base64.b64decode(c["serial"]).hex() for c in found]
+
+
+def test_an_officer_revokes_holds_and_releases(home: Path, tmp_path: Path) -> None:
+    enroll(home, tmp_path / "out", "revoked@example.org")
+    signing, encryption = serials(home, "revoked@example.org")
+    at_home = ("--home", home)
+    assert keyark("certificates", "hold", signing, "--pair", *at_home).stdout.count("ON_HOLD") == 2
+    assert "VALID" in keyark("certificates", "release", encryption, *at_home).stdout
+    assert "NOT_ON_HOLD" in keyark("certificates", "release", encryption, *at_home, code=1).stderr
+    words = ("revoke", signing, "--reason", "superseded", "--invalid-since", "2026-01-01", "--json")
+    (told,) = json.loads(keyark("certificates", *words, *at_home).stdout)
+    assert told["state"] == "CERTIFICATE_STATE_REVOKED"
+    assert told["revocation_reason"] == "REVOCATION_REASON_SUPERSEDED"
+    assert told["invalidity_time"] == "1767225600"
+    again = ("revoke", signing, "--reason", "cessationOfOperation")
+    assert "ALREADY_REVOKED" in keyark("certificates", *again, *at_home, code=1).stderr
+    assert "NOT_FOUND" in keyark("certificates", "revoke", "0102", *at_home, code=1).stderr
+    revoked = json.loads(keyark("certificates", "list", *at_home, "--state", "revoked", "--json").stdout)
+    assert told in revoked
+
+
+def test_who_holds_the_keys_revokes_its_own(home: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    enroll(home, out, "own@example.org")
+    enroll(home, other, "other@example.org")
+    at_home = ("--home", home)
+    (other / "signing-key.pem").write_bytes((out / "signing-key.pem").read_bytes())
+    assert "REVOCATION_SIGNATURE" in keyark("certificates", "revoke-own", other, *at_home, code=1).stderr
+    done = keyark("certificates", "revoke-own", out, "--only", "encryption", *at_home)
+    assert done.stdout.count("REVOKED") == 1
+    words = ("revoke-own", out, "--reason", "unspecified")
+    assert keyark("certificates", *words, *at_home).stdout.count("REVOKED") == 2
+    keys = json.loads(keyark("keys", "list", *at_home, "--json").stdout)
+    (archived,) = [key for key in keys if key["email"] == "own@example.org"]
+    assert archived["state"] == "KEY_STATE_CERTIFIED"  # recoverable all the same
+
+
 def test_an_agent_may_not_list_certificates(home: Path) -> None:
     done = keyark("certificates", "list", "--home", home, "--as", "agent/alice", code=1)
     assert "PERMISSION_DENIED" in done.stderr

@@ -336,6 +336,7 @@ def test_every_reason_that_a_request_can_meet_is_documented():
         "rm_service.forms",
         "cm_service.issuance",
         "cm_service.profiles",
+        "keyark.pki.revocations",
     )
     defined = {
         value.reason

@@ -1,0 +1,160 @@
+"""`keyark certificates revoke|hold|release`: take certificates out of force, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from keyark.cli.certificates import DAY, certificate_line, certificates, officer_options
+from keyark.cli.listing import hexadecimal, session_of
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    password_file_option,
+    password_source,
+)
+from keyark.cli.output import print_json, to_json
+from keyark.client import administration, revocation
+from keyark.client.sessions import Session
+from keyark.pki.certificates import load_certificates
+from keyark.pki.key_types import narrow_signing_key
+from keyark.pki.keys import load_private_key
+from keyark.pki.serials import encode_serial
+from keyark.v1.certificates_pb2 import Certificate
+from keyark.v1.revocation_pb2 import RevocationReason
+
+REASONS: Final = {
+    "unspecified": RevocationReason.REVOCATION_REASON_UNSPECIFIED,
+    "keyCompromise": RevocationReason.REVOCATION_REASON_KEY_COMPROMISE,
+    "affiliationChanged": RevocationReason.REVOCATION_REASON_AFFILIATION_CHANGED,
+    "superseded": RevocationReason.REVOCATION_REASON_SUPERSEDED,
+    "cessationOfOperation": RevocationReason.REVOCATION_REASON_CESSATION_OF_OPERATION,
+    "privilegeWithdrawn": RevocationReason.REVOCATION_REASON_PRIVILEGE_WITHDRAWN,
+}
+"""The names of RFC 5280 section 5.3.1."""
+
+pair_option = click.option("--pair", is_flag=True, help="The other certificate of the pair, too.")
+
+
+reason_option = click.option(
+    "--reason", type=click.Choice(list(REASONS)), default="unspecified", show_default=True
+)
+since_option = click.option(
+    "--invalid-since", type=DAY, help="Since when (UTC) the key may be in other hands."
+)
+
+
+@certificates.command("revoke")
+@click.argument("serial")
+@pair_option
+@reason_option
+@since_option
+@officer_options
+def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | None, **options: Any) -> None:
+    """Revoke the certificate with a SERIAL number (hexadecimal), for good."""
+
+    async def work(session: Session) -> list[Certificate]:
+        serials = await _serials(session, hexadecimal(serial), both=pair)
+        return await revocation.revoke_certificates(
+            session, serials, reason=REASONS[reason], invalidity_time=_seconds(invalid_since)
+        )
+
+    _run(options, work)
+
+
+@certificates.command("revoke-own")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--only", type=click.Choice(["signing", "encryption"]), help="One certificate instead of both.")
+@reason_option
+@since_option
+@password_file_option("File with the password of the signing key; asked on a terminal otherwise.")
+@home_option
+@identity_option("client/enroller")
+@identity_password_option
+@json_option
+def revoke_own(
+    *,
+    folder: Path,
+    only: str | None,
+    reason: str,
+    invalid_since: datetime | None,
+    password_file: Path | None,
+    **options: Any,
+) -> None:
+    """Revoke the certificates in a FOLDER of `keyark enroll`, proving possession of its signing key."""
+    source = password_source(password_file)
+    path = folder / "signing-key.pem"
+    key = narrow_signing_key(load_private_key(path, ask_password=lambda: source(path) or b""))
+    serials = [
+        encode_serial(load_certificates(folder / f"{role}.pem")[0].serial_number)
+        for role in ("signing", "encryption")
+        if only in (None, role)
+    ]
+    _run(
+        options,
+        lambda session: revocation.revoke_own_certificates(
+            session,
+            serials,
+            signing_key=key,
+            reason=REASONS[reason],
+            invalidity_time=_seconds(invalid_since),
+        ),
+    )
+
+
+def _seconds(moment: datetime | None) -> int:
+    return int(moment.replace(tzinfo=UTC).timestamp()) if moment else 0
+
+
+@certificates.command("hold")
+@click.argument("serial")
+@pair_option
+@officer_options
+def hold(*, serial: str, pair: bool, **options: Any) -> None:
+    """Put the certificate with a SERIAL number (hexadecimal) on hold until it is released or revoked."""
+
+    async def work(session: Session) -> list[Certificate]:
+        serials = await _serials(session, hexadecimal(serial), both=pair)
+        return await revocation.hold_certificates(session, serials)
+
+    _run(options, work)
+
+
+@certificates.command("release")
+@click.argument("serial")
+@pair_option
+@officer_options
+def release(*, serial: str, pair: bool, **options: Any) -> None:
+    """Put the certificate with a SERIAL number (hexadecimal) in force again that is on hold."""
+
+    async def work(session: Session) -> list[Certificate]:
+        serials = await _serials(session, hexadecimal(serial), both=pair)
+        return await revocation.release_certificates(session, serials)
+
+    _run(options, work)
+
+
+async def _serials(session: Session, serial: bytes, *, both: bool) -> list[bytes]:
+    if not both:
+        return [serial]
+    return [serial, (await administration.get_certificate(session, serial)).pair_serial]
+
+
+def _run(options: dict[str, Any], work: Callable[[Session], Awaitable[list[Certificate]]]) -> None:
+    async def run() -> list[Certificate]:
+        async with session_of(options, "cm") as session:
+            return await work(session)
+
+    changed = asyncio.run(run())
+    if options["as_json"]:
+        print_json([to_json(certificate) for certificate in changed])
+    else:
+        for certificate in changed:
+            click.echo(certificate_line(certificate))

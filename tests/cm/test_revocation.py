@@ -1,0 +1,376 @@
+"""Revocation: final and durable with leaf, list entry and index, or nothing of it; hold and release; wrong input."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from cm_service.certificate_index import Standing
+from cm_service.records import CRL_CHANGES, CRL_ENTRIES, TABLES, find_certificate
+from cm_service.revocation import Revocations
+from cm_service.search import search
+from keyark.clock import ManualClock
+from keyark.errors import InvalidInputError, KeyarkError
+from keyark.pki.key_types import KeyType
+from keyark.pki.revocations import build_revocation, sign_revocation
+from keyark.service.paging import Page
+from keyark.store import MemoryStore, StoreError
+from keyark.transparency.events import open_event
+from keyark.v1.audit_pb2 import EventType
+from keyark.v1.ceremony_pb2 import SignedStatement
+from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState
+from keyark.v1.revocation_pb2 import RevocationReason, RevocationStatement
+from tests.support.certificates import add_pairs, pair_record
+from tests.support.pki import DAY, NOW, issue_pair, issuing_ca, private_key
+from tests.support.transparency import new_log
+
+OFFICER = "spiffe://example.org/officer/officer"
+COMPROMISE = RevocationReason.REVOCATION_REASON_KEY_COMPROMISE
+SUPERSEDED = RevocationReason.REVOCATION_REASON_SUPERSEDED
+HOLD = RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD
+UNSPECIFIED = RevocationReason.REVOCATION_REASON_UNSPECIFIED
+
+
+class Office:
+    """A CM's store with some pairs, the first of real certificates, and what changes their standing."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(NOW * 1_000_000)
+        self.log = new_log(clock=self.clock)
+        self.store = MemoryStore(tables=TABLES, finisher=self.log.finisher)
+        self.revocations = Revocations(
+            trust_domain="example.org", store=self.store, log=self.log, clock=self.clock
+        )
+        real = pair_record(0)
+        issued = issue_pair(
+            issuing_ca(), signing_serial=real.signing_serial, encryption_serial=real.encryption_serial
+        )
+        real.signing_certificate, real.encryption_certificate = issued.signing, issued.encryption
+        self.pairs = [real, pair_record(1), pair_record(2, not_after=NOW - 1)]
+        self.signing, self.encryption = real.signing_serial, real.encryption_serial
+
+    async def open(self) -> Office:
+        await self.log.open(self.store)
+        await add_pairs(self.store, self.pairs)
+        return self
+
+    async def revoke(self, *serials: bytes, reason: Any = COMPROMISE, **more: Any) -> list[Certificate]:
+        return await self.revocations.revoke(serials, caller=OFFICER, reason=reason, **more)
+
+    async def hold(self, *serials: bytes) -> list[Certificate]:
+        return await self.revocations.hold(serials, caller=OFFICER)
+
+    async def release(self, *serials: bytes) -> list[Certificate]:
+        return await self.revocations.release(serials, caller=OFFICER)
+
+    async def revoke_own(self, raw: bytes, *, key: Any = None, signature: bytes = b"") -> list[Certificate]:
+        signature = signature or sign_revocation(raw, key or private_key(KeyType.EC_P256))
+        return await self.revocations.revoke_own(
+            raw, signature=signature, caller="spiffe://example.org/client/enroller"
+        )
+
+    def state(self, serial: bytes) -> str:
+        now = self.clock.now_us() // 1_000_000
+        found = self.store.read(lambda txn: find_certificate(txn, serial, now))
+        return CertificateState.Name(found.state).removeprefix("CERTIFICATE_STATE_")
+
+    def entries(self) -> set[bytes]:
+        """The serial numbers that the next list holds."""
+        return {key[1:] for key, _ in self.store.read(lambda txn: txn.scan(CRL_ENTRIES, limit=1000))}
+
+    def found_by_state(self, state: CertificateState.ValueType) -> set[bytes]:
+        wanted = CertificateFilter(state=state)
+        now = self.clock.now_us() // 1_000_000
+        page = self.store.read(lambda txn: search(txn, wanted, Page(100, None), now))
+        return {c.serial for c in page.certificates}
+
+    async def events(self) -> list[Any]:
+        """Type, serial number and reason of every change in the log."""
+        opened = [open_event(entry.event) for entry in await self.log.entries(limit=1000)]
+        return [
+            (
+                EventType.Name(o.event.type).removeprefix("EVENT_TYPE_CERTIFICATE_"),
+                o.event.serials[0],
+                o.details,
+            )
+            for o in opened
+            if "CERTIFICATE_" in EventType.Name(o.event.type)
+        ]
+
+    def rows(self) -> Any:
+        return self.store.read(lambda txn: {t: txn.scan(t, limit=10_000) for t in TABLES})
+
+
+@pytest.fixture
+async def office() -> Office:
+    return await Office().open()
+
+
+async def test_a_revocation_is_told_logged_indexed_and_on_the_next_list(office: Office) -> None:
+    (told,) = await office.revoke(office.signing, invalidity_time=NOW - DAY)
+    assert told.state == CertificateState.CERTIFICATE_STATE_REVOKED
+    assert (told.revocation_reason, told.revocation_time, told.invalidity_time) == (
+        COMPROMISE,
+        NOW,
+        NOW - DAY,
+    )
+    assert office.state(office.encryption) == "VALID"
+    assert office.entries() == {office.signing}
+    assert office.found_by_state(CertificateState.CERTIFICATE_STATE_REVOKED) == {office.signing}
+    assert office.signing not in office.found_by_state(CertificateState.CERTIFICATE_STATE_VALID)
+    assert office.encryption in office.found_by_state(CertificateState.CERTIFICATE_STATE_VALID)
+    ((kind, serial, details),) = await office.events()
+    assert (kind, serial) == ("REVOKED", office.signing)
+    assert (details.caller, details.email, details.reason, details.invalidity_time) == (
+        OFFICER, "person0@example.org", "REVOCATION_REASON_KEY_COMPROMISE", NOW - DAY,
+    )  # fmt: skip
+
+
+async def test_both_of_a_pair_or_of_many_go_together_or_not_at_all(office: Office) -> None:
+    before = office.rows()
+    for wrong in (b"\x01", office.pairs[2].signing_serial):  # unknown; expired
+        with pytest.raises(KeyarkError):
+            await office.revoke(office.signing, office.encryption, wrong)
+    assert office.rows() == before
+    await office.revoke(office.signing, office.encryption)
+    assert office.entries() == {office.signing, office.encryption}
+
+
+async def test_what_is_the_case_already_is_confirmed_and_not_logged_again(office: Office) -> None:
+    first = await office.revoke(office.signing)
+    office.clock.advance(60)
+    assert await office.revoke(office.signing) == first
+    assert len(await office.events()) == 1
+    await office.hold(office.encryption)
+    held = await office.hold(office.encryption)
+    assert held[0].revocation_time == NOW + 60
+    assert len(await office.events()) == 2
+
+
+async def test_a_held_certificate_is_released_and_can_be_held_again(office: Office) -> None:
+    await office.hold(office.signing)
+    assert (office.state(office.signing), office.entries()) == ("ON_HOLD", {office.signing})
+    assert office.found_by_state(CertificateState.CERTIFICATE_STATE_ON_HOLD) == {office.signing}
+    (released,) = await office.release(office.signing)
+    assert (released.state, released.revocation_time) == (CertificateState.CERTIFICATE_STATE_VALID, 0)
+    assert office.entries() == set()
+    assert office.store.read(lambda txn: txn.count(CRL_CHANGES)) == 2
+    await office.hold(office.signing)
+    assert [kind for kind, _, _ in await office.events()] == ["HELD", "RELEASED", "HELD"]
+
+
+async def test_a_held_certificate_that_is_revoked_was_out_of_force_since_it_was_held(office: Office) -> None:
+    await office.hold(office.signing)
+    office.clock.advance(3600)
+    (revoked,) = await office.revoke(office.signing, reason=SUPERSEDED)
+    assert (revoked.revocation_reason, revoked.revocation_time) == (SUPERSEDED, NOW)
+    with pytest.raises(KeyarkError) as caught:
+        await office.release(office.signing)
+    assert caught.value.reason == "ALREADY_REVOKED"
+
+
+async def test_a_compromise_is_still_recorded_of_what_was_revoked_for_less(office: Office) -> None:
+    await office.revoke(office.signing, reason=SUPERSEDED)
+    (told,) = await office.revoke(office.signing, reason=COMPROMISE)
+    assert told.revocation_reason == COMPROMISE
+    for change in (office.revoke(office.signing, reason=UNSPECIFIED), office.hold(office.signing)):
+        with pytest.raises(KeyarkError) as caught:
+            await change
+        assert caught.value.reason == "ALREADY_REVOKED"
+    assert office.store.read(lambda txn: txn.count(CRL_ENTRIES)) == 1
+
+
+async def test_unknown_expired_and_not_held_have_their_reasons(office: Office) -> None:
+    expired = office.pairs[2].signing_serial
+    for change, reason in (
+        (office.revoke(b"\x01\x02"), "NOT_FOUND"),
+        (office.hold(b"\x01\x02"), "NOT_FOUND"),
+        (office.release(b"\x01\x02"), "NOT_FOUND"),
+        (office.revoke(expired), "ALREADY_EXPIRED"),
+        (office.hold(expired), "ALREADY_EXPIRED"),
+        (office.release(office.signing), "NOT_ON_HOLD"),
+    ):
+        with pytest.raises(KeyarkError) as caught:
+            await change
+        assert caught.value.reason == reason
+    assert await office.events() == []
+
+
+async def test_malformed_requests_are_refused_with_the_field(office: Office) -> None:
+    serial = office.signing
+    for change, field in (
+        (office.revoke(), "serials"),
+        (office.revoke(serial, serial), "serials"),
+        (office.revoke(*(bytes([1, n]) for n in range(101))), "serials"),
+        (office.revoke(b""), "serial"),
+        (office.revoke(b"\x00\x01"), "serial"),
+        (office.revoke(serial, reason=HOLD), "reason"),
+        (office.revoke(serial, reason=8), "reason"),  # removeFromCRL
+        (office.revoke(serial, reason=2), "reason"),  # cACompromise
+        (office.revoke(serial, invalidity_time=NOW + 1), "invalidity_time"),
+        (office.revoke(serial, invalidity_time=-1), "invalidity_time"),
+    ):
+        with pytest.raises(InvalidInputError) as caught:
+            await change
+        assert caught.value.field == field
+
+
+async def test_where_the_write_fails_nothing_changed_and_a_retry_revokes(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = office.rows()
+
+    def fail(_: Any) -> None:
+        raise StoreError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(office.store, "commit", fail)
+        with pytest.raises(StoreError):
+            await office.revoke(office.signing)
+    assert office.rows() == before
+    await office.revoke(office.signing)
+    assert office.entries() == {office.signing}
+
+
+def statement(office: Office, *serials: bytes, reason: Any = COMPROMISE) -> bytes:
+    return build_revocation(
+        trust_domain="example.org", serials=serials or (office.signing, office.encryption), reason=reason
+    )
+
+
+async def test_the_holder_of_the_signing_key_revokes_both_certificates_of_the_pair(office: Office) -> None:
+    raw = statement(office)
+    told = await office.revoke_own(raw)
+    assert {c.serial for c in told} == office.entries() == {office.signing, office.encryption}
+    assert await office.revoke_own(raw) == told  # sent twice
+    events = await office.events()
+    assert len(events) == 2
+    signed = SignedStatement.FromString(events[0][2].revocation_statement)
+    assert (signed.statement, signed.certificate) == (raw, office.pairs[0].signing_certificate)
+
+
+async def test_a_key_revokes_only_its_own_pair(office: Office) -> None:
+    other = ec.generate_private_key(ec.SECP256R1())
+    raw = statement(office)
+    of_another = sign_revocation(raw, private_key(KeyType.EC_P256))
+    first, second = sorted((office.signing, office.pairs[1].signing_serial))
+    for attempt, reason in (
+        (office.revoke_own(raw, key=other), "REVOCATION_SIGNATURE"),
+        (office.revoke_own(raw, key=private_key(KeyType.EC_P256, 1)), "REVOCATION_SIGNATURE"),  # its encryption key
+        (office.revoke_own(raw, signature=b"x" * 9000), "REVOCATION_SIGNATURE"),
+        (office.revoke_own(statement(office, office.signing), signature=of_another), "REVOCATION_SIGNATURE"),
+        (office.revoke_own(statement(office, b"\x01")), "NOT_FOUND"),
+    ):  # fmt: skip
+        with pytest.raises(KeyarkError) as caught:
+            await attempt
+        assert caught.value.reason == reason
+    mixed = statement(office, first, second)
+    if first == office.signing:  # the pair of the first serial number is the one whose key counts
+        with pytest.raises(InvalidInputError):
+            await office.revoke_own(mixed)
+    assert office.entries() == set()
+
+
+@pytest.mark.parametrize(
+    ("replaced", "field"),
+    [
+        ({"version": 2}, "version"),
+        ({"trust_domain": "example.com"}, "trust_domain"),
+        ({"serials": []}, "serials"),
+        ({"serials": [b"\x02", b"\x01"]}, "serials"),
+        ({"serials": [b"\x01", b"\x01"]}, "serials"),
+        ({"serials": [b"\x01", b"\x02", b"\x03"]}, "serials"),
+        ({"serials": [b"\x00\x01"]}, "serial"),
+        ({"reason": HOLD}, "reason"),
+        ({"reason": RevocationReason.REVOCATION_REASON_PRIVILEGE_WITHDRAWN}, "reason"),
+        ({"invalidity_time": -5}, "invalidity_time"),
+        ({"invalidity_time": NOW + DAY}, "invalidity_time"),
+    ],
+)
+async def test_a_statement_that_says_something_else_is_refused(
+    office: Office, replaced: dict[str, Any], field: str
+) -> None:
+    values = {"version": 1, "trust_domain": "example.org", "serials": [office.signing], "reason": COMPROMISE}
+    raw = RevocationStatement(**(values | replaced)).SerializeToString(deterministic=True)
+    with pytest.raises(InvalidInputError) as caught:
+        await office.revoke_own(raw)
+    assert caught.value.field == field
+
+
+async def test_a_statement_has_one_encoding(office: Office) -> None:
+    raw = statement(office)
+    for other in (raw + b"\x20\x01", raw + raw, raw + b"\xfa\x01\x00", raw[:-1] + b"\xff", b"\xff" * 2000):
+        with pytest.raises(InvalidInputError) as caught:
+            await office.revoke_own(other)
+        assert caught.value.field == "statement"
+
+
+class Standings(RuleBasedStateMachine):
+    """Whatever is asked in whatever order: state, list entries and index agree with a plain model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.office = self.loop.run_until_complete(_opened())
+        self.model: dict[bytes, int | None] = {self.office.signing: None, self.office.encryption: None}
+
+    def _try(self, change: Any) -> bool:
+        try:
+            self.loop.run_until_complete(change)
+        except KeyarkError:
+            return False
+        return True
+
+    @rule(which=st.booleans(), reason=st.sampled_from([UNSPECIFIED, COMPROMISE, SUPERSEDED]))
+    def revoke(self, which: bool, reason: int) -> None:
+        serial = self.office.signing if which else self.office.encryption
+        before = self.model[serial]
+        may = before in (None, HOLD, reason) or reason == COMPROMISE
+        assert self._try(self.office.revoke(serial, reason=reason)) is may
+        self.model[serial] = reason if may else before
+
+    @rule(which=st.booleans())
+    def hold(self, which: bool) -> None:
+        serial = self.office.signing if which else self.office.encryption
+        may = self.model[serial] in (None, HOLD)
+        assert self._try(self.office.hold(serial)) is may
+        self.model[serial] = HOLD if may else self.model[serial]
+
+    @rule(which=st.booleans())
+    def release(self, which: bool) -> None:
+        serial = self.office.signing if which else self.office.encryption
+        may = self.model[serial] == HOLD
+        assert self._try(self.office.release(serial)) is may
+        self.model[serial] = None if may else self.model[serial]
+
+    @invariant()
+    def all_agree(self) -> None:
+        expected = {
+            serial: Standing.IN_FORCE if r is None else Standing.ON_HOLD if r == HOLD else Standing.REVOKED
+            for serial, r in self.model.items()
+        }
+        assert self.office.entries() == {s for s, standing in expected.items() if standing}
+        for standing, state in (
+            (Standing.IN_FORCE, CertificateState.CERTIFICATE_STATE_VALID),
+            (Standing.ON_HOLD, CertificateState.CERTIFICATE_STATE_ON_HOLD),
+            (Standing.REVOKED, CertificateState.CERTIFICATE_STATE_REVOKED),
+        ):
+            found = self.office.found_by_state(state) & set(expected)
+            assert found == {s for s, held in expected.items() if held is standing}
+
+    def teardown(self) -> None:
+        self.loop.close()
+
+
+async def _opened() -> Office:
+    return await Office().open()
+
+
+TestStandings = Standings.TestCase
+TestStandings.settings = settings(max_examples=20, stateful_step_count=12, deadline=None)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from cm_service.crl_settings import CrlSettings
 from cm_service.profiles import ProfileSettings
 from keyark.config import Config, ConfigPath
 from keyark.policy.config import PolicyConfig
@@ -37,3 +38,4 @@ class CmConfig(Config):
     archive: ArchiveTrust
     profiles: Annotated[dict[str, ProfileSettings], Field(min_length=1)]
     policy: PolicyConfig
+    crl: CrlSettings | None = None

@@ -2,13 +2,14 @@
 
     crl_entries   last byte of the serial ‖ serial → expiry (8) ‖ entry (DER)
     crl_changes   sequence (8) → time (8) ‖ serial
-    crl_state     ``changes`` → the last sequence, and what ``cm_service.crls`` keeps of each list
+    crl_state     ``changes`` → the last sequence; ``number`` → the last CRL number; ``list/NAME`` → CrlRecord
 
 The rows are written in the transaction that revokes. So whatever was acknowledged is in the next list.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from cm_service.records import CRL_CHANGES, CRL_ENTRIES, CRL_STATE
@@ -17,6 +18,8 @@ from keyark.records.v1.cm_pb2 import Revocation
 from keyark.store import ReadTransaction, WriteTransaction
 
 LAST_CHANGE: Final = b"changes"
+LAST_NUMBER: Final = b"number"
+LIST_PREFIX: Final = b"list/"
 
 
 def entry_key(serial: bytes) -> bytes:
@@ -51,3 +54,49 @@ def _write_change(txn: WriteTransaction, serial: bytes, now: int) -> None:
     sequence = (last_change(txn) + 1).to_bytes(8, "big")
     txn.put(CRL_STATE, LAST_CHANGE, sequence)
     txn.put(CRL_CHANGES, sequence, now.to_bytes(8, "big") + serial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changed:
+    """A certificate whose standing changed, and how it stands now: its entry (DER) and expiry, or no entry."""
+
+    sequence: int
+    time: int
+    serial: bytes
+    entry: bytes
+    expiry: int | None
+
+
+def changed_since(txn: ReadTransaction, sequence: int, limit: int) -> list[Changed]:
+    """Return up to ``limit`` changes after one, oldest first; a certificate stands there once for each change."""
+    return [
+        _changed(txn, key, value)
+        for key, value in txn.scan(CRL_CHANGES, after=sequence.to_bytes(8, "big"), limit=limit)
+    ]
+
+
+def _changed(txn: ReadTransaction, key: bytes, value: bytes) -> Changed:
+    serial = value[8:]
+    present = txn.get(CRL_ENTRIES, entry_key(serial))
+    return Changed(
+        sequence=int.from_bytes(key, "big"),
+        time=int.from_bytes(value[:8], "big"),
+        serial=serial,
+        entry=present[8:] if present else b"",
+        expiry=int.from_bytes(present[:8], "big") if present else None,
+    )
+
+
+def prune_changes(txn: WriteTransaction, sequence: int, limit: int) -> int:
+    """Delete up to ``limit`` changes up to and including a sequence; returns how many."""
+    keys = [key for key, _ in txn.scan(CRL_CHANGES, limit=limit) if int.from_bytes(key, "big") <= sequence]
+    for key in keys:
+        txn.delete(CRL_CHANGES, key)
+    return len(keys)
+
+
+def reserve_number(txn: WriteTransaction) -> int:
+    """Return a number that no list has, durably once the transaction is."""
+    number = int.from_bytes(txn.get(CRL_STATE, LAST_NUMBER) or b"", "big") + 1
+    txn.put(CRL_STATE, LAST_NUMBER, number.to_bytes(8, "big"))
+    return number

@@ -57,11 +57,24 @@ validity_days = 730
 backdate_seconds = 300
 # Stands in the subject where it is not empty.
 organization = ""
-# Stand in the certificates where given: CRLs, the CA's certificate, OCSP, policy OIDs.
+# Stand in the certificates where given: CRLs ("{shard}" in it where [crl] has several), the CA's certificate, OCSP,
+# policy OIDs.
 crl_urls = []
 ca_issuer_urls = []
 ocsp_urls = []
 policy_oids = []
+
+[crl]
+# Certificate revocation lists are written here, for any web server; see docs/certificates.md.
+folder = "crls"
+# A full list every so often, which stays valid for so long after the next one is due.
+every_hours = 24
+overlap_hours = 24
+# Delta lists, where wanted: how often, and where they are found.
+delta_every_minutes = 0
+delta_urls = []
+# A power of two up to 256: into how many lists the certificates are divided by serial number.
+shards = 1
 
 # Policy at the stage "issue". Every rule that applies must accept; see docs/policy.md.
 [[policy.rule]]

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from cm_service.certificate_index import index_pair
+from cm_service.crl_settings import shard_key
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
 from keyark.clock import Clock
@@ -105,6 +106,7 @@ class Issuance:
     clock: Clock
     receipts: ReceiptChecks
     pool: WorkerPool = field(repr=False)
+    crl_shards: int = 1
 
     async def issue_pairs(
         self, requests: Sequence[PairRequest], evidence: ArchiveEvidence
@@ -197,10 +199,13 @@ class Issuance:
     def _draw(self, accepted: _Accepted) -> _Reserved:
         statement = accepted.statement
         validity = self._validity(self._profile(statement.profile))
+        signing_serial, encryption_serial = new_serial(), new_serial()
+        if self.crl_shards > 1:  # both certificates stand on one shard
+            encryption_serial = encryption_serial[:-1] + signing_serial[-1:]
         record = PairRecord(
             statement_sha256=statement.sha256,
-            signing_serial=new_serial(),
-            encryption_serial=new_serial(),
+            signing_serial=signing_serial,
+            encryption_serial=encryption_serial,
             common_name=statement.common_name,
             email=statement.email,
             profile=statement.profile,
@@ -239,7 +244,9 @@ class Issuance:
     ) -> list[_Signed | CertificatePair | KeyarkError]:
         """Let the workers sign both certificates of every reservation."""
         waiting = [item for item in items if isinstance(item, _Reserved)]
-        results = iter(await self.pool.run([_task(item) for item in waiting]) if waiting else ())
+        results = iter(
+            await self.pool.run([_task(item, self.crl_shards) for item in waiting]) if waiting else ()
+        )
         return [self._compare(item, next(results)) if isinstance(item, _Reserved) else item for item in items]
 
     def _compare(self, item: _Reserved, result: bytes | KeyarkError) -> _Signed | KeyarkError:
@@ -306,9 +313,9 @@ class Issuance:
         )
 
 
-def _task(item: _Reserved) -> bytes:
+def _task(item: _Reserved, crl_shards: int) -> bytes:
     return SignPairTask(
-        profile=item.record.profile,
+        profile=shard_key(item.record.profile, item.record.signing_serial, crl_shards),
         common_name=item.record.common_name,
         email=item.record.email,
         signing_spki=item.accepted.statement.signing_spki,

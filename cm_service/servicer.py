@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
+from cm_service.crls import Crls
 from cm_service.issuance import Issuance, PairRequest
 from cm_service.records import find_certificate
 from cm_service.revocation import Revocations
 from cm_service.search import search
 from keyark.clock import Clock
 from keyark.errors import KeyarkError
+from keyark.pki.revocations import CrlsNotConfiguredError
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import current_caller
 from keyark.service.evidence import ArchiveEvidence
@@ -38,6 +40,7 @@ ADMIN_METHODS: Final = (
     "RevokeCertificates",
     "HoldCertificates",
     "ReleaseCertificates",
+    "PublishCrls",
 )
 ALLOWED: Final = {
     "/keyark.v1.CertificateService/GetIssuer": {"rm"},
@@ -127,6 +130,7 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
     store: Store
     clock: Clock
     revocations: Revocations
+    crls: Crls | None
 
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Context
@@ -169,3 +173,21 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
         """Put in force again what is on hold."""
         released = await self.revocations.release(request.serials, caller=str(current_caller()))
         return pb.ReleaseCertificatesResponse(certificates=released)
+
+    async def PublishCrls(self, request: pb.PublishCrlsRequest, context: Context) -> pb.PublishCrlsResponse:
+        """Make new lists at once."""
+        if self.crls is None:
+            raise CrlsNotConfiguredError("This CM publishes no lists; its operator adds a section [crl].")
+        published = await self.crls.publish_all()
+        return pb.PublishCrlsResponse(
+            crls=[
+                pb.Crl(
+                    name=self.crls.path("full", shard).name,
+                    number=record.number,
+                    this_update=record.this_update,
+                    next_update=record.next_update,
+                    size=record.size,
+                )
+                for shard, record in enumerate(published)
+            ]
+        )

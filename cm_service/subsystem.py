@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
+from cm_service import crl_worker
 from cm_service.certificate_index import complete_index
 from cm_service.config import CmConfig
+from cm_service.crl_settings import list_urls, sharded_profiles
+from cm_service.crls import Crls
 from cm_service.issuance import Issuance
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.revocation import Revocations
@@ -22,6 +26,7 @@ from keyark.pki.certificates import Validity, encode_certificate, load_certifica
 from keyark.policy.config import build_engine
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
+from keyark.service.background import repeating
 from keyark.service.evidence import open_receipt_checks
 from keyark.service.pools import open_pool
 from keyark.v1 import certificates_pb2
@@ -31,6 +36,10 @@ from keyark.v1.certificates_pb2_grpc import (
     add_CertificateStatusServiceServicer_to_server,
 )
 from keyark.workers.pool import WorkerPool
+
+CRL_CHECK_SECONDS: Final = 5.0
+CRL_SECONDS: Final = 300.0
+"""How long a worker may take to sign one list."""
 
 
 @asynccontextmanager
@@ -44,7 +53,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         issuer_key_uri=config.issuer.key,
         base=config.service.folder,
         chain=config.issuer.chain,
-        profiles=config.profiles,
+        profiles=sharded_profiles(config.profiles, config.crl.shards if config.crl else 1),
     )
     opening = open_foundation(
         "cm",
@@ -58,18 +67,22 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         foundation.meters.add("workers", pool.stats)
         await complete_index(foundation.store)
         issuance = _issuance(config, foundation, pool)
+        crls = _crls(config, foundation)
 
         async def replace_workers() -> str:
             await pool.reconfigure(setup)
             return "all signing workers were replaced"
 
-        async with serve(
-            foundation,
-            settings=config.service,
-            services=_services(foundation, issuance),
-            allowed=ALLOWED,
-            log_readers=set(),
-        ) as server:
+        async with (
+            publishing(crls),
+            serve(
+                foundation,
+                settings=config.service,
+                services=_services(foundation, issuance, crls),
+                allowed=ALLOWED,
+                log_readers=set(),
+            ) as server,
+        ):
             yield RunningService(server=server, reloads=[replace_workers])
 
 
@@ -87,10 +100,38 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool) -> Iss
         clock=clock,
         receipts=open_receipt_checks(config.service, config.archive, store=store, log=log, clock=clock),
         pool=pool,
+        crl_shards=config.crl.shards if config.crl else 1,
     )
 
 
-def _services(foundation: Foundation, issuance: Issuance) -> list[ServedService]:
+def _crls(config: CmConfig, foundation: Foundation) -> Crls | None:
+    """Return what publishes lists, where they are configured; its workers run only while it does."""
+    if config.crl is None:
+        return None
+    setup = crl_worker.worker_setup(
+        issuer_key_uri=config.issuer.key, base=config.service.folder, chain=config.issuer.chain
+    )
+    workers = config.workers.model_copy(update={"count": 1, "batch_seconds": CRL_SECONDS})
+    return Crls(
+        settings=config.crl,
+        urls=list_urls(config.profiles, config.crl),
+        store=foundation.store,
+        clock=foundation.clock,
+        open_pool=lambda: open_pool(crl_worker.FACTORY, setup, workers),
+    )
+
+
+@asynccontextmanager
+async def publishing(crls: Crls | None) -> AsyncIterator[None]:
+    """Publish what is due, now and then, while the context lasts."""
+    if crls is None:
+        yield
+        return
+    async with repeating(crls.publish_due, seconds=CRL_CHECK_SECONDS, name="publishing CRLs"):
+        yield
+
+
+def _services(foundation: Foundation, issuance: Issuance, crls: Crls | None) -> list[ServedService]:
     revocations = Revocations(
         trust_domain=issuance.trust_domain,
         store=foundation.store,
@@ -115,7 +156,7 @@ def _services(foundation: Foundation, issuance: Issuance) -> list[ServedService]
             descriptor=named["CertificateAdminService"],
             add=add_CertificateAdminServiceServicer_to_server,
             servicer=CertificateAdminServicer(
-                store=foundation.store, clock=foundation.clock, revocations=revocations
+                store=foundation.store, clock=foundation.clock, revocations=revocations, crls=crls
             ),
         ),
     ]

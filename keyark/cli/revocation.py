@@ -1,4 +1,4 @@
-"""`keyark certificates revoke|hold|release`: take certificates out of force, and back."""
+"""`keyark certificates revoke|hold|release|revoke-own|publish-crls`: out of force and back, and told to all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from keyark.cli.certificates import DAY, certificate_line, certificates, officer_options
-from keyark.cli.listing import hexadecimal, session_of
+from keyark.cli.listing import hexadecimal, session_of, when
 from keyark.cli.options import (
     home_option,
     identity_option,
@@ -27,7 +27,7 @@ from keyark.pki.certificates import load_certificates
 from keyark.pki.key_types import narrow_signing_key
 from keyark.pki.keys import load_private_key
 from keyark.pki.serials import encode_serial
-from keyark.v1.certificates_pb2 import Certificate
+from keyark.v1.certificates_pb2 import Certificate, Crl
 from keyark.v1.revocation_pb2 import RevocationReason
 
 REASONS: Final = {
@@ -107,6 +107,23 @@ def revoke_own(
             invalidity_time=_seconds(invalid_since),
         ),
     )
+
+
+@certificates.command("publish-crls")
+@officer_options
+def publish_crls(**options: Any) -> None:
+    """Make new certificate revocation lists at once, with all that is revoked."""
+
+    async def run() -> list[Crl]:
+        async with session_of(options, "cm") as session:
+            return await revocation.publish_crls(session)
+
+    published = asyncio.run(run())
+    if options["as_json"]:
+        print_json([to_json(crl) for crl in published])
+    else:
+        for crl in published:
+            click.echo(f"{crl.name}  number {crl.number}  {crl.size} bytes  until {when(crl.next_update)}")
 
 
 def _seconds(moment: datetime | None) -> int:

@@ -20,6 +20,7 @@ from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub, Certifi
 from keyark.v1.revocation_pb2 import RevocationReason
 
 TIMEOUT: Final = 30.0
+PUBLISHING: Final = 110.0
 
 
 async def revoke_certificates(
@@ -75,3 +76,12 @@ async def revoke_own_certificates(
     )
     stub = CertificateStatusServiceStub(session.channel)
     return list((await call(stub.RevokeOwnCertificates, request, timeout=TIMEOUT)).certificates)
+
+
+async def publish_crls(session: Session) -> list[pb.Crl]:
+    """Make new certificate revocation lists at once, with all that is revoked; returns the full ones.
+
+    ``session`` is an officer's with the CM. Raises by its reason CRLS_NOT_CONFIGURED.
+    """
+    stub = CertificateAdminServiceStub(session.channel)
+    return list((await call(stub.PublishCrls, pb.PublishCrlsRequest(), timeout=PUBLISHING)).crls)

@@ -69,6 +69,15 @@ def tbs_signer(private_key: SigningPrivateKey) -> Callable[[bytes], bytes]:
     return private_key.sign
 
 
+def check_crl_issuer(certificate: x509.Certificate, private_key: SigningPrivateKey) -> None:
+    """Raise IssuerKeyMismatchError unless this is the certificate of this private key and may sign CRLs."""
+    check_issuer(certificate, private_key)
+    if not certificate.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign:
+        raise IssuerKeyMismatchError(
+            "The CA certificate may not sign CRLs; have it issued with the key usage cRLSign."
+        )
+
+
 def check_issuer(certificate: x509.Certificate, private_key: SigningPrivateKey) -> None:
     """Raise IssuerKeyMismatchError unless this is the CA certificate of this private key."""
     if encode_spki(certificate.public_key()) != encode_spki(private_key.public_key()):

@@ -54,6 +54,13 @@ class AlreadyExpiredError(KeyarkError):
     kind = Kind.PRECONDITION
 
 
+class CrlsNotConfiguredError(KeyarkError):
+    """This CM publishes no certificate revocation lists."""
+
+    reason = "CRLS_NOT_CONFIGURED"
+    kind = Kind.PRECONDITION
+
+
 class NotOnHoldError(KeyarkError):
     """The certificate to release is not on hold."""
 

@@ -273,6 +273,23 @@ def test_an_officer_revokes_holds_and_releases(home: Path, tmp_path: Path) -> No
     assert told in revoked
 
 
+def test_what_is_revoked_is_on_the_next_list(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    enroll(home, out, "on-the-list@example.org")
+    at_home = ("--home", home)
+    assert "full.crl" in keyark("certificates", "publish-crls", *at_home).stdout
+    keyark("certificates", "revoke", serials(home, "on-the-list@example.org")[1], *at_home)
+    (told,) = json.loads(keyark("certificates", "publish-crls", *at_home, "--json").stdout)
+    crl = home / "cm" / "crls" / told["name"]
+    assert crl.stat().st_size == int(told["size"])
+    pem = tmp_path / "crl.pem"
+    subprocess.run(["openssl", "crl", "-inform", "DER", "-in", crl, "-out", pem], check=True)
+    words = ["openssl", "verify", "-crl_check", "-CAfile", home / "ca.pem", "-CRLfile", pem]
+    for role, code in (("signing", 0), ("encryption", 2)):
+        done = subprocess.run([*words, out / f"{role}.pem"], capture_output=True, check=False)
+        assert done.returncode == code, done
+
+
 def test_who_holds_the_keys_revokes_its_own(home: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
     enroll(home, out, "own@example.org")

@@ -21,7 +21,8 @@ from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import Validity
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import Statement
-from keyark.policy.engine import Archival, PolicyEngine, Receipt
+from keyark.policy.engine import PolicyEngine
+from keyark.policy.requests import Archival, Receipt
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import check_key_uses, claim_key_uses

@@ -42,15 +42,14 @@ ADMIN_METHODS: Final = (
     "ReleaseCertificates",
     "PublishCrls",
 )
+ANYONE: Final = {"rm", "cm", "drm", "client", "officer", "agent", "auditor"}
 ALLOWED: Final = {
     "/keyark.v1.CertificateService/GetIssuer": {"rm"},
     ISSUE: {"rm"},
-    "/keyark.v1.CertificateStatusService/GetCertificateStatus": {
-        "rm", "cm", "drm", "client", "officer", "agent", "auditor"
-    },
-    "/keyark.v1.CertificateStatusService/RevokeOwnCertificates": {"client"},
+    "/keyark.v1.CertificateStatusService/GetCertificateStatus": ANYONE,
+    "/keyark.v1.CertificateStatusService/RevokeOwnCertificates": ANYONE,  # what counts is the key's signature
     **{f"/keyark.v1.CertificateAdminService/{method}": {"officer"} for method in ADMIN_METHODS},
-}  # fmt: skip
+}
 
 
 class CertificateServicer(CertificateServiceServicer):

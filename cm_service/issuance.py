@@ -8,7 +8,7 @@ trusted for anything: statement and archival receipt are verified here again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -100,6 +100,7 @@ class Issuance:
     trust_domain: str
     chain: Sequence[bytes]
     issuer_validity: Validity
+    issuer_key_type: str
     profiles: dict[str, ProfileSettings]
     store: Store
     log: Log
@@ -154,10 +155,15 @@ class Issuance:
             statement,
             archival=Archival.ABSENT if receipt is None else Archival.REQUESTED,
             receipt=Receipt.ABSENT if receipt is None else Receipt.PRESENT,
+        )
+        issuing = replace(
+            attributes,
+            now=self.clock.now_us() // 1_000_000,
             not_before=validity.not_before,
             not_after=validity.not_after,
+            issuer_key_type=self.issuer_key_type,
         )
-        self.policy.enforce(STAGE, attributes)
+        self.policy.enforce(STAGE, issuing)
 
     def _profile(self, name: str) -> ProfileSettings:
         if name not in self.profiles:

@@ -23,6 +23,7 @@ from cm_service.servicer import (
 from cm_service.signing_worker import FACTORY, worker_setup
 from keyark.clock import Clock, SystemClock
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
+from keyark.pki.key_types import key_type_of
 from keyark.policy.config import build_engine
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
@@ -93,6 +94,7 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool) -> Iss
         trust_domain=config.service.trust_domain,
         chain=[encode_certificate(certificate) for certificate in chain],
         issuer_validity=Validity.of(chain[0]),
+        issuer_key_type=key_type_of(chain[0].public_key()).value,
         profiles=config.profiles,
         store=store,
         log=log,

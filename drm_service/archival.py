@@ -18,7 +18,8 @@ from keyark.clock import Clock
 from keyark.crypto.matching import match_proof_name
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
 from keyark.pki.statements import Statement
-from keyark.policy.engine import Archival, PolicyEngine, PolicyRequest, Receipt
+from keyark.policy.engine import PolicyEngine
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveTask, SealedKey
 from keyark.service.failures import unpack_failure
 from keyark.service.key_uses import check_key_uses, claim_key_uses

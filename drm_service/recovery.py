@@ -20,7 +20,8 @@ from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.errors import PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
-from keyark.policy.engine import PolicyEngine, RecoveryRequest
+from keyark.policy.engine import PolicyEngine
+from keyark.policy.requests import RecoveryRequest
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord, CeremonyTask, RecoverKeyTask
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import Log

@@ -19,7 +19,8 @@ from keyark.clock import Clock
 from keyark.errors import DeadlineExceededError, KeyarkError, NotFoundError, PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import Statement
-from keyark.policy.engine import Archival, PolicyEngine, Receipt
+from keyark.policy.engine import PolicyEngine
+from keyark.policy.requests import Archival, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf

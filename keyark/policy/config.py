@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Final
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from keyark.config import Config
 from keyark.errors import ConfigurationError
 from keyark.policy.engine import PolicyEngine, Rule
-from keyark.policy.rules import STAGES, AnyRule, CallerSubjects
+from keyark.policy.library import LIBRARY
+from keyark.policy.rules import RULE_TYPES, STAGES, CallerSubjects
+
+_TYPES: Final[Any] = reduce(or_, (*RULE_TYPES, *LIBRARY.values()))
+AnyRule = Annotated[_TYPES, Field(discriminator="type")]
 
 
 class PolicyConfig(Config):
@@ -33,7 +40,7 @@ def build_engine(subsystem: str, config: PolicyConfig) -> PolicyEngine:
     """Make the engine of a subsystem ("rm", "cm", "drm").
 
     Raises ConfigurationError where a rule stands at another subsystem's stage, and where the RM has no
-    CallerSubjects rule: then anybody could enroll anyone.
+    CallerSubjects rule for all requests: then anybody could enroll anyone.
     """
     rules: dict[str, list[Rule]] = {}
     for rule in config.rule:
@@ -44,9 +51,9 @@ def build_engine(subsystem: str, config: PolicyConfig) -> PolicyEngine:
             )
         rules.setdefault(rule.stage, []).append(rule)
     if subsystem == "rm" and not any(
-        isinstance(rule, CallerSubjects) and not rule.profiles for rule in config.rule
+        isinstance(rule, CallerSubjects) and not rule.profiles and not rule.when for rule in config.rule
     ):
         raise ConfigurationError(
-            "The stage 'submit' has no CallerSubjects rule for all profiles, so anybody could enroll anyone; add one."
+            "The stage 'submit' has no CallerSubjects rule for all requests, so anybody could enroll anyone; add one."
         )
     return PolicyEngine(subsystem=subsystem, rules=rules)

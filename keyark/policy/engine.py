@@ -2,62 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from keyark.errors import PolicyRejectedError, Violation
+from keyark.policy.requests import AnyRequest
 
 logger = logging.getLogger(__name__)
-
-
-class Archival(enum.Enum):
-    """Whether an encryption private key came along to be archived."""
-
-    REQUESTED = "requested"
-    ABSENT = "absent"
-
-
-class Receipt(enum.Enum):
-    """Whether an archival receipt was shown, and verified."""
-
-    PRESENT = "present"
-    ABSENT = "absent"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyRequest:
-    """What rules look at; every attribute was validated. Key types have their names ("rsa-2048"), times seconds UTC."""
-
-    caller: str
-    profile: str
-    common_name: str
-    email: str
-    signing_key_type: str
-    encryption_key_type: str
-    archival: Archival
-    receipt: Receipt
-    not_before: int | None = None
-    not_after: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecoveryRequest:
-    """What rules of the stage "recover" look at: one key that an agent asks for, and how often it asked."""
-
-    requester: str
-    profile: str
-    caller: str
-    common_name: str
-    email: str
-    encryption_key_type: str
-    archived_days: float
-    recoveries_in_a_day: int
-
-
-AnyRequest = PolicyRequest | RecoveryRequest
 
 
 @dataclass(frozen=True)

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from keyark.config import Config
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
 from keyark.pki.spiffe import SpiffeId
-from keyark.policy.engine import (
-    ACCEPT,
+from keyark.policy.engine import ACCEPT, Outcome, Reject
+from keyark.policy.expressions import Condition, ExpressionError
+from keyark.policy.requests import (
+    ENROLLMENT_STAGES,
+    EVERYWHERE,
+    ISSUE,
+    RECOVER,
+    SECONDS_PER_DAY,
     AnyRequest,
     Archival,
-    Outcome,
     PolicyRequest,
     Receipt,
     RecoveryRequest,
-    Reject,
 )
 
-SECONDS_PER_DAY: Final = 86_400
 STAGES: Final = {"submit": "rm", "issue": "cm", "archive": "drm", "recover": "drm"}
 
 Stage = Literal["submit", "issue", "archive", "recover"]
-ENROLLMENT_STAGES: Final = frozenset({"submit", "issue", "archive"})
 Domain = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
 
 class RuleSettings(Config):
-    """What every rule has: a name, a stage, and the profiles that it is for (none named: all)."""
+    """What every rule has: a name, a stage, the profiles that it is for (none named: all), and a condition."""
 
     stages: ClassVar[frozenset[str]] = ENROLLMENT_STAGES
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     stage: Stage
     profiles: list[str] = []
+    when: str = ""
+    _when: Condition | None = PrivateAttr(default=None)
 
     @field_validator("stage")
     @classmethod
@@ -48,9 +52,56 @@ class RuleSettings(Config):
             )
         return stage
 
+    @field_validator("when")
+    @classmethod
+    def _is_condition(cls, source: str, info: ValidationInfo) -> str:
+        return check_condition(source, info) if source else source
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Compile the condition for good; it was checked before."""
+        if self.when:
+            self._when = Condition.compile(self.when, self.stage)
+
     def applies(self, request: AnyRequest) -> bool:
-        """Whether the request's profile is one of the rule's."""
-        return not self.profiles or request.profile in self.profiles
+        """Whether the request's profile is one of the rule's, and its condition holds."""
+        if self.profiles and request.profile not in self.profiles:
+            return False
+        return self._when is None or self._when.holds(request.context)
+
+
+def check_condition(source: str, info: ValidationInfo) -> str:
+    """Return a condition that compiles for the rule's stage, for validators."""
+    if stage := info.data.get("stage"):  # otherwise the stage is what is wrong
+        try:
+            Condition.compile(source, stage)
+        except ExpressionError as error:
+            raise ValueError(error.message) from None
+    return source
+
+
+class Expression(RuleSettings):
+    """Rejects requests for which a condition in CEL does not hold, with a message of the administrator's."""
+
+    stages: ClassVar[frozenset[str]] = EVERYWHERE
+
+    type: Literal["Expression"]
+    condition: str
+    message: Annotated[str, Field(min_length=1, max_length=500)]
+    _condition: Condition = PrivateAttr()
+
+    @field_validator("condition")
+    @classmethod
+    def _condition_compiles(cls, source: str, info: ValidationInfo) -> str:
+        return check_condition(source, info)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Compile both conditions for good; they were checked before."""
+        super().model_post_init(context)
+        self._condition = Condition.compile(self.condition, self.stage)
+
+    def evaluate(self, request: AnyRequest) -> Outcome:
+        """Reject where the condition is false."""
+        return ACCEPT if self._condition.holds(request.context) else Reject(self.message)
 
 
 class KeyTypes(RuleSettings):
@@ -110,7 +161,7 @@ class SubjectConstraints(RuleSettings):
 class Validity(RuleSettings):
     """Bounds the lifetime of certificates, in days."""
 
-    stages: ClassVar[frozenset[str]] = frozenset({"issue"})
+    stages: ClassVar[frozenset[str]] = ISSUE
 
     type: Literal["Validity"]
     min_days: Annotated[int, Field(ge=0)] = 0
@@ -143,7 +194,7 @@ class ArchivalRequired(RuleSettings):
 class ReceiptRequired(RuleSettings):
     """Demands a verified archival receipt."""
 
-    stages: ClassVar[frozenset[str]] = frozenset({"issue"})
+    stages: ClassVar[frozenset[str]] = ISSUE
 
     type: Literal["ReceiptRequired"]
 
@@ -192,7 +243,7 @@ class CallerSubjects(RuleSettings):
 class Recovery(RuleSettings):
     """Limits recoveries: which agents ask, how many a day, and how long a key must and may have been archived."""
 
-    stages: ClassVar[frozenset[str]] = frozenset({"recover"})
+    stages: ClassVar[frozenset[str]] = RECOVER
 
     type: Literal["Recovery"]
     requesters: list[str] = []
@@ -219,10 +270,17 @@ class Recovery(RuleSettings):
         return ACCEPT
 
 
-AnyRule = Annotated[
-    Recovery | KeyTypes | SubjectConstraints | Validity | ArchivalRequired | ReceiptRequired | CallerSubjects,
-    Field(discriminator="type"),
-]
+RULE_TYPES: Final = (
+    CallerSubjects,
+    Expression,
+    Recovery,
+    KeyTypes,
+    SubjectConstraints,
+    Validity,
+    ArchivalRequired,
+    ReceiptRequired,
+)
+"""The rule types that are written in Python; those of ``keyark.policy.library`` are written in CEL."""
 
 
 def in_domain(email: str, domain: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
 from keyark.pki.statements import Statement, parse_statement, verify_statement
-from keyark.policy.engine import Archival, PolicyRequest, Receipt
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 
 MAX_BATCH_ITEMS = 256
 
@@ -66,15 +66,8 @@ def check_batch_size(count: int) -> None:
         )
 
 
-def policy_request(
-    statement: Statement,
-    *,
-    archival: Archival,
-    receipt: Receipt,
-    not_before: int | None = None,
-    not_after: int | None = None,
-) -> PolicyRequest:
-    """Return the attributes of a statement that policy rules look at; times are in seconds UTC."""
+def policy_request(statement: Statement, *, archival: Archival, receipt: Receipt) -> PolicyRequest:
+    """Return the attributes of a statement that policy rules look at."""
     return PolicyRequest(
         caller=str(statement.caller),
         profile=statement.profile,
@@ -84,6 +77,4 @@ def policy_request(
         encryption_key_type=statement.encryption_key_type.value,
         archival=archival,
         receipt=receipt,
-        not_before=not_before,
-        not_after=not_after,
     )

@@ -79,6 +79,7 @@ class Ca:
             trust_domain="example.org",
             chain=[encode_certificate(ca.certificate)],
             issuer_validity=Validity.of(ca.certificate),
+            issuer_key_type="ec-p256",
             profiles={"person": profile},
             store=self.store,
             log=self.log,

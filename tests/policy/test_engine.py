@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from keyark.errors import PolicyRejectedError
-from keyark.policy.engine import (
-    ACCEPT,
-    Archival,
-    Defer,
-    Outcome,
-    PolicyEngine,
-    PolicyRequest,
-    Receipt,
-    Reject,
-)
+from keyark.policy.engine import ACCEPT, Defer, Outcome, PolicyEngine, Reject
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 
 REQUEST = PolicyRequest(
     caller="spiffe://example.org/client/enroller",

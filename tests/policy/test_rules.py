@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError
 from keyark.policy.config import PolicyConfig, build_engine
-from keyark.policy.engine import Archival, PolicyRequest, Receipt
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.policy.rules import in_domain
 from tests.policy.test_engine import REQUEST
 

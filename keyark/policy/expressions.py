@@ -1,0 +1,97 @@
+"""Conditions in CEL, the Common Expression Language (cel.dev), checked when they are loaded.
+
+A condition names attributes of its stage and functions of CEL's standard library, and has a truth value::
+
+    email_domain == "example.org" && signing_key_algorithm in ["ec", "ed25519"]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import cel
+
+from keyark.errors import KeyarkError, Kind
+from keyark.policy.requests import attributes_of, sample_of
+
+MAX_SOURCE: Final = 4096
+FUNCTIONS: Final = frozenset(
+    {
+        "contains", "startsWith", "endsWith", "matches", "size", "int", "uint", "double", "string", "bool",
+        "timestamp", "duration", "getFullYear", "getMonth", "getDate", "getDayOfWeek", "getHours", "getMinutes",
+    }
+)  # fmt: skip
+"""Of CEL's standard library, besides operators and the macros all, exists, exists_one, filter, map and has."""
+
+_BOUND: Final = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_DATA_ERRORS: Final = (KeyError, IndexError, ZeroDivisionError, OverflowError)
+
+
+class ExpressionError(KeyarkError):
+    """The condition does not parse, names what its stage does not have, or has no truth value."""
+
+    reason = "EXPRESSION"
+    kind = Kind.INVALID
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition that was compiled and checked for a stage."""
+
+    source: str
+    _program: cel.Program = field(repr=False)
+
+    @classmethod
+    def compile(cls, source: str, stage: str) -> Condition:
+        """Compile a condition of at most 4,096 characters and try it on a sample request.
+
+        Raises ExpressionError, which says what is wrong and what there is instead.
+        """
+        if len(source) > MAX_SOURCE:
+            raise ExpressionError(f"a condition has at most {MAX_SOURCE} characters")
+        try:
+            program = cel.compile(source)
+        except ValueError as error:
+            raise ExpressionError(f"this is no CEL expression: {_first_line(error)}") from None
+        _check_names(program, source, stage)
+        condition = cls(source, program)
+        try:
+            condition.holds(sample_of(stage).context)
+        except _DATA_ERRORS:
+            pass  # it depends on the request, and rejects where it fails
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ExpressionError(f"it fails on a sample request: {_first_line(error)}") from None
+        return condition
+
+    def holds(self, context: cel.Context) -> bool:
+        """Return the condition's truth value; raises ExpressionError for another value, and whatever CEL raises."""
+        value = self._program.execute(context)
+        if not isinstance(value, bool):
+            raise ExpressionError("the condition is neither true nor false; compare it with something")
+        return value
+
+
+def _check_names(program: cel.Program, source: str, stage: str) -> None:
+    known = {attribute.name for attribute in attributes_of(stage)}
+    unknown = sorted(set(program.variables()) - known - set(_BOUND.findall(source)))
+    if unknown:
+        raise ExpressionError(
+            f"the stage {stage!r} has no attribute {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    functions = sorted(name for name in set(program.functions()) - FUNCTIONS if name[0].isalpha())
+    if functions:
+        raise ExpressionError(
+            f"there is no function {', '.join(functions)}; use {', '.join(sorted(FUNCTIONS))}"
+        )
+
+
+def literal(value: bool | int | float | str | list[str]) -> str:  # noqa: FBT001 — a value, no switch
+    """Return a value as CEL writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

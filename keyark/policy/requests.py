@@ -1,0 +1,213 @@
+"""What policy judges, and the attributes of it that expressions name.
+
+The table of attributes is what expressions are checked against, what they see, and what their reference is made from.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+import cel
+
+SECONDS_PER_DAY: Final = 86_400
+ENROLLMENT_STAGES: Final = frozenset({"submit", "issue", "archive"})
+ISSUE: Final = frozenset({"issue"})
+RECOVER: Final = frozenset({"recover"})
+EVERYWHERE: Final = ENROLLMENT_STAGES | RECOVER
+
+
+class Archival(enum.Enum):
+    """Whether an encryption private key came along to be archived."""
+
+    REQUESTED = "requested"
+    ABSENT = "absent"
+
+
+class Receipt(enum.Enum):
+    """Whether an archival receipt was shown, and verified."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyRequest:
+    """What rules look at; every attribute was validated. Key types have their names ("rsa-2048"), times seconds UTC."""
+
+    caller: str
+    profile: str
+    common_name: str
+    email: str
+    signing_key_type: str
+    encryption_key_type: str
+    archival: Archival
+    receipt: Receipt
+    now: int | None = None
+    not_before: int | None = None
+    not_after: int | None = None
+    issuer_key_type: str | None = None
+
+    @cached_property
+    def context(self) -> cel.Context:
+        """What expressions see of the request."""
+        return _context("submit" if self.not_before is None else "issue", self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryRequest:
+    """What rules of the stage "recover" look at: one key that an agent asks for, and how often it asked."""
+
+    requester: str
+    profile: str
+    caller: str
+    common_name: str
+    email: str
+    encryption_key_type: str
+    archived_days: float
+    recoveries_in_a_day: int
+
+    @cached_property
+    def context(self) -> cel.Context:
+        """What expressions see of the request."""
+        return _context("recover", self)
+
+
+AnyRequest = PolicyRequest | RecoveryRequest
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute: its name, its type in CEL, the stages that have it, what it says, and where it comes from."""
+
+    name: str
+    cel_type: str
+    stages: frozenset[str]
+    text: str
+    read: Callable[[Any], object]
+
+
+def _path(identity: str) -> str:
+    return identity.removeprefix("spiffe://").partition("/")[2]
+
+
+def _domain(email: str) -> str:
+    return email.rpartition("@")[2].lower()
+
+
+def _algorithm(key_type: str) -> str:
+    """Return "rsa", "ec", "ed25519", "x25519", "ml-dsa" or "ml-kem"."""
+    return key_type if key_type[-5:] == "25519" else key_type.rpartition("-")[0]
+
+
+def _bits(key_type: str) -> int:
+    """Return the size of RSA moduli and EC fields, and 0 for all other types."""
+    algorithm, _, size = key_type.rpartition("-")
+    return int(size.removeprefix("p")) if algorithm in {"rsa", "ec"} else 0
+
+
+def _days(request: PolicyRequest) -> float:
+    return ((request.not_after or 0) - (request.not_before or 0)) / SECONDS_PER_DAY
+
+
+ATTRIBUTES: Final = tuple(
+    Attribute(*row)
+    for row in (
+        ("caller", "string", EVERYWHERE, "who enrolls, such as client/enroller", lambda r: _path(r.caller)),
+        ("requester", "string", RECOVER, "who asks for the key, such as agent/alice", lambda r: _path(r.requester)),
+        ("profile", "string", EVERYWHERE, "name of the profile", lambda r: r.profile),
+        ("common_name", "string", EVERYWHERE, "the subject's common name", lambda r: r.common_name),
+        ("email", "string", EVERYWHERE, "the subject's e-mail address, as it was written", lambda r: r.email),
+        ("email_domain", "string", EVERYWHERE, "what stands behind its @, in lower case", lambda r: _domain(r.email)),
+        (
+            "signing_key_type", "string", ENROLLMENT_STAGES, "type and size of the signing key, such as ec-p256",
+            lambda r: r.signing_key_type,
+        ),
+        (
+            "signing_key_algorithm", "string", ENROLLMENT_STAGES, "rsa, ec, ed25519 or ml-dsa",
+            lambda r: _algorithm(r.signing_key_type),
+        ),
+        (
+            "signing_key_bits", "int", ENROLLMENT_STAGES, "size of an RSA or EC signing key, 0 for other types",
+            lambda r: _bits(r.signing_key_type),
+        ),
+        (
+            "encryption_key_type", "string", EVERYWHERE, "type and size of the encryption key, such as rsa-3072",
+            lambda r: r.encryption_key_type,
+        ),
+        (
+            "encryption_key_algorithm", "string", EVERYWHERE, "rsa, ec, x25519 or ml-kem",
+            lambda r: _algorithm(r.encryption_key_type),
+        ),
+        (
+            "encryption_key_bits", "int", EVERYWHERE, "size of an RSA or EC encryption key, 0 for other types",
+            lambda r: _bits(r.encryption_key_type),
+        ),
+        (
+            "archival_requested", "bool", ENROLLMENT_STAGES, "whether a private key came along to be archived",
+            lambda r: r.archival is Archival.REQUESTED,
+        ),
+        (
+            "receipt_present", "bool", ISSUE, "whether a verified archival receipt was shown",
+            lambda r: r.receipt is Receipt.PRESENT,
+        ),
+        ("now", "int", ISSUE, "the time, seconds UTC", lambda r: r.now),
+        ("not_before", "int", ISSUE, "when the certificates become valid, seconds UTC", lambda r: r.not_before),
+        ("not_after", "int", ISSUE, "when they expire, seconds UTC", lambda r: r.not_after),
+        ("validity_days", "double", ISSUE, "for how many days they are valid", _days),
+        ("issuer_key_type", "string", ISSUE, "type and size of the CA key that signs", lambda r: r.issuer_key_type),
+        ("archived_days", "double", RECOVER, "for how many days the key has been archived", lambda r: r.archived_days),
+        (
+            "recoveries_in_a_day", "int", RECOVER, "requests of this agent within 24 hours, this one included",
+            lambda r: r.recoveries_in_a_day,
+        ),
+    )
+)  # fmt: skip
+
+
+def attributes_of(stage: str) -> tuple[Attribute, ...]:
+    """Return the attributes that requests of a stage have."""
+    return tuple(attribute for attribute in ATTRIBUTES if stage in attribute.stages)
+
+
+_OF_STAGE: Final = {stage: attributes_of(stage) for stage in EVERYWHERE}
+
+
+def _context(stage: str, request: AnyRequest) -> cel.Context:
+    return cel.Context(variables={a.name: a.read(request) for a in _OF_STAGE[stage]})
+
+
+_SAMPLE: Final = PolicyRequest(
+    caller="spiffe://example.org/client/enroller",
+    profile="user",
+    common_name="Alice Example",
+    email="alice@example.org",
+    signing_key_type="ec-p256",
+    encryption_key_type="ec-p256",
+    archival=Archival.REQUESTED,
+    receipt=Receipt.PRESENT,
+    now=1_800_000_000,
+    not_before=1_800_000_000,
+    not_after=1_800_000_000 + 365 * SECONDS_PER_DAY,
+    issuer_key_type="ec-p256",
+)
+_RECOVERY_SAMPLE: Final = RecoveryRequest(
+    requester="spiffe://example.org/agent/alice",
+    profile="user",
+    caller="spiffe://example.org/client/enroller",
+    common_name="Alice Example",
+    email="alice@example.org",
+    encryption_key_type="ec-p256",
+    archived_days=100.0,
+    recoveries_in_a_day=1,
+)
+
+
+def sample_of(stage: str) -> AnyRequest:
+    """Return a request like most, to try expressions on when they are loaded."""
+    if stage == "recover":
+        return _RECOVERY_SAMPLE
+    return _SAMPLE if stage == "issue" else replace(_SAMPLE, now=None, not_before=None, not_after=None)

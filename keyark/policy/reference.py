@@ -1,6 +1,7 @@
-"""The reference of rule types and attributes in Markdown, made from their definitions: ``python -m keyark.policy.reference``.
+"""The reference of rule types and attributes in Markdown, made from their definitions.
 
-It goes between the marks of docs/policy.md, and a test holds the file against it.
+``python -m keyark.policy.reference docs/policy.md`` writes it between the marks of that file, and a test holds the file
+against it.
 """
 
 from __future__ import annotations

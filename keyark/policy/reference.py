@@ -40,7 +40,8 @@ def _attributes() -> Iterator[tuple[str, ...]]:
 
 def _rules() -> Iterator[tuple[str, ...]]:
     yield "type", "stages", "parameters and their defaults", "what it does"
-    for kind in sorted(RULE_TYPES, key=lambda kind: kind.__name__):
+    kinds: list[type[RuleSettings]] = [*RULE_TYPES]
+    for kind in sorted(kinds, key=lambda kind: kind.__name__):
         yield (
             f"`{kind.__name__}`",
             _stages(kind.stages),

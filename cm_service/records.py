@@ -6,7 +6,7 @@ from typing import Final, Literal, cast
 
 from keyark.errors import NotFoundError
 from keyark.records.v1.cm_pb2 import PairRecord, Revocation, SerialRecord
-from keyark.service import archive_trust, key_uses
+from keyark.service import archive_trust, key_uses, live_policy
 from keyark.store import ReadTransaction
 from keyark.transparency import heads, log
 from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
@@ -27,6 +27,7 @@ TABLES: Final = (
     CRL_STATE,
     key_uses.TABLE,
     archive_trust.TABLE,
+    live_policy.TABLE,
     *heads.TABLES,
     *log.TABLES,
 )

@@ -24,11 +24,12 @@ from cm_service.signing_worker import FACTORY, worker_setup
 from keyark.clock import Clock, SystemClock
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
 from keyark.pki.key_types import key_type_of
-from keyark.policy.config import build_engine
+from keyark.policy.engine import PolicyEngine
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.background import repeating
 from keyark.service.evidence import open_receipt_checks
+from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
 from keyark.v1 import certificates_pb2
 from keyark.v1.certificates_pb2_grpc import (
@@ -67,7 +68,8 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
     async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
         foundation.meters.add("workers", pool.stats)
         await complete_index(foundation.store)
-        issuance = _issuance(config, foundation, pool)
+        policy = await open_policy("cm", config, store=foundation.store, log=foundation.log, clock=clock)
+        issuance = _issuance(config, foundation, pool, policy.engine)
         crls = _crls(config, foundation)
 
         async def replace_workers() -> str:
@@ -84,10 +86,10 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 log_readers=set(),
             ) as server,
         ):
-            yield RunningService(server=server, reloads=[replace_workers])
+            yield RunningService(server=server, policy=policy, reloads=[replace_workers])
 
 
-def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool) -> Issuance:
+def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy: PolicyEngine) -> Issuance:
     store, log, clock = foundation.store, foundation.log, foundation.clock
     chain = load_certificates(config.issuer.chain)
     return Issuance(
@@ -98,7 +100,7 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool) -> Iss
         profiles=config.profiles,
         store=store,
         log=log,
-        policy=build_engine("cm", config.policy),
+        policy=policy,
         clock=clock,
         receipts=open_receipt_checks(config.service, config.archive, store=store, log=log, clock=clock),
         pool=pool,

@@ -26,10 +26,10 @@ from drm_service.transport_commands import transport_key_command
 from drm_service.transport_keys import TransportKeys
 from keyark.clock import Clock, SystemClock
 from keyark.pki.certificates import load_certificates
-from keyark.policy.config import build_engine
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
 from keyark.service.background import repeating
+from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
 from keyark.transparency.succession import SuccessionSigner
 from keyark.v1 import archive_pb2, recovery_pb2
@@ -47,7 +47,6 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
     """
     clock = clock or SystemClock()
     signer = SuccessionSigner()
-    policy = build_engine("drm", config.policy)
     issuers = load_certificates(config.certificates.issuers)[:1]
     async with AsyncExitStack() as stack:
         opening = open_foundation(
@@ -59,6 +58,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             clock=clock,
         )
         foundation = await stack.enter_async_context(opening)
+        policy = await open_policy("drm", config, store=foundation.store, log=foundation.log, clock=clock)
         transport_keys = TransportKeys(
             files=config.transport_files,
             store=foundation.store,
@@ -89,13 +89,13 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             storage_keys=storage_keys,
             store=foundation.store,
             log=foundation.log,
-            policy=policy,
+            policy=policy.engine,
             clock=clock,
             pool=pool,
         )
         links = CertificateLinks(issuers=issuers, store=foundation.store, log=foundation.log, clock=clock)
         ceremonies = build_ceremonies(
-            config, foundation, policy=policy, storage_keys=storage_keys, workers=workers
+            config, foundation, policy=policy.engine, storage_keys=storage_keys, workers=workers
         )
         stack.push_async_callback(ceremonies.close)
         await ceremonies.reopen_all("the archive was restarted")
@@ -117,6 +117,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
         )
         yield RunningService(
             server=server,
+            policy=policy,
             reloads=[transport_keys.reload, workers.recycle],
             commands={"transport-key": partial(transport_key_command, transport_keys)},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
-from keyark.service import archive_trust, key_uses
+from keyark.service import archive_trust, key_uses, live_policy
 from keyark.store import ReadTransaction
 from keyark.transparency import heads, log
 from keyark.v1.common_pb2 import CertificatePair
@@ -13,7 +13,15 @@ from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
 ENROLLMENTS: Final = "enrollments"
 OUTBOX: Final = "outbox"
-TABLES: Final = (ENROLLMENTS, OUTBOX, key_uses.TABLE, archive_trust.TABLE, *heads.TABLES, *log.TABLES)
+TABLES: Final = (
+    ENROLLMENTS,
+    OUTBOX,
+    key_uses.TABLE,
+    archive_trust.TABLE,
+    live_policy.TABLE,
+    *heads.TABLES,
+    *log.TABLES,
+)
 SCHEMA_VERSION: Final = 1
 
 

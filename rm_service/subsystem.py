@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 from keyark.clock import Clock, SystemClock
 from keyark.errors import KeyarkError
-from keyark.policy.config import build_engine
+from keyark.policy.engine import PolicyEngine
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.evidence import open_receipt_checks
+from keyark.service.live_policy import open_policy
 from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
@@ -78,7 +79,8 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
     )
     async with opening as foundation, _downstream(config, foundation) as downstream:
         outbox = LinkOutbox(store=foundation.store, send=downstream.link)
-        enrollments = _enrollments(config, foundation, downstream, outbox)
+        policy = await open_policy("rm", config, store=foundation.store, log=foundation.log, clock=clock)
+        enrollments = _enrollments(config, foundation, downstream, outbox, policy.engine)
         sending = asyncio.create_task(outbox.run())
 
         async def forget_forms() -> str:
@@ -93,7 +95,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 allowed=ALLOWED,
                 log_readers=set(),
             ) as server:
-                yield RunningService(server=server, reloads=[forget_forms])
+                yield RunningService(server=server, policy=policy, reloads=[forget_forms])
             await enrollments.drain()
         finally:
             sending.cancel()
@@ -112,7 +114,11 @@ async def _downstream(config: RmConfig, foundation: Foundation) -> AsyncIterator
 
 
 def _enrollments(
-    config: RmConfig, foundation: Foundation, downstream: Downstream, outbox: LinkOutbox
+    config: RmConfig,
+    foundation: Foundation,
+    downstream: Downstream,
+    outbox: LinkOutbox,
+    policy: PolicyEngine,
 ) -> Enrollments:
     checks = open_receipt_checks(
         config.service,
@@ -148,7 +154,7 @@ def _enrollments(
         trust_domain=config.service.trust_domain,
         store=foundation.store,
         log=foundation.log,
-        policy=build_engine("rm", config.policy),
+        policy=policy,
         clock=foundation.clock,
         forms=forms,
         archiver=archiver,

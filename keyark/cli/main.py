@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "recover": ("keyark.cli.recover", "recover"),
     "agents": ("keyark.cli.agents", "agents"),
     "storage-key": ("keyark.cli.agents", "storage_key"),
+    "policy": ("keyark.cli.policy", "policy"),
     "audit": ("keyark.cli.audit", "audit"),
     "load": ("keyark.cli.load", "load"),
 }

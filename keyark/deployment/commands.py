@@ -34,10 +34,32 @@ def reload_services(home: Path) -> list[str]:
 
     All are tried. Raises ServiceCommandError with the words of each that failed.
     """
+    return command_services(home, "reload")
+
+
+def check_policies(home: Path) -> list[str]:
+    """Return the rules in effect of all three services by stage; raises ServiceCommandError for what is wrong."""
+    return command_services(home, "policy")
+
+
+def reload_policies(home: Path) -> list[str]:
+    """Put the policies of all three files in force at the running services, once all three are right.
+
+    Raises ServiceCommandError; where a file is wrong, nothing has changed anywhere.
+    """
+    check_policies(home)
+    return command_services(home, "policy-reload")
+
+
+def command_services(home: Path, command: str) -> list[str]:
+    """Run one command of all three services; returns what they printed, each line after the service's name.
+
+    All are tried. Raises ServiceCommandError with the words of each that failed.
+    """
     lines, failures = [], []
     for role in ROLES:
         try:
-            printed = service_command(role, "reload", str(home / role / f"{role}.toml"))
+            printed = service_command(role, command, str(home / role / f"{role}.toml"))
         except ServiceCommandError as error:
             failures.append(error.message)
             continue

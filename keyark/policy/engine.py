@@ -63,9 +63,12 @@ class Decision:
         return bool(self.deferrals) and not self.rejections
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PolicyEngine:
-    """The rules of one subsystem ("rm", "cm", "drm") by stage, in the order of the configuration."""
+    """The rules of one subsystem ("rm", "cm", "drm") by stage, in the order of the configuration.
+
+    Another policy comes into force when ``rules`` is set, for whatever is judged after that.
+    """
 
     subsystem: str
     rules: Mapping[str, Sequence[Rule]]

@@ -18,6 +18,7 @@ from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import ServedService, Server, build_server
 from keyark.service.background import repeating
 from keyark.service.control import Command
+from keyark.service.live_policy import LivePolicy
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
 from keyark.transparency.checkpoint import CheckpointSigner, NoteSigner
@@ -49,9 +50,10 @@ class Foundation:
 
 @dataclass(frozen=True, kw_only=True)
 class RunningService:
-    """A subsystem that takes calls; ``reloads`` are its steps of `reload`, in order, and each says what it did."""
+    """A subsystem that takes calls; ``reloads`` are its steps of `reload` after the policy's; each says what it did."""
 
     server: Server
+    policy: LivePolicy
     reloads: Sequence[Callable[[], Awaitable[str]]]
     commands: Mapping[str, Command] = field(default_factory=dict)
 
@@ -72,7 +74,7 @@ class RunningService:
 
     async def reload(self) -> list[str]:
         """Read again what can be read again and replace all workers; raises what a step raises, and stops there."""
-        return [await step() for step in self.reloads]
+        return [await step() for step in (self.policy.reload, *self.reloads)]
 
 
 def load_identity(settings: ServiceSettings) -> LocalIdentity:

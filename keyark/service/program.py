@@ -20,7 +20,9 @@ from keyark.config import Config, load_config
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.meters import Meters
+from keyark.policy.config import describe_policy
 from keyark.service.control import Command, Commands, answering, ask
+from keyark.service.live_policy import LivePolicy, policy_of
 
 C = TypeVar("C", bound=Config)
 
@@ -37,6 +39,10 @@ class Running(Protocol):
     @property
     def meters(self) -> Meters:
         """What it counts."""
+
+    @property
+    def policy(self) -> LivePolicy:
+        """The policy in force."""
 
     async def reload(self) -> list[str]:
         """Read again what can be read again and replace all workers; returns a line for each thing done."""
@@ -87,6 +93,12 @@ class Program(Generic[C]):
         for name, command, text in (
             ("serve", self._serve, "run until SIGTERM or SIGINT, then drain; SIGHUP reloads"),
             ("reload", self._reload, "let the running service read its files again and replace all workers"),
+            ("policy", self._policy, "check the policy and show the rules in effect, by stage"),
+            (
+                "policy-reload",
+                self._policy_reload,
+                "let the running service put the policy of its file in force",
+            ),
             ("check", self._check, "check configuration, keys, store and log"),
             ("backup", self._backup, "write a consistent copy of the store"),
         ):
@@ -116,7 +128,7 @@ class Program(Generic[C]):
             async def reload(_: Sequence[str]) -> list[str]:
                 return await running.reload()
 
-            commands = Commands({**running.commands, "reload": reload})
+            commands = Commands({**running.commands, "policy": running.policy.command, "reload": reload})
             async with answering(self.store_folder(config), commands):
                 reloading = asyncio.create_task(_reload_when(hung_up, commands))
                 settle_collector()
@@ -127,6 +139,14 @@ class Program(Generic[C]):
 
     def _reload(self, parsed: argparse.Namespace) -> None:
         for line in ask(self.store_folder(load_config(parsed.config, self.config)), "reload"):
+            print(line)
+
+    def _policy(self, parsed: argparse.Namespace) -> None:
+        for line in describe_policy(self.role, policy_of(load_config(parsed.config, self.config))):
+            print(line)
+
+    def _policy_reload(self, parsed: argparse.Namespace) -> None:
+        for line in ask(self.store_folder(load_config(parsed.config, self.config)), "policy"):
             print(line)
 
     def _check(self, parsed: argparse.Namespace) -> None:

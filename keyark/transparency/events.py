@@ -34,6 +34,7 @@ _HASHES: Final = (
     "receipt_leaf_hash",
     "share_recipient_sha256",
     "decision_sha256",
+    "policy_sha256",
 )
 _CEREMONY_ID_SIZE: Final = 16
 

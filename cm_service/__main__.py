@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cm_service.config import CmConfig
+from cm_service.config import CmConfig, add_serve_arguments, adjust
 from cm_service.init import add_arguments, init
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.subsystem import run
@@ -20,6 +20,8 @@ PROGRAM = Program(
     add_init_arguments=add_arguments,
     init=init,
     store_folder=lambda config: config.store.path,
+    add_serve_arguments=add_serve_arguments,
+    adjust=adjust,
 )
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from cm_service.crl_settings import CrlSettings
 from cm_service.profiles import ProfileSettings
@@ -12,6 +13,7 @@ from keyark.config import Config, ConfigPath
 from keyark.policy.config import PolicyConfig
 from keyark.service.settings import (
     ArchiveTrust,
+    Host,
     KeyUri,
     LogSettings,
     ServiceSettings,
@@ -27,6 +29,14 @@ class IssuerSettings(Config):
     chain: ConfigPath
 
 
+class HttpSettings(Config):
+    """[http]: where lists and CA certificates are served, and how much strangers may take."""
+
+    listen: Host
+    max_connections: Annotated[int, Field(ge=1, le=10_000)] = 256
+    max_age_seconds: Annotated[int, Field(ge=0, le=7 * 86_400)] = 3600
+
+
 class CmConfig(Config):
     """All of cm.toml."""
 
@@ -39,3 +49,31 @@ class CmConfig(Config):
     profiles: Annotated[dict[str, ProfileSettings], Field(min_length=1)]
     policy: PolicyConfig
     crl: CrlSettings | None = None
+    http: HttpSettings | None = None
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the CM's `serve` takes."""
+    parser.add_argument(
+        "--http",
+        type=_http_address,
+        metavar="HOST:PORT",
+        help="serve CRLs and CA certificates over plain HTTP there, whatever [http] says",
+    )
+
+
+def _http_address(text: str) -> HttpSettings:
+    try:
+        return HttpSettings(listen=text)
+    except ValidationError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no HOST:PORT; give for example 127.0.0.1:8080"
+        ) from None
+
+
+def adjust(config: CmConfig, arguments: argparse.Namespace) -> CmConfig:
+    """Return the configuration with what `serve` was given on the command line."""
+    if arguments.http is None:
+        return config
+    base = config.http or arguments.http
+    return config.model_copy(update={"http": base.model_copy(update={"listen": arguments.http.listen})})

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -68,6 +69,15 @@ class Crls:
         value = self.store.get(CRL_STATE, LIST_PREFIX + self._name(kind, shard).encode())
         return None if value is None else CrlRecord.FromString(value)
 
+    def due(self, name: str) -> int | None:
+        """Return when the successor of the list in this file is due, seconds UTC; None where there is no such list."""
+        if name not in self._names:
+            return None
+        kind, shard = self._names[name]
+        record = self.published(kind, shard)
+        every = self.settings.every if kind == "full" else self.settings.delta_every
+        return None if record is None else record.this_update + every
+
     async def publish_due(self) -> None:
         """Publish every list whose time has come, or whose file is missing; nothing where none is due."""
         full = [shard for shard in self._shards if self._is_due("full", shard, self.settings.every)]
@@ -86,6 +96,11 @@ class Crls:
     @property
     def _shards(self) -> range:
         return range(self.settings.shards)
+
+    @cached_property
+    def _names(self) -> dict[str, tuple[str, int]]:
+        kinds = ("full", "delta") if self.settings.delta_every else ("full",)
+        return {self._name(kind, shard): (kind, shard) for kind in kinds for shard in self._shards}
 
     def _name(self, kind: str, shard: int) -> str:
         return f"{kind}-{shard}.crl" if self.settings.shards > 1 else f"{kind}.crl"

@@ -76,6 +76,13 @@ delta_urls = []
 # A power of two up to 256: into how many lists the certificates are divided by serial number.
 shards = 1
 
+# Plain HTTP for everybody's software: lists and CA certificates; see docs/certificates.md.
+# [http]
+# listen = "0.0.0.0:8080"
+# max_connections = 256
+# The longest time that caches keep something.
+# max_age_seconds = 3600
+
 # Policy at the stage "issue". Every rule that applies must accept; see docs/policy.md.
 [[policy.rule]]
 name = "issued-validity"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from cm_service import crl_worker
@@ -21,6 +22,7 @@ from cm_service.servicer import (
     CertificateStatusServicer,
 )
 from cm_service.signing_worker import FACTORY, worker_setup
+from cm_service.web import Pages
 from keyark.clock import Clock, SystemClock
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
 from keyark.pki.key_types import key_type_of
@@ -29,6 +31,7 @@ from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.background import repeating
 from keyark.service.evidence import open_receipt_checks
+from keyark.service.http import HttpLimits, HttpServer
 from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
 from keyark.v1 import certificates_pb2
@@ -39,13 +42,27 @@ from keyark.v1.certificates_pb2_grpc import (
 )
 from keyark.workers.pool import WorkerPool
 
+
+@dataclass(frozen=True, kw_only=True)
+class RunningCm(RunningService):
+    """A CM that takes calls; ``http_port`` is where it serves plain HTTP, where it does."""
+
+    http_port: int | None
+
+    @property
+    def ready_line(self) -> str:
+        """What the program prints once it takes calls."""
+        http = f"; http at port {self.http_port}" if self.http_port else ""
+        return super().ready_line + http
+
+
 CRL_CHECK_SECONDS: Final = 5.0
 CRL_SECONDS: Final = 300.0
 """How long a worker may take to sign one list."""
 
 
 @asynccontextmanager
-async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[RunningService]:
+async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[RunningCm]:
     """Run the CM until the end of the context, then drain it.
 
     Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
@@ -85,8 +102,10 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 allowed=ALLOWED,
                 log_readers=set(),
             ) as server,
+            serving_http(config, _pages(config, crls, clock)) as http,
         ):
-            yield RunningService(server=server, policy=policy, reloads=[replace_workers])
+            http_port = http.port if http else None
+            yield RunningCm(server=server, policy=policy, reloads=[replace_workers], http_port=http_port)
 
 
 def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy: PolicyEngine) -> Issuance:
@@ -133,6 +152,25 @@ async def publishing(crls: Crls | None) -> AsyncIterator[None]:
         return
     async with repeating(crls.publish_due, seconds=CRL_CHECK_SECONDS, name="publishing CRLs"):
         yield
+
+
+def _pages(config: CmConfig, crls: Crls | None, clock: Clock) -> Pages:
+    max_age = config.http.max_age_seconds if config.http else 0
+    return Pages(crls=crls, chain=config.issuer.chain, clock=clock, max_age=max_age)
+
+
+@asynccontextmanager
+async def serving_http(config: CmConfig, pages: Pages) -> AsyncIterator[HttpServer | None]:
+    """Serve the public documents while the context lasts, where [http] says so; raises ConfigurationError."""
+    if config.http is None:
+        yield None
+        return
+    limits = HttpLimits(connections=config.http.max_connections)
+    server = await HttpServer.start(config.http.listen, answer=pages.answer, now=pages.now, limits=limits)
+    try:
+        yield server
+    finally:
+        await server.close()
 
 
 def _services(foundation: Foundation, issuance: Issuance, crls: Crls | None) -> list[ServedService]:

@@ -97,9 +97,11 @@ def _new_password(path: Path | None) -> bytes | None:
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def up(folder: Path) -> None:
+@click.option("--http", metavar="HOST:PORT", help="Serve CRLs and CA certificates over plain HTTP there.")
+def up(folder: Path, http: str | None) -> None:
     """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM."""
-    asyncio.run(run_deployment(folder, click.echo))
+    arguments = {"cm": ["--http", http]} if http else {}
+    asyncio.run(run_deployment(folder, click.echo, arguments=arguments))
 
 
 @click.command()

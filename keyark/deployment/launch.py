@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,9 +56,12 @@ class _Service:
             await self.process.wait()
 
 
-async def run_deployment(folder: Path, say: Callable[[str], None]) -> None:
+async def run_deployment(
+    folder: Path, say: Callable[[str], None], *, arguments: Mapping[str, Sequence[str]] | None = None
+) -> None:
     """Run until SIGINT or SIGTERM; ``say`` gets each service's ready line and how it stopped.
 
+    ``arguments`` are further ones for `serve`, by role.
     Raises ServiceDiedError, after all were stopped, where one died by itself.
     """
     stopping = asyncio.Event()
@@ -68,7 +71,7 @@ async def run_deployment(folder: Path, say: Callable[[str], None]) -> None:
     services: dict[str, _Service] = {}
     try:
         for role in START_ORDER:
-            services[role] = await _start(role, folder)
+            services[role] = await _start(role, folder, (arguments or {}).get(role, ()))
             say(await asyncio.wait_for(services[role].ready_line(), START_SECONDS))
         await _until_stopped(services, stopping)
     finally:
@@ -78,13 +81,14 @@ async def run_deployment(folder: Path, say: Callable[[str], None]) -> None:
                 say(f"{role} stopped with code {services[role].process.returncode}")
 
 
-async def _start(role: str, folder: Path) -> _Service:
+async def _start(role: str, folder: Path, arguments: Sequence[str]) -> _Service:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         f"{role}_service",
         "serve",
         str(folder / role / f"{role}.toml"),
+        *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,  # a terminal's SIGINT is for us; we stop them in order

@@ -25,6 +25,7 @@ from keyark.service.control import Command, Commands, answering, ask
 from keyark.service.live_policy import LivePolicy, policy_of
 
 C = TypeVar("C", bound=Config)
+Adjust = Callable[[C, argparse.Namespace], C]
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,10 @@ def nothing_more(_: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Program(Generic[C]):
-    """One service's program: its role ("rm"), its configuration, and what its commands do."""
+    """One service's program: its role ("rm"), its configuration, and what its commands do.
+
+    ``adjust`` puts what `serve` was asked for by ``add_serve_arguments`` above the configuration file.
+    """
 
     role: str
     config: type[C]
@@ -69,6 +73,8 @@ class Program(Generic[C]):
     init: Callable[[argparse.Namespace], None]
     store_folder: Callable[[C], Path]
     add_commands: Callable[[Any], None] = nothing_more
+    add_serve_arguments: Callable[[argparse.ArgumentParser], None] = nothing_more
+    adjust: Adjust[C] | None = None
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command; returns the exit code of the process."""
@@ -105,6 +111,8 @@ class Program(Generic[C]):
             sub = commands.add_parser(name, help=text)
             sub.add_argument("config", type=Path, help=f"{self.role}.toml")
             sub.set_defaults(command=command)
+            if name == "serve":
+                self.add_serve_arguments(sub)
             if name == "backup":
                 sub.add_argument("target", type=Path, help="a folder that does not exist")
         self.add_commands(commands)
@@ -112,6 +120,7 @@ class Program(Generic[C]):
 
     def _serve(self, parsed: argparse.Namespace) -> None:
         config = load_config(parsed.config, self.config)
+        config = self.adjust(config, parsed) if self.adjust else config
         uvloop.run(self._until_signalled(config))
 
     async def _until_signalled(self, config: C) -> None:

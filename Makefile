@@ -36,6 +36,7 @@ up: setup ## a deployment in build/deployment, made if need be, until Ctrl-C
 	$(BIN)/keyark up $(DEPLOYMENT)
 
 test: lint ## lint, types, import rules, proto lint, and all tests
+	@command -v strace > /dev/null || apt-get install --yes --quiet strace || { echo "the tests need strace; install it"; exit 1; }
 	$(BIN)/python -m pytest -n auto -q
 
 lint: setup ## ruff, mypy, import-linter, buf

@@ -37,6 +37,15 @@ class HttpSettings(Config):
     max_age_seconds: Annotated[int, Field(ge=0, le=7 * 86_400)] = 3600
 
 
+class OcspSettings(Config):
+    """[ocsp]: OCSP answers on the HTTP port: how long each is valid, and how long their signer's certificate."""
+
+    responder: ConfigPath
+    valid_minutes: Annotated[int, Field(ge=1, le=7 * 24 * 60)] = 60
+    responder_days: Annotated[int, Field(ge=1, le=90)] = 7
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+
+
 class CmConfig(Config):
     """All of cm.toml."""
 
@@ -50,6 +59,7 @@ class CmConfig(Config):
     policy: PolicyConfig
     crl: CrlSettings | None = None
     http: HttpSettings | None = None
+    ocsp: OcspSettings | None = None
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:

@@ -83,6 +83,14 @@ shards = 1
 # The longest time that caches keep something.
 # max_age_seconds = 3600
 
+[ocsp]
+# OCSP on the HTTP port, where there is one. Key and certificate of the responder, which the CM makes and renews itself.
+responder = "ocsp-responder.pem"
+responder_days = 7
+# How long an answer is valid.
+valid_minutes = 60
+workers = 1
+
 # Policy at the stage "issue". Every rule that applies must accept; see docs/policy.md.
 [[policy.rule]]
 name = "issued-validity"

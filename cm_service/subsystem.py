@@ -13,6 +13,7 @@ from cm_service.config import CmConfig
 from cm_service.crl_settings import list_urls, sharded_profiles
 from cm_service.crls import Crls
 from cm_service.issuance import Issuance
+from cm_service.public_port import serving_http
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.revocation import Revocations
 from cm_service.servicer import (
@@ -22,7 +23,6 @@ from cm_service.servicer import (
     CertificateStatusServicer,
 )
 from cm_service.signing_worker import FACTORY, worker_setup
-from cm_service.web import Pages
 from keyark.clock import Clock, SystemClock
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
 from keyark.pki.key_types import key_type_of
@@ -31,7 +31,6 @@ from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.background import repeating
 from keyark.service.evidence import open_receipt_checks
-from keyark.service.http import HttpLimits, HttpServer
 from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
 from keyark.v1 import certificates_pb2
@@ -102,7 +101,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 allowed=ALLOWED,
                 log_readers=set(),
             ) as server,
-            serving_http(config, _pages(config, crls, clock)) as http,
+            serving_http(config, foundation, crls) as http,
         ):
             http_port = http.port if http else None
             yield RunningCm(server=server, policy=policy, reloads=[replace_workers], http_port=http_port)
@@ -152,25 +151,6 @@ async def publishing(crls: Crls | None) -> AsyncIterator[None]:
         return
     async with repeating(crls.publish_due, seconds=CRL_CHECK_SECONDS, name="publishing CRLs"):
         yield
-
-
-def _pages(config: CmConfig, crls: Crls | None, clock: Clock) -> Pages:
-    max_age = config.http.max_age_seconds if config.http else 0
-    return Pages(crls=crls, chain=config.issuer.chain, clock=clock, max_age=max_age)
-
-
-@asynccontextmanager
-async def serving_http(config: CmConfig, pages: Pages) -> AsyncIterator[HttpServer | None]:
-    """Serve the public documents while the context lasts, where [http] says so; raises ConfigurationError."""
-    if config.http is None:
-        yield None
-        return
-    limits = HttpLimits(connections=config.http.max_connections)
-    server = await HttpServer.start(config.http.listen, answer=pages.answer, now=pages.now, limits=limits)
-    try:
-        yield server
-    finally:
-        await server.close()
 
 
 def _services(foundation: Foundation, issuance: Issuance, crls: Crls | None) -> list[ServedService]:

@@ -1,27 +1,33 @@
-"""What the CM answers over plain HTTP: certificate revocation lists and CA certificates.
+"""What the CM answers over plain HTTP: certificate revocation lists, CA certificates and OCSP.
 
     GET /crl/NAME           a list by the name of its file, DER
     GET /ca/issuer.cer      the issuing CA's certificate, DER
     GET /ca/chain.pem       it and those above it, PEM
     GET /ca/chain.p7c       the same as a certs-only CMS message, DER
+    POST /ocsp              an OCSPRequest, DER
+    GET /ocsp/BASE64        the same in the URL (RFC 6960 §A.1)
 
 All of it is public and signed, so that it needs no TLS (and must not: who verifies TLS asks for lists first).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from cm_service.crls import Crls
+from cm_service.ocsp import Ocsp
 from keyark.clock import Clock
 from keyark.pki.certificates import encode_certificate, load_certificates
 from keyark.service.documents import Caching, HttpRequest, HttpResponse, cached, plain
@@ -29,6 +35,8 @@ from keyark.service.documents import Caching, HttpRequest, HttpResponse, cached,
 READ_ONLY: Final = ("GET", "HEAD")
 CRL_TYPE: Final = "application/pkix-crl"  # RFC 2585 §4.2
 LISTS: Final = "/crl/"
+OCSP: Final = "/ocsp"
+OCSP_TYPE: Final = "application/ocsp-response"
 
 _CaFormat = Callable[[list[x509.Certificate]], bytes]
 _CA_FILES: Final[dict[str, tuple[str, _CaFormat]]] = {
@@ -53,6 +61,7 @@ class Pages:
     """
 
     crls: Crls | None
+    ocsp: Ocsp | None
     chain: Path
     clock: Clock
     max_age: int
@@ -60,6 +69,8 @@ class Pages:
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer one request; whatever is not there is 404."""
         path = request.target.partition("?")[0]
+        if self.ocsp is not None and (path == OCSP or path.startswith(OCSP + "/")):
+            return await self._answer_ocsp(self.ocsp, request, path)
         if not (path in _CA_FILES or path.startswith(LISTS)):
             return plain(HTTPStatus.NOT_FOUND)
         if request.method not in READ_ONLY:
@@ -68,13 +79,31 @@ class Pages:
             return self._ca_file(request, *_CA_FILES[path])
         return self._crl(request, path.removeprefix(LISTS))
 
+    async def _answer_ocsp(self, ocsp: Ocsp, request: HttpRequest, path: str) -> HttpResponse:
+        in_url = path.removeprefix(OCSP)
+        allowed = READ_ONLY if in_url else ("POST",)
+        if request.method not in allowed:
+            return plain(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(allowed)))
+        answer = await ocsp.answer(_from_url(in_url) if in_url else request.body)
+        response = HttpResponse(status=HTTPStatus.OK, content_type=OCSP_TYPE, body=answer.body)
+        if answer.next_update is None or not in_url:
+            return replace(response, headers=(("Cache-Control", "no-store"),))
+        now = self.now()
+        caching = Caching(
+            now=now,
+            max_age=max(0, min(answer.next_update - now, self.max_age)),
+            last_modified=answer.this_update,
+            entity_tag=_tag(answer.body),
+        )
+        return cached(request, response, caching)
+
     def _ca_file(self, request: HttpRequest, content_type: str, encode: _CaFormat) -> HttpResponse:
         body = encode(load_certificates(self.chain))
         caching = Caching(
             now=self.now(),
             max_age=self.max_age,
             last_modified=int(self.chain.stat().st_mtime),
-            entity_tag=f'"{sha256(body).hexdigest()[:32]}"',
+            entity_tag=_tag(body),
         )
         response = HttpResponse(status=HTTPStatus.OK, content_type=content_type, body=body)
         return cached(request, response, caching)
@@ -102,3 +131,15 @@ class Pages:
     def now(self) -> int:
         """Seconds UTC."""
         return self.clock.now_us() // 1_000_000
+
+
+def _tag(body: bytes) -> str:
+    return f'"{sha256(body).hexdigest()[:32]}"'
+
+
+def _from_url(path: str) -> bytes:
+    """Return the request in the URL; nothing, which is no request, where it is not base64."""
+    try:
+        return base64.b64decode(unquote(path.removeprefix("/")), validate=True)
+    except (binascii.Error, ValueError):
+        return b""

@@ -35,7 +35,7 @@ async def office() -> Office:
 @pytest.fixture
 def pages(office: Office, tmp_path: Path) -> Pages:
     crls = new_crls(tmp_path, store=office.store, clock=office.clock, every_hours=2)
-    return Pages(crls=crls, chain=tmp_path / "ca" / "ca.pem", clock=office.clock, max_age=HOUR)
+    return Pages(crls=crls, ocsp=None, chain=tmp_path / "ca" / "ca.pem", clock=office.clock, max_age=HOUR)
 
 
 async def ask(pages: Pages, target: str, method: str = "GET", **headers: str) -> HttpResponse:
@@ -146,7 +146,7 @@ async def test_a_list_before_the_first_and_one_whose_file_is_gone(pages: Pages) 
 
 
 async def test_without_lists_only_the_ca_is_served(office: Office, pages: Pages) -> None:
-    bare = Pages(crls=None, chain=pages.chain, clock=office.clock, max_age=HOUR)
+    bare = Pages(crls=None, ocsp=None, chain=pages.chain, clock=office.clock, max_age=HOUR)
     assert (await ask(bare, "/crl/full.crl")).status == HTTPStatus.NOT_FOUND
     assert (await ask(bare, "/ca/issuer.cer")).status == HTTPStatus.OK
 

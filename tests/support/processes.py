@@ -26,10 +26,10 @@ def keyark(*arguments: object, code: int = 0, **options: object) -> subprocess.C
 
 
 @contextlib.contextmanager
-def up(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def up(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Run `keyark up`, ready when this yields; stopped at the end unless the test did."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "keyark.cli", "up", str(folder)],
+        [sys.executable, "-m", "keyark.cli", "up", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

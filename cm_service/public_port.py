@@ -1,0 +1,91 @@
+"""The CM's HTTP port, put together: lists, CA certificates and OCSP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from cm_service.config import CmConfig, OcspSettings
+from cm_service.crls import Crls
+from cm_service.ocsp import Ocsp
+from cm_service.ocsp_worker import MAKING_FACTORY, SIGNING_FACTORY, maker_setup, signer_setup
+from cm_service.responder import Responder
+from cm_service.web import Pages
+from keyark.pki.certificates import load_certificates
+from keyark.pki.ocsp import OcspIssuer
+from keyark.service.assembly import Foundation
+from keyark.service.background import repeating
+from keyark.service.http import HttpLimits, HttpServer
+from keyark.service.pools import open_pool
+
+RENEWAL_CHECK_SECONDS: Final = 60.0
+SECONDS_PER_DAY: Final = 86_400
+OCSP_WAITING: Final = 1024
+"""Requests that wait for a worker at most; clients may try again later."""
+
+
+@asynccontextmanager
+async def serving_http(
+    config: CmConfig, foundation: Foundation, crls: Crls | None
+) -> AsyncIterator[HttpServer | None]:
+    """Serve the public documents while the context lasts, where [http] says so.
+
+    Raises ConfigurationError, WorkerStartError and the errors of making a responder.
+    """
+    if config.http is None:
+        yield None
+        return
+    async with answering_ocsp(config, foundation) as ocsp:
+        pages = Pages(
+            crls=crls,
+            ocsp=ocsp,
+            chain=config.issuer.chain,
+            clock=foundation.clock,
+            max_age=config.http.max_age_seconds,
+        )
+        limits = HttpLimits(connections=config.http.max_connections)
+        server = await HttpServer.start(config.http.listen, answer=pages.answer, now=pages.now, limits=limits)
+        try:
+            yield server
+        finally:
+            await server.close()
+
+
+@asynccontextmanager
+async def answering_ocsp(config: CmConfig, foundation: Foundation) -> AsyncIterator[Ocsp | None]:
+    """Keep a responder and its workers while the context lasts, where [ocsp] is configured."""
+    if config.ocsp is None:
+        yield None
+        return
+    responder = _responder(config, config.ocsp, foundation)
+    await responder.renew_due()
+    workers = config.workers.model_copy(update={"count": config.ocsp.workers, "max_waiting": OCSP_WAITING})
+    async with open_pool(SIGNING_FACTORY, signer_setup(responder.path), workers) as pool:
+        foundation.meters.add("ocsp", pool.stats)
+        ocsp = Ocsp(
+            issuer=OcspIssuer(load_certificates(config.issuer.chain)[0]),
+            responder=responder,
+            store=foundation.store,
+            clock=foundation.clock,
+            pool=pool,
+            valid=config.ocsp.valid_minutes * 60,
+        )
+        async with repeating(ocsp.renew, seconds=RENEWAL_CHECK_SECONDS, name="renewing the OCSP responder"):
+            yield ocsp
+
+
+def _responder(config: CmConfig, settings: OcspSettings, foundation: Foundation) -> Responder:
+    setup = maker_setup(
+        issuer_key_uri=config.issuer.key, base=config.service.folder, chain=config.issuer.chain
+    )
+    one = config.workers.model_copy(update={"count": 1})
+    return Responder(
+        path=settings.responder,
+        chain=config.issuer.chain,
+        lifetime=settings.responder_days * SECONDS_PER_DAY,
+        store=foundation.store,
+        log=foundation.log,
+        clock=foundation.clock,
+        open_maker=lambda: open_pool(MAKING_FACTORY, setup, one),
+    )

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from cm_service.crl_settings import CrlSettings
+from cm_service.expiry_notices import ExpirySettings
 from cm_service.profiles import ProfileSettings
 from keyark.config import Config, ConfigPath
 from keyark.policy.config import PolicyConfig
@@ -60,6 +61,7 @@ class CmConfig(Config):
     crl: CrlSettings | None = None
     http: HttpSettings | None = None
     ocsp: OcspSettings | None = None
+    expiry_notices: ExpirySettings | None = None
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from cm_service.certificate_index import complete_index
 from cm_service.config import CmConfig
 from cm_service.crl_settings import list_urls, sharded_profiles
 from cm_service.crls import Crls
+from cm_service.expiry_notices import ExpiryNotices
 from cm_service.issuance import Issuance
 from cm_service.public_port import serving_http
 from cm_service.records import SCHEMA_VERSION, TABLES
@@ -94,6 +95,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
 
         async with (
             publishing(crls),
+            announcing(config, foundation),
             serve(
                 foundation,
                 settings=config.service,
@@ -150,6 +152,18 @@ async def publishing(crls: Crls | None) -> AsyncIterator[None]:
         yield
         return
     async with repeating(crls.publish_due, seconds=CRL_CHECK_SECONDS, name="publishing CRLs"):
+        yield
+
+
+@asynccontextmanager
+async def announcing(config: CmConfig, foundation: Foundation) -> AsyncIterator[None]:
+    """Announce certificates that expire, where that is configured, while the context lasts."""
+    if config.expiry_notices is None:
+        yield
+        return
+    settings = config.expiry_notices
+    notices = ExpiryNotices(settings=settings, store=foundation.store, clock=foundation.clock)
+    async with repeating(notices.announce_due, seconds=settings.every_hours * 3600, name="expiry notices"):
         yield
 
 

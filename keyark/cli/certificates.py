@@ -110,6 +110,24 @@ def show_certificate(serial: str, **options: Any) -> None:
     )
 
 
+@certificates.command("expiring")
+@click.option("--within", required=True, help="Days, such as 30d, or weeks, such as 4w.")
+@officer_options
+def list_expiring(*, within: str, **options: Any) -> None:
+    """List the certificates in force that expire soon, the first to expire first."""
+    latest = datetime.now(UTC) + timedelta(days=_days(within))
+    wanted = CertificateFilter(state=CertificateState.CERTIFICATE_STATE_VALID, expires_until=_seconds(latest))
+    print_all(options, "cm", lambda s: administration.list_certificates(s, wanted), certificate_line)
+
+
+def _days(text: str) -> int:
+    unit = {"d": 1, "w": 7}.get(text[-1:])
+    number = text[:-1]
+    if unit is None or not number.isdecimal() or not 0 < int(number) * unit <= 36_500:
+        raise UsageError(f"{text!r} is no time; say 30d or 4w.")
+    return int(number) * unit
+
+
 @certificates.command("export")
 @filter_options
 @click.option(

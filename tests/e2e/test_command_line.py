@@ -273,6 +273,17 @@ def test_an_officer_revokes_holds_and_releases(home: Path, tmp_path: Path) -> No
     assert told in revoked
 
 
+def test_what_expires_soon_is_listed(home: Path, tmp_path: Path) -> None:
+    enroll(home, tmp_path / "out", "expiring@example.org")
+    words = ("certificates", "expiring", "--home", home, "--json", "--within")
+    assert json.loads(keyark(*words, "1d").stdout) == []
+    found = json.loads(keyark(*words, "5200w").stdout)
+    assert {"expiring@example.org"} <= {certificate["email"] for certificate in found}
+    assert found == sorted(found, key=lambda certificate: int(certificate["not_after"]))
+    for wrong in ("30", "d", "0d", "-3d", "3m", ""):
+        assert "say 30d" in keyark(*words, wrong, code=2).stderr
+
+
 def test_what_is_revoked_is_on_the_next_list(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     enroll(home, out, "on-the-list@example.org")

@@ -27,18 +27,32 @@ from keyark.pki.revocations import (
     verify_revocation,
 )
 from keyark.pki.serials import check_serial
+from keyark.policy.engine import PolicyEngine
+from keyark.policy.requests import RevocationRequest
 from keyark.records.v1.cm_pb2 import PairRecord, Revocation
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
-from keyark.v1.certificates_pb2 import Certificate
+from keyark.v1.certificates_pb2 import Certificate, KeyRole
 from keyark.v1.revocation_pb2 import RevocationReason
 
+STAGE: Final = "revoke"
 MOST_SERIALS: Final = 100
 HOLD: Final = RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD
 COMPROMISE: Final = RevocationReason.REVOCATION_REASON_KEY_COMPROMISE
+
+
+_REASON_NAMES: Final = {
+    RevocationReason.REVOCATION_REASON_UNSPECIFIED: "unspecified",
+    COMPROMISE: "keyCompromise",
+    RevocationReason.REVOCATION_REASON_AFFILIATION_CHANGED: "affiliationChanged",
+    RevocationReason.REVOCATION_REASON_SUPERSEDED: "superseded",
+    RevocationReason.REVOCATION_REASON_CESSATION_OF_OPERATION: "cessationOfOperation",
+    HOLD: "certificateHold",
+    RevocationReason.REVOCATION_REASON_PRIVILEGE_WITHDRAWN: "privilegeWithdrawn",
+}
 
 
 class Change(enum.Enum):
@@ -75,6 +89,7 @@ class Revocations:
     store: Store
     log: Log
     clock: Clock
+    policy: PolicyEngine
 
     async def revoke(
         self,
@@ -87,7 +102,7 @@ class Revocations:
         """Revoke for good; one that is revoked for another reason can still become one of a compromised key.
 
         ``invalidity_time`` is in seconds UTC, 0 where it is not known. Raises InvalidInputError, NotFoundError,
-        AlreadyExpiredError and AlreadyRevokedError, with nothing changed.
+        AlreadyExpiredError, AlreadyRevokedError and PolicyRejectedError, with nothing changed.
         """
         if reason == HOLD or reason not in RevocationReason.values():
             raise InvalidInputError(
@@ -148,8 +163,10 @@ class Revocations:
     async def _carry_out(self, asked: _Asked) -> list[Certificate]:
         _check(asked)
         # Leaves are made before the transaction (they hold randomness); those of certificates that need no change
-        # are not appended. The policy stage "revoke" judges between the two: all is found, nothing is changed yet.
+        # are not appended. Policy judges between the two: all is found, nothing is changed yet.
         leaves = self.store.read(lambda txn: {serial: _leaf(txn, serial, asked) for serial in asked.serials})
+        for request in self.store.read(lambda txn: [_policy_request(txn, s, asked) for s in asked.serials]):
+            self.policy.enforce(STAGE, request)
         return await self.store.update(lambda txn: self._change_all(txn, asked, leaves))
 
     def _change_all(
@@ -170,6 +187,20 @@ def _check(asked: _Asked) -> None:
         raise InvalidInputError(
             "The invalidity time lies in the future or before 1970.", field="invalidity_time"
         )
+
+
+def _policy_request(txn: ReadTransaction, serial: bytes, asked: _Asked) -> RevocationRequest:
+    found, pair = find_by_serial(txn, serial)
+    return RevocationRequest(
+        requester=asked.caller,
+        profile=pair.profile,
+        common_name=pair.common_name,
+        email=pair.email,
+        change=asked.change.name.lower(),
+        reason="" if asked.change is Change.RELEASE else _REASON_NAMES[asked.reason],
+        role="signing" if found.role == KeyRole.KEY_ROLE_SIGNING else "encryption",
+        by_holder=asked.statement is not None,
+    )
 
 
 def _leaf(txn: ReadTransaction, serial: bytes, asked: _Asked) -> LoggedEvent:

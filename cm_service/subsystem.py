@@ -173,6 +173,7 @@ def _services(foundation: Foundation, issuance: Issuance, crls: Crls | None) -> 
         store=foundation.store,
         log=foundation.log,
         clock=foundation.clock,
+        policy=issuance.policy,
     )
     named = certificates_pb2.DESCRIPTOR.services_by_name
     return [

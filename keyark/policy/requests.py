@@ -17,7 +17,9 @@ SECONDS_PER_DAY: Final = 86_400
 ENROLLMENT_STAGES: Final = frozenset({"submit", "issue", "archive"})
 ISSUE: Final = frozenset({"issue"})
 RECOVER: Final = frozenset({"recover"})
-EVERYWHERE: Final = ENROLLMENT_STAGES | RECOVER
+REVOKE: Final = frozenset({"revoke"})
+KEYS: Final = ENROLLMENT_STAGES | RECOVER
+EVERYWHERE: Final = KEYS | REVOKE
 
 
 class Archival(enum.Enum):
@@ -76,7 +78,30 @@ class RecoveryRequest:
         return _context("recover", self)
 
 
-AnyRequest = PolicyRequest | RecoveryRequest
+@dataclass(frozen=True, kw_only=True)
+class RevocationRequest:
+    """What rules of the stage "revoke" look at: one certificate whose standing somebody wants to change.
+
+    ``reason`` is that of RFC 5280 ("keyCompromise"), empty for a release; ``by_holder`` that it was asked for with the
+    pair's signing key, and not by an officer.
+    """
+
+    requester: str
+    profile: str
+    common_name: str
+    email: str
+    change: str
+    reason: str
+    role: str
+    by_holder: bool
+
+    @cached_property
+    def context(self) -> cel.Context:
+        """What expressions see of the request."""
+        return _context("revoke", self)
+
+
+AnyRequest = PolicyRequest | RecoveryRequest | RevocationRequest
 
 
 @dataclass(frozen=True)
@@ -116,8 +141,11 @@ def _days(request: PolicyRequest) -> float:
 ATTRIBUTES: Final = tuple(
     Attribute(*row)
     for row in (
-        ("caller", "string", EVERYWHERE, "who enrolls, such as client/enroller", lambda r: _path(r.caller)),
-        ("requester", "string", RECOVER, "who asks for the key, such as agent/alice", lambda r: _path(r.requester)),
+        ("caller", "string", KEYS, "who enrolls, such as client/enroller", lambda r: _path(r.caller)),
+        (
+            "requester", "string", RECOVER | REVOKE, "who asks for the key, such as agent/alice, or for the revocation",
+            lambda r: _path(r.requester),
+        ),
         ("profile", "string", EVERYWHERE, "name of the profile", lambda r: r.profile),
         ("common_name", "string", EVERYWHERE, "the subject's common name", lambda r: r.common_name),
         ("email", "string", EVERYWHERE, "the subject's e-mail address, as it was written", lambda r: r.email),
@@ -135,15 +163,15 @@ ATTRIBUTES: Final = tuple(
             lambda r: _bits(r.signing_key_type),
         ),
         (
-            "encryption_key_type", "string", EVERYWHERE, "type and size of the encryption key, such as rsa-3072",
+            "encryption_key_type", "string", KEYS, "type and size of the encryption key, such as rsa-3072",
             lambda r: r.encryption_key_type,
         ),
         (
-            "encryption_key_algorithm", "string", EVERYWHERE, "rsa, ec, x25519 or ml-kem",
+            "encryption_key_algorithm", "string", KEYS, "rsa, ec, x25519 or ml-kem",
             lambda r: _algorithm(r.encryption_key_type),
         ),
         (
-            "encryption_key_bits", "int", EVERYWHERE, "size of an RSA or EC encryption key, 0 for other types",
+            "encryption_key_bits", "int", KEYS, "size of an RSA or EC encryption key, 0 for other types",
             lambda r: _bits(r.encryption_key_type),
         ),
         (
@@ -164,6 +192,10 @@ ATTRIBUTES: Final = tuple(
             "recoveries_in_a_day", "int", RECOVER, "requests of this agent within 24 hours, this one included",
             lambda r: r.recoveries_in_a_day,
         ),
+        ("change", "string", REVOKE, "revoke, hold or release", lambda r: r.change),
+        ("reason", "string", REVOKE, "why, such as keyCompromise; empty for a release", lambda r: r.reason),
+        ("role", "string", REVOKE, "signing or encryption: which certificate of the pair", lambda r: r.role),
+        ("by_holder", "bool", REVOKE, "whether the pair's signing key asks, not an officer", lambda r: r.by_holder),
     )
 )  # fmt: skip
 
@@ -204,10 +236,22 @@ _RECOVERY_SAMPLE: Final = RecoveryRequest(
     archived_days=100.0,
     recoveries_in_a_day=1,
 )
+_REVOCATION_SAMPLE: Final = RevocationRequest(
+    requester="spiffe://example.org/officer/officer",
+    profile="user",
+    common_name="Alice Example",
+    email="alice@example.org",
+    change="revoke",
+    reason="keyCompromise",
+    role="signing",
+    by_holder=False,
+)
 
 
 def sample_of(stage: str) -> AnyRequest:
     """Return a request like most, to try expressions on when they are loaded."""
     if stage == "recover":
         return _RECOVERY_SAMPLE
+    if stage == "revoke":
+        return _REVOCATION_SAMPLE
     return _SAMPLE if stage == "issue" else replace(_SAMPLE, now=None, not_before=None, not_after=None)

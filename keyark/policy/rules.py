@@ -26,9 +26,9 @@ from keyark.policy.requests import (
     RecoveryRequest,
 )
 
-STAGES: Final = {"submit": "rm", "issue": "cm", "archive": "drm", "recover": "drm"}
+STAGES: Final = {"submit": "rm", "issue": "cm", "revoke": "cm", "archive": "drm", "recover": "drm"}
 
-Stage = Literal["submit", "issue", "archive", "recover"]
+Stage = Literal["submit", "issue", "revoke", "archive", "recover"]
 Domain = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
 

@@ -13,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cm_service.certificate_index import Standing
 from cm_service.records import CRL_CHANGES, CRL_ENTRIES
-from keyark.errors import InvalidInputError, KeyarkError
+from keyark.errors import InvalidInputError, KeyarkError, PolicyRejectedError
 from keyark.pki.key_types import KeyType
 from keyark.pki.revocations import build_revocation, sign_revocation
+from keyark.policy.rules import Expression
 from keyark.store import StoreError
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.certificates_pb2 import CertificateState
@@ -159,6 +160,56 @@ def statement(office: Office, *serials: bytes, reason: Any = COMPROMISE) -> byte
     return build_revocation(
         trust_domain="example.org", serials=serials or (office.signing, office.encryption), reason=reason
     )
+
+
+def rules(condition: str) -> dict[str, list[Expression]]:
+    rule = {"type": "Expression", "name": "it", "stage": "revoke", "condition": condition, "message": "no"}
+    return {"revoke": [Expression.model_validate(rule)]}
+
+
+@pytest.mark.parametrize(
+    ("condition", "refused"),
+    [
+        ("true", ""),
+        ("false", "revoke own hold release"),
+        ("by_holder", "revoke hold release"),
+        ('requester == "officer/officer"', "own"),
+        ('change == "revoke"', "hold release"),
+        ('change != "release"', "release"),
+        ('reason == "superseded" || change == "release"', "revoke hold"),
+        ('reason in ["keyCompromise", "superseded", ""]', "hold"),
+        ('role == "encryption"', "own hold release"),
+        ('email == "person0@example.org" && profile == "user"', ""),
+        ("[true][size(email)]", "revoke own hold release"),  # a rule that errs rejects
+    ],
+)
+async def test_policy_says_who_changes_what(condition: str, refused: str) -> None:
+    for change in ("revoke", "own", "hold", "release"):
+        office = await Office().open()
+        if change == "release":
+            await office.hold(office.signing)
+        before = office.rows()
+        office.policy.rules = rules(condition)
+        steps = {
+            "revoke": lambda: office.revoke(office.encryption),  # noqa: B023 — called in this round
+            "own": lambda: office.revoke_own(statement(office, reason=SUPERSEDED)),  # noqa: B023
+            "hold": lambda: office.hold(office.signing),  # noqa: B023
+            "release": lambda: office.release(office.signing),  # noqa: B023
+        }
+        if change not in refused.split():
+            await steps[change]()
+            continue
+        with pytest.raises(PolicyRejectedError, match=r"\(it\)"):
+            await steps[change]()
+        assert office.rows() == before
+
+
+async def test_where_policy_refuses_one_of_several_none_is_changed(office: Office) -> None:
+    office.policy.rules = rules('role == "signing"')
+    before = office.rows()
+    with pytest.raises(PolicyRejectedError):
+        await office.revoke(office.signing, office.encryption)
+    assert office.rows() == before
 
 
 async def test_the_holder_of_the_signing_key_revokes_both_certificates_of_the_pair(office: Office) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyark.errors import ConfigurationError
@@ -23,7 +23,7 @@ ISSUED = replace(REQUEST, now=1_800_000_000, not_before=1_800_000_000, not_after
 
 def decide(folder: Path, stage: str, rule: str, **changes):
     """What one more rule says of a request at a stage."""
-    subsystem = {"submit": "rm", "issue": "cm", "archive": "drm", "recover": "drm"}[stage]
+    subsystem = {"submit": "rm", "issue": "cm", "revoke": "cm", "archive": "drm", "recover": "drm"}[stage]
     text = (GRANT if subsystem == "rm" else "") + f'[[policy.rule]]\nname = "it"\nstage = "{stage}"\n{rule}\n'
     request = replace(ISSUED if stage == "issue" else sample_of(stage), **changes)
     decision = build_engine(subsystem, load(folder, text)).evaluate(stage, request)
@@ -277,6 +277,7 @@ def verdict(rules) -> str:
     return "reject" if decision.rejections else "defer" if decision.is_deferred else "accept"
 
 
+@settings(deadline=None)  # every rule that errs is logged with its traceback
 @given(RULES, st.tuples(OUTCOMES, st.booleans()), st.randoms(use_true_random=False))
 def test_no_further_rule_and_no_other_order_makes_a_verdict_milder(rules, more, random) -> None:
     rank = ["accept", "defer", "reject"]

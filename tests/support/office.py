@@ -10,6 +10,7 @@ from cm_service.search import search
 from keyark.clock import ManualClock
 from keyark.pki.key_types import KeyType
 from keyark.pki.revocations import sign_revocation
+from keyark.policy.engine import PolicyEngine
 from keyark.service.paging import Page
 from keyark.store import MemoryStore
 from keyark.transparency.events import open_event
@@ -34,8 +35,9 @@ class Office:
         self.clock = ManualClock(NOW * 1_000_000)
         self.log = new_log(clock=self.clock)
         self.store = MemoryStore(tables=TABLES, finisher=self.log.finisher)
+        self.policy = PolicyEngine(subsystem="cm", rules={})
         self.revocations = Revocations(
-            trust_domain="example.org", store=self.store, log=self.log, clock=self.clock
+            trust_domain="example.org", store=self.store, log=self.log, clock=self.clock, policy=self.policy
         )
         real = pair_record(0)
         issued = issue_pair(

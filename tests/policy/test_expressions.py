@@ -129,6 +129,7 @@ def test_key_types_are_told_by_algorithm_and_size(key_type: str, algorithm: str,
         assert Condition.compile(condition, "submit").holds(request.context)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.lists(st.text(max_size=10), max_size=3))
 def test_values_of_parameters_are_quoted_so_that_they_stay_values(text: str, texts: list[str]) -> None:
     condition = f"common_name == {literal(text)} && {literal(texts)} == {literal(texts)}"

@@ -59,15 +59,14 @@ class Ocsp:
     def __init__(
         self,
         *,
-        issuer: OcspIssuer,
         responder: Responder,
         store: Store,
         clock: Clock,
         pool: OcspPool,
         valid: int,
     ) -> None:
-        self._issuer, self._responder = issuer, responder
-        self._in_force = responder.certificate()
+        self._responder, self._in_force = responder, responder.certificate()
+        self._issuer = OcspIssuer(responder.issuer())
         self._store, self._clock, self._pool, self._valid = store, clock, pool, valid
         self._kept: OrderedDict[CertificateId, tuple[OcspStanding, OcspAnswer]] = OrderedDict()
 
@@ -95,6 +94,7 @@ class Ocsp:
     async def renew(self) -> None:
         """Renew the responder where that is due, and let workers sign with it; raises what either raises."""
         await self._responder.renew_due()
+        self._issuer = OcspIssuer(self._responder.issuer())
         newest = self._responder.certificate()
         if newest != self._in_force:
             await self._pool.reconfigure(signer_setup(self._responder.path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from cm_service.config import CmConfig, OcspSettings
@@ -12,8 +13,6 @@ from cm_service.ocsp import Ocsp
 from cm_service.ocsp_worker import MAKING_FACTORY, SIGNING_FACTORY, maker_setup, signer_setup
 from cm_service.responder import Responder
 from cm_service.web import Pages
-from keyark.pki.certificates import load_certificates
-from keyark.pki.ocsp import OcspIssuer
 from keyark.service.assembly import Foundation
 from keyark.service.background import repeating
 from keyark.service.http import HttpLimits, HttpServer
@@ -25,10 +24,25 @@ OCSP_WAITING: Final = 1024
 """Requests that wait for a worker at most; clients may try again later."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublicPort:
+    """The port while it is open, and the OCSP behind it, where there is any."""
+
+    port: int
+    ocsp: Ocsp | None
+
+    async def reload(self) -> str:
+        """Follow another CA certificate; returns what was done. Raises what ``Ocsp.renew`` raises."""
+        if self.ocsp is None:
+            return "the HTTP port has nothing to read again"
+        await self.ocsp.renew()
+        return "OCSP answers for the CA certificate in its file"
+
+
 @asynccontextmanager
 async def serving_http(
     config: CmConfig, foundation: Foundation, crls: Crls | None
-) -> AsyncIterator[HttpServer | None]:
+) -> AsyncIterator[PublicPort | None]:
     """Serve the public documents while the context lasts, where [http] says so.
 
     Raises ConfigurationError, WorkerStartError and the errors of making a responder.
@@ -47,7 +61,7 @@ async def serving_http(
         limits = HttpLimits(connections=config.http.max_connections)
         server = await HttpServer.start(config.http.listen, answer=pages.answer, now=pages.now, limits=limits)
         try:
-            yield server
+            yield PublicPort(port=server.port, ocsp=ocsp)
         finally:
             await server.close()
 
@@ -64,7 +78,6 @@ async def answering_ocsp(config: CmConfig, foundation: Foundation) -> AsyncItera
     async with open_pool(SIGNING_FACTORY, signer_setup(responder.path), workers) as pool:
         foundation.meters.add("ocsp", pool.stats)
         ocsp = Ocsp(
-            issuer=OcspIssuer(load_certificates(config.issuer.chain)[0]),
             responder=responder,
             store=foundation.store,
             clock=foundation.clock,

@@ -63,13 +63,17 @@ class Responder:
         except KeyarkError:
             return None
 
+    def issuer(self) -> x509.Certificate:
+        """Return the CA's certificate; raises the errors of ``load_certificates``."""
+        return load_certificates(self.chain)[0]
+
     async def renew_due(self) -> None:
         """Make a new responder where there is none, half of its life is over, or another CA signed it.
 
         Raises WorkerStartError, IssuerValidityError, UnwritableFileError and the errors of pool and store, with the
         one in force left as it is.
         """
-        issuer = load_certificates(self.chain)[0]
+        issuer = self.issuer()
         present = self.certificate()
         if present is not None and not self._is_due(present, issuer):
             return

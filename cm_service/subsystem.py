@@ -105,8 +105,12 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
             ) as server,
             serving_http(config, foundation, crls) as http,
         ):
-            http_port = http.port if http else None
-            yield RunningCm(server=server, policy=policy, reloads=[replace_workers], http_port=http_port)
+            yield RunningCm(
+                server=server,
+                policy=policy,
+                reloads=[replace_workers, *([http.reload] if http else [])],
+                http_port=http.port if http else None,
+            )
 
 
 def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy: PolicyEngine) -> Issuance:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from cm_service.web import Pages
 from keyark.errors import InvalidInputError, OverloadedError
 from keyark.pki import _der
-from keyark.pki.certificates import encode_certificate
+from keyark.pki.certificates import encode_certificate, save_certificates
 from keyark.pki.key_types import CA_KEY_TYPES, KeyType
+from keyark.pki.keys import save_private_key
 from keyark.pki.ocsp import parse_ocsp_request
 from keyark.service.documents import HttpRequest, HttpResponse, http_date
 from keyark.transparency.events import open_event
@@ -273,6 +274,20 @@ async def test_a_responder_that_is_not_there_or_not_of_this_ca_is_made_anew(
     await answering.ocsp.renew()
     assert (await answering.ask(request_for(office.signing))).certificate_status is GOOD
     assert answering.made == 2
+
+
+async def test_when_the_ca_is_another_its_responder_and_its_requests_follow(answering: OcspOffice) -> None:
+    office, before = answering.office, answering.authority
+    answering.authority = issuing_ca(KeyType.EC_P384)
+    for name in ("ca-key.pem", "ca.pem"):
+        (answering.folder / name).unlink()
+    save_private_key(answering.folder / "ca-key.pem", answering.authority.private_key)
+    save_certificates(answering.folder / "ca.pem", [answering.authority.certificate])
+    await answering.ocsp.renew()
+    newer = request_for(office.signing, issuer=answering.authority.certificate)
+    assert (await answering.ask(newer)).certificate_status is GOOD
+    older = request_for(office.signing, issuer=before.certificate)
+    assert (await answering.ask(older)).response_status is Status.UNAUTHORIZED
 
 
 async def test_an_answer_is_signed_once_for_half_of_its_time_unless_the_certificate_changes(

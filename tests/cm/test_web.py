@@ -165,6 +165,7 @@ async def test_a_running_cm_serves_what_it_published(deployment_folder: Path, tm
         base = f"http://127.0.0.1:{cm.http_port}"
         served = await fetch(f"{base}/crl/full.crl")
         assert served == (deployment_folder / "cm" / "crls" / "full.crl").read_bytes()
+        assert (await cm.reload())[-1] == "OCSP answers for the CA certificate in its file"
         chain = (await fetch(f"{base}/ca/chain.pem")).decode()
         assert x509.load_pem_x509_certificates(chain.encode()) == x509.load_pem_x509_certificates(
             (deployment_folder / "cm" / "ca.pem").read_bytes()

@@ -21,7 +21,6 @@ from keyark.errors import KeyarkError
 from keyark.pki.authority import Authority
 from keyark.pki.certificates import save_certificates
 from keyark.pki.keys import save_private_key
-from keyark.pki.ocsp import OcspIssuer
 from keyark.pki.serials import decode_serial
 from tests.support.office import Office
 from tests.support.pki import DAY, issuing_ca
@@ -56,7 +55,6 @@ class OcspOffice:
         await self.responder.renew_due()
         await self.reconfigure(signer_setup(self.responder.path))
         self.ocsp = Ocsp(
-            issuer=OcspIssuer(self.authority.certificate),
             responder=self.responder,
             store=self.office.store,
             clock=self.office.clock,

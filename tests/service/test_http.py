@@ -51,10 +51,12 @@ async def serving(
         await server.close()
 
 
-async def exchange(server: HttpServer, sent: bytes) -> bytes:
-    """Send bytes and read to the end."""
+async def exchange(server: HttpServer, sent: bytes, *, end: bool = False) -> bytes:
+    """Send bytes, and their end if asked to, and read to the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(sent)
+    if end:
+        writer.write_eof()
     try:
         return await reader.read()
     finally:
@@ -142,9 +144,10 @@ async def test_what_is_not_right_is_refused_and_tells_nothing(sent: bytes, statu
 def test_garbage_is_refused_and_the_next_client_is_served(sent: bytes) -> None:
     async def check() -> None:
         documents = Documents()
-        async with serving(documents.answer, SLOW) as server:
-            answer = await exchange(server, sent + b"\r\n\r\n")
-            assert status_of(answer) in (400, 408, 431, 501, 505)
+        async with serving(documents.answer) as server:
+            answer = await exchange(server, sent + b"\r\n\r\n", end=True)
+            assert not answer or status_of(answer) in (400, 501, 505)  # blank lines are no request
+            assert answer or not sent.strip(b"\r\n")
             assert documents.last is None
             assert status_of(await exchange(server, GET)) == 200
 
@@ -171,7 +174,7 @@ async def test_whoever_leaves_in_the_middle_is_forgotten(sent: bytes) -> None:
 
 
 async def test_whoever_does_not_read_is_cut_and_gives_its_place_back() -> None:
-    limits = HttpLimits(connections=1, answer_seconds=0.05, slowest_reader=1 << 30, linger_seconds=0.05)
+    limits = HttpLimits(connections=1, answer_seconds=0.5, slowest_reader=1 << 30, linger_seconds=0.05)
     closed = asyncio.Event()
 
     class Endless(io.RawIOBase):

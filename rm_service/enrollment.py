@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from typing import Final, Protocol
@@ -36,6 +36,7 @@ from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import EventType
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
+from rm_service.quotas import count_enrollment, enrollments_within
 from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
 
 STAGE: Final = "submit"
@@ -133,7 +134,8 @@ class Enrollments:
                 return _earlier(statement, recorded)
             running = self._in_flight.get(statement.enrollment_id)
             if running is None:
-                running = _InFlight(statement.sha256, asyncio.create_task(self._drive(statement, request)))
+                task = asyncio.create_task(self._drive(statement, request))
+                running = _InFlight(statement.sha256, statement.caller, task)
                 self._in_flight[statement.enrollment_id] = running
                 running.task.add_done_callback(partial(self._forget, statement.enrollment_id))
             check_same_statement(statement, running.statement_sha256)
@@ -182,7 +184,19 @@ class Enrollments:
     def _apply_policy(self, statement: Statement, request: EnrollmentRequest) -> None:
         self.store.read(lambda txn: check_key_uses(txn, statement))
         archival = Archival.REQUESTED if request.wrapped_private_key else Archival.ABSENT
-        self.policy.enforce(STAGE, policy_request(statement, archival=archival, receipt=Receipt.ABSENT))
+        attributes = policy_request(statement, archival=archival, receipt=Receipt.ABSENT)
+        counted = replace(attributes, enrollments_within=partial(self._enrollments_within, statement))
+        self.policy.enforce(STAGE, counted)
+
+    def _enrollments_within(self, statement: Statement, hours: int) -> int:
+        """Count a caller's enrollments of so many clock hours, and those under way, up to this one."""
+        caller, now = statement.caller, self.clock.now_us()
+        count = self.store.read(lambda txn: enrollments_within(txn, str(caller), hours=hours, now_us=now))
+        for enrollment_id, running in self._in_flight.items():
+            count += running.caller == caller
+            if enrollment_id == statement.enrollment_id:
+                break
+        return count
 
     def request_private_key(
         self, statement: Statement, request: EnrollmentRequest, form: EnrollmentForm
@@ -245,6 +259,7 @@ class Enrollments:
 
         def write(txn: WriteTransaction) -> None:
             claim_key_uses(txn, statement)
+            count_enrollment(txn, str(statement.caller), now)
             txn.insert(ENROLLMENTS, statement.enrollment_id, value)
             if receipt.file:
                 txn.put(OUTBOX, statement.enrollment_id, told)
@@ -275,6 +290,7 @@ class _InFlight:
     """The one task of an enrollment, and which content it is for."""
 
     statement_sha256: bytes
+    caller: SpiffeId
     task: asyncio.Task[Enrollment]
 
 

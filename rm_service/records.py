@@ -13,9 +13,11 @@ from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
 ENROLLMENTS: Final = "enrollments"
 OUTBOX: Final = "outbox"
+CALLER_COUNTS: Final = "caller_counts"
 TABLES: Final = (
     ENROLLMENTS,
     OUTBOX,
+    CALLER_COUNTS,
     key_uses.TABLE,
     archive_trust.TABLE,
     live_policy.TABLE,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -52,6 +52,8 @@ class PolicyRequest:
     not_before: int | None = None
     not_after: int | None = None
     issuer_key_type: str | None = None
+    enrollments_within: Callable[[int], int] | None = field(default=None, repr=False, compare=False)
+    """How many enrollments of the caller there were within so many clock hours, this one included."""
 
     @cached_property
     def context(self) -> cel.Context:

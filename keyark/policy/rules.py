@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from keyark.config import Config
 from keyark.errors import KeyarkError
@@ -240,6 +240,31 @@ class CallerSubjects(RuleSettings):
         return Reject(f"{path} may not enroll this e-mail address")
 
 
+class Quota(RuleSettings):
+    """Limits how many enrollments a caller completes within a clock hour, and within 24 of them."""
+
+    stages: ClassVar[frozenset[str]] = frozenset({"submit"})
+
+    type: Literal["Quota"]
+    per_hour: Annotated[int, Field(ge=1)] | None = None
+    per_day: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Quota:
+        if self.per_hour is None and self.per_day is None:
+            raise ValueError("say per_hour, per_day, or both")
+        return self
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject one more than the caller may have; those under way count too. A count that is not known rejects."""
+        if request.enrollments_within is None:
+            return Reject("how many enrollments the caller had is not known")
+        for limit, hours, words in ((self.per_hour, 1, "an hour"), (self.per_day, 24, "a day")):
+            if limit is not None and request.enrollments_within(hours) > limit:
+                return Reject(f"the caller may enroll {limit} within {words}; go on later")
+        return ACCEPT
+
+
 class Recovery(RuleSettings):
     """Limits recoveries: which agents ask, how many a day, and how long a key must and may have been archived."""
 
@@ -273,6 +298,7 @@ class Recovery(RuleSettings):
 RULE_TYPES: Final = (
     CallerSubjects,
     Expression,
+    Quota,
     Recovery,
     KeyTypes,
     SubjectConstraints,

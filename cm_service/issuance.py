@@ -16,8 +16,9 @@ from cm_service.certificate_index import index_pair
 from cm_service.crl_settings import shard_key
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
+from cm_service.refusals import check_not_refused, refuse_for_good
 from keyark.clock import Clock
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError, Kind, PolicyRejectedError
 from keyark.pki.certificates import Validity
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import Statement
@@ -77,6 +78,14 @@ class _Accepted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Refused:
+    """A request that policy rejects, and whose key is archived."""
+
+    statement: Statement
+    error: PolicyRejectedError
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Reserved:
     """A request with its serial numbers: the record as it will be, certificates missing."""
 
@@ -119,14 +128,15 @@ class Issuance:
         is the outcome of its item.
         """
         receipts = await self.receipts.verify_receipts([request.receipt for request in requests], evidence)
-        accepted = [self.accept_request(*pair) for pair in zip(requests, receipts, strict=True)]
+        judged = [self.accept_request(*pair) for pair in zip(requests, receipts, strict=True)]
+        accepted = await self.refuse_archived(judged)
         reserved = await self.reserve_serials(accepted)
         signed = await self.sign_pairs(reserved)
         return await self.commit_pairs(signed)
 
     def accept_request(
         self, request: PairRequest, receipt: ArchivalReceipt | KeyarkError | None
-    ) -> _Accepted | CertificatePair | KeyarkError:
+    ) -> _Accepted | _Refused | CertificatePair | KeyarkError:
         """Verify the statement, hold the receipt against it, apply profile and policy; or find the earlier pair."""
         try:
             statement = accept_statement(request.statement, request.signature, self.trust_domain)
@@ -135,6 +145,7 @@ class Issuance:
                 check_same_statement(statement, pair.statement_sha256)
                 if is_issued(pair):
                     return self._pair(pair)
+            self.store.read(lambda txn: check_not_refused(txn, statement))
             self.store.read(lambda txn: check_key_uses(txn, statement))
             profile = self._profile(statement.profile)
             profile.check(statement, receipt=request.receipt)
@@ -142,10 +153,27 @@ class Issuance:
                 return receipt
             if receipt is not None:
                 self.receipts.check(receipt, statement)
-            self._apply_policy(statement, profile, receipt)
+            try:
+                self._apply_policy(statement, profile, receipt)
+            except PolicyRejectedError as error:
+                return error if receipt is None else _Refused(statement=statement, error=error)
         except KeyarkError as error:
             return error
         return _Accepted(statement=statement, receipt_leaf_hash=leaf_hash(receipt.leaf) if receipt else b"")
+
+    async def refuse_archived(
+        self, items: Sequence[_Accepted | _Refused | CertificatePair | KeyarkError]
+    ) -> list[_Accepted | CertificatePair | KeyarkError]:
+        """Refuse for good, durably, what policy rejects although its key is archived."""
+        refused = [item for item in items if isinstance(item, _Refused)]
+
+        def write(txn: WriteTransaction) -> None:
+            for item in refused:
+                refuse_for_good(txn, item.statement, item.error)
+
+        if refused:
+            await self.store.update(write)
+        return [item.error if isinstance(item, _Refused) else item for item in items]
 
     def _apply_policy(
         self, statement: Statement, profile: ProfileSettings, receipt: ArchivalReceipt | None

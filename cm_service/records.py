@@ -17,6 +17,7 @@ SERIALS: Final = "serials"
 INDEX: Final = "certificate_index"
 CRL_ENTRIES: Final = "crl_entries"
 CRL_CHANGES: Final = "crl_changes"
+REFUSED: Final = "refused_enrollments"
 EXPIRY_NOTICES: Final = "expiry_notices"
 CRL_STATE: Final = "crl_state"
 TABLES: Final = (
@@ -26,6 +27,7 @@ TABLES: Final = (
     CRL_ENTRIES,
     CRL_CHANGES,
     CRL_STATE,
+    REFUSED,
     EXPIRY_NOTICES,
     key_uses.TABLE,
     archive_trust.TABLE,

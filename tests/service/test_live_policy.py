@@ -113,3 +113,24 @@ async def test_an_rm_that_skips_its_own_rules_gains_nothing(
         after = await holdings(deployment.home())
     assert after.certificates == before.certificates
     assert after.keys == before.keys + archived  # UNCERTIFIED, so not recoverable
+
+
+async def test_what_the_cm_refused_after_archival_is_never_issued(deployment_folder: Path) -> None:
+    path = deployment_folder / "cm" / "cm.toml"
+    lenient = path.read_text()
+    path.write_text(lenient + RULE.replace("submit", "issue"))
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as client:
+        before = await holdings(deployment.home())
+        request, other = client.request(), client.request()
+        (refused,) = await client.send(request)
+        path.write_text(lenient)
+        await deployment.services["cm"].policy.reload()
+        (again,) = await client.send(request)
+        assert (again.message, again.violations) == (refused.message, refused.violations)
+        (issued,) = await client.send(other)
+        assert issued.certificates.signing_certificate
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as client:
+        assert [v.rule for v in (await client.send(request))[0].violations] == ["nobody"]
+        after = await holdings(deployment.home())
+    assert after.certificates == before.certificates + 2
+    assert after.keys == before.keys + 2

@@ -28,12 +28,8 @@ from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, S
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
-from keyark.service.requests import (
-    UnknownProfileError,
-    accept_statement,
-    check_same_statement,
-    policy_request,
-)
+from keyark.service.policy_requests import policy_request
+from keyark.service.requests import UnknownProfileError, accept_statement, check_same_statement
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log

@@ -6,7 +6,7 @@ from typing import Final, Literal, cast
 
 from keyark.errors import NotFoundError
 from keyark.records.v1.cm_pb2 import PairRecord, Revocation, SerialRecord
-from keyark.service import archive_trust, key_uses, live_policy
+from keyark.service import archive_trust, key_uses, tables
 from keyark.store import ReadTransaction
 from keyark.transparency import heads, log
 from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole
@@ -31,7 +31,7 @@ TABLES: Final = (
     EXPIRY_NOTICES,
     key_uses.TABLE,
     archive_trust.TABLE,
-    live_policy.TABLE,
+    tables.POLICY,
     *heads.TABLES,
     *log.TABLES,
 )

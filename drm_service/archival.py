@@ -24,7 +24,8 @@ from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveT
 from keyark.service.failures import unpack_failure
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
-from keyark.service.requests import accept_statement, check_same_statement, policy_request
+from keyark.service.policy_requests import policy_request
+from keyark.service.requests import accept_statement, check_same_statement
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import LeafRef, Log
 from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent

@@ -11,7 +11,7 @@ from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.statements import Statement, parse_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey
 from keyark.records.v1.keys_pb2 import KeyUse
-from keyark.service import key_uses, live_policy
+from keyark.service import key_uses, tables
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.transparency import log
 from keyark.transparency.events import parse_leaf
@@ -47,7 +47,7 @@ TABLES: Final = (
     TRUST_CHANGES,
     TRANSPORT_KEYS,
     key_uses.TABLE,
-    live_policy.TABLE,
+    tables.POLICY,
     *log.TABLES,
 )
 SCHEMA_VERSION: Final = 2

@@ -24,12 +24,8 @@ from keyark.policy.requests import Archival, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
-from keyark.service.requests import (
-    ArchivalForbiddenError,
-    accept_statement,
-    check_same_statement,
-    policy_request,
-)
+from keyark.service.policy_requests import policy_request
+from keyark.service.requests import ArchivalForbiddenError, accept_statement, check_same_statement
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
 from keyark.transparency.log import Log

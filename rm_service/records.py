@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
-from keyark.service import archive_trust, key_uses, live_policy
+from keyark.service import archive_trust, key_uses, tables
 from keyark.store import ReadTransaction
 from keyark.transparency import heads, log
 from keyark.v1.common_pb2 import CertificatePair
@@ -20,7 +20,7 @@ TABLES: Final = (
     CALLER_COUNTS,
     key_uses.TABLE,
     archive_trust.TABLE,
-    live_policy.TABLE,
+    tables.POLICY,
     *heads.TABLES,
     *log.TABLES,
 )

@@ -16,12 +16,12 @@ from keyark.errors import ConfigurationError
 from keyark.policy.config import PolicyConfig, build_engine
 from keyark.policy.engine import PolicyEngine
 from keyark.service.control import UnknownCommandError
+from keyark.service.tables import POLICY
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 
-TABLE: Final = "policy"
 IN_FORCE: Final = b"in_force"
 
 
@@ -70,9 +70,9 @@ class LivePolicy:
         leaf = new_event(event, AuditDetails(count=len(policy.rule)))
 
         def write(txn: WriteTransaction) -> bool:
-            if txn.get(TABLE, IN_FORCE) == digest:
+            if txn.get(POLICY, IN_FORCE) == digest:
                 return False
-            txn.put(TABLE, IN_FORCE, digest)
+            txn.put(POLICY, IN_FORCE, digest)
             self.log.append(txn, leaf)
             return True
 

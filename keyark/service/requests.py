@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
 from keyark.pki.statements import Statement, parse_statement, verify_statement
-from keyark.policy.requests import Archival, PolicyRequest, Receipt
 
 MAX_BATCH_ITEMS = 256
 
@@ -64,17 +63,3 @@ def check_batch_size(count: int) -> None:
         raise InvalidInputError(
             f"A call takes 1 to {MAX_BATCH_ITEMS} items and this one has {count}; split it.", field="items"
         )
-
-
-def policy_request(statement: Statement, *, archival: Archival, receipt: Receipt) -> PolicyRequest:
-    """Return the attributes of a statement that policy rules look at."""
-    return PolicyRequest(
-        caller=str(statement.caller),
-        profile=statement.profile,
-        common_name=statement.common_name,
-        email=statement.email,
-        signing_key_type=statement.signing_key_type.value,
-        encryption_key_type=statement.encryption_key_type.value,
-        archival=archival,
-        receipt=receipt,
-    )

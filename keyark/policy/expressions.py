@@ -26,7 +26,14 @@ FUNCTIONS: Final = frozenset(
 )  # fmt: skip
 """Of CEL's standard library, besides operators and the macros all, exists, exists_one, filter, map and has."""
 
-_BOUND: Final = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_BINDING: Final = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_TEXT: Final = re.compile(
+    r"""//[^\n]*                                     # a comment
+    | [rR][bB]?(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\n]*"|'[^'\n]*')          # raw: no escapes
+    | "{3}(?:\\.|[^\\])*?"{3} | '{3}(?:\\.|[^\\])*?'{3} | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 _DATA_ERRORS: Final = (KeyError, IndexError, ZeroDivisionError, OverflowError)
 
 
@@ -76,7 +83,7 @@ class Condition:
 
 def _check_names(program: cel.Program, source: str, stage: str) -> None:
     known = {attribute.name for attribute in attributes_of(stage)}
-    unknown = sorted(set(program.variables()) - known - set(_BOUND.findall(source)))
+    unknown = sorted(set(program.variables()) - known - _bound_names(source))
     if unknown:
         raise ExpressionError(
             f"the stage {stage!r} has no attribute {', '.join(unknown)}; it has {', '.join(sorted(known))}"
@@ -86,6 +93,31 @@ def _check_names(program: cel.Program, source: str, stage: str) -> None:
         raise ExpressionError(
             f"there is no function {', '.join(functions)}; use {', '.join(sorted(FUNCTIONS))}"
         )
+
+
+def _bound_names(source: str) -> set[str]:
+    """Return the names that macros bind, ``x`` in ``exists(x, …)``, and that stand nowhere outside of those macros."""
+    code = _TEXT.sub(lambda found: " " * len(found[0]), source)
+    scopes: dict[str, list[range]] = {}
+    for binding in _BINDING.finditer(code):
+        scopes.setdefault(binding[1], []).append(range(binding.start(1), _closing(code, binding.end())))
+    return {
+        name
+        for name, inside in scopes.items()
+        if all(
+            any(use.start() in scope for scope in inside) for use in re.finditer(rf"(?<![\w.]){name}\b", code)
+        )
+    }
+
+
+def _closing(code: str, start: int) -> int:
+    """Return where the parenthesis ends that is open at ``start``; the code compiles, so there is one."""
+    depth = 1
+    for place in range(start, len(code)):
+        depth += {"(": 1, ")": -1}.get(code[place], 0)
+        if not depth:
+            return place
+    return len(code)
 
 
 def literal(value: bool | int | float | str | list[str]) -> str:  # noqa: FBT001 — a value, no switch

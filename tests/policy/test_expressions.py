@@ -87,6 +87,38 @@ def test_what_is_wrong_stops_the_start_with_file_and_line(
     assert f"service.toml:{section + line}: " in refused.value.message
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        '["a"].exists(emial, true) || emial == "x"',
+        'emial == "x" || ["a"].exists(emial, true)',
+        'profile != "user" && [emial].exists(emial, true)',
+        'email != ".exists(emial," || emial == "x"',
+        "email != r'\\' || emial == '.exists(emial,'",
+        "email != '''\" .exists(emial, \"''' || emial == \"x\"",
+        'email != "\\".exists(emial," || emial == "x"',
+        'true || emial == "x" // .exists(emial, true)',
+        '["a"].all(x, ["b"].exists(emial, true)) || ["c"].all(x, x == emial)',
+    ],
+)
+def test_a_name_that_only_a_macro_has_is_unknown_outside_of_it(condition: str) -> None:
+    with pytest.raises(ExpressionError, match="has no attribute emial"):
+        Condition.compile(condition, "submit")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        '["(", "example.org)"].exists(domain, email_domain + ")" == domain)',
+        "[[1], [2]].all(x, x.exists(y, y > 0)) && [3].map(x, x)[0] == 3",
+        '[email].exists( e , e == email) // exists("',
+        'size("it\'s ( here") > 0 && [1].exists_one(n, n == 1)',
+    ],
+)
+def test_names_that_macros_bind_are_known_in_them(condition: str) -> None:
+    assert Condition.compile(condition, "submit").holds(sample_of("submit").context)
+
+
 @pytest.mark.parametrize("condition", ["[1][size(email) - 17 + 1] == 1", "1 / (size(common_name) - 3) > 0"])
 def test_a_condition_that_errs_rejects_and_tells_its_cause_to_the_log_alone(
     tmp_path: Path, condition: str, caplog: pytest.LogCaptureFixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ from keyark.pki.statements import parse_statement
 from keyark.policy.config import build_engine, policy_section
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
-from keyark.policy.trial import TrialResult, load_requests, try_request
+from keyark.policy.trial import PastEnrollments, TrialResult, load_requests, try_request
 from keyark.v1.registration_pb2 import Enrollment
 
 ROLES: Final = ("rm", "drm", "cm")
@@ -99,10 +101,12 @@ def _engine(role: str, path: Path) -> PolicyEngine:
 async def _past(options: dict[str, Any]) -> list[PolicyRequest]:
     """Return the last enrollments as the CM saw them, oldest first; the list is paged through from its beginning."""
     async with session_of(options, "rm") as session:
-        kept: deque[Enrollment] = deque(maxlen=options["last"])
+        kept: deque[tuple[Enrollment, Callable[[int], int]]] = deque(maxlen=options["last"])
+        past = PastEnrollments()
         async for enrollment in list_enrollments(session):
-            kept.append(enrollment)
-    return [_as_issued(enrollment) for enrollment in kept]
+            caller = str(parse_statement(enrollment.statement).caller)
+            kept.append((enrollment, past.add(caller, enrollment.completed_time_us // 1_000_000)))
+    return [replace(_as_issued(enrollment), enrollments_within=within) for enrollment, within in kept]
 
 
 def _as_issued(enrollment: Enrollment) -> PolicyRequest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -18,6 +19,8 @@ from keyark.policy.engine import Decision, PolicyEngine
 from keyark.policy.requests import SECONDS_PER_DAY, Archival, PolicyRequest, Receipt
 
 STAGES: Final = (("rm", "submit"), ("drm", "archive"), ("cm", "issue"))
+HOURS: Final = 24
+SECONDS_PER_HOUR: Final = 3600
 Verdict = Literal["accepted", "deferred", "rejected"]
 
 
@@ -33,6 +36,8 @@ class TrialRequest(Config):
     archival: bool = True
     validity_days: Annotated[float, Field(gt=0)] = 365
     issuer_key_type: str = "ec-p256"
+    enrollments_in_an_hour: Annotated[int, Field(ge=1)] = 1
+    enrollments_in_a_day: Annotated[int, Field(ge=1)] = 1
 
     @field_validator("caller")
     @classmethod
@@ -79,7 +84,12 @@ class TrialRequest(Config):
             not_before=now,
             not_after=now + round(self.validity_days * SECONDS_PER_DAY),
             issuer_key_type=self.issuer_key_type,
+            enrollments_within=self._enrollments_within,
         )
+
+    def _enrollments_within(self, hours: int) -> int:
+        in_an_hour = self.enrollments_in_an_hour
+        return in_an_hour if hours == 1 else max(in_an_hour, self.enrollments_in_a_day)
 
 
 def _typed(check: object) -> None:
@@ -99,6 +109,20 @@ class _Requests(Config):
 def load_requests(path: Path) -> list[TrialRequest]:
     """Load the [[request]] sections of a TOML file; raises ConfigurationError with file and line."""
     return load_config(path, _Requests).request
+
+
+class PastEnrollments:
+    """Counts each caller's enrollments by clock hour, as they went by."""
+
+    def __init__(self) -> None:
+        self._by_hour: defaultdict[str, Counter[int]] = defaultdict(Counter)
+
+    def add(self, caller: str, now: int) -> Callable[[int], int]:
+        """Count one more at ``now`` (seconds UTC); returns what a request had for ``enrollments_within``."""
+        hour, counts = now // SECONDS_PER_HOUR, self._by_hour[caller]
+        counts[hour] += 1
+        latest = [counts[hour - back] for back in range(HOURS)]
+        return lambda hours: sum(latest[:hours])
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,23 @@ def test_past_enrollments_are_tried_too(home: Path, tmp_path: Path) -> None:
     assert [line.split()[0] for line in told] == ["accepted", "rejected", "cm"]
 
 
+def test_quotas_are_tried_with_the_counts_of_the_time(home: Path, tmp_path: Path) -> None:
+    requests, edited = tmp_path / "requests.toml", tmp_path / "rm.toml"
+    requests.write_text(REQUESTS + "enrollments_in_an_hour = 4\n")
+    quota = '[[policy.rule]]\nname = "no-more"\ntype = "Quota"\nstage = "submit"\n'
+    edited.write_text((home / "rm" / "rm.toml").read_text() + quota + "per_hour = 3\n")
+    words = ("policy", "test", "--home", home, "--rm", edited)
+    told = keyark(*words, "--request", requests, code=3).stdout.splitlines()
+    assert [line.split()[0] for line in told] == ["accepted", "rejected", "rm"]
+    edited.write_text(edited.read_text().replace("per_hour = 3", "per_day = 1"))
+    enroll(home, tmp_path / "carol", "Carol Example")
+    enroll(home, tmp_path / "dave", "Dave Example")
+    (last,) = json.loads(keyark(*words, "--last", 1, "--json", code=3).stdout)
+    assert [outcome["rule"] for outcome in last["outcomes"]] == ["no-more"]
+    edited.write_text(edited.read_text().replace("per_day = 1", "per_day = 100"))
+    keyark(*words, "--last", 1)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -147,6 +164,7 @@ def test_past_enrollments_are_tried_too(home: Path, tmp_path: Path) -> None:
         (REQUESTS.replace("rsa-2048", "x25519"), "does not fit here"),
         (REQUESTS.replace("m5@example.org", "m5"), "request.1.email"),
         (REQUESTS + "colour = 3\n", "this key is unknown"),
+        (REQUESTS + "enrollments_in_a_day = 0\n", "greater than or equal to 1"),
     ],
 )
 def test_requests_that_are_none_are_refused_by_line(

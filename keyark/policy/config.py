@@ -12,9 +12,10 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError
+from keyark.policy.catalogue import RULE_TYPES
 from keyark.policy.engine import PolicyEngine, Rule
 from keyark.policy.library import LIBRARY
-from keyark.policy.rules import RULE_TYPES, STAGES, CallerSubjects
+from keyark.policy.rules import STAGES, CallerSubjects
 
 _TYPES: Final[Any] = reduce(or_, (*RULE_TYPES, *LIBRARY.values()))
 AnyRule = Annotated[_TYPES, Field(discriminator="type")]

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from keyark.policy.catalogue import RULE_TYPES, type_name
 from keyark.policy.library import LIBRARY
 from keyark.policy.requests import ATTRIBUTES
-from keyark.policy.rules import RULE_TYPES, STAGES, RuleSettings
+from keyark.policy.rules import STAGES, RuleSettings
 
 _MARKED: Final = re.compile(r"(<!-- (\w+): made from the code -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMMON: Final = {"type", *RuleSettings.model_fields}
@@ -40,10 +41,9 @@ def _attributes() -> Iterator[tuple[str, ...]]:
 
 def _rules() -> Iterator[tuple[str, ...]]:
     yield "type", "stages", "parameters and their defaults", "what it does"
-    kinds: list[type[RuleSettings]] = [*RULE_TYPES]
-    for kind in sorted(kinds, key=lambda kind: kind.__name__):
+    for kind in sorted(RULE_TYPES, key=type_name):
         yield (
-            f"`{kind.__name__}`",
+            f"`{type_name(kind)}`",
             _stages(kind.stages),
             _parameters(kind),
             (kind.__doc__ or "").partition("\n")[0],

@@ -11,7 +11,7 @@ from keyark.config import Config
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
 from keyark.pki.spiffe import SpiffeId
-from keyark.policy.engine import ACCEPT, Outcome, Reject
+from keyark.policy.engine import ACCEPT, Defer, Outcome, Reject
 from keyark.policy.expressions import Condition, ExpressionError
 from keyark.policy.requests import (
     ENROLLMENT_STAGES,
@@ -177,32 +177,58 @@ class Validity(RuleSettings):
         return ACCEPT
 
 
-class ArchivalRequired(RuleSettings):
-    """Demands that the private key comes along; where the profile archives anyway, it saves asking for it."""
+class ArchivalRule(RuleSettings):
+    """Says whether a private key has to come along, may, or must not; `ArchivalRequired` is the first of these."""
 
-    stages: ClassVar[frozenset[str]] = frozenset({"issue", "archive"})
+    stages: ClassVar[frozenset[str]] = ENROLLMENT_STAGES
 
-    type: Literal["ArchivalRequired"]
+    type: Literal["Archival", "ArchivalRequired"]
+    archival: Literal["required", "permitted", "forbidden"] = "required"
+
+    @model_validator(mode="after")
+    def _fits(self) -> ArchivalRule:
+        if self.type == "ArchivalRequired" and self.archival != "required":
+            raise ValueError('this type knows "required" only; use the type Archival')
+        if self.stage == "submit" and self.archival == "required":
+            raise ValueError(
+                "at the stage 'submit' the key may still be on its way, for the RM asks for it; demand it at 'issue'"
+            )
+        return self
 
     def evaluate(self, request: PolicyRequest) -> Outcome:
-        """Reject a request without archival."""
-        if request.archival is not Archival.REQUESTED:
+        """Reject a request with or without a key that is to be archived, as was configured."""
+        if self.archival == "required" and request.archival is not Archival.REQUESTED:
             return Reject("the encryption private key has to be archived")
+        if self.archival == "forbidden" and request.archival is not Archival.ABSENT:
+            return Reject("the encryption private key must not be archived; enroll without a wrapped key")
         return ACCEPT
 
 
-class ReceiptRequired(RuleSettings):
-    """Demands a verified archival receipt."""
+class ReceiptRule(RuleSettings):
+    """Demands a verified archival receipt; `ReceiptRequired` is the same."""
 
     stages: ClassVar[frozenset[str]] = ISSUE
 
-    type: Literal["ReceiptRequired"]
+    type: Literal["Receipt", "ReceiptRequired"]
 
     def evaluate(self, request: PolicyRequest) -> Outcome:
         """Reject a request without a receipt."""
         if request.receipt is not Receipt.PRESENT:
             return Reject("an archival receipt has to be shown")
         return ACCEPT
+
+
+class ManualApproval(RuleSettings):
+    """Defers requests to a registration officer; use `when` to say which."""
+
+    stages: ClassVar[frozenset[str]] = frozenset({"submit"})
+
+    type: Literal["ManualApproval"]
+    message: Annotated[str, Field(min_length=1, max_length=500)] = "a registration officer has to approve it"
+
+    def evaluate(self, _: PolicyRequest) -> Outcome:
+        """Defer whatever the rule applies to."""
+        return Defer(self.message)
 
 
 class CallerGrant(Config):
@@ -215,7 +241,7 @@ class CallerGrant(Config):
     @field_validator("caller")
     @classmethod
     def _is_client(cls, caller: str) -> str:
-        return _identity(caller, role="client")
+        return check_identity(caller, role="client")
 
     def covers(self, email: str) -> bool:
         """Whether the caller may enroll this address."""
@@ -279,7 +305,7 @@ class Recovery(RuleSettings):
     @field_validator("requesters")
     @classmethod
     def _are_agents(cls, requesters: list[str]) -> list[str]:
-        return [_identity(requester, role="agent") for requester in requesters]
+        return [check_identity(requester, role="agent") for requester in requesters]
 
     def evaluate(self, request: RecoveryRequest) -> Outcome:
         """Reject who may not ask, who asks too often, and keys that are too young or too old."""
@@ -295,20 +321,6 @@ class Recovery(RuleSettings):
         return ACCEPT
 
 
-RULE_TYPES: Final = (
-    CallerSubjects,
-    Expression,
-    Quota,
-    Recovery,
-    KeyTypes,
-    SubjectConstraints,
-    Validity,
-    ArchivalRequired,
-    ReceiptRequired,
-)
-"""The rule types that are written in Python; those of ``keyark.policy.library`` are written in CEL."""
-
-
 def in_domain(email: str, domain: str) -> bool:
     """Whether an address is in a domain, by its whole name; "*.example.org" means those below example.org."""
     host, wanted = email.rpartition("@")[2].lower(), domain.lower()
@@ -317,7 +329,8 @@ def in_domain(email: str, domain: str) -> bool:
     return host == wanted
 
 
-def _identity(path: str, *, role: str) -> str:
+def check_identity(path: str, *, role: str) -> str:
+    """Return an identity's path ("agent/alice") if it has the role, for validators."""
     try:
         identity = SpiffeId("example.org", path)
     except KeyarkError as error:

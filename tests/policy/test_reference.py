@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from keyark.policy.catalogue import RULE_TYPES, type_name
 from keyark.policy.config import build_engine
 from keyark.policy.library import LIBRARY
 from keyark.policy.reference import update
 from keyark.policy.requests import ATTRIBUTES
-from keyark.policy.rules import RULE_TYPES, STAGES
+from keyark.policy.rules import STAGES
 from tests.policy.test_rules import GRANT, load
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
@@ -18,7 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
 def test_the_reference_is_what_the_code_says() -> None:
     text = DOCUMENT.read_text()
     assert update(text) == text, "run python -m keyark.policy.reference docs/policy.md"
-    for name in (*LIBRARY, *(kind.__name__ for kind in RULE_TYPES), *(a.name for a in ATTRIBUTES)):
+    for name in (*LIBRARY, *(type_name(kind) for kind in RULE_TYPES), *(a.name for a in ATTRIBUTES)):
         assert f"| `{name}` |" in text
 
 

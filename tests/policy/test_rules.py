@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyark.config import Config, load_config
-from keyark.errors import ConfigurationError
+from keyark.errors import ConfigurationError, PolicyRejectedError
 from keyark.policy.config import PolicyConfig, build_engine
-from keyark.policy.requests import Archival, PolicyRequest, Receipt
+from keyark.policy.requests import Archival, PolicyRequest, Receipt, sample_of
 from keyark.policy.rules import in_domain
 from tests.policy.test_engine import REQUEST
 
@@ -64,13 +64,88 @@ def violations(folder: Path, subsystem: str, rule: str, request: PolicyRequest) 
         ("cm", 'type = "Validity"\nmax_days = 100', {}, {"not_after": None}),
         ("drm", 'type = "ArchivalRequired"', {}, {"archival": Archival.ABSENT}),
         ("cm", 'type = "ReceiptRequired"', {}, {"receipt": Receipt.ABSENT}),
+        ("cm", 'type = "Receipt"', {}, {"receipt": Receipt.ABSENT}),
+        ("cm", 'type = "Archival"', {}, {"archival": Archival.ABSENT}),
+        ("drm", 'type = "Archival"\narchival = "forbidden"', {"archival": Archival.ABSENT}, {}),
+        ("rm", 'type = "Archival"\narchival = "forbidden"', {"archival": Archival.ABSENT}, {}),
+        ("cm", 'type = "Archival"\narchival = "permitted"', {}, None),
+        ("rm", 'type = "Archival"\narchival = "permitted"', {"archival": Archival.ABSENT}, None),
     ],
 )
 def test_a_rule_accepts_and_rejects(
-    tmp_path: Path, subsystem: str, rule: str, accepted: dict, rejected: dict
+    tmp_path: Path, subsystem: str, rule: str, accepted: dict, rejected: dict | None
 ) -> None:
     assert violations(tmp_path, subsystem, rule, replace(REQUEST, **accepted)) == []
-    assert violations(tmp_path, subsystem, rule, replace(REQUEST, **rejected)) == ["it"]
+    if rejected is not None:
+        assert violations(tmp_path, subsystem, rule, replace(REQUEST, **rejected)) == ["it"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "accepted", "rejected"),
+    [
+        ("", {}, None),
+        (
+            'officers = ["officer/eve", "officer/officer"]',
+            {},
+            {"requester": "spiffe://example.org/officer/eva"},
+        ),
+        ('officers = ["officer/eve"]', {"requester": "spiffe://example.org/client/x", "by_holder": True}, {}),
+        ('officer_reasons = ["superseded"]', {"reason": "superseded"}, {"reason": "keyCompromise"}),
+        ("officer_reasons = []", {"by_holder": True}, {}),
+        ("", {"change": "release", "reason": ""}, None),
+        (
+            'officer_reasons = ["certificateHold"]',
+            {"change": "release", "reason": ""},
+            {"change": "revoke", "reason": "unspecified"},
+        ),
+        (
+            'officer_reasons = ["superseded"]',
+            {"change": "revoke", "reason": "superseded"},
+            {"change": "release", "reason": ""},
+        ),
+        (
+            'holder_reasons = ["keyCompromise"]',
+            {"by_holder": True},
+            {"by_holder": True, "reason": "superseded"},
+        ),
+        ("holder_reasons = []", {}, {"by_holder": True}),
+        ("", {"by_holder": True}, {"by_holder": True, "change": "hold", "reason": "certificateHold"}),
+    ],
+)
+def test_revocation_is_for_listed_officers_and_reasons(
+    tmp_path: Path, rule: str, accepted: dict, rejected: dict | None
+) -> None:
+    text = f'[[policy.rule]]\nname = "it"\ntype = "Revocation"\nstage = "revoke"\n{rule}\n'
+    engine = build_engine("cm", load(tmp_path, text))
+    engine.enforce("revoke", replace(sample_of("revoke"), **accepted))
+    if rejected is not None:
+        with pytest.raises(PolicyRejectedError, match=r"\(it\)"):
+            engine.enforce("revoke", replace(sample_of("revoke"), **rejected))
+
+
+@pytest.mark.parametrize(("profile", "deferred"), [("user", False), ("board", True)])
+def test_manual_approval_defers_and_nothing_goes_on_by_itself(
+    tmp_path: Path, profile: str, deferred: bool
+) -> None:
+    rule = """
+        [[policy.rule]]
+        name = "it"
+        type = "ManualApproval"
+        stage = "submit"
+        when = 'profile == "board"'
+        message = "ask Eve"
+    """
+    engine = build_engine("rm", load(tmp_path, GRANT + rule))
+    request = replace(REQUEST, profile=profile)
+    decision = engine.evaluate("submit", request)
+    assert decision.is_deferred is deferred
+    assert [v.message for v in decision.deferrals] == ["ask Eve"] * deferred
+    if deferred:
+        with pytest.raises(PolicyRejectedError, match="ask Eve"):
+            engine.enforce("submit", request)
+        refused = engine.evaluate("submit", replace(request, email="x@example.com"))
+        assert not refused.is_deferred
+        assert [v.rule for v in refused.rejections] == ["grants"]
 
 
 def test_a_rule_is_for_its_profiles_only(tmp_path: Path) -> None:
@@ -133,6 +208,25 @@ def test_no_other_domain_passes_for_ours(host: str) -> None:
             'name = "x"\ntype = "SubjectConstraints"\nstage = "issue"\ncommon_name_pattern = "("',
             5,
             "regular expression",
+        ),
+        ('name = "x"\ntype = "Archival"\nstage = "submit"', 1, "demand it at 'issue'"),
+        ('name = "x"\ntype = "Archival"\nstage = "issue"\narchival = "always"', 5, "'required', 'permitted'"),
+        (
+            'name = "x"\ntype = "ArchivalRequired"\nstage = "issue"\narchival = "forbidden"',
+            1,
+            "use the type Archival",
+        ),
+        ('name = "x"\ntype = "Receipt"\nstage = "archive"', 4, "does not run at stage"),
+        ('name = "x"\ntype = "Receipt"\nstage = "issue"\nmax_days = 3', 5, "unknown"),
+        ('name = "x"\ntype = "ManualApproval"\nstage = "issue"', 4, "does not run at stage"),
+        ('name = "x"\ntype = "ManualApproval"\nstage = "submit"\nmessage = ""', 5, "at least 1 character"),
+        ('name = "x"\ntype = "Revocation"\nstage = "issue"', 4, "does not run at stage"),
+        ('name = "x"\ntype = "Revocation"\nstage = "revoke"\nofficers = ["agent/alice"]', 5, "officer/NAME"),
+        ('name = "x"\ntype = "Revocation"\nstage = "revoke"\nofficers = ["officer/../x"]', 5, "officers"),
+        (
+            'name = "x"\ntype = "Revocation"\nstage = "revoke"\nholder_reasons = ["lost"]',
+            5,
+            "'keyCompromise'",
         ),
         ('name = "X y"\ntype = "ReceiptRequired"\nstage = "issue"', 2, "pattern"),
         ('type = "ReceiptRequired"\nstage = "issue"', 1, "missing"),

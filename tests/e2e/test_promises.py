@@ -21,7 +21,7 @@ from keyark.crypto.agents import ShareKey
 from keyark.crypto.shares import QuorumNotReachedError, Share
 from keyark.crypto.storage import SealError
 from keyark.crypto.token import TokenError, open_share, open_software_token
-from keyark.errors import ConfigurationError, KeyarkError, PolicyRejectedError
+from keyark.errors import ConfigurationError, KeyarkError, PolicyRejectedError, UnavailableError
 from keyark.pki.key_types import KeyType, generate
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey, SoftwareToken
 from keyark.service import maintenance
@@ -156,19 +156,39 @@ async def test_a_shipped_rule_of_every_subsystem_rejects(
 async def test_a_service_that_is_away_fails_the_enrollment_and_a_retry_completes_it(
     deployment_folder: Path,
 ) -> None:
-    """P2, P9: the CM refuses at first; the same request goes through once it does not."""
-    config = deployment_folder / "cm" / "cm.toml"
-    edit(config, "max_days = 825", "max_days = 1")
+    """P2, P9: the CM is down when the key is archived already; the same request goes through once it is back."""
     async with running(deployment_folder) as deployment, deployment.client() as client:
         prepared = await client.prepare(common_name="Alice Example", email="alice@example.org")
-        with pytest.raises(PolicyRejectedError):
+        await deployment.services["cm"].server.drain(0)
+        with pytest.raises(UnavailableError):
             await client.submit(prepared)
-    edit(config, "max_days = 1", "max_days = 825")
     async with running(deployment_folder) as deployment:
         async with deployment.client() as client:
             assert isinstance(await client.submit(prepared), Enrolled)
         held = await holdings(deployment.home())
     assert (held.certificates, held.keys) == (2, 1)
+
+
+async def test_what_the_cm_refused_after_archival_stays_refused_and_is_enrolled_anew(
+    deployment_folder: Path,
+) -> None:
+    """P2: neither a retry nor another policy certifies the key that was archived for a refused request."""
+    config = deployment_folder / "cm" / "cm.toml"
+    edit(config, "max_days = 825", "max_days = 1")
+    async with running(deployment_folder) as deployment, deployment.client() as client:
+        refused = await client.prepare(common_name="Alice Example", email="alice@example.org")
+        with pytest.raises(PolicyRejectedError, match="730"):
+            await client.submit(refused)
+    edit(config, "max_days = 1", "max_days = 825")
+    async with running(deployment_folder) as deployment:
+        async with deployment.client() as client:
+            with pytest.raises(PolicyRejectedError, match="730"):
+                await client.submit(refused)
+            assert (await holdings(deployment.home())).certificates == 0
+            again = await client.prepare(common_name="Alice Example", email="alice@example.org")
+            assert isinstance(await client.submit(again), Enrolled)
+        held = await holdings(deployment.home())
+    assert (held.certificates, held.keys) == (2, 2)
 
 
 def spellings(secret: bytes) -> Iterator[str]:

@@ -17,13 +17,14 @@ from cm_service.crl_settings import shard_key
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
 from cm_service.refusals import check_not_refused, refuse_for_good
+from cm_service.subject_names import NameHolders
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind, PolicyRejectedError
 from keyark.pki.certificates import Validity
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import Statement
 from keyark.policy.engine import PolicyEngine
-from keyark.policy.requests import Archival, Receipt
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import check_key_uses, claim_key_uses
@@ -67,10 +68,14 @@ class PairRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Accepted:
-    """A request that may be issued; ``receipt_leaf_hash`` is empty where nothing was archived."""
+    """A request that may be issued; ``receipt_leaf_hash`` is empty where nothing was archived.
+
+    ``to_judge_again`` is what policy saw, where its verdict depends on what else is issued meanwhile.
+    """
 
     statement: Statement
     receipt_leaf_hash: bytes
+    to_judge_again: PolicyRequest | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +98,7 @@ class _Reserved:
 class _Signed:
     """Both certificates of a request, and the leaf that will say so; nothing of it is durable yet."""
 
-    statement: Statement
+    accepted: _Accepted
     record: PairRecord
     event: LoggedEvent
 
@@ -150,12 +155,16 @@ class Issuance:
             if receipt is not None:
                 self.receipts.check(receipt, statement)
             try:
-                self._apply_policy(statement, profile, receipt)
+                to_judge_again = self._apply_policy(statement, profile, receipt)
             except PolicyRejectedError as error:
                 return error if receipt is None else _Refused(statement=statement, error=error)
         except KeyarkError as error:
             return error
-        return _Accepted(statement=statement, receipt_leaf_hash=leaf_hash(receipt.leaf) if receipt else b"")
+        return _Accepted(
+            statement=statement,
+            receipt_leaf_hash=leaf_hash(receipt.leaf) if receipt else b"",
+            to_judge_again=to_judge_again,
+        )
 
     async def refuse_archived(
         self, items: Sequence[_Accepted | _Refused | CertificatePair | KeyarkError]
@@ -173,21 +182,26 @@ class Issuance:
 
     def _apply_policy(
         self, statement: Statement, profile: ProfileSettings, receipt: ArchivalReceipt | None
-    ) -> None:
+    ) -> PolicyRequest | None:
+        """Raise what policy rejects; returns what to judge again when it is issued, if a rule's verdict may change."""
         validity = self._validity(profile)
         attributes = policy_request(
             statement,
             archival=Archival.ABSENT if receipt is None else Archival.REQUESTED,
             receipt=Receipt.ABSENT if receipt is None else Receipt.PRESENT,
         )
+        now = self.clock.now_us() // 1_000_000
+        holders = NameHolders(read=self.store.read, statement=statement, now=now)
         issuing = replace(
             attributes,
-            now=self.clock.now_us() // 1_000_000,
+            now=now,
             not_before=validity.not_before,
             not_after=validity.not_after,
             issuer_key_type=self.issuer_key_type,
+            name_holders=holders,
         )
         self.policy.enforce(STAGE, issuing)
+        return issuing if holders.was_asked else None
 
     def _profile(self, name: str) -> ProfileSettings:
         if name not in self.profiles:
@@ -297,7 +311,7 @@ class Issuance:
         record.CopyFrom(item.record)
         record.signing_certificate = signed.signing_certificate
         record.encryption_certificate = signed.encryption_certificate
-        return _Signed(statement=statement, record=record, event=self._leaf(item.accepted, record))
+        return _Signed(accepted=item.accepted, record=record, event=self._leaf(item.accepted, record))
 
     def _leaf(self, accepted: _Accepted, record: PairRecord) -> LoggedEvent:
         return enrollment_leaf(
@@ -325,16 +339,30 @@ class Issuance:
             return [item for item in items if not isinstance(item, _Signed)]
         return await self.store.update(commit)
 
-    def _commit(self, txn: WriteTransaction, item: _Signed) -> CertificatePair:
+    def _commit(self, txn: WriteTransaction, item: _Signed) -> CertificatePair | KeyarkError:
         """Write the pair; where another call for the same enrollment was quicker, its pair is the outcome."""
-        enrollment_id = item.statement.enrollment_id
+        enrollment_id = item.accepted.statement.enrollment_id
         earlier = read_pair(txn, enrollment_id)
         if earlier is not None and is_issued(earlier):
             return self._pair(earlier)
+        try:
+            self._judge_again(txn, item.accepted)
+        except PolicyRejectedError as error:
+            if item.accepted.receipt_leaf_hash:
+                refuse_for_good(txn, item.accepted.statement, error)
+            return error
         txn.put(PAIRS, enrollment_id, item.record.SerializeToString())
         index_pair(txn, enrollment_id, item.record)
         self.log.append(txn, item.event)
         return self._pair(item.record)
+
+    def _judge_again(self, txn: WriteTransaction, accepted: _Accepted) -> None:
+        """Ask policy again about what others may have been issued since it was asked first."""
+        request = accepted.to_judge_again
+        if request is None or request.now is None:
+            return
+        holders = NameHolders(read=lambda look: look(txn), statement=accepted.statement, now=request.now)
+        self.policy.enforce(STAGE, replace(request, name_holders=holders))
 
     def _pair(self, record: PairRecord) -> CertificatePair:
         return CertificatePair(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -101,12 +100,14 @@ def _engine(role: str, path: Path) -> PolicyEngine:
 async def _past(options: dict[str, Any]) -> list[PolicyRequest]:
     """Return the last enrollments as the CM saw them, oldest first; the list is paged through from its beginning."""
     async with session_of(options, "rm") as session:
-        kept: deque[tuple[Enrollment, Callable[[int], int]]] = deque(maxlen=options["last"])
+        kept: deque[tuple[Enrollment, dict[str, Any]]] = deque(maxlen=options["last"])
         past = PastEnrollments()
         async for enrollment in list_enrollments(session):
-            caller = str(parse_statement(enrollment.statement).caller)
-            kept.append((enrollment, past.add(caller, enrollment.completed_time_us // 1_000_000)))
-    return [replace(_as_issued(enrollment), enrollments_within=within) for enrollment, within in kept]
+            statement = parse_statement(enrollment.statement)
+            within = past.count(str(statement.caller), enrollment.completed_time_us // 1_000_000)
+            holders = past.hold(statement.common_name, statement.email)
+            kept.append((enrollment, {"enrollments_within": within, "name_holders": holders}))
+    return [replace(_as_issued(enrollment), **state) for enrollment, state in kept]
 
 
 def _as_issued(enrollment: Enrollment) -> PolicyRequest:

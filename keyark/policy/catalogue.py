@@ -16,6 +16,7 @@ from keyark.policy.rules import (
     Recovery,
     RuleSettings,
     SubjectConstraints,
+    UniqueSubjectName,
     Validity,
 )
 
@@ -30,6 +31,7 @@ RULE_TYPES: Final[tuple[type[RuleSettings], ...]] = (
     Recovery,
     RevocationRule,
     SubjectConstraints,
+    UniqueSubjectName,
     Validity,
 )
 

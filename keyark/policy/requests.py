@@ -6,7 +6,7 @@ The table of attributes is what expressions are checked against, what they see, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
@@ -54,6 +54,8 @@ class PolicyRequest:
     issuer_key_type: str | None = None
     enrollments_within: Callable[[int], int] | None = field(default=None, repr=False, compare=False)
     """How many enrollments of the caller there were within so many clock hours, this one included."""
+    name_holders: Callable[[], Collection[str]] | None = field(default=None, repr=False, compare=False)
+    """The addresses under which others hold certificates in force for the common name, this enrollment apart."""
 
     @cached_property
     def context(self) -> cel.Context:

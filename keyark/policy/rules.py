@@ -291,6 +291,28 @@ class Quota(RuleSettings):
         return ACCEPT
 
 
+class UniqueSubjectName(RuleSettings):
+    """Keeps a common name to one address while certificates under it are in force; a person's two are one pair."""
+
+    stages: ClassVar[frozenset[str]] = ISSUE
+
+    type: Literal["UniqueSubjectName"]
+    same_address: Literal["permitted", "rejected"] = "permitted"
+
+    def evaluate(self, request: PolicyRequest) -> Outcome:
+        """Reject a name that is taken; whether the same address may have a second pair is configured."""
+        if request.name_holders is None:
+            return Reject("who holds certificates under this common name is not known")
+        holders = {address.lower() for address in request.name_holders()}
+        if holders - {request.email.lower()}:
+            return Reject(
+                "another address holds certificates under this common name; choose one that tells them apart"
+            )
+        if holders and self.same_address == "rejected":
+            return Reject("this address holds certificates under this common name; renew or revoke them")
+        return ACCEPT
+
+
 class Recovery(RuleSettings):
     """Limits recoveries: which agents ask, how many a day, and how long a key must and may have been archived."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -38,6 +38,7 @@ class TrialRequest(Config):
     issuer_key_type: str = "ec-p256"
     enrollments_in_an_hour: Annotated[int, Field(ge=1)] = 1
     enrollments_in_a_day: Annotated[int, Field(ge=1)] = 1
+    name_holders: list[str] = []
 
     @field_validator("caller")
     @classmethod
@@ -85,6 +86,7 @@ class TrialRequest(Config):
             not_after=now + round(self.validity_days * SECONDS_PER_DAY),
             issuer_key_type=self.issuer_key_type,
             enrollments_within=self._enrollments_within,
+            name_holders=lambda: self.name_holders,
         )
 
     def _enrollments_within(self, hours: int) -> int:
@@ -112,17 +114,25 @@ def load_requests(path: Path) -> list[TrialRequest]:
 
 
 class PastEnrollments:
-    """Counts each caller's enrollments by clock hour, as they went by."""
+    """What rules that count or compare had to look at, as enrollments went by; revocations are not known here."""
 
     def __init__(self) -> None:
         self._by_hour: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self._by_name: defaultdict[str, set[str]] = defaultdict(set)
 
-    def add(self, caller: str, now: int) -> Callable[[int], int]:
-        """Count one more at ``now`` (seconds UTC); returns what a request had for ``enrollments_within``."""
+    def count(self, caller: str, now: int) -> Callable[[int], int]:
+        """Count one more of a caller at ``now`` (seconds UTC); returns what it had for ``enrollments_within``."""
         hour, counts = now // SECONDS_PER_HOUR, self._by_hour[caller]
         counts[hour] += 1
         latest = [counts[hour - back] for back in range(HOURS)]
         return lambda hours: sum(latest[:hours])
+
+    def hold(self, common_name: str, email: str) -> Callable[[], Collection[str]]:
+        """Add a holder of a name; returns what the enrollment had for ``name_holders``."""
+        holders = self._by_name[common_name.casefold()]
+        before = frozenset(holders)
+        holders.add(email)
+        return lambda: before
 
 
 @dataclass(frozen=True)

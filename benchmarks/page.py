@@ -53,6 +53,8 @@ def alone_rows(figures: dict[str, Any]) -> Iterator[Row]:
     pool = figures["signing_pool"]
     yield ("signing pool alone, pairs per second", pool["pairs_per_second"])
     yield ("signing pool's share of the raw signature rate", pool["fraction_of_raw"])
+    yield ("policy: CPU of ten rules in each service, µs per enrollment", figures["policy"]["cpu_us"])
+    yield ("policy: that as a share of the services' CPU", figures["policy"]["share"])
 
 
 def bench_tables(report: dict[str, Any]) -> Iterator[Table]:

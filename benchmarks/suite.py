@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import deployments, signing
+from benchmarks.policy import measure_policy
 from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
 from keyark.errors import KeyarkError
 from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open
@@ -94,6 +95,7 @@ class Suite:
             "unloaded_p50_ms": unloaded.kinds[ENROLL].p50_ms,
             "commit_ms": await commit_ms(self._home / "commits"),
             "signing_pool": pool,
+            "policy": measure_policy(self._suite, server_cpu_us=modes[HEADLINE]["server_cpu_us"]),
             "modes": modes,
             "series": self.series,
         }

@@ -15,6 +15,7 @@ from typing import Final
 import cel
 
 from keyark.errors import KeyarkError, Kind
+from keyark.policy.patterns import MATCHES
 from keyark.policy.requests import attributes_of, sample_of
 
 MAX_SOURCE: Final = 4096
@@ -34,6 +35,7 @@ _TEXT: Final = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+_MATCHES: Final = re.compile(r"\.\s*matches(?=\s*\()")
 _DATA_ERRORS: Final = (KeyError, IndexError, ZeroDivisionError, OverflowError)
 
 
@@ -64,7 +66,7 @@ class Condition:
         except ValueError as error:
             raise ExpressionError(f"this is no CEL expression: {_first_line(error)}") from None
         _check_names(program, source, stage)
-        condition = cls(source, program)
+        condition = cls(source, cel.compile(_with_kept_patterns(source)))
         try:
             condition.holds(sample_of(stage).context)
         except _DATA_ERRORS:
@@ -97,7 +99,7 @@ def _check_names(program: cel.Program, source: str, stage: str) -> None:
 
 def _bound_names(source: str) -> set[str]:
     """Return the names that macros bind, ``x`` in ``exists(x, …)``, and that stand nowhere outside of those macros."""
-    code = _TEXT.sub(lambda found: " " * len(found[0]), source)
+    code = _blank_texts(source)
     scopes: dict[str, list[range]] = {}
     for binding in _BINDING.finditer(code):
         scopes.setdefault(binding[1], []).append(range(binding.start(1), _closing(code, binding.end())))
@@ -108,6 +110,19 @@ def _bound_names(source: str) -> set[str]:
             any(use.start() in scope for scope in inside) for use in re.finditer(rf"(?<![\w.]){name}\b", code)
         )
     }
+
+
+def _with_kept_patterns(source: str) -> str:
+    """Let ``matches`` be ours, for CEL's own compiles the pattern whenever it is asked, which takes up to 400 us."""
+    code = _blank_texts(source)
+    places = [found.span() for found in _MATCHES.finditer(code)]
+    for start, end in reversed(places):
+        source = f"{source[:start]}.{MATCHES}{source[end:]}"
+    return source
+
+
+def _blank_texts(source: str) -> str:
+    return _TEXT.sub(lambda found: " " * len(found[0]), source)
 
 
 def _closing(code: str, start: int) -> int:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import cel
 
+from keyark.policy.patterns import MATCHES, matches
+
 SECONDS_PER_DAY: Final = 86_400
 ENROLLMENT_STAGES: Final = frozenset({"submit", "issue", "archive"})
 ISSUE: Final = frozenset({"issue"})
@@ -213,7 +215,9 @@ _OF_STAGE: Final = {stage: attributes_of(stage) for stage in EVERYWHERE}
 
 
 def _context(stage: str, request: AnyRequest) -> cel.Context:
-    return cel.Context(variables={a.name: a.read(request) for a in _OF_STAGE[stage]})
+    return cel.Context(
+        variables={a.name: a.read(request) for a in _OF_STAGE[stage]}, functions={MATCHES: matches}
+    )
 
 
 _SAMPLE: Final = PolicyRequest(

@@ -17,7 +17,7 @@ from keyark.load.suites import EC
 TABLE = {
     "crypto_floor_us", "server_cpu_us", "floor_ratio", "enrollments_per_second", "client_cpu_us", "p50_ms", "p99_ms",
     "p999_ms", "unloaded_p50_ms", "commit_ms", "rss_mb", "bytes_per_key", "fsyncs_per_enrollment",
-    "rpcs_per_enrollment", "batch_mean", "signing_pool",
+    "rpcs_per_enrollment", "batch_mean", "signing_pool", "policy",
 }  # fmt: skip
 SHORT = suite.Pace(seconds=1.0, warm_up=0.3, unloaded=0.5, signing=0.2)
 
@@ -35,11 +35,12 @@ def keys(tmp_path_factory) -> KeyCache:
 def test_a_suite_has_every_figure_of_the_table(home, keys):
     figures = suite.measure_suite(EC, home, keys, SHORT)
     assert set(figures) >= TABLE
-    for name in TABLE - {"rss_mb", "signing_pool"}:
+    for name in TABLE - {"rss_mb", "signing_pool", "policy"}:
         assert figures[name] > 0, name
     assert set(figures["rss_mb"]) == {"rm", "cm", "drm"}
     assert set(figures["signing_pool"]) >= {"pairs_per_second", "fraction_of_raw"}
     assert 0 < figures["signing_pool"]["fraction_of_raw"] < 1.5
+    assert 0 < figures["policy"]["share"] < 1
     assert figures["floor_ratio"] == pytest.approx(figures["server_cpu_us"] / figures["crypto_floor_us"])
     assert set(figures["modes"]) == {"one_per_call", "sixteen_per_call", "key_asked_for"}
     assert figures["modes"]["sixteen_per_call"]["rpcs_per_enrollment"] < 0.5

@@ -64,6 +64,7 @@ def test_when_says_whom_a_rule_concerns(tmp_path: Path, profile: str, rejected: 
         (expression("email"), 4, "neither true nor false"),
         (expression("email > 3"), 4, "it fails on a sample request"),
         (expression("common_name.matches('(')"), 4, "it fails on a sample request"),
+        (expression("common_name.matches_kept('A')"), 4, "there is no function matches_kept"),
         (expression("true " + " " * MAX_SOURCE), 4, "at most 4096 characters"),
         (expression("true", "when = 'size(emial) > 3'"), 6, "has no attribute emial"),
         (expression("true", "when = '3'"), 6, "neither true nor false"),
@@ -318,3 +319,25 @@ def test_no_further_rule_and_no_other_order_makes_a_verdict_milder(rules, more, 
     shuffled = [*rules]
     random.shuffle(shuffled)
     assert verdict(shuffled) == verdict(rules)
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        (r"common_name.matches('^Al')", True),
+        (r"common_name . matches ('^al')", False),
+        (r"common_name.matches(r'^\pL+ \pL+$')", True),
+        (r"common_name.matches('^' + 'Alice' + ' ')", True),
+        (r"'.matches(x)' != common_name && common_name.matches(common_name)", True),
+        (r"['a', 'Alice'].exists(x, common_name.matches(x + ' E'))", True),
+        (r"!common_name.matches('(a+)+$')", True),
+    ],
+)
+def test_patterns_are_those_of_re2_wherever_they_stand(condition: str, holds: bool) -> None:
+    request = sample_of("submit")
+    assert Condition.compile(condition, "submit").holds(request.context) is holds
+
+
+def test_a_pattern_that_a_request_makes_wrong_rejects(tmp_path: Path) -> None:
+    decision = decide(tmp_path, "submit", expression("email.matches(common_name)"), common_name="(")
+    assert decision.rejections

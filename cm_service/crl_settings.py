@@ -79,7 +79,7 @@ def sharded_profiles(profiles: Mapping[str, ProfileSettings], shards: int) -> di
     if shards == 1:
         return dict(profiles)
     return {
-        f"{name}/{shard}": profile.model_copy(update={"crl_urls": for_shard(profile.crl_urls, shard)})
+        f"{name}/{shard}": profile.model_copy(update={"crl_urls": tuple(for_shard(profile.crl_urls, shard))})
         for name, profile in profiles.items()
         for shard in range(shards)
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from cm_service.profiles import READY
 from keyark.pki.authority import ca_name, request_ca
 from keyark.pki.key_types import CA_KEY_TYPES, parse_key_type
 from keyark.service.initialization import (
@@ -39,30 +40,20 @@ key = "file:log-key.pem"
 """
     + ARCHIVE_TOML
     + """\
+# A profile decides what is in the certificates; docs/profiles.md explains every key. Ready ones come with keyark: take
+# one up by its name with `base`, and give what you want otherwise.
+[profiles.pq]
+base = "pq"
+
+# [profiles.smime-strict]
+# base = "smime-strict"
+# crl_urls = ["http://pki.example.org/ca.crl"]
+# ca_issuer_urls = ["http://pki.example.org/ca.cer"]
+
 [profiles.user]
-description = "A person who signs and encrypts mail and files"
-# Permitted key types; the first is what a client takes by default.
-signing_key_types = [
-    "ec-p256", "rsa-2048", "rsa-3072", "rsa-4096", "ec-p384", "ec-p521", "ed25519",
-    "ml-dsa-44", "ml-dsa-65", "ml-dsa-87",
-]
-encryption_key_types = [
-    "ec-p256", "rsa-2048", "rsa-3072", "rsa-4096", "ec-p384", "ec-p521", "x25519",
-    "ml-kem-768", "ml-kem-1024",
-]
-# required: no encryption certificate without an archived key. permitted: the client chooses. forbidden.
-archival = "required"
-# Lifetime of the certificates, and how far back they begin, for clocks that are slow.
-validity_days = 730
-backdate_seconds = 300
-# Stands in the subject where it is not empty.
-organization = ""
-# Stand in the certificates where given: CRLs ("{shard}" in it where [crl] has several), the CA's certificate, OCSP,
-# policy OIDs.
-crl_urls = []
-ca_issuer_urls = []
-ocsp_urls = []
-policy_oids = []
+"""
+    + (READY / "user.toml").read_text()
+    + """
 
 [crl]
 # Certificate revocation lists are written here, for any web server; see docs/certificates.md.
@@ -102,7 +93,7 @@ max_days = 825
 name = "archived-before-issued"
 type = "ReceiptRequired"
 stage = "issue"
-profiles = ["user"]
+profiles = ["user", "pq"]
 """
 )
 

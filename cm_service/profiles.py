@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import enum
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
 
-from keyark.config import Config
+from cm_service.smime_baseline import check_baseline
+from keyark.config import Config, misplaced
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.distribution import Distribution
-from keyark.pki.end_entity import EndEntityProfile
-from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
+from keyark.pki.end_entity_profile import EndEntityProfile, ProfileContentError, RoleProfile
+from keyark.pki.key_types import KeyType
+from keyark.pki.key_usages import SIGNING_USAGES
 from keyark.pki.statements import Statement
+from keyark.pki.subjects import SubjectTemplate
 from keyark.service.requests import ArchivalForbiddenError
 from keyark.v1 import certificates_pb2, common_pb2
 
 SECONDS_PER_DAY: Final = 86_400
+READY: Final = Path(__file__).with_name("ready")
+"""The folder of the profiles that come with keyark: NAME.toml, the keys of [profiles.NAME]."""
+
+
+@cache
+def ready_profiles() -> Mapping[str, Mapping[str, Any]]:
+    """Return the profiles that come with keyark, by name."""
+    return {path.stem: tomllib.loads(path.read_text()) for path in sorted(READY.glob("*.toml"))}
 
 
 class ArchivalRule(enum.Enum):
@@ -47,44 +62,76 @@ class ReceiptMissingError(KeyarkError):
 
 
 class ProfileSettings(Config):
-    """[profiles.NAME]: one profile."""
+    """[profiles.NAME]: one profile; with ``base``, the ready one of that name and what is changed of it."""
 
     description: Annotated[str, Field(max_length=200)]
-    signing_key_types: Annotated[list[KeyType], Field(min_length=1)]
-    encryption_key_types: Annotated[list[KeyType], Field(min_length=1)]
     archival: ArchivalRule = ArchivalRule.REQUIRED
     validity_days: Annotated[int, Field(ge=1, le=3650)] = 730
     backdate_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
-    organization: Annotated[str, Field(max_length=64)] = ""
-    crl_urls: list[str] = []
-    ca_issuer_urls: list[str] = []
-    ocsp_urls: list[str] = []
-    policy_oids: list[str] = []
+    subject: tuple[str, ...] = ("CN={common_name}",)
+    alternative_names: tuple[str, ...] = ("email",)
+    signing_key_types: tuple[KeyType, ...]
+    signing_key_usage: tuple[str, ...] = SIGNING_USAGES
+    signing_extended_key_usage: tuple[str, ...] = ("emailProtection",)
+    encryption_key_types: tuple[KeyType, ...]
+    encryption_key_usage: tuple[str, ...] = ()
+    encryption_extended_key_usage: tuple[str, ...] = ("emailProtection",)
+    policy_oids: tuple[str, ...] = ()
+    crl_urls: tuple[str, ...] = ()
+    ca_issuer_urls: tuple[str, ...] = ()
+    ocsp_urls: tuple[str, ...] = ()
+    critical: tuple[str, ...] = ("keyUsage",)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_up_base(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "base" not in values:
+            return values
+        base, changed = values["base"], {key: value for key, value in values.items() if key != "base"}
+        if base not in ready_profiles():
+            raise misplaced(
+                f"there is no ready profile of this name; there are {', '.join(ready_profiles())}", "base"
+            )
+        return {**ready_profiles()[base], **changed}
 
     @model_validator(mode="after")
     def _fits_in_certificates(self) -> ProfileSettings:
+        for key in ("policy_oids", "crl_urls", "ca_issuer_urls", "ocsp_urls"):
+            try:
+                Distribution(**{key: getattr(self, key)})
+            except KeyarkError as error:
+                raise misplaced(error.message, key) from None
         try:
-            distribution = self.end_entity_settings()["distribution"]
-            EndEntityProfile(
-                organization=self.organization,
-                distribution=Distribution(**{name: tuple(values) for name, values in distribution.items()}),
-            )
-        except KeyarkError as error:
-            raise ValueError(error.message) from None
+            content = self.content
+            check_baseline(content, validity_days=self.validity_days)
+        except ProfileContentError as error:
+            raise misplaced(error.message, error.key) from None
         return self
 
-    @model_validator(mode="after")
-    def _roles_fit(self) -> ProfileSettings:
-        for listed, fitting, role in (
-            (self.signing_key_types, SIGNING_KEY_TYPES, "signing"),
-            (self.encryption_key_types, ENCRYPTION_KEY_TYPES, "encryption"),
-        ):
-            for key_type in listed:
-                if key_type not in fitting:
-                    raise ValueError(
-                        f"{key_type.value} is no {role} key type; {', '.join(t.value for t in fitting)} are"
-                    )
-        return self
+    @property
+    def content(self) -> EndEntityProfile:
+        """What stands in the certificates."""
+        return EndEntityProfile(
+            subject=self.subject,
+            alternative_names=self.alternative_names,
+            signing=RoleProfile(
+                key_types=tuple(key_type.value for key_type in self.signing_key_types),
+                key_usage=self.signing_key_usage,
+                extended_key_usage=self.signing_extended_key_usage,
+            ),
+            encryption=RoleProfile(
+                key_types=tuple(key_type.value for key_type in self.encryption_key_types),
+                key_usage=self.encryption_key_usage,
+                extended_key_usage=self.encryption_extended_key_usage,
+            ),
+            critical=self.critical,
+            distribution=Distribution(
+                crl_urls=self.crl_urls,
+                ca_issuer_urls=self.ca_issuer_urls,
+                ocsp_urls=self.ocsp_urls,
+                policy_oids=self.policy_oids,
+            ),
+        )
 
     def to_proto(self, name: str) -> certificates_pb2.Profile:
         """Return what the RM and the clients are told of the profile."""
@@ -97,16 +144,9 @@ class ProfileSettings(Config):
             archival=self.archival.proto,
         )
 
-    def end_entity_settings(self) -> dict[str, Any]:
-        """Return what the signing workers need to know of the profile, fit for JSON."""
-        names = ("crl_urls", "ca_issuer_urls", "ocsp_urls", "policy_oids")
-        return {
-            "organization": self.organization,
-            "distribution": {name: getattr(self, name) for name in names},
-        }
-
     def check(self, statement: Statement, *, receipt: bytes) -> None:
-        """Raise where the profile does not permit these key types, or what came or lacks as a receipt."""
+        """Raise where the profile does not permit these keys or this address, or what came or lacks as a receipt."""
+        SubjectTemplate(self.subject).check(statement.email)
         for key_type, permitted in (
             (statement.signing_key_type, self.signing_key_types),
             (statement.encryption_key_type, self.encryption_key_types),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cm_service.profiles import ProfileSettings
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.pki.certificates import Validity, load_certificates
-from keyark.pki.distribution import Distribution
-from keyark.pki.end_entity import EndEntityIssuer, EndEntityProfile
+from keyark.pki.end_entity import EndEntityIssuer
+from keyark.pki.end_entity_profile import EndEntityProfile
 from keyark.records.v1.cm_pb2 import SignPairResult, SignPairTask
 
 FACTORY: Final = "cm_service.signing_worker:open_worker"
@@ -21,7 +22,7 @@ def worker_setup(
     *, issuer_key_uri: str, base: Path, chain: Path, profiles: Mapping[str, ProfileSettings]
 ) -> bytes:
     """Return the set-up that ``open_worker`` takes: where the CA key is, never the key itself."""
-    settings = {name: profile.end_entity_settings() for name, profile in profiles.items()}
+    settings = {name: asdict(profile.content) for name, profile in profiles.items()}
     return json.dumps(
         {"key": issuer_key_uri, "base": str(base), "chain": str(chain), "profiles": settings}
     ).encode()
@@ -36,7 +37,11 @@ def open_worker(setup: bytes) -> Callable[[list[bytes]], list[bytes]]:
     private_key = load_private_key_by_uri(settings["key"], Path(settings["base"]))
     certificate = load_certificates(Path(settings["chain"]))[0]
     issuers = {
-        name: EndEntityIssuer(certificate=certificate, private_key=private_key, profile=_profile(profile))  # type: ignore[arg-type]
+        name: EndEntityIssuer(
+            certificate=certificate,
+            private_key=private_key,  # type: ignore[arg-type]  # the issuer checks it
+            profile=EndEntityProfile.restore(profile),
+        )
         for name, profile in settings["profiles"].items()
     }
 
@@ -44,11 +49,6 @@ def open_worker(setup: bytes) -> Callable[[list[bytes]], list[bytes]]:
         return [sign_pair(task, issuers) for task in batch]
 
     return work
-
-
-def _profile(settings: dict[str, Any]) -> EndEntityProfile:
-    distribution = Distribution(**{name: tuple(values) for name, values in settings["distribution"].items()})
-    return EndEntityProfile(organization=settings["organization"], distribution=distribution)
 
 
 def sign_pair(task: bytes, issuers: Mapping[str, EndEntityIssuer]) -> bytes:

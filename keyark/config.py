@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from keyark.errors import ConfigurationError
 from keyark.pki.files import read_file
@@ -39,6 +40,11 @@ ConfigPath = Annotated[Path, AfterValidator(_resolve)]
 """A path; a relative one starts at the folder of the configuration file."""
 
 
+def misplaced(message: str, *keys: str) -> ValueError:
+    """Return the error that a model's validator raises for a key below it, so that it is told with that key's line."""
+    return PydanticCustomError("misplaced", "{message}", {"message": message, "keys": keys})
+
+
 def load_config(path: Path, model: type[C]) -> C:
     """Read a TOML file into its model.
 
@@ -63,7 +69,7 @@ def load_config(path: Path, model: type[C]) -> C:
 
 
 def _describe(path: Path, lines: dict[Path_, int], error: Any) -> str:
-    place: Path_ = tuple(error["loc"])
+    place: Path_ = (*error["loc"], *error.get("ctx", {}).get("keys", ()))
     if error["type"] == "union_tag_invalid":  # it stands at the section, not at the key that names the type
         place = (*place, "type")
     known = _known(lines, place)

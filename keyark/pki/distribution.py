@@ -34,7 +34,7 @@ class Distribution:
                     f"{url!r} is no URL for a certificate; give one with http:// in ASCII."
                 )
         for oid in self.policy_oids:
-            _object_identifier(oid)
+            object_identifier(oid)
 
     def extensions(self) -> list[x509.ExtensionType]:
         """Return the extensions that say so, none for what is not configured; none of them is critical."""
@@ -47,12 +47,13 @@ class Distribution:
         ]:
             extensions.append(x509.AuthorityInformationAccess(access))
         if self.policy_oids:
-            policies = [x509.PolicyInformation(_object_identifier(oid), None) for oid in self.policy_oids]
+            policies = [x509.PolicyInformation(object_identifier(oid), None) for oid in self.policy_oids]
             extensions.append(x509.CertificatePolicies(policies))
         return extensions
 
 
-def _object_identifier(dotted: str) -> x509.ObjectIdentifier:
+def object_identifier(dotted: str) -> x509.ObjectIdentifier:
+    """Return an OID given as dotted numbers; raises ConfigurationError."""
     try:
         return x509.ObjectIdentifier(dotted)
     except ValueError:

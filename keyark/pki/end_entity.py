@@ -7,17 +7,15 @@ x509.CertificateBuilder makes of the same content.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keyark.errors import InvalidInputError
 from keyark.pki import _der
-from keyark.pki.authority import key_usage
 from keyark.pki.certificates import IssuerValidityError, Validity
-from keyark.pki.distribution import Distribution
+from keyark.pki.end_entity_profile import ALTERNATIVE_NAMES, CRITICAL_NAMES, EndEntityProfile, RoleProfile
 from keyark.pki.issuer_keys import check_issuer, signature_scheme, tbs_signer
 from keyark.pki.key_types import (
     ENCRYPTION_KEY_TYPES,
@@ -26,28 +24,12 @@ from keyark.pki.key_types import (
     SigningPrivateKey,
     check_key_type,
 )
-from keyark.pki.names import check_name
 from keyark.pki.serials import check_serial
 from keyark.pki.spki import key_identifier, spki_key_type
+from keyark.pki.subjects import SubjectTemplate
 
 _VERSION_3: Final = _der.explicit(0, _der.unsigned_integer(b"\x02"))
-_COMMON_NAME: Final = _der.object_identifier(NameOID.COMMON_NAME.dotted_string)
-_ORGANIZATION: Final = _der.object_identifier(NameOID.ORGANIZATION_NAME.dotted_string)
 _SUBJECT_KEY_IDENTIFIER: Final = _der.object_identifier("2.5.29.14")
-_SUBJECT_ALTERNATIVE_NAME: Final = _der.object_identifier("2.5.29.17")
-_KEY_AGREEMENT: Final = (KeyType.EC_P256, KeyType.EC_P384, KeyType.EC_P521, KeyType.X25519)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndEntityProfile:
-    """What stands in every pair of a profile: organisation ("" for none), URLs and policies."""
-
-    organization: str = ""
-    distribution: Distribution = field(default_factory=Distribution)
-
-    def __post_init__(self) -> None:
-        if self.organization:
-            check_name(self.organization, field="organization")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +38,6 @@ class IssuedPair:
 
     signing: bytes
     encryption: bytes
-
-
-def signing_usage() -> x509.KeyUsage:
-    """Return the key usage of signing certificates (S/MIME Baseline Requirements §7.1.2.3 e)."""
-    return key_usage("digital_signature", "content_commitment")
-
-
-def encryption_usage(key_type: KeyType) -> x509.KeyUsage:
-    """Return the key usage of encryption certificates: key agreement for EC and X25519, else encipherment.
-
-    S/MIME Baseline Requirements §7.1.2.3 e; RFC 8410 §5; RFC 9935 §5 for ML-KEM.
-    """
-    return key_usage("key_agreement" if key_type in _KEY_AGREEMENT else "key_encipherment")
 
 
 class EndEntityIssuer:
@@ -85,11 +54,11 @@ class EndEntityIssuer:
         self._algorithm = signature_scheme(private_key).algorithm_identifier
         self._validity = Validity.of(certificate)
         self._algorithm_and_issuer = self._algorithm + certificate.subject.public_bytes()
-        self._organization = _attribute(_ORGANIZATION, profile.organization) if profile.organization else b""
+        self._subject = SubjectTemplate(profile.subject).compile()
+        self._alternative_names = _alternative_names(profile)
         self._authority_identifier = _extension(_authority_key_identifier(certificate))
-        tail = b"".join(_extension(value) for value in _constant_extensions(profile.distribution))
-        self._signing_extensions = _with_usages(SIGNING_KEY_TYPES, lambda _: signing_usage(), tail)
-        self._encryption_extensions = _with_usages(ENCRYPTION_KEY_TYPES, encryption_usage, tail)
+        self._signing_extensions = _by_key_type(profile, profile.signing, SIGNING_KEY_TYPES)
+        self._encryption_extensions = _by_key_type(profile, profile.encryption, ENCRYPTION_KEY_TYPES)
 
     def issue_pair(
         self,
@@ -117,9 +86,9 @@ class EndEntityIssuer:
         names = (
             self._algorithm_and_issuer
             + _der.sequence(_der.point_in_time(validity.not_before), _der.point_in_time(validity.not_after))
-            + _der.sequence(self._organization, _attribute(_COMMON_NAME, common_name))
+            + self._subject(common_name, email)
         )
-        address = _rfc822_name(email)
+        address = self._alternative_names(email)
         return IssuedPair(
             signing=self._issue(signing_serial, names, signing_spki, address, self._signing_extensions),
             encryption=self._issue(
@@ -147,35 +116,36 @@ def _authority_key_identifier(certificate: x509.Certificate) -> x509.AuthorityKe
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
-def _constant_extensions(distribution: Distribution) -> list[x509.ExtensionType]:
-    return [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), *distribution.extensions()]
-
-
-def _attribute(oid: bytes, text: str) -> bytes:
-    """One relative distinguished name of one UTF8String."""
-    return _der.set_of_one(_der.sequence(oid, _der.utf8_string(text)))
-
-
-def _with_usages(
-    key_types: Sequence[KeyType], usage: Callable[[KeyType], x509.KeyUsage], tail: bytes
+def _by_key_type(
+    profile: EndEntityProfile, role: RoleProfile, key_types: Sequence[KeyType]
 ) -> dict[KeyType, bytes]:
     """The extensions after the subject's own, by key type: key usage, then what the profile always has."""
-    return {key_type: _critical_extension(usage(key_type)) + tail for key_type in key_types}
+    tail = [role.extended_key_usage_extension(), *profile.distribution.extensions()]
+    return {
+        key_type: b"".join(_extension(value, profile.critical) for value in (role.usage(key_type), *tail))
+        for key_type in key_types
+        if role.permits(key_type)
+    }
 
 
-def _rfc822_name(email: str) -> bytes:
-    name = _der.sequence(_der.implicit(1, email.encode("ascii")))
-    return _raw_extension(_SUBJECT_ALTERNATIVE_NAME, name)
+def _alternative_names(profile: EndEntityProfile) -> Callable[[str], bytes]:
+    """The function that makes the subject alternative name of an e-mail address."""
+    start = _der.object_identifier(x509.SubjectAlternativeName.oid.dotted_string)
+    start += _der.TRUE if "subjectAltName" in profile.critical else b""
+    makers = [ALTERNATIVE_NAMES[name] for name in profile.alternative_names]
+
+    def extension(email: str) -> bytes:
+        names = _der.sequence(*(make(email) for make in makers))
+        return _der.sequence(start, _der.octet_string(names))
+
+    return extension
 
 
 def _raw_extension(oid: bytes, value: bytes) -> bytes:
     return _der.sequence(oid, _der.octet_string(value))
 
 
-def _critical_extension(value: x509.ExtensionType) -> bytes:
+def _extension(value: x509.ExtensionType, critical: Sequence[str] = ()) -> bytes:
+    flag = _der.TRUE if CRITICAL_NAMES.get(type(value)) in critical else b""
     oid = _der.object_identifier(value.oid.dotted_string)
-    return _der.sequence(oid, _der.TRUE, _der.octet_string(value.public_bytes()))
-
-
-def _extension(value: x509.ExtensionType) -> bytes:
-    return _raw_extension(_der.object_identifier(value.oid.dotted_string), value.public_bytes())
+    return _der.sequence(oid, flag, _der.octet_string(value.public_bytes()))

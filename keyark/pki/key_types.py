@@ -84,6 +84,7 @@ _ML_DSA: Final = (KeyType.ML_DSA_44, KeyType.ML_DSA_65, KeyType.ML_DSA_87)
 _ML_KEM: Final = (KeyType.ML_KEM_768, KeyType.ML_KEM_1024)
 
 RSA_KEY_TYPES: Final = _RSA
+EC_KEY_TYPES: Final = _EC
 SIGNING_KEY_TYPES: Final = (*_RSA, *_EC, KeyType.ED25519, *_ML_DSA)
 ENCRYPTION_KEY_TYPES: Final = (*_RSA, *_EC, KeyType.X25519, *_ML_KEM)
 CA_KEY_TYPES: Final = (

@@ -11,9 +11,11 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificate
 from keyark.pki.chains import verify_chain
-from keyark.pki.end_entity import encryption_usage, signing_usage
+from keyark.pki.end_entity_profile import user_principal_name
+from keyark.pki.key_usages import SIGNING_USAGES, encryption_usages, usage_names
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import Statement
+from keyark.pki.subjects import CONSTANT_ATTRIBUTES
 from keyark.v1.common_pb2 import CertificatePair
 
 
@@ -59,7 +61,7 @@ def check_signing_certificate(certificate: x509.Certificate, statement: Statemen
 
     Raises CertificateMismatchError.
     """
-    _check(certificate, statement, statement.signing_spki, signing_usage())
+    _check(certificate, statement, statement.signing_spki, SIGNING_USAGES)
 
 
 def check_encryption_certificate(certificate: x509.Certificate, statement: Statement) -> None:
@@ -67,24 +69,53 @@ def check_encryption_certificate(certificate: x509.Certificate, statement: State
 
     Raises CertificateMismatchError.
     """
-    usage = encryption_usage(statement.encryption_key_type)
-    _check(certificate, statement, statement.encryption_spki, usage)
+    usages = encryption_usages(statement.encryption_key_type)
+    _check(certificate, statement, statement.encryption_spki, usages)
 
 
-def _check(certificate: x509.Certificate, statement: Statement, spki: bytes, usage: x509.KeyUsage) -> None:
+def _check(certificate: x509.Certificate, statement: Statement, spki: bytes, usages: Sequence[str]) -> None:
     if encode_spki(certificate.public_key()) != spki:
         raise CertificateMismatchError(
             "The certificate is for another public key than the one of the request."
         )
-    names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    if names != [statement.common_name]:
-        raise CertificateMismatchError("The certificate has another common name than the request.")
+    _check_subject(certificate.subject, statement)
     extensions = {extension.oid: extension.value for extension in certificate.extensions}
-    addresses = extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ())
-    if [(type(name), name.value) for name in addresses] != [(x509.RFC822Name, statement.email)]:
-        raise CertificateMismatchError("The certificate has other addresses than the request.")
-    if extensions.get(ExtensionOID.KEY_USAGE) != usage:
+    _check_alternative_names(extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME), statement)
+    usage = extensions.get(ExtensionOID.KEY_USAGE)
+    if not isinstance(usage, x509.KeyUsage) or not _is_among(usage_names(usage), usages):
         raise CertificateMismatchError("The certificate's key usage is not that of its role.")
     basic = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
     if isinstance(basic, x509.BasicConstraints) and basic.ca:
         raise CertificateMismatchError("The certificate is a CA's; a person's is not.")
+
+
+def _check_subject(subject: x509.Name, statement: Statement) -> None:
+    """Beside the person's own names it holds constants of the organisation; anything else could be another's name."""
+    for attribute in subject:
+        if attribute.oid == NameOID.COMMON_NAME:
+            if attribute.value not in (statement.common_name, statement.email):
+                raise CertificateMismatchError("The certificate has another common name than the request.")
+        elif attribute.oid == NameOID.EMAIL_ADDRESS:
+            if attribute.value != statement.email:
+                raise CertificateMismatchError(
+                    "The certificate's subject has another address than the request."
+                )
+        elif attribute.oid not in CONSTANT_ATTRIBUTES:
+            raise CertificateMismatchError(
+                f"The certificate's subject has the attribute {attribute.oid.dotted_string}, which no profile has."
+            )
+
+
+def _check_alternative_names(names: x509.ExtensionType | None, statement: Statement) -> None:
+    """The e-mail address stands there, and nothing that is not made of it."""
+    if not isinstance(names, x509.SubjectAlternativeName):
+        raise CertificateMismatchError("The certificate has no address.")
+    addresses = [name.value for name in names if isinstance(name, x509.RFC822Name)]
+    others = [name for name in names if not isinstance(name, x509.RFC822Name)]
+    if addresses != [statement.email] or (others and others != [user_principal_name(statement.email)]):
+        raise CertificateMismatchError("The certificate has other addresses than the request.")
+
+
+def _is_among(names: Sequence[str], usages: Sequence[str]) -> bool:
+    """Whether the usages are some of these, and at least one."""
+    return bool(names) and set(names) <= set(usages)

@@ -16,7 +16,8 @@ from keyark.config import load_config
 from keyark.errors import KeyarkError
 from keyark.pki.authority import create_root
 from keyark.pki.certificates import Validity, load_certificates
-from keyark.pki.end_entity import EndEntityIssuer, EndEntityProfile
+from keyark.pki.end_entity import EndEntityIssuer
+from keyark.pki.end_entity_profile import EndEntityProfile
 from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import parse_statement

@@ -9,7 +9,7 @@ import pytest
 
 from keyark.pki.authority import ca_name, create_root
 from keyark.pki.certificates import Validity, encode_pem_certificates, load_certificate
-from keyark.pki.end_entity import EndEntityProfile
+from keyark.pki.end_entity_profile import EndEntityProfile
 from keyark.pki.key_types import CA_KEY_TYPES, ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
 from tests.support.pki import (
     NOW,
@@ -117,7 +117,7 @@ def test_every_root_key_type(openssl, written, key_type):
 
 
 def test_a_name_in_another_script_is_shown(openssl, written):
-    profile = EndEntityProfile(organization="Beispiel GmbH")
+    profile = EndEntityProfile(subject=("O=Beispiel GmbH", "CN={common_name}"))
     path = written(
         "certificate.pem",
         load_certificate(issue_pair(issuing_ca(), profile=profile, common_name="Zoë").signing),

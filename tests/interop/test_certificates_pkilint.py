@@ -2,14 +2,17 @@
 
 import pytest
 from pkilint import loader
+from pkilint.cabf import smime
+from pkilint.cabf.smime.smime_constants import Generation, ValidationLevel
 from pkilint.pkix import certificate as pkix
 from pkilint.pkix import extension, name
 from pkilint.report import get_findings_count
 from pkilint.validation import ValidationFindingSeverity
 
+from cm_service.profiles import ProfileSettings
 from keyark.pki.certificates import Validity, encode_certificate
 from keyark.pki.distribution import Distribution
-from keyark.pki.end_entity import EndEntityProfile
+from keyark.pki.end_entity_profile import EndEntityProfile
 from keyark.pki.key_types import CA_KEY_TYPES, ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
 from tests.support.pki import (
     CA_VALIDITY,
@@ -24,7 +27,7 @@ from tests.support.pki import (
 )
 
 FULL = EndEntityProfile(
-    organization="Beispiel GmbH",
+    subject=("O=Beispiel GmbH", "CN={common_name}"),
     distribution=Distribution(
         crl_urls=("http://crl.example.org/ca.crl",),
         ca_issuer_urls=("http://example.org/ca.cer",),
@@ -48,6 +51,11 @@ def findings(der: bytes, *, threshold=ValidationFindingSeverity.WARNING) -> set[
             pkix.create_spki_validator_container([]),
         ],
     )
+    return codes_of(validator, der, threshold=threshold)
+
+
+def codes_of(validator, der: bytes, *, threshold=ValidationFindingSeverity.WARNING) -> set[str]:
+    """What a validator finds at or above a severity."""
     results = validator.validate(loader.load_certificate(der, "certificate").root)
     codes = {
         found.finding.code
@@ -109,6 +117,43 @@ def test_names_in_other_scripts(common_name):
 def test_times_after_2049():
     late = Validity(NOW, CA_VALIDITY.not_after)
     assert findings(issue_pair(issuing_ca(), validity=late).signing) == set()
+
+
+STRICT = ProfileSettings.model_validate(
+    {
+        "base": "smime-strict",
+        "crl_urls": ["http://crl.example.org/ca.crl"],
+        "ca_issuer_urls": ["http://example.org/ca.cer"],
+    }
+)
+
+
+def baseline_findings(der: bytes) -> set[str]:
+    """What ``lint_cabf_smime_cert lint`` says: the CA/Browser Forum's S/MIME Baseline Requirements, strict."""
+    level = (ValidationLevel.MAILBOX, Generation.STRICT)
+    certificate = loader.load_certificate(der, "certificate")
+    assert smime.determine_validation_level_and_generation(certificate) == level
+    validator = pkix.create_pkix_certificate_validator_container(
+        smime.create_decoding_validators(), smime.create_subscriber_validators(*level)
+    )
+    return codes_of(validator, der)
+
+
+@pytest.mark.parametrize("key_type", STRICT.signing_key_types)
+def test_strict_signing_certificates_keep_the_baseline_requirements(key_type):
+    pair = issue_pair(issuing_ca(), profile=STRICT.content, signing_spki=spki(key_type))
+    assert baseline_findings(pair.signing) == set()
+
+
+@pytest.mark.parametrize("key_type", STRICT.encryption_key_types)
+def test_strict_encryption_certificates_keep_the_baseline_requirements(key_type):
+    pair = issue_pair(issuing_ca(), profile=STRICT.content, encryption_spki=spki(key_type, 1))
+    assert baseline_findings(pair.encryption) == set()
+
+
+def test_the_linter_does_find_a_profile_that_only_claims_them():
+    claimed = EndEntityProfile(distribution=Distribution(policy_oids=("2.23.140.1.5.1.3",)))
+    assert baseline_findings(issue_pair(issuing_ca(), profile=claimed).signing)
 
 
 def test_the_linter_does_find_errors():

@@ -1,5 +1,8 @@
 """Guards the fast path of issuance: byte for byte what CertificateBuilder makes, and only what may be."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -9,7 +12,8 @@ from keyark.errors import ConfigurationError, InvalidInputError
 from keyark.pki.authority import Authority, ca_name, create_root
 from keyark.pki.certificates import IssuerValidityError, Validity, load_certificate
 from keyark.pki.distribution import Distribution
-from keyark.pki.end_entity import EndEntityIssuer, EndEntityProfile, encryption_usage, signing_usage
+from keyark.pki.end_entity import EndEntityIssuer
+from keyark.pki.end_entity_profile import EndEntityProfile, RoleProfile, user_principal_name
 from keyark.pki.issuer_keys import IssuerKeyMismatchError, signature_scheme
 from keyark.pki.key_types import (
     CA_KEY_TYPES,
@@ -19,6 +23,7 @@ from keyark.pki.key_types import (
     UnsupportedKeyError,
     key_type_of,
 )
+from keyark.pki.key_usages import encryption_usages, usage_extension
 from keyark.pki.serials import encode_serial
 from keyark.pki.spki import SpkiNotCanonicalError, key_identifier, load_spki
 from tests.support.pki import (
@@ -34,7 +39,7 @@ from tests.support.pki import (
 )
 
 FULL = EndEntityProfile(
-    organization="Beispiel GmbH",
+    subject=("C=DE", "O=Beispiel GmbH", "OU=Mail", "CN={common_name}", "emailAddress={email}"),
     distribution=Distribution(
         crl_urls=("http://crl.example.org/ca.crl", "http://crl2.example.org/ca.crl"),
         ca_issuer_urls=("http://example.org/ca.cer",),
@@ -43,20 +48,70 @@ FULL = EndEntityProfile(
     ),
 )
 BARE = EndEntityProfile()
+UNUSUAL = EndEntityProfile(
+    subject=(),
+    alternative_names=("upn", "email"),
+    signing=RoleProfile(
+        key_types=("ec-p256",),
+        key_usage=("digitalSignature",),
+        extended_key_usage=("emailProtection", "clientAuth", "1.3.6.1.4.1.99999.7"),
+    ),
+    encryption=RoleProfile(
+        key_types=("ec-p256",),
+        key_usage=("keyAgreement", "encipherOnly"),
+        extended_key_usage=("emailProtection", "msEFS"),
+    ),
+    critical=("keyUsage", "subjectAltName", "extendedKeyUsage", "certificatePolicies"),
+    distribution=Distribution(policy_oids=("1.3.6.1.4.1.99999.1.2",)),
+)
+_NAMES = {
+    "C": NameOID.COUNTRY_NAME,
+    "O": NameOID.ORGANIZATION_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "CN": NameOID.COMMON_NAME,
+    "emailAddress": NameOID.EMAIL_ADDRESS,
+}
+_USAGES = {
+    "emailProtection": ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "msEFS": x509.ObjectIdentifier("1.3.6.1.4.1.311.10.3.4"),
+}
+_CRITICAL = {
+    "keyUsage": x509.KeyUsage,
+    "subjectAltName": x509.SubjectAlternativeName,
+    "extendedKeyUsage": x509.ExtendedKeyUsage,
+    "certificatePolicies": x509.CertificatePolicies,
+}
+
+
+def reference_subject(profile: EndEntityProfile, *, common_name: str, email: str) -> x509.Name:
+    attributes = []
+    for attribute in profile.subject:
+        name, _, value = attribute.partition("=")
+        text = value.format(common_name=common_name, email=email)
+        attributes.append(x509.NameAttribute(_NAMES[name], text))
+    return x509.Name(attributes)
+
+
+def reference_extensions(profile: EndEntityProfile, *, role: RoleProfile, usage, email: str):
+    names = {"email": x509.RFC822Name(email), "upn": user_principal_name(email)}
+    yield x509.SubjectAlternativeName([names[name] for name in profile.alternative_names])
+    yield usage
+    yield x509.ExtendedKeyUsage(
+        [_USAGES.get(name) or x509.ObjectIdentifier(name) for name in role.extended_key_usage]
+    )
+    yield from profile.distribution.extensions()
 
 
 def reference(
-    authority: Authority, profile: EndEntityProfile, *, key, serial, usage, common_name, email, validity
+    authority: Authority, profile: EndEntityProfile, *, role, key, serial, usage, common_name, email, validity
 ):
     """The same certificate by the library's builder."""
-    names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-    if profile.organization:
-        names.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, profile.organization))
     issuer = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     not_before, not_after = validity.dates()
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name(names))
+        .subject_name(reference_subject(profile, common_name=common_name, email=email))
         .issuer_name(authority.certificate.subject)
         .public_key(load_spki(key))
         .serial_number(int.from_bytes(serial, "big"))
@@ -64,12 +119,10 @@ def reference(
         .not_valid_after(not_after)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
         .add_extension(x509.SubjectKeyIdentifier(key_identifier(key)), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(email)]), critical=False)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
     )
-    for extension in profile.distribution.extensions():
-        builder = builder.add_extension(extension, critical=False)
+    critical = tuple(_CRITICAL[name] for name in profile.critical)
+    for extension in reference_extensions(profile, role=role, usage=usage, email=email):
+        builder = builder.add_extension(extension, critical=isinstance(extension, critical))
     return builder.sign(authority.private_key, signature_scheme(authority.private_key).hash_algorithm)
 
 
@@ -87,11 +140,19 @@ def check_against_reference(
         encryption_serial=serials[1],
         **common,
     )
-    for der, serial, key, usage in (
-        (pair.signing, serials[0], spki(signing), signing_usage()),
-        (pair.encryption, serials[1], spki(encryption, 1), encryption_usage(encryption)),
+    usual = encryption_usages(encryption)[:1]
+    for der, serial, key, role, usages in (
+        (pair.signing, serials[0], spki(signing), profile.signing, profile.signing.key_usage),
+        (
+            pair.encryption,
+            serials[1],
+            spki(encryption, 1),
+            profile.encryption,
+            profile.encryption.key_usage or usual,
+        ),
     ):
-        expected = reference(authority, profile, key=key, serial=serial, usage=usage, **common)
+        usage = usage_extension(usages)
+        expected = reference(authority, profile, role=role, key=key, serial=serial, usage=usage, **common)
         made = x509.load_der_x509_certificate(der)
         assert made.tbs_certificate_bytes == expected.tbs_certificate_bytes
         assert made.signature_algorithm_oid == expected.signature_algorithm_oid
@@ -101,7 +162,7 @@ def check_against_reference(
         made.verify_directly_issued_by(authority.certificate)
 
 
-@pytest.mark.parametrize("profile", [BARE, FULL], ids=["bare", "full"])
+@pytest.mark.parametrize("profile", [BARE, FULL, UNUSUAL], ids=["bare", "full", "unusual"])
 @pytest.mark.parametrize("ca_key_type", CA_KEY_TYPES)
 def test_every_ca_key_type_makes_what_the_builder_makes(ca_key_type, profile):
     check_against_reference(issuing_ca(ca_key_type), profile)
@@ -182,7 +243,7 @@ def test_roles_have_their_key_usage():
 @pytest.mark.parametrize("key_type", ENCRYPTION_KEY_TYPES)
 def test_encryption_usage_follows_the_algorithm(key_type):
     """RSA and ML-KEM (RFC 9935 §5) encipher keys; EC and X25519 (RFC 8410 §5) agree on them."""
-    usage = encryption_usage(key_type)
+    usage = usage_extension(encryption_usages(key_type)[:1])
     enciphers = key_type.value.startswith(("rsa", "ml-kem"))
     assert (usage.key_encipherment, usage.key_agreement) == (enciphers, not enciphers)
 
@@ -278,10 +339,13 @@ def test_malformed_urls_and_policies_stop_the_start(fields):
         Distribution(**fields)
 
 
-def test_a_malformed_organization_stops_the_start():
-    with pytest.raises(InvalidInputError) as caught:
-        EndEntityProfile(organization="x" * 65)
-    assert caught.value.field == "organization"
+def test_a_key_type_that_the_profile_does_not_permit_gets_no_certificate():
+    with pytest.raises(UnsupportedKeyError):
+        issue_pair(issuing_ca(), profile=UNUSUAL, encryption_spki=spki(KeyType.X25519))
+
+
+def test_a_profile_goes_through_json_unchanged():
+    assert EndEntityProfile.restore(json.loads(json.dumps(asdict(UNUSUAL)))) == UNUSUAL
 
 
 def test_validity_is_backdated_and_clipped():

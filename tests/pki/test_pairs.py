@@ -1,10 +1,15 @@
 """Guards step 6: the client takes no certificates but those for its keys, its names and its trust anchor."""
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
 
 from keyark.pki.certificates import CertificateFormatError, encode_certificate, load_certificate
 from keyark.pki.chains import CertificateChainError, CertificateExpiredError
+from keyark.pki.end_entity_profile import EndEntityProfile, user_principal_name
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
+from keyark.pki.key_usages import SIGNING_USAGES, usage_extension
 from keyark.pki.pairs import (
     CertificateMismatchError,
     check_encryption_certificate,
@@ -75,6 +80,75 @@ def test_long_names_in_other_scripts_are_taken(name):
 def test_certificates_for_other_keys_or_names_are_refused(asked):
     with pytest.raises(CertificateMismatchError):
         verify(message(**asked))
+
+
+RICH = EndEntityProfile(
+    subject=("C=DE", "O=Beispiel GmbH", "CN={email}", "emailAddress={email}"),
+    alternative_names=("email", "upn"),
+)
+
+
+def test_what_a_profile_adds_to_a_persons_names_is_taken():
+    verify(message(profile=RICH))
+
+
+@pytest.mark.parametrize("asked", [{"email": "mallory@example.org"}, {"common_name": "Mallory"}], ids=str)
+def test_other_names_are_refused_wherever_a_profile_puts_them(asked):
+    profile = EndEntityProfile(subject=("CN={common_name}",), alternative_names=("upn", "email"))
+    with pytest.raises(CertificateMismatchError):
+        verify(message(profile=profile, **asked))
+    with pytest.raises(CertificateMismatchError, match=r"other addresses|another (address|common name)"):
+        verify(message(profile=RICH, **{"email": "mallory@example.org"} | asked))
+
+
+def altered(names=None, subject=None, usage=None) -> x509.Certificate:
+    """A signing certificate that no profile makes."""
+    template = load_certificate(issue_pair(issuing_ca()).signing)
+    builder = x509.CertificateBuilder(
+        issuer_name=template.issuer,
+        subject_name=subject or template.subject,
+        public_key=template.public_key(),
+        serial_number=7,
+        not_valid_before=template.not_valid_before_utc,
+        not_valid_after=template.not_valid_after_utc,
+    )
+    if names is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if usage is not None:
+        builder = builder.add_extension(usage, critical=True)
+    return builder.sign(issuing_ca().private_key, hashes.SHA256())
+
+
+ADDRESS = x509.RFC822Name("alice@example.org")
+MALLORY = x509.RFC822Name("mallory@example.org")
+SIGNS = usage_extension(SIGNING_USAGES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": None, "usage": SIGNS},
+        {"names": [ADDRESS, MALLORY], "usage": SIGNS},
+        {"names": [MALLORY], "usage": SIGNS},
+        {"names": [ADDRESS, ADDRESS], "usage": SIGNS},
+        {"names": [ADDRESS, user_principal_name("mallory@example.org")], "usage": SIGNS},
+        {"names": [user_principal_name("alice@example.org")], "usage": SIGNS},
+        {"names": [ADDRESS, x509.DNSName("example.org")], "usage": SIGNS},
+        {"names": [ADDRESS], "usage": None},
+        {"names": [ADDRESS], "usage": usage_extension(("digitalSignature", "keyEncipherment"))},
+        {"names": [ADDRESS], "usage": usage_extension(("keyAgreement",))},
+        {
+            "names": [ADDRESS],
+            "usage": SIGNS,
+            "subject": x509.Name([x509.NameAttribute(NameOID.SURNAME, "Example")]),
+        },
+    ],
+)
+def test_certificates_that_no_profile_makes_are_refused(changes):
+    statement = parse_statement(statement_bytes())
+    check_signing_certificate(altered(names=[ADDRESS], usage=SIGNS), statement)
+    with pytest.raises(CertificateMismatchError):
+        check_signing_certificate(altered(**changes), statement)
 
 
 def test_exchanged_certificates_are_refused():

@@ -9,7 +9,8 @@ from cryptography import x509
 
 from keyark.pki.authority import Authority, ca_name, create_internal_ca, create_root, issue_ca, request_ca
 from keyark.pki.certificates import Validity
-from keyark.pki.end_entity import EndEntityIssuer, EndEntityProfile, IssuedPair
+from keyark.pki.end_entity import EndEntityIssuer, IssuedPair
+from keyark.pki.end_entity_profile import EndEntityProfile
 from keyark.pki.identities import issue_identity, request_identity
 from keyark.pki.key_types import KeyType, generate
 from keyark.pki.serials import new_serial

@@ -58,7 +58,8 @@ async def test_the_profile_says_which_keys_and_what_is_in_the_certificates(deplo
         "staff": "1.2.840.113549.1.9.1=alice@example.org,CN=Alice Example,O=Beispiel GmbH,C=DE",
     }
     kinds = {
-        name: (one.statement.signing_key_type, one.statement.encryption_key_type) for name, one in made.items()
+        name: (one.statement.signing_key_type, one.statement.encryption_key_type)
+        for name, one in made.items()
     }
     assert kinds["pq"] == (KeyType.ML_DSA_65, KeyType.ML_KEM_768)
     assert kinds["staff"] == (KeyType.EC_P256, KeyType.X25519)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
@@ -41,7 +42,6 @@ class RuleSettings(Config):
     stage: Stage
     profiles: list[str] = []
     when: str = ""
-    _when: Condition | None = PrivateAttr(default=None)
 
     @field_validator("stage")
     @classmethod
@@ -57,16 +57,16 @@ class RuleSettings(Config):
     def _is_condition(cls, source: str, info: ValidationInfo) -> str:
         return check_condition(source, info) if source else source
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Compile the condition for good; it was checked before."""
-        if self.when:
-            self._when = Condition.compile(self.when, self.stage)
+    @cached_property
+    def limit(self) -> Condition | None:
+        """``when``, compiled; a plain attribute, for a private one of pydantic takes a microsecond to read."""
+        return Condition.compile(self.when, self.stage) if self.when else None
 
     def applies(self, request: AnyRequest) -> bool:
         """Whether the request's profile is one of the rule's, and its condition holds."""
         if self.profiles and request.profile not in self.profiles:
             return False
-        return self._when is None or self._when.holds(request.context)
+        return self.limit is None or self.limit.holds(request.context)
 
 
 def check_condition(source: str, info: ValidationInfo) -> str:
@@ -95,8 +95,7 @@ class Expression(RuleSettings):
         return check_condition(source, info)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Compile both conditions for good; they were checked before."""
-        super().model_post_init(context)
+        """Compile the condition for good; it was checked before."""
         self._condition = Condition.compile(self.condition, self.stage)
 
     def evaluate(self, request: AnyRequest) -> Outcome:

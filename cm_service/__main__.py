@@ -1,4 +1,4 @@
-"""`python -m cm_service init|serve|reload|check|backup`: the CM as a program of its own."""
+"""`python -m cm_service init|serve|reload|check|backup|clear-alarm`: the CM as a program of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from cm_service.config import CmConfig, add_serve_arguments, adjust
 from cm_service.init import add_arguments, init
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.subsystem import run
+from keyark.service.alarms import AlarmCommand
 from keyark.service.maintenance import backup, check
 from keyark.service.program import Program
 
+ALARM = AlarmCommand(role="cm", config=CmConfig, tables=TABLES, schema_version=SCHEMA_VERSION)
 PROGRAM = Program(
     role="cm",
     config=CmConfig,
@@ -20,6 +22,7 @@ PROGRAM = Program(
     add_init_arguments=add_arguments,
     init=init,
     store_folder=lambda config: config.store.path,
+    add_commands=ALARM.add_to,
     add_serve_arguments=add_serve_arguments,
     adjust=adjust,
 )

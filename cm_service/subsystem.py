@@ -102,6 +102,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 services=_services(foundation, issuance, crls),
                 allowed=ALLOWED,
                 log_readers=set(),
+                alarm=lambda: issuance.receipts.heads.alarm,
             ) as server,
             serving_http(config, foundation, crls) as http,
         ):

@@ -1,15 +1,27 @@
-"""`python -m rm_service init|serve|reload|check|backup`: the RM as a program of its own."""
+"""`python -m rm_service init|serve|reload|check|backup|relink|clear-alarm`: the RM as a program of its own."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+from keyark.service.alarms import AlarmCommand
 from keyark.service.maintenance import backup, check
 from keyark.service.program import Program
+from rm_service import relinking
 from rm_service.config import RmConfig
 from rm_service.init import add_arguments, init
 from rm_service.records import SCHEMA_VERSION, TABLES
 from rm_service.subsystem import run
+
+ALARM = AlarmCommand(role="rm", config=RmConfig, tables=TABLES, schema_version=SCHEMA_VERSION)
+
+
+def add_commands(commands: Any) -> None:
+    """Add what the RM has beside the commands of every service."""
+    ALARM.add_to(commands)
+    relinking.add_commands(commands)
+
 
 PROGRAM = Program(
     role="rm",
@@ -20,6 +32,7 @@ PROGRAM = Program(
     add_init_arguments=add_arguments,
     init=init,
     store_folder=lambda config: config.store.path,
+    add_commands=add_commands,
 )
 
 if __name__ == "__main__":

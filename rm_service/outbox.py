@@ -39,6 +39,11 @@ class LinkOutbox:
         """Say that the table has a new row."""
         self._woken.set()
 
+    def retry(self) -> None:
+        """Send again what the DRM refused as well."""
+        self._refused.clear()
+        self.wake()
+
     async def run(self) -> None:
         """Send rows until cancelled; a DRM that is away is asked again, ever more rarely."""
         self._woken.set()

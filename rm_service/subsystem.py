@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from keyark.clock import Clock, SystemClock
 from keyark.errors import KeyarkError
@@ -31,6 +32,7 @@ from rm_service.forms import FormSource
 from rm_service.issuer_client import IssuerClient
 from rm_service.outbox import LinkOutbox
 from rm_service.records import SCHEMA_VERSION, TABLES
+from rm_service.relinking import RELINK, relink
 from rm_service.servicer import ALLOWED, RegistrationAdminServicer, RegistrationServicer
 
 
@@ -94,8 +96,14 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 services=_services(foundation, enrollments),
                 allowed=ALLOWED,
                 log_readers=set(),
+                alarm=lambda: enrollments.accepted_heads.alarm,
             ) as server:
-                yield RunningService(server=server, policy=policy, reloads=[forget_forms])
+                yield RunningService(
+                    server=server,
+                    policy=policy,
+                    reloads=[forget_forms],
+                    commands={RELINK: partial(relink, outbox)},
+                )
             await enrollments.drain()
         finally:
             sending.cancel()

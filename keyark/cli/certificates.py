@@ -115,12 +115,13 @@ def show_certificate(serial: str, **options: Any) -> None:
 @officer_options
 def list_expiring(*, within: str, **options: Any) -> None:
     """List the certificates in force that expire soon, the first to expire first."""
-    latest = datetime.now(UTC) + timedelta(days=_days(within))
+    latest = datetime.now(UTC) + timedelta(days=days(within))
     wanted = CertificateFilter(state=CertificateState.CERTIFICATE_STATE_VALID, expires_until=_seconds(latest))
     print_all(options, "cm", lambda s: administration.list_certificates(s, wanted), certificate_line)
 
 
-def _days(text: str) -> int:
+def days(text: str) -> int:
+    """Return how many days "30d" or "4w" are; raises UsageError."""
     unit = {"d": 1, "w": 7}.get(text[-1:])
     number = text[:-1]
     if unit is None or not number.isdecimal() or not 0 < int(number) * unit <= 36_500:

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "agents": ("keyark.cli.agents", "agents"),
     "storage-key": ("keyark.cli.agents", "storage_key"),
     "policy": ("keyark.cli.policy", "policy"),
+    "doctor": ("keyark.cli.doctor", "doctor"),
     "audit": ("keyark.cli.audit", "audit"),
     "load": ("keyark.cli.load", "load"),
 }

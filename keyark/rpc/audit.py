@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from grpc.aio import ServicerContext
 
 import keyark.rpc  # noqa: F401 — before grpc
+from keyark.clock import Clock
 from keyark.errors import InvalidInputError
 from keyark.transparency.log import Log
 from keyark.transparency.receipts import format_proof
@@ -21,15 +23,20 @@ LARGEST_PAGE = 1000
 class AuditServicer(AuditServiceServicer):
     """Reads one log."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, clock: Clock, alarm: Callable[[], str]) -> None:
+        self._log, self._clock, self._alarm = log, clock, alarm
 
     async def GetCheckpoint(
         self, request: pb.GetCheckpointRequest, context: Context
     ) -> pb.GetCheckpointResponse:
-        """The newest committed tree head, signed."""
+        """The newest committed tree head, signed; the clock; an alarm that is on."""
         head = await self._log.checkpoint()
-        return pb.GetCheckpointResponse(checkpoint=head.note, public_key=self._log.public_key_der)
+        return pb.GetCheckpointResponse(
+            checkpoint=head.note,
+            public_key=self._log.public_key_der,
+            time_us=self._clock.now_us(),
+            alarm=self._alarm(),
+        )
 
     async def GetConsistencyProof(
         self, request: pb.GetConsistencyProofRequest, context: Context

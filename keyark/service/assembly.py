@@ -144,6 +144,11 @@ def make_store_folder(path: Path) -> None:
         check_private_folder(path)
 
 
+def no_alarm() -> str:
+    """The alarm of a subsystem that follows no other's log."""
+    return ""
+
+
 @asynccontextmanager
 async def serve(
     foundation: Foundation,
@@ -152,12 +157,13 @@ async def serve(
     services: Sequence[ServedService],
     allowed: Mapping[str, set[str]],
     log_readers: set[str],
+    alarm: Callable[[], str] = no_alarm,
 ) -> AsyncIterator[Server]:
     """Serve until the end, then drain; AuditService comes with every subsystem, for auditors and ``log_readers``."""
     audit = ServedService(
         descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         add=add_AuditServiceServicer_to_server,
-        servicer=AuditServicer(foundation.log),
+        servicer=AuditServicer(foundation.log, foundation.clock, alarm),
     )
     audit_rows = {f"{AUDIT}/{method}": {"auditor", *log_readers} for method in AUDIT_METHODS}
     server = build_server(

@@ -65,10 +65,10 @@ class AcceptedHeads:
     @classmethod
     def load(cls, store: Store, *, origin: str) -> AcceptedHeads:
         """Go on from what was recorded; the first head of a log never met is trusted on first use."""
-        head, alarm = store.read(lambda txn: (txn.get(HEADS, _key(origin)), txn.get(ALARMS, _key(origin))))
+        head = store.get(HEADS, _key(origin))
         accepted = AcceptedHead(root=EMPTY_ROOT) if head is None else AcceptedHead.FromString(head)
-        message = "" if alarm is None else AuditDetails.FromString(alarm).message
-        return cls(origin, size=accepted.size, root=accepted.root, alarm=message)
+        alarm = store.read(lambda txn: alarm_about(txn, origin=origin))
+        return cls(origin, size=accepted.size, root=accepted.root, alarm=alarm)
 
     @property
     def size(self) -> int:
@@ -198,12 +198,26 @@ class AcceptedHeads:
         return AcceptedHead(size=size, root=root)
 
 
+def alarm_about(txn: ReadTransaction, *, origin: str) -> str:
+    """Return what was found inconsistent in a log, or "" while all is well."""
+    alarm = txn.get(ALARMS, _key(origin))
+    return "" if alarm is None else AuditDetails.FromString(alarm).message
+
+
 def clear_alarm(txn: WriteTransaction, *, origin: str) -> bool:
     """Clear the alarm about a log, for an operator who looked; the subsystem heeds it when it starts again.
 
     The accepted head stays, so a log that really forked raises the alarm anew. Says whether there was one.
     """
     return txn.delete(ALARMS, _key(origin))
+
+
+def forget_head(txn: WriteTransaction, *, origin: str) -> bool:
+    """Forget the accepted head of a log that was restored from a backup, and take the next on trust.
+
+    Says whether there was one.
+    """
+    return txn.delete(HEADS, _key(origin))
 
 
 def _key(origin: str) -> bytes:

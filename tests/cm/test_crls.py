@@ -438,7 +438,7 @@ def test_shards_and_urls_of_profiles_have_to_fit(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError):
             list_urls(profiles, settings)
     workers = sharded_profiles({"a": profile(sharded)}, 2)
-    assert workers[shard_key("a", b"\x05", 2)].crl_urls == ["http://a.example/1.crl"]
+    assert workers[shard_key("a", b"\x05", 2)].crl_urls == ("http://a.example/1.crl",)
 
 
 async def test_any_web_server_can_read_the_lists(crls: Crls) -> None:

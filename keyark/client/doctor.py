@@ -1,0 +1,163 @@
+"""`keyark doctor`: what RM, CM and DRM say, held against each other and against the clock.
+
+Each check is one function that yields findings; a check whose service is away yields that, and the others go on. Only
+what the services tell to officers, agents and auditors is looked at, a page at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Final, TypeAlias
+
+from keyark.client.administration import get_key, list_certificates, list_keys
+from keyark.client.audit import log_verifier
+from keyark.client.expiring import certificates_end
+from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
+from keyark.client.sessions import Session
+from keyark.errors import KeyarkError
+from keyark.rpc.channels import call
+from keyark.v1 import audit_pb2, certificates_pb2, recovery_pb2
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.common_pb2 import PageRequest
+from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
+
+TIMEOUT: Final = 10.0
+SERVICES: Final = ("rm", "cm", "drm")
+MOST_SKEW: Final = 30.0
+"""Seconds that clocks may differ; certificates are backdated by 300."""
+UNDER_WAY: Final = 600
+"""Seconds after which an archived key should be certified."""
+UNCOLLECTED: Final = 3 * SECONDS_PER_DAY
+MOST_KEYS: Final = 1000
+"""Uncertified keys that one run looks at."""
+
+Check: TypeAlias = Callable[[Examination], AsyncIterator[Finding]]
+
+
+async def examine(examination: Examination) -> AsyncIterator[Finding]:
+    """Yield all findings; none means that the deployment is healthy."""
+    for name, check in CHECKS.items():
+        try:
+            async for finding in check(examination):
+                yield finding
+        except KeyarkError as failure:
+            command = f"keyark doctor --home {examination.home.folder}"
+            yield error(name, f"could not be looked at: {failure.message}", command)
+
+
+async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
+    """Whether each service is there, signs its log with the known key, has the right time, and raised no alarm."""
+    for role in SERVICES:
+        try:
+            async with examination.session(role, "auditor") as session:
+                async for finding in _service(examination, session):
+                    yield finding
+        except KeyarkError as failure:
+            command = f"python -m {role}_service check {examination.service_file(role)}"
+            yield error(role, f"does not answer as it should: {failure.message}", command)
+
+
+async def _service(examination: Examination, session: Session) -> AsyncIterator[Finding]:
+    role, asked = session.role, examination.now()
+    stub = AuditServiceStub(session.channel)
+    head = await call(stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), timeout=TIMEOUT)
+    skew = head.time_us / 1_000_000 - (asked + examination.now()) / 2
+    if abs(skew) > MOST_SKEW:
+        way = "ahead of" if skew > 0 else "behind"
+        text = f"its clock is {abs(skew):.0f} seconds {way} this machine's"
+        yield warning(role, text, "chronyc makestep  # on the host whose clock is wrong")
+    log_verifier(examination.home, role).verify(head.checkpoint)
+    if head.alarm:
+        command = f"python -m {role}_service clear-alarm {examination.service_file(role)}"
+        yield error(role, head.alarm, command)
+
+
+async def archived_keys_are_certified(examination: Examination) -> AsyncIterator[Finding]:
+    """Which archived keys have no certificate: because none was issued, or because the DRM was not told."""
+    before = int((examination.now() - UNDER_WAY) * 1_000_000)
+    uncertified = recovery_pb2.KeyFilter(
+        state=recovery_pb2.KeyState.KEY_STATE_UNCERTIFIED, archived_until_us=before
+    )
+    seen = 0
+    async with examination.session("drm", "agent") as archive, examination.session("cm", "officer") as issuer:
+        async for key in list_keys(archive, uncertified):
+            seen += 1
+            if seen > MOST_KEYS:
+                text = f"more than {MOST_KEYS} are not certified"
+                yield warning("archived keys", text, "keyark keys list --state uncertified")
+                return
+            yield await _uncertified(examination, key, issuer)
+
+
+async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, issuer: Session) -> Finding:
+    subject = f"key {key.key_id.hex()}"
+    wanted = certificates_pb2.CertificateFilter(spki_sha256=key.key_id)
+    async for certificate in list_certificates(issuer, wanted):
+        return error(
+            subject,
+            f"of {key.email} is certified as {certificate.serial.hex()} and not linked, so it cannot be recovered",
+            f"python -m rm_service relink {examination.service_file('rm')} {key.enrollment_id.hex()}",
+        )
+    return warning(
+        subject,
+        f"of {key.email} is archived and was never certified: refused, or never completed; nothing recovers it",
+        "keyark enroll  # by its client: the same folder completes it, a new one where policy refused it",
+    )
+
+
+async def certificates_are_archived(examination: Examination) -> AsyncIterator[Finding]:
+    """Whether the newest certified keys are known to the DRM as such: they are not after a restore from a backup."""
+    async with examination.session("cm", "officer") as issuer, examination.session("drm", "agent") as archive:
+        async for finding in _not_archived(issuer, archive):
+            yield finding
+
+
+async def _not_archived(issuer: Session, archive: Session) -> AsyncIterator[Finding]:
+    now = certificates_pb2.CertificateFilter(state=certificates_pb2.CertificateState.CERTIFICATE_STATE_VALID)
+    looked_at = 0
+    async for certificate in list_certificates(issuer, now):
+        if certificate.role != certificates_pb2.KeyRole.KEY_ROLE_ENCRYPTION:
+            continue
+        looked_at += 1
+        if looked_at > MOST_KEYS:
+            return
+        try:
+            await get_key(archive, certificate.spki_sha256)
+        except KeyarkError as failure:
+            if failure.reason != "NOT_FOUND":
+                raise
+            yield warning(
+                f"certificate {certificate.serial.hex()}",
+                f"of {certificate.email} is in force, and its key is not in the archive",
+                f"keyark certificates revoke {certificate.serial.hex()} --pair --reason superseded",
+            )
+
+
+async def recovered_keys_are_collected(examination: Examination) -> AsyncIterator[Finding]:
+    """Which recovered keys wait for their requester for days."""
+    async with examination.session("drm", "agent") as session:
+        stub = KeyRecoveryServiceStub(session.channel)
+        token = ""
+        while True:
+            request = recovery_pb2.ListCeremoniesRequest(page=PageRequest(page_size=500, page_token=token))
+            page = await call(stub.ListCeremonies, request, timeout=TIMEOUT)
+            for ceremony in page.ceremonies:
+                age = examination.now() - ceremony.opened_time_us / 1_000_000
+                if ceremony.state == recovery_pb2.CeremonyState.CEREMONY_STATE_READY and age > UNCOLLECTED:
+                    yield warning(
+                        f"recovery {ceremony.ceremony_id.hex()}",
+                        f"recovered keys wait for their requester since {age / SECONDS_PER_DAY:.0f} days",
+                        f"keyark recover collect {ceremony.ceremony_id.hex()}  # as the requester",
+                    )
+            token = page.next_page_token
+            if not token:
+                break
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "services": services_answer,
+    "certificates' end": certificates_end,
+    "archived keys": archived_keys_are_certified,
+    "certificates": certificates_are_archived,
+    "recoveries": recovered_keys_are_collected,
+}

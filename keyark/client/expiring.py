@@ -1,0 +1,108 @@
+"""Which certificates of a deployment end soon: those of the services, of people, of the archive, and of the CAs."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+from cryptography import x509
+
+from keyark.client.administration import list_certificates
+from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
+from keyark.pki.certificates import Validity, load_certificate, load_certificates
+from keyark.v1 import certificates_pb2
+
+SERVICES: Final = ("rm", "cm", "drm")
+TIMEOUT: Final = 10.0
+
+
+async def certificates_end(examination: Examination) -> AsyncIterator[Finding]:
+    """What ended, or ends within the time that is looked ahead."""
+    for finding in (*_people(examination), *_authorities(examination), *_transport(examination)):
+        yield finding
+    async for finding in _users(examination):
+        yield finding
+    for role in SERVICES:
+        try:
+            certificate = await served_certificate(examination, role)
+        except (OSError, TimeoutError):
+            continue  # that it is away is told by another check
+        command = f"keyark identities renew {role} --home {examination.home.folder}"
+        for finding in _ending(examination, f"identity of {role}", certificate, command):
+            yield finding
+
+
+async def served_certificate(examination: Examination, role: str) -> x509.Certificate:
+    """Return the certificate that a service presents; raises OSError and TimeoutError where it is away."""
+    host, _, port = str(getattr(examination.home.config, role)).rpartition(":")
+    folder = examination.home.identity_folder(examination.person("auditor"))
+    context = ssl.create_default_context(cafile=examination.home.config.trust_anchor)
+    context.load_cert_chain(
+        folder / "cert.pem", folder / "key.pem", lambda: examination.password(folder / "key.pem") or b""
+    )
+    context.set_alpn_protocols(["h2"])
+    name = f"{role}.{examination.home.config.trust_domain}"
+    async with asyncio.timeout(TIMEOUT):
+        _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+        try:
+            presented: ssl.SSLObject = writer.get_extra_info("ssl_object")
+            return load_certificate(presented.getpeercert(binary_form=True) or b"")
+        finally:
+            writer.close()
+
+
+def _ending(
+    examination: Examination, subject: str, certificate: x509.Certificate, command: str
+) -> Iterator[Finding]:
+    left = Validity.of(certificate).not_after - examination.now()
+    if left < 0:
+        yield error(subject, f"its certificate ended {-left / SECONDS_PER_DAY:.0f} days ago", command)
+    elif left < examination.within:
+        yield warning(subject, f"its certificate ends in {left / SECONDS_PER_DAY:.0f} days", command)
+
+
+def _people(examination: Examination) -> Iterator[Finding]:
+    folder = examination.home.folder
+    for path in sorted(folder.glob("identities/*/*/cert.pem")):
+        name = f"{path.parent.parent.name}/{path.parent.name}"
+        command = f"keyark identities renew {name} --home {folder}"
+        yield from _ending(examination, f"identity of {name}", load_certificates(path)[0], command)
+
+
+def _authorities(examination: Examination) -> Iterator[Finding]:
+    home = examination.home
+    yield from _ending(
+        examination,
+        "internal CA",
+        home.trust_anchor,
+        "keyark authority init  # a new trust anchor for all services and people",
+    )
+    for number, certificate in enumerate(home.ca_chain):
+        subject = "issuing CA" if number == 0 else "CA above the issuing CA"
+        command = "keyark authority sign-ca  # the CM's ca.csr, as docs/deployment.md says"
+        yield from _ending(examination, subject, certificate, command)
+
+
+def _transport(examination: Examination) -> Iterator[Finding]:
+    newest = load_certificates(examination.home.config.transport)[0]
+    command = f"keyark transport-key rotate --home {examination.home.folder}"
+    yield from _ending(examination, "transport key", newest, command)
+
+
+async def _users(examination: Examination) -> AsyncIterator[Finding]:
+    now = int(examination.now())
+    soon = certificates_pb2.CertificateFilter(
+        state=certificates_pb2.CertificateState.CERTIFICATE_STATE_VALID,
+        expires_from=now,
+        expires_until=now + examination.within,
+    )
+    async with examination.session("cm", "officer") as session:
+        async for certificate in list_certificates(session, soon):
+            yield warning(
+                "users",
+                f"certificates end soon, first that of {certificate.email}",
+                f"keyark certificates expiring --within {-(-examination.within // SECONDS_PER_DAY)}d",
+            )
+            return

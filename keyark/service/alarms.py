@@ -1,0 +1,90 @@
+"""`clear-alarm` of RM and CM: an operator looked at what the DRM's log contradicts, and lets the service go on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from keyark.clock import SystemClock
+from keyark.config import load_config
+from keyark.errors import NotFoundError
+from keyark.service.assembly import load_log_key
+from keyark.service.settings import LogSettings, ServiceConfig
+from keyark.store import WriteTransaction, open_store
+from keyark.transparency.events import EVENT_VERSION, new_event
+from keyark.transparency.heads import alarm_about, clear_alarm, forget_head
+from keyark.transparency.log import Log
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+
+CLEAR_ALARM: Final = "clear-alarm"
+
+
+class LoggingConfig(ServiceConfig, Protocol):
+    """The configuration of a service whose log key is named in it."""
+
+    @property
+    def log(self) -> LogSettings:
+        """[log]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmCommand:
+    """The command for one service, which does not run meanwhile."""
+
+    role: str
+    config: type[Any]
+    tables: Sequence[str]
+    schema_version: int
+
+    def add_to(self, commands: Any) -> None:
+        """Add `clear-alarm` to the service's program."""
+        parser: argparse.ArgumentParser = commands.add_parser(
+            CLEAR_ALARM, help="with the service stopped: go on after an alarm about the DRM's log"
+        )
+        parser.add_argument("config", type=Path, help=f"{self.role}.toml")
+        parser.add_argument(
+            "--restored",
+            action="store_true",
+            help="the DRM was restored from a backup: take its next log head on trust",
+        )
+        parser.set_defaults(command=self._run)
+
+    def _run(self, parsed: argparse.Namespace) -> None:
+        config = load_config(parsed.config, self.config)
+        print(asyncio.run(self.clear(config, forget=parsed.restored)))
+
+    async def clear(self, config: LoggingConfig, *, forget: bool) -> str:
+        """Clear the alarm with a leaf in the service's own log; with ``forget`` the accepted head as well.
+
+        Returns what was cleared. Raises NotFoundError where there is nothing to clear, and the errors of store and log.
+        """
+        origin = f"{config.service.trust_domain}/drm"
+        signer = load_log_key(self.role, config.service, config.log.key)
+        clock = SystemClock()
+        log = Log(origin=f"{config.service.trust_domain}/{self.role}", signer=signer, clock=clock)
+        store = open_store(
+            config.store.path, tables=self.tables, finisher=log.finisher, schema_version=self.schema_version
+        )
+
+        def write(txn: WriteTransaction) -> str:
+            alarm = alarm_about(txn, origin=origin)
+            cleared = clear_alarm(txn, origin=origin)
+            forgotten = forget and forget_head(txn, origin=origin)
+            if not (cleared or forgotten):
+                raise NotFoundError("There is no alarm; nothing was changed.")
+            event = AuditEvent(
+                version=EVENT_VERSION, type=EventType.EVENT_TYPE_ALARM_CLEARED, time_us=clock.now_us()
+            )
+            log.append(txn, new_event(event, AuditDetails(message=alarm)))
+            return f"cleared: {alarm or 'no alarm'}{'; the next head is taken on trust' if forgotten else ''}"
+
+        try:
+            await log.open(store)
+            return await store.update(write)
+        finally:
+            await log.close()
+            await store.close()

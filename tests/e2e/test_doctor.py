@@ -1,0 +1,212 @@
+"""`keyark doctor`: each finding is provoked for real, and its command makes it go away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from cm_service import __main__ as cm_program
+from keyark.client.doctor import examine
+from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, Severity
+from keyark.client.passwords import no_password
+from keyark.clock import ManualClock
+from keyark.deployment.ports import free_ports
+from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
+from keyark.v1.audit_pb2 import CheckpointLink
+from rm_service import __main__ as rm_program
+from tests.e2e.test_direct_attacks import HostileRm
+from tests.support.deployment import Deployment, edit, running
+from tests.support.enrolling import enrolling
+from tests.support.processes import keyark, up
+
+DAYS = SECONDS_PER_DAY
+
+
+async def findings(deployment: Deployment, *, later: float = 0, within: int = 30 * DAYS) -> list[Finding]:
+    """What the doctor finds, on a machine whose clock is ``later`` seconds ahead."""
+    examination = Examination(
+        home=deployment.home(), password=no_password, now=lambda: time.time() + later, within=within
+    )
+    return [finding async for finding in examine(examination)]
+
+
+def about(found: list[Finding], words: str) -> list[Finding]:
+    """Those whose text or subject has these words."""
+    return [finding for finding in found if words in f"{finding.subject}: {finding.text}"]
+
+
+async def test_a_deployment_that_works_is_healthy(deployment: Deployment) -> None:
+    async with deployment.client() as client:
+        await client.enroll(common_name="Alice Example", email="alice@example.org")
+    assert await findings(deployment) == []
+
+
+async def test_clocks_that_differ_are_told(deployment_folder: Path) -> None:
+    clock = ManualClock(time.time_ns() // 1000)
+    async with running(deployment_folder, clock) as deployment:
+        assert about(await findings(deployment), "clock") == []
+        clock.advance(120)
+        found = about(await findings(deployment), "clock")
+    assert [finding.subject for finding in found] == ["rm", "cm", "drm"]
+    assert all("ahead of" in finding.text for finding in found)
+
+
+async def test_a_service_that_is_away_is_told_and_the_others_are_looked_at(deployment_folder: Path) -> None:
+    async with running(deployment_folder) as deployment:
+        await deployment.services["drm"].server.drain(0)
+        found = await findings(deployment)
+    assert [finding.severity for finding in about(found, "drm: does not answer")] == [Severity.ERROR]
+    assert about(found, "rm: ") == about(found, "drm: ")
+    assert about(found, "archived keys: could not be looked at")
+
+
+async def test_what_ends_soon_is_told_with_what_renews_it(deployment: Deployment) -> None:
+    async with deployment.client() as client:
+        await client.enroll(common_name="Alice Example", email="alice@example.org")
+    found = await findings(deployment, within=731 * DAYS)
+    assert {finding.severity for finding in found} == {Severity.WARNING}
+    renewed = {f.subject.removeprefix("identity of ") for f in about(found, "identity of ")}
+    assert renewed >= {"rm", "cm", "drm", "officer/officer", "agent/alice", "client/enroller"}
+    assert len(about(found, "users: certificates end soon, first that of alice@example.org")) == 1
+    assert not about(found, "transport key")
+    assert about(await findings(deployment, within=6 * 365 * DAYS), "transport key")[0].command.startswith(
+        "keyark transport-key rotate"
+    )
+
+
+async def test_a_key_that_was_never_certified_is_told_once_it_should_be(deployment_folder: Path) -> None:
+    edit(deployment_folder / "cm" / "cm.toml", "max_days = 825", "max_days = 1")
+    async with running(deployment_folder) as deployment:
+        async with deployment.client() as client:
+            with pytest.raises(PolicyRejectedError):
+                await client.enroll(common_name="Alice Example", email="alice@example.org")
+        assert about(await findings(deployment), "never certified") == []
+        (found,) = about(await findings(deployment, later=700), "never certified")
+    assert "alice@example.org" in found.text
+    assert found.command.startswith("keyark enroll")
+
+
+async def archive_without_linking(folder: Path) -> bytes:
+    """Let Alice's key be archived and no more; returns her request."""
+    async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
+        request = enroller.request()
+        rm = HostileRm(deployment)
+        await rm.archived(request)
+        await rm.close()
+    return request
+
+
+async def test_an_archive_from_a_backup_is_told_of_its_certificates_again(
+    deployment_folder: Path, tmp_path: Path
+) -> None:
+    """The DRM forgot a link, and its log is older than the one that RM and CM know."""
+    request = await archive_without_linking(deployment_folder)
+    shutil.copytree(deployment_folder / "drm" / "store", tmp_path / "backup")
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        (enrollment,) = await enroller.send(request)
+        await enroller.send(enroller.request())
+    shutil.rmtree(deployment_folder / "drm" / "store")
+    shutil.copytree(tmp_path / "backup", deployment_folder / "drm" / "store")
+    async with running(deployment_folder) as deployment:
+        found = await findings(deployment, later=700)
+        (unlinked,) = about(found, "not linked")
+        assert unlinked.command.endswith(
+            f"relink {deployment_folder}/rm/rm.toml {enrollment.enrollment_id.hex()}"
+        )
+        assert len(about(found, "its key is not in the archive")) == 1
+        relink = deployment.services["rm"].commands["relink"]
+        for word, refusal in (
+            ("xy", InvalidInputError),
+            ("00" * 31, InvalidInputError),
+            ("00" * 32, NotFoundError),
+        ):
+            with pytest.raises(refusal):
+                await relink([enrollment.enrollment_id.hex(), word])
+        assert await relink([enrollment.enrollment_id.hex()]) == ["1 certificates go to the DRM again"]
+        await deployment.services["rm"].server.drain(0)
+    async with running(deployment_folder) as deployment:
+        assert about(await findings(deployment, later=700), "not linked") == []
+
+
+def clear(program: object, *words: object) -> int:
+    return program.PROGRAM.main(["clear-alarm", *map(str, words)])  # type: ignore[attr-defined]
+
+
+async def raise_alarm(folder: Path) -> None:
+    """Let a hostile RM show the CM a history that contradicts what it accepted."""
+    async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
+        await enroller.send(enroller.request())
+        rm = HostileRm(deployment)
+        fork = CheckpointLink(first_size=999, second_size=1000, second_root=bytes(32), proof=[bytes(32)])
+        size = int((await rm.issue(enroller.request(), b"", fork)).metadata["tree_size"])
+        fork.first_size, fork.second_size = size, size + 1
+        assert (await rm.issue(enroller.request(), b"", fork)).reason == "LOG_INCONSISTENT"
+        await rm.close()
+
+
+async def test_an_alarm_is_told_and_an_operator_clears_it(
+    deployment_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = deployment_folder / "cm" / "cm.toml"
+    await raise_alarm(deployment_folder)
+    async with running(deployment_folder) as deployment:
+        (found,) = about(await findings(deployment), "contradicts itself")
+        assert (found.severity, found.subject) == (Severity.ERROR, "cm")
+        assert found.command == f"python -m cm_service clear-alarm {config}"
+    await run_elsewhere(cm_program, config)
+    assert "cleared: The log example.org/drm contradicts itself" in capsys.readouterr().out
+    async with running(deployment_folder) as deployment:
+        assert about(await findings(deployment), "contradicts itself") == []
+        async with deployment.client() as client:
+            await client.enroll(common_name="Alice Example", email="alice@example.org")
+
+
+async def run_elsewhere(program: object, *words: object) -> None:
+    """Run a program's command in a thread, for it has an event loop of its own."""
+    assert await asyncio.to_thread(clear, program, *words) == 0
+
+
+async def test_there_is_nothing_to_clear_where_there_is_no_alarm(
+    deployment_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(deployment_folder):
+        pass
+    for program, role in ((rm_program, "rm"), (cm_program, "cm")):
+        config = deployment_folder / role / f"{role}.toml"
+        assert await asyncio.to_thread(clear, program, config) == 1
+        assert "There is no alarm" in capsys.readouterr().err
+
+
+async def test_after_a_restore_the_next_head_is_taken_on_trust(
+    deployment_folder: Path, tmp_path: Path
+) -> None:
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        await enroller.send(enroller.request())
+    shutil.copytree(deployment_folder / "drm" / "store", tmp_path / "backup")
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        await enroller.send(enroller.request())
+    shutil.rmtree(deployment_folder / "drm" / "store")
+    shutil.copytree(tmp_path / "backup", deployment_folder / "drm" / "store")
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        assert isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
+    for program, role in ((rm_program, "rm"), (cm_program, "cm")):
+        await run_elsewhere(program, deployment_folder / role / f"{role}.toml", "--restored")
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        assert not isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
+
+
+def test_the_command_tells_people_and_scripts(tmp_path: Path) -> None:
+    folder = tmp_path / "deployment"
+    keyark("init", folder, "--port-base", free_ports())
+    with up(folder):
+        assert "healthy" in keyark("doctor", "--home", folder).stdout
+        assert keyark("doctor", "--home", folder, "--json").stdout.strip() == "[]"
+    told = keyark("doctor", "--home", folder, "--json", code=1)
+    assert {finding["subject"] for finding in json.loads(told.stdout)} >= {"rm", "cm", "drm"}
+    assert "error: rm: does not answer" in keyark("doctor", "--home", folder, code=1).stdout
+    assert "is no time" in keyark("doctor", "--home", folder, "--within", "soon", code=2).stderr

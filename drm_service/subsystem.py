@@ -118,7 +118,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
         yield RunningService(
             server=server,
             policy=policy,
-            reloads=[transport_keys.reload, workers.recycle],
+            reloads=[foundation.identity.reload, transport_keys.reload, workers.recycle],
             commands={"transport-key": partial(transport_key_command, transport_keys)},
         )
 

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import cast
 
 from keyark.clock import Clock, SystemClock
 from keyark.errors import KeyarkError
 from keyark.policy.engine import PolicyEngine
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
+from keyark.rpc.renewal import RenewableChannel
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.evidence import open_receipt_checks
@@ -101,7 +103,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 yield RunningService(
                     server=server,
                     policy=policy,
-                    reloads=[forget_forms],
+                    reloads=[foundation.identity.reload, forget_forms],
                     commands={RELINK: partial(relink, outbox)},
                 )
             await enrollments.drain()
@@ -112,11 +114,17 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
 
 @asynccontextmanager
 async def _downstream(config: RmConfig, foundation: Foundation) -> AsyncIterator[Downstream]:
-    identity, domain = foundation.identity, config.service.trust_domain
-    cm = open_channel(config.downstream.cm, identity, server_role="cm", trust_domain=domain)
-    drm = open_channel(config.downstream.drm, identity, server_role="drm", trust_domain=domain)
+    def reach(role: str, address: str) -> RenewableChannel:
+        domain = config.service.trust_domain
+        channel = RenewableChannel(
+            lambda: open_channel(address, foundation.identity.value, server_role=role, trust_domain=domain)
+        )
+        foundation.identity.when_changed(channel.renew)
+        return channel
+
+    cm, drm = reach("cm", config.downstream.cm), reach("drm", config.downstream.drm)
     try:
-        yield Downstream(cm, drm)
+        yield Downstream(cast("Channel", cm), cast("Channel", drm))
     finally:
         await asyncio.gather(cm.close(), drm.close())
 

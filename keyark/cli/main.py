@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "keys": ("keyark.cli.keys", "keys"),
     "transport-key": ("keyark.cli.transport_key", "transport_key"),
     "authority": ("keyark.cli.authority", "authority"),
+    "identities": ("keyark.cli.identities", "identities"),
     "recover": ("keyark.cli.recover", "recover"),
     "agents": ("keyark.cli.agents", "agents"),
     "storage-key": ("keyark.cli.agents", "storage_key"),

@@ -19,7 +19,7 @@ from keyark.errors import ConfigurationError
 from keyark.pki.authority import Authority, ca_name, create_internal_ca, create_root, issue_ca
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
 from keyark.pki.files import read_file, write_new_file
-from keyark.pki.identities import issue_identity
+from keyark.pki.identities import issue_identity, renew_identity
 from keyark.pki.key_types import KeyType, narrow_signing_key
 from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId, check_trust_domain
@@ -103,6 +103,16 @@ class DeploymentAuthority:
         validity = self._validity(self.internal, lifetime)
         issued = issue_identity(self.internal, _load_request(request), identity=identity, validity=validity)
         save_certificates(certificate, [issued])
+
+    def renew_identity(self, certificate: Path) -> x509.Certificate:
+        """Replace a service's or person's certificate (PEM) in its file by a new one for the same key; returns it.
+
+        Raises CertificateRequestError for one that is not from this authority, and the errors of files.
+        """
+        validity = self._validity(self.internal, SERVICE_SECONDS)
+        renewed = renew_identity(self.internal, load_certificates(certificate)[0], validity=validity)
+        save_certificates(certificate, [renewed])
+        return renewed
 
     def sign_issuing_ca(self, request: Path, name: str, certificate: Path) -> None:
         """Issue the issuing CA's certificate, and write it followed by the root, as PEM."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keyark.errors import UnauthenticatedError
@@ -67,9 +69,35 @@ def issue_identity(
     """
     check_request(request, _permitted(identity))
     _check_asked_identity(request, identity)
-    key_type = key_type_of(request.public_key())
+    return _certify(authority, request.public_key(), identity, validity)
+
+
+def renew_identity(
+    authority: Authority, certificate: x509.Certificate, *, validity: Validity
+) -> x509.Certificate:
+    """Issue a certificate for the identity and the key of one that the same authority issued.
+
+    The transport key is not renewed but rotated. Raises CertificateRequestError for another's certificate,
+    UnauthenticatedError for one of no identity, and IssuerValidityError.
+    """
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        raise CertificateRequestError(
+            "The certificate is not from this internal CA; have a request signed with `keyark authority sign`."
+        ) from None
+    identity = identity_of(certificate)
+    if identity.role == TRANSPORT_ROLE:
+        raise CertificateRequestError("A transport key is not renewed; use `keyark transport-key rotate`.")
+    return _certify(authority, certificate.public_key(), identity, validity)
+
+
+def _certify(
+    authority: Authority, public_key: CertificatePublicKeyTypes, identity: SpiffeId, validity: Validity
+) -> x509.Certificate:
+    key_type = key_type_of(public_key)
     builder = (
-        certificate_builder(request.public_key(), _subject(identity), validity)
+        certificate_builder(public_key, _subject(identity), validity)
         .add_extension(key_usage(*_usages(identity, key_type)), critical=True)
         .add_extension(x509.ExtendedKeyUsage(_purposes(identity)), critical=False)
         .add_extension(_alternative_names(identity), critical=False)

@@ -20,6 +20,7 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.authorization import ANYONE, AllowList
 from keyark.rpc.guard import Guard, OnRejected, current_caller
 from keyark.rpc.identities import LocalIdentity, PeerReader
+from keyark.rpc.renewal import server_credentials
 
 __all__ = ["ServedService", "Server", "build_server", "current_caller"]
 
@@ -82,7 +83,7 @@ class Server:
 
 def build_server(
     *,
-    identity: LocalIdentity,
+    present: Callable[[], LocalIdentity],
     address: str,
     services: Sequence[ServedService],
     allow: Mapping[str, Sequence[str] | set[str]],
@@ -93,13 +94,15 @@ def build_server(
 ) -> Server:
     """Make a server that listens at ``address`` ("127.0.0.1:0" for any port); ``now`` is in seconds UTC.
 
+    ``present`` gives the identity that a handshake presents; renewed, it is still the same SPIFFE ID.
+
     Raises ConfigurationError where the allow-list is incomplete, the address cannot be had, or TLS 1.2 is possible.
     """
     if keyark.TLS_1_2_IS_POSSIBLE:
         raise ConfigurationError(
             "gRPC was imported before keyark, so TLS 1.2 is not ruled out; import keyark first."
         )
-    health = HealthServicer()
+    health, identity = HealthServicer(), present()
     descriptors = [service.descriptor for service in services]
     standard: list[Any] = [
         health_pb2.DESCRIPTOR.services_by_name["Health"],
@@ -116,9 +119,7 @@ def build_server(
         service.add(service.servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection([s.full_name for s in (*descriptors, *standard)], server)
-    credentials = grpc.ssl_server_credentials(
-        [(identity.private_key, identity.certificate)], identity.trust_anchor, require_client_auth=True
-    )
+    credentials = server_credentials(present)
     built = Server(server, guard, health, address=address, identity=identity.spiffe_id, meters=meters)
     try:
         built.port = server.add_secure_port(address, credentials)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from keyark.pki.files import check_private_folder
 from keyark.rpc.audit import AuditServicer
 from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.outcomes import Refusals
+from keyark.rpc.renewal import CurrentIdentity
 from keyark.rpc.server import ServedService, Server, build_server
 from keyark.service.background import repeating
 from keyark.service.control import Command
@@ -28,6 +30,8 @@ from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 
 FLUSH_SECONDS: Final = 60.0
+IDENTITY_SECONDS: Final = 30.0
+"""How soon a renewed certificate is presented without a `reload`."""
 AUDIT: Final = "/keyark.v1.AuditService"
 AUDIT_METHODS: Final = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
 
@@ -36,7 +40,7 @@ AUDIT_METHODS: Final = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionPro
 class Foundation:
     """An open store with its log, and who we are."""
 
-    identity: LocalIdentity
+    identity: CurrentIdentity
     clock: Clock
     store: Store
     log: Log
@@ -103,7 +107,11 @@ async def open_foundation(
     clock: Clock,
 ) -> AsyncIterator[Foundation]:
     """Open store and log; they are closed at the end, with all that waits written."""
-    identity = load_identity(config.service)
+    identity = CurrentIdentity(
+        load_identity(config.service),
+        read=partial(load_identity, config.service),
+        now=lambda: clock.now_us() // 1_000_000,
+    )
     origin = f"{config.service.trust_domain}/{role}"
     log = Log(origin=origin, signer=signer, clock=clock)
     make_store_folder(config.store.path)
@@ -122,7 +130,10 @@ async def open_foundation(
             log=log, store=opened, clock=clock, quota=config.service.rejections_per_hour
         )
         try:
-            async with repeating(rejections.flush, seconds=FLUSH_SECONDS, name="logging counts of refusals"):
+            async with (
+                repeating(rejections.flush, seconds=FLUSH_SECONDS, name="logging counts of refusals"),
+                repeating(identity.refresh, seconds=IDENTITY_SECONDS, name="taking a renewed identity"),
+            ):
                 yield Foundation(
                     identity=identity,
                     clock=clock,
@@ -167,7 +178,6 @@ async def serve(
     )
     audit_rows = {f"{AUDIT}/{method}": {"auditor", *log_readers} for method in AUDIT_METHODS}
     server = build_server(
-        identity=foundation.identity,
         address=settings.listen,
         services=[*services, audit],
         allow={**allowed, **audit_rows},
@@ -175,6 +185,7 @@ async def serve(
         max_in_flight=settings.max_in_flight,
         on_rejected=foundation.refusals.record,
         meters=foundation.meters,
+        present=lambda: foundation.identity.value,
     )
     await server.start()
     try:

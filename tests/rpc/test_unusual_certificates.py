@@ -51,7 +51,7 @@ async def test_an_identity_of_another_trust_domain_is_denied_and_the_denial_reco
 async def test_a_server_without_the_name_of_the_service_is_not_spoken_to(dns) -> None:
     impostor = unusual_identity(uris=["spiffe://example.org/drm"], dns=dns)
     async with (
-        serving(Scripted(), identity=impostor) as server,
+        serving(Scripted(), present=lambda: impostor) as server,
         channel_to(server, identity("auditor/auditor")) as channel,
     ):
         with pytest.raises(NoConnectionError):

@@ -69,7 +69,7 @@ async def relaying(
     ]
     everyone = {"rm", "cm", "drm", "client", "officer", "agent", "auditor"}
     server = build_server(
-        identity=identity,
+        present=lambda: identity,
         address="127.0.0.1:0",
         services=served,
         allow={f"/{d.full_name}/{m.name}": everyone for d, _ in services for m in d.methods},

@@ -90,7 +90,7 @@ async def serving(servicer: Scripted, **options: Any) -> AsyncIterator[Server]:
         servicer=servicer,
     )
     settings = {
-        "identity": identity("drm", number=904),
+        "present": lambda: identity("drm", number=904),
         "address": "127.0.0.1:0",
         "services": [service],
         "allow": {f"/keyark.v1.AuditService/{method}": {"auditor"} for method in METHODS},

@@ -1,0 +1,70 @@
+"""Renews the certificates of a deployment's services and people before they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.commands import ROLES, ServiceCommandError, service_command
+from keyark.errors import ConfigurationError
+from keyark.pki.certificates import Validity, load_certificates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewed:
+    """An identity whose certificate was renewed: its name ("rm", "client/alice"), and until when (seconds UTC)."""
+
+    name: str
+    not_after: int
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityRenewal:
+    """The identities of a deployment below one folder, and the authority that renews them."""
+
+    home: Path
+    authority: DeploymentAuthority
+
+    def identities(self) -> dict[str, Path]:
+        """Return where the certificate of each identity is, services first."""
+        services = {role: self.home / role / "identity.pem" for role in sorted(ROLES)}
+        people = sorted(self.home.glob("identities/*/*/cert.pem"))
+        found = services | {f"{path.parent.parent.name}/{path.parent.name}": path for path in people}
+        return {name: path for name, path in found.items() if path.is_file()}
+
+    def due(self, within: int) -> list[str]:
+        """Return whose certificates end within so many seconds."""
+        latest = time.time() + within
+        return [name for name, path in self.identities().items() if _end(path) < latest]
+
+    def renew(self, names: Sequence[str]) -> list[Renewed]:
+        """Renew these identities, and let services that run present the new certificates at once.
+
+        Raises ConfigurationError before anything is changed where there is no such identity.
+        """
+        there = self.identities()
+        for name in names:
+            if name not in there:
+                raise ConfigurationError(f"There is no identity {name!r} here; there are {', '.join(there)}.")
+        return [self._renew(name, there[name]) for name in names]
+
+    def _renew(self, name: str, path: Path) -> Renewed:
+        self.authority.renew_identity(path)
+        return Renewed(name=name, not_after=_end(path), note=self._tell(name) if name in ROLES else "")
+
+    def _tell(self, role: str) -> str:
+        try:
+            service_command(role, "reload", str(self.home / role / f"{role}.toml"))
+        except ServiceCommandError as error:
+            if "SERVICE_NOT_RUNNING" not in error.message:
+                raise
+            return "it does not run, and has it when it starts"
+        return "it presents the new one"
+
+
+def _end(path: Path) -> int:
+    return Validity.of(load_certificates(path)[0]).not_after

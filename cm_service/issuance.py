@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, Protocol
 
+from cm_service.approved import take_approval
 from cm_service.certificate_index import index_pair
 from cm_service.crl_settings import shard_key
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
@@ -20,6 +21,7 @@ from cm_service.refusals import check_not_refused, refuse_for_good
 from cm_service.subject_names import NameHolders
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind, PolicyRejectedError
+from keyark.pki.approvals import Approval
 from keyark.pki.certificates import Validity
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import Statement
@@ -37,6 +39,7 @@ from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.common_pb2 import CertificatePair
 
@@ -59,22 +62,24 @@ class WorkerPool(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PairRequest:
-    """Statement, its signature and the archival receipt (empty without archival), all serialized."""
+    """Statement, its signature and the archival receipt (empty without archival), and an officer's approval if any."""
 
     statement: bytes
     signature: bytes
     receipt: bytes
+    approval: SignedStatement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Accepted:
-    """A request that may be issued; ``receipt_leaf_hash`` is empty where nothing was archived.
+    """A request that may be issued, as an officer approved it; ``receipt_leaf_hash`` is empty without archival.
 
     ``to_judge_again`` is what policy saw, where its verdict depends on what else is issued meanwhile.
     """
 
     statement: Statement
     receipt_leaf_hash: bytes
+    approval: Approval | None
     to_judge_again: PolicyRequest | None
 
 
@@ -154,8 +159,9 @@ class Issuance:
                 return receipt
             if receipt is not None:
                 self.receipts.check(receipt, statement)
+            approval, statement = take_approval(request.approval, statement, self.receipts)
             try:
-                to_judge_again = self._apply_policy(statement, profile, receipt)
+                to_judge_again = self._apply_policy(statement, profile, receipt, approval)
             except PolicyRejectedError as error:
                 return error if receipt is None else _Refused(statement=statement, error=error)
         except KeyarkError as error:
@@ -163,6 +169,7 @@ class Issuance:
         return _Accepted(
             statement=statement,
             receipt_leaf_hash=leaf_hash(receipt.leaf) if receipt else b"",
+            approval=approval,
             to_judge_again=to_judge_again,
         )
 
@@ -181,10 +188,14 @@ class Issuance:
         return [item.error if isinstance(item, _Refused) else item for item in items]
 
     def _apply_policy(
-        self, statement: Statement, profile: ProfileSettings, receipt: ArchivalReceipt | None
+        self,
+        statement: Statement,
+        profile: ProfileSettings,
+        receipt: ArchivalReceipt | None,
+        approval: Approval | None,
     ) -> PolicyRequest | None:
         """Raise what policy rejects; returns what to judge again when it is issued, if a rule's verdict may change."""
-        validity = self._validity(profile)
+        validity = self._validity(profile, approval)
         attributes = policy_request(
             statement,
             archival=Archival.ABSENT if receipt is None else Archival.REQUESTED,
@@ -198,6 +209,7 @@ class Issuance:
             not_before=validity.not_before,
             not_after=validity.not_after,
             issuer_key_type=self.issuer_key_type,
+            approver=str(approval.officer) if approval else "",
             name_holders=holders,
         )
         self.policy.enforce(STAGE, issuing)
@@ -210,11 +222,12 @@ class Issuance:
             )
         return self.profiles[name]
 
-    def _validity(self, profile: ProfileSettings) -> Validity:
-        """Backdated for slow clocks, and inside the issuing CA's own validity."""
+    def _validity(self, profile: ProfileSettings, approval: Approval | None) -> Validity:
+        """As the officer said or else the profile; backdated for slow clocks, inside the issuing CA's own validity."""
+        days = (approval.edits.validity_days if approval else 0) or profile.validity_days
         return Validity.starting(
             self.clock.now_us() // 1_000_000,
-            lifetime_seconds=profile.validity_days * SECONDS_PER_DAY,
+            lifetime_seconds=days * SECONDS_PER_DAY,
             backdate_seconds=profile.backdate_seconds,
             within=self.issuer_validity,
         )
@@ -243,7 +256,7 @@ class Issuance:
 
     def _draw(self, accepted: _Accepted) -> _Reserved:
         statement = accepted.statement
-        validity = self._validity(self._profile(statement.profile))
+        validity = self._validity(self._profile(statement.profile), accepted.approval)
         signing_serial, encryption_serial = new_serial(), new_serial()
         if self.crl_shards > 1:  # both certificates stand on one shard
             encryption_serial = encryption_serial[:-1] + signing_serial[-1:]
@@ -324,6 +337,7 @@ class Issuance:
                 sha256(record.encryption_certificate).digest(),
             ],
             receipt_leaf_hash=accepted.receipt_leaf_hash,
+            approval=accepted.approval.signed if accepted.approval else None,
         )
 
     async def commit_pairs(

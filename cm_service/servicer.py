@@ -70,7 +70,12 @@ class CertificateServicer(CertificateServiceServicer):
         """Step 5, issue."""
         check_batch_size(len(request.items))
         requests = [
-            PairRequest(statement=item.statement, signature=item.signature, receipt=item.receipt)
+            PairRequest(
+                statement=item.statement,
+                signature=item.signature,
+                receipt=item.receipt,
+                approval=item.approval if item.HasField("approval") else None,
+            )
             for item in request.items
         ]
         await self._issuance.receipts.storage_keys.accept_changes(request.trust_changes)

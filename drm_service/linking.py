@@ -13,6 +13,7 @@ from drm_service.key_search import index_certified
 from drm_service.records import CERTIFICATES, put_row, read_row
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.pki.approvals import OfficerTrust
 from keyark.pki.certificates import load_certificate
 from keyark.pki.chains import verify_chain
 from keyark.pki.pairs import check_encryption_certificate
@@ -23,6 +24,7 @@ from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log, row_key
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.ceremony_pb2 import SignedStatement
 
 
 class LinkedElsewhereError(KeyarkError):
@@ -34,10 +36,11 @@ class LinkedElsewhereError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class LinkRequest:
-    """An enrollment id (32 bytes) and the encryption certificate (DER) that was issued for it."""
+    """An enrollment id (32 bytes), the encryption certificate (DER) issued for it, and an officer's approval if any."""
 
     enrollment_id: bytes
     certificate: bytes
+    approval: SignedStatement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class CertificateLinks:
     """Links certificates of the given issuing CAs to archived keys."""
 
     issuers: Sequence[x509.Certificate]
+    officers: OfficerTrust
     store: Store
     log: Log
     clock: Clock
@@ -68,14 +72,20 @@ class CertificateLinks:
     def check_certificate(
         self, request: LinkRequest, record: ArchivedKeyRecord | None
     ) -> _Link | KeyarkError:
-        """Check that the certificate has the archived key, the owner's subject, and the CA's signature."""
+        """Check that the certificate has the archived key, the owner's subject, and the CA's signature.
+
+        The subject is the owner's as the owner signed it, or as an officer approved it.
+        """
         try:
             if record is None:
                 raise NotFoundError("No key is archived for this enrollment; there is nothing to link.")
             statement = reread_statement(record.statement)
             certificate = load_certificate(request.certificate)
-            check_encryption_certificate(certificate, statement)
             now = self.clock.now_us() // 1_000_000
+            asked = statement
+            if request.approval is not None:  # the officer's word, not the RM's, for another name
+                asked = self.officers.verify(request.approval, statement, now=now).applied_to(statement)
+            check_encryption_certificate(certificate, asked)
             verify_chain(certificate, intermediates=(), anchors=self.issuers, at=now)
         except KeyarkError as error:
             return error

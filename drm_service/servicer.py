@@ -85,7 +85,11 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         """Step 6, deliver: what belongs to which key."""
         check_batch_size(len(request.items))
         requests = [
-            LinkRequest(enrollment_id=item.enrollment_id, certificate=item.certificate)
+            LinkRequest(
+                enrollment_id=item.enrollment_id,
+                certificate=item.certificate,
+                approval=item.approval if item.HasField("approval") else None,
+            )
             for item in request.items
         ]
         outcomes = await self._links.link_certificates(requests)

@@ -25,6 +25,7 @@ from drm_service.storage_keys import StorageKeys, read_tokens
 from drm_service.transport_commands import transport_key_command
 from drm_service.transport_keys import TransportKeys
 from keyark.clock import Clock, SystemClock
+from keyark.pki.approvals import OfficerTrust
 from keyark.pki.certificates import load_certificates
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
@@ -93,7 +94,12 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             clock=clock,
             pool=pool,
         )
-        links = CertificateLinks(issuers=issuers, store=foundation.store, log=foundation.log, clock=clock)
+        officers = OfficerTrust(
+            trust_domain=config.service.trust_domain, anchors=load_certificates(config.service.trust_anchor)
+        )
+        links = CertificateLinks(
+            issuers=issuers, officers=officers, store=foundation.store, log=foundation.log, clock=clock
+        )
         ceremonies = build_ceremonies(
             config, foundation, policy=policy.engine, storage_keys=storage_keys, workers=workers
         )

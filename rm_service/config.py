@@ -25,6 +25,23 @@ class EnrollmentSettings(Config):
     seconds: Annotated[float, Field(gt=0, le=600)] = 60.0
 
 
+class ApprovalSettings(Config):
+    """[approvals]: how long and how many requests wait for an officer, and who may not decide on them.
+
+    With ``separation_of_duties`` no officer decides on what a client of the same name submitted, and no recovery agent
+    is an officer.
+    """
+
+    expire_days: Annotated[int, Field(ge=1, le=30)] = 7
+    max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    separation_of_duties: bool = True
+
+    @property
+    def expire_us(self) -> int:
+        """How long a request waits, microseconds."""
+        return self.expire_days * 86_400_000_000
+
+
 class RmConfig(Config):
     """All of rm.toml."""
 
@@ -34,4 +51,5 @@ class RmConfig(Config):
     archive: ArchiveTrust
     log: LogSettings
     enrollment: EnrollmentSettings = EnrollmentSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
     policy: PolicyConfig

@@ -16,9 +16,15 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from keyark.clock import Clock
-from keyark.errors import DeadlineExceededError, KeyarkError, NotFoundError, PermissionDeniedError
+from keyark.errors import (
+    DeadlineExceededError,
+    KeyarkError,
+    NotFoundError,
+    PermissionDeniedError,
+    Violation,
+)
 from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import Statement
+from keyark.pki.statements import Statement, reread_statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
@@ -30,21 +36,28 @@ from keyark.store import Store, WriteTransaction
 from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import EventType
+from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
+from rm_service.queue import ApprovalQueue, is_final
 from rm_service.quotas import count_enrollment, enrollments_within
 from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
+from rm_service.reviews import complete, wrapped_key
 
 STAGE: Final = "submit"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnrollmentRequest:
-    """Statement, its signature, and the transport envelope (empty to be asked for it), all serialized."""
+    """Statement, its signature, and the transport envelope (empty to be asked for it), all serialized.
+
+    ``approval`` is an officer's, where policy deferred the request.
+    """
 
     statement: bytes
     signature: bytes
     wrapped_private_key: bytes
+    approval: SignedStatement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,7 @@ class Enrollments:
     issuer: Issuer
     outbox: Outbox
     accepted_heads: AcceptedHeads
+    queue: ApprovalQueue
     enrollment_seconds: float = 60.0
     _in_flight: dict[bytes, _InFlight] = field(default_factory=dict, repr=False)
 
@@ -126,18 +140,34 @@ class Enrollments:
         try:
             statement = self.accept_request(caller, request)
             recorded = self.store.read(lambda txn: read_enrollment(txn, statement.enrollment_id))
-            if recorded is not None:
+            if recorded is not None and recorded.state != EnrollmentState.ENROLLMENT_STATE_APPROVED:
                 return _earlier(statement, recorded)
-            running = self._in_flight.get(statement.enrollment_id)
-            if running is None:
-                task = asyncio.create_task(self._drive(statement, request))
-                running = _InFlight(statement.sha256, statement.caller, task)
-                self._in_flight[statement.enrollment_id] = running
-                running.task.add_done_callback(partial(self._forget, statement.enrollment_id))
-            check_same_statement(statement, running.statement_sha256)
+            if recorded is not None:
+                check_same_statement(statement, sha256(recorded.statement).digest())
+                request = approved_request(self.store, recorded, newer_key=request.wrapped_private_key)
+            return self._join(statement, request)
         except KeyarkError as error:
             return error
+
+    def _join(self, statement: Statement, request: EnrollmentRequest) -> asyncio.Task[Enrollment]:
+        running = self._in_flight.get(statement.enrollment_id)
+        if running is None:
+            task = asyncio.create_task(self._drive(statement, request))
+            running = _InFlight(statement.sha256, statement.caller, task)
+            self._in_flight[statement.enrollment_id] = running
+            running.task.add_done_callback(partial(self._forget, statement.enrollment_id))
+        check_same_statement(statement, running.statement_sha256)
         return running.task
+
+    async def carry_out(self, record: EnrollmentRecord) -> Enrollment:
+        """Steps 4 to 6 of a request that an officer approved; what was begun already is joined.
+
+        Raises what archival and issuance raise. Who gives up waiting ends nothing.
+        """
+        statement = reread_statement(record.statement)
+        return await asyncio.shield(
+            self._join(statement, approved_request(self.store, record, newer_key=b""))
+        )
 
     def _forget(self, enrollment_id: bytes, task: asyncio.Task[Enrollment]) -> None:
         self._in_flight.pop(enrollment_id, None)
@@ -148,15 +178,44 @@ class Enrollments:
         try:
             async with asyncio.timeout(self.enrollment_seconds):
                 form = await self.serve_form(statement.profile)
-                self._apply_policy(statement, request)
+                if request.approval is not None:
+                    return await self._carry_out(statement, request, form)
+                deferrals = self._apply_policy(statement, request)
                 if asked := self.request_private_key(statement, request, form):
                     return asked
+                if deferrals:
+                    return await self.defer(statement, request, deferrals)
                 receipt, certificates = await self._archive_and_issue(statement, request)
                 return await self.deliver(statement, request, receipt, certificates)
         except TimeoutError:
             raise DeadlineExceededError(
                 "The enrollment took too long; send the same request again and it goes on."
             ) from None
+
+    async def _carry_out(
+        self, statement: Statement, request: EnrollmentRequest, form: EnrollmentForm
+    ) -> Enrollment:
+        """Go on with what an officer approved; what is refused for good is over, with its wrapped key."""
+        if asked := self.request_private_key(statement, request, form):
+            return asked
+        try:
+            receipt, certificates = await self._archive_and_issue(statement, request)
+        except KeyarkError as error:
+            if is_final(error):
+                await self.queue.refuse(statement, error)
+            raise
+        return await self.deliver(statement, request, receipt, certificates)
+
+    async def defer(
+        self, statement: Statement, request: EnrollmentRequest, deferrals: Sequence[Violation]
+    ) -> Enrollment:
+        """Between steps 3 and 4: let the request wait for a registration officer, durably."""
+        return await self.queue.defer(
+            statement,
+            signature=request.signature,
+            wrapped_key=request.wrapped_private_key,
+            deferrals=deferrals,
+        )
 
     async def _archive_and_issue(
         self, statement: Statement, request: EnrollmentRequest
@@ -177,12 +236,13 @@ class Enrollments:
             )
         return statement
 
-    def _apply_policy(self, statement: Statement, request: EnrollmentRequest) -> None:
+    def _apply_policy(self, statement: Statement, request: EnrollmentRequest) -> Sequence[Violation]:
+        """Return why an officer has to decide, nothing where none has; raises what a rule rejects."""
         self.store.read(lambda txn: check_key_uses(txn, statement))
         archival = Archival.REQUESTED if request.wrapped_private_key else Archival.ABSENT
         attributes = policy_request(statement, archival=archival, receipt=Receipt.ABSENT)
         counted = replace(attributes, enrollments_within=partial(self._enrollments_within, statement))
-        self.policy.enforce(STAGE, counted)
+        return self.policy.judge(STAGE, counted)
 
     def _enrollments_within(self, statement: Statement, hours: int) -> int:
         """Count a caller's enrollments of so many clock hours, and those under way, up to this one."""
@@ -244,6 +304,7 @@ class Enrollments:
         event = enrollment_leaf(
             EventType.EVENT_TYPE_ENROLLMENT_COMPLETED,
             statement,
+            approval=request.approval,
             time_us=record.completed_time_us,
             certificate_sha256=[
                 sha256(record.signing_certificate).digest(),
@@ -251,12 +312,17 @@ class Enrollments:
             ],
             receipt_leaf_hash=receipt.leaf_hash,
         )
-        told = OutboxRecord(encryption_certificate=certificates.encryption_certificate).SerializeToString()
+        told = OutboxRecord(
+            encryption_certificate=certificates.encryption_certificate, approval=request.approval
+        ).SerializeToString()
 
         def write(txn: WriteTransaction) -> None:
             claim_key_uses(txn, statement)
-            count_enrollment(txn, str(statement.caller), now)
-            txn.insert(ENROLLMENTS, statement.enrollment_id, value)
+            if request.approval is None:
+                count_enrollment(txn, str(statement.caller), now)
+                txn.insert(ENROLLMENTS, statement.enrollment_id, value)
+            else:  # it was counted when it was deferred
+                complete(txn, statement.enrollment_id, record)
             if receipt.file:
                 txn.put(OUTBOX, statement.enrollment_id, told)
             self.accepted_heads.record(txn)
@@ -288,6 +354,18 @@ class _InFlight:
     statement_sha256: bytes
     caller: SpiffeId
     task: asyncio.Task[Enrollment]
+
+
+def approved_request(store: Store, record: EnrollmentRecord, *, newer_key: bytes) -> EnrollmentRequest:
+    """Return the request of a record that an officer approved, with the wrapped key that waited or a newer one."""
+    enrollment_id = reread_statement(record.statement).enrollment_id
+    kept = store.read(lambda txn: wrapped_key(txn, enrollment_id))
+    return EnrollmentRequest(
+        statement=record.statement,
+        signature=record.signature,
+        wrapped_private_key=(newer_key or kept) if record.review.with_private_key else b"",
+        approval=record.review.approval,
+    )
 
 
 def _outcome(run: asyncio.Task[Enrollment]) -> Enrollment | BaseException:

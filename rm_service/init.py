@@ -39,6 +39,14 @@ key = "file:log-key.pem"
 # How long one enrollment may take from acceptance to outcome, seconds.
 seconds = 60.0
 
+[approvals]
+# Requests that policy defers wait for a registration officer this long, days.
+expire_days = 7
+# So many of them at most; more are told to try again.
+max_waiting = 10000
+# Whoever submitted a request does not decide on it, and a recovery agent is no officer; compared by name.
+separation_of_duties = true
+
 # Policy at the stage "submit". Every rule that applies must accept; see docs/policy.md.
 [[policy.rule]]
 name = "who-enrolls-whom"

@@ -84,6 +84,7 @@ class IssuerClient:
                         statement=item.request.statement,
                         signature=item.request.signature,
                         receipt=item.receipt,
+                        approval=item.request.approval,
                     )
                     for item in items
                 ],

@@ -72,12 +72,7 @@ class LinkOutbox:
                 return
 
     async def _send(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        links = [
-            CertificateLink(
-                enrollment_id=key, certificate=OutboxRecord.FromString(value).encryption_certificate
-            )
-            for key, value in rows
-        ]
+        links = [_link(key, OutboxRecord.FromString(value)) for key, value in rows]
         outcomes = await self.send(links)
         told = [key for (key, _), outcome in zip(rows, outcomes, strict=True) if outcome is None]
         for (key, _), outcome in zip(rows, outcomes, strict=True):
@@ -91,6 +86,14 @@ class LinkOutbox:
 
         if told:
             await self.store.update(forget)
+
+
+def _link(enrollment_id: bytes, record: OutboxRecord) -> CertificateLink:
+    return CertificateLink(
+        enrollment_id=enrollment_id,
+        certificate=record.encryption_certificate,
+        approval=record.approval if record.HasField("approval") else None,
+    )
 
 
 def _page(after: bytes | None, txn: ReadTransaction) -> list[tuple[bytes, bytes]]:

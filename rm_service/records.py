@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.service import archive_trust, key_uses, tables
@@ -14,10 +14,14 @@ from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 ENROLLMENTS: Final = "enrollments"
 OUTBOX: Final = "outbox"
 CALLER_COUNTS: Final = "caller_counts"
+APPROVAL_QUEUE: Final = "approval_queue"
+WRAPPED_KEYS: Final = "wrapped_keys"
 TABLES: Final = (
     ENROLLMENTS,
     OUTBOX,
     CALLER_COUNTS,
+    APPROVAL_QUEUE,
+    WRAPPED_KEYS,
     key_uses.TABLE,
     archive_trust.TABLE,
     tables.POLICY,
@@ -28,22 +32,33 @@ SCHEMA_VERSION: Final = 1
 
 
 def read_enrollment(txn: ReadTransaction, enrollment_id: bytes) -> EnrollmentRecord | None:
-    """Return the outcome of an enrollment (32 bytes), or None where there is none yet."""
+    """Return how an enrollment (32 bytes) stands, or None where nothing is stored of it."""
     value = txn.get(ENROLLMENTS, enrollment_id)
     return None if value is None else EnrollmentRecord.FromString(value)
 
 
+def state_of(record: EnrollmentRecord) -> EnrollmentState.ValueType:
+    """Return the state that a record tells."""
+    return cast("EnrollmentState.ValueType", record.state)
+
+
 def describe(enrollment_id: bytes, record: EnrollmentRecord) -> Enrollment:
     """Return the enrollment as its owner sees it."""
-    return Enrollment(
+    enrollment = Enrollment(
         enrollment_id=enrollment_id,
-        state=EnrollmentState.ENROLLMENT_STATE_ISSUED,
-        certificates=CertificatePair(
-            signing_certificate=record.signing_certificate,
-            encryption_certificate=record.encryption_certificate,
-            chain=record.chain,
-        ),
+        state=state_of(record),
         receipt=record.receipt,
         statement=record.statement,
         completed_time_us=record.completed_time_us,
     )
+    if record.state == EnrollmentState.ENROLLMENT_STATE_ISSUED:
+        enrollment.certificates.CopyFrom(
+            CertificatePair(
+                signing_certificate=record.signing_certificate,
+                encryption_certificate=record.encryption_certificate,
+                chain=record.chain,
+            )
+        )
+    if record.HasField("review"):
+        enrollment.review.CopyFrom(record.review)
+    return enrollment

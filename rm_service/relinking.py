@@ -49,7 +49,12 @@ async def relink(outbox: LinkOutbox, words: Sequence[str]) -> list[str]:
                 raise NotFoundError(
                     f"The RM has no outcome of {enrollment_id.hex()}; let its client submit the same request again."
                 )
-            row = OutboxRecord(encryption_certificate=record.encryption_certificate)
+            if not record.encryption_certificate:
+                raise NotFoundError(
+                    f"No certificates were issued for {enrollment_id.hex()}; there is nothing to link."
+                )
+            approval = record.review.approval if record.review.HasField("approval") else None
+            row = OutboxRecord(encryption_certificate=record.encryption_certificate, approval=approval)
             txn.put(OUTBOX, enrollment_id, row.SerializeToString())
 
     await outbox.store.update(write)

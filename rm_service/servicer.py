@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
+from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import enrollment_id
-from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import current_caller
 from keyark.service.paging import page_of
@@ -15,18 +15,28 @@ from keyark.service.requests import check_batch_size
 from keyark.store import Store
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceServicer, RegistrationServiceServicer
+from rm_service.approvals import Act, Approvals
 from rm_service.enrollment import EnrollmentRequest, Enrollments
-from rm_service.records import ENROLLMENTS, describe
+from rm_service.enrollment_list import find_enrollment, list_enrollments
+from rm_service.records import describe
 
 Context = ServicerContext[Any, Any]
 
 SUBMIT: Final = "/keyark.v1.RegistrationService/SubmitEnrollments"
 
+ADMIN_METHODS: Final = (
+    "ListEnrollments",
+    "InspectEnrollment",
+    "ApproveEnrollment",
+    "RejectEnrollment",
+    "CancelEnrollment",
+    "AssignEnrollment",
+)
 ALLOWED: Final = {
     "/keyark.v1.RegistrationService/GetEnrollmentForm": {"client"},
     SUBMIT: {"client"},
     "/keyark.v1.RegistrationService/GetEnrollment": {"client"},
-    "/keyark.v1.RegistrationAdminService/ListEnrollments": {"officer"},
+    **{f"/keyark.v1.RegistrationAdminService/{method}": {"officer"} for method in ADMIN_METHODS},
 }
 
 
@@ -68,19 +78,58 @@ class RegistrationServicer(RegistrationServiceServicer):
 class RegistrationAdminServicer(RegistrationAdminServiceServicer):
     """For registration officers."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, approvals: Approvals) -> None:
         self._store = store
+        self._approvals = approvals
 
     async def ListEnrollments(
         self, request: pb.ListEnrollmentsRequest, context: Context
     ) -> pb.ListEnrollmentsResponse:
-        """The enrollments of all callers, oldest first."""
-        page = page_of(request.page)
-        rows = await self._store.view(lambda txn: txn.scan(ENROLLMENTS, after=page.after, limit=page.limit))
-        return pb.ListEnrollmentsResponse(
-            enrollments=[describe(key, EnrollmentRecord.FromString(value)) for key, value in rows],
-            next_page_token=page.next_token(rows),
-        )
+        """The enrollments of all callers, oldest first, or those that wait, the first to expire first."""
+        page = page_of(request.page, query=pb.ListEnrollmentsRequest(state=request.state))
+        await self._approvals.queue.expire_due()
+        found = await self._store.view(lambda txn: list_enrollments(txn, request.state, page))
+        return pb.ListEnrollmentsResponse(enrollments=found.enrollments, next_page_token=found.next_token)
+
+    async def InspectEnrollment(
+        self, request: pb.InspectEnrollmentRequest, context: Context
+    ) -> pb.InspectEnrollmentResponse:
+        """One enrollment of any caller."""
+        await self._approvals.queue.expire_due()
+        record = self._store.read(lambda txn: find_enrollment(txn, request.enrollment_id))
+        return pb.InspectEnrollmentResponse(enrollment=describe(request.enrollment_id, record))
+
+    async def ApproveEnrollment(
+        self, request: pb.ApproveEnrollmentRequest, context: Context
+    ) -> pb.ApproveEnrollmentResponse:
+        """Approve, and carry out."""
+        act = _act(request.enrollment_id, request.version, current_caller())
+        return pb.ApproveEnrollmentResponse(enrollment=await self._approvals.approve(act, request.approval))
+
+    async def RejectEnrollment(
+        self, request: pb.RejectEnrollmentRequest, context: Context
+    ) -> pb.RejectEnrollmentResponse:
+        """Reject."""
+        act = _act(request.enrollment_id, request.version, current_caller())
+        return pb.RejectEnrollmentResponse(enrollment=await self._approvals.reject(act, request.reason))
+
+    async def CancelEnrollment(
+        self, request: pb.CancelEnrollmentRequest, context: Context
+    ) -> pb.CancelEnrollmentResponse:
+        """Cancel."""
+        act = _act(request.enrollment_id, request.version, current_caller())
+        return pb.CancelEnrollmentResponse(enrollment=await self._approvals.cancel(act, request.reason))
+
+    async def AssignEnrollment(
+        self, request: pb.AssignEnrollmentRequest, context: Context
+    ) -> pb.AssignEnrollmentResponse:
+        """Assign to an officer, or to any."""
+        act = _act(request.enrollment_id, request.version, current_caller())
+        return pb.AssignEnrollmentResponse(enrollment=await self._approvals.assign(act, request.assignee))
+
+
+def _act(enrollment_id: bytes, version: int, officer: SpiffeId) -> Act:
+    return Act(enrollment_id=enrollment_id, version=version, officer=officer)
 
 
 def _enrollment_request(item: pb.EnrollmentRequest) -> EnrollmentRequest:

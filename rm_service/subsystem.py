@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 from keyark.clock import Clock, SystemClock
 from keyark.errors import KeyarkError
+from keyark.pki.approvals import OfficerTrust
 from keyark.policy.engine import PolicyEngine
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
 from keyark.rpc.renewal import RenewableChannel
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
-from keyark.service.evidence import open_receipt_checks
+from keyark.service.background import repeating
+from keyark.service.evidence import ReceiptChecks, open_receipt_checks
 from keyark.service.live_policy import open_policy
 from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
@@ -27,15 +29,20 @@ from keyark.v1.registration_pb2_grpc import (
     add_RegistrationAdminServiceServicer_to_server,
     add_RegistrationServiceServicer_to_server,
 )
+from rm_service.approvals import Approvals
 from rm_service.archive_client import BATCH_SECONDS, ArchiveClient
 from rm_service.config import RmConfig
+from rm_service.duties import Duties
 from rm_service.enrollment import Enrollments
 from rm_service.forms import FormSource
 from rm_service.issuer_client import IssuerClient
 from rm_service.outbox import LinkOutbox
+from rm_service.queue import ApprovalQueue
 from rm_service.records import SCHEMA_VERSION, TABLES
 from rm_service.relinking import RELINK, relink
 from rm_service.servicer import ALLOWED, RegistrationAdminServicer, RegistrationServicer
+
+SWEEP_SECONDS: Final = 60.0
 
 
 class Downstream:
@@ -84,7 +91,15 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
     async with opening as foundation, _downstream(config, foundation) as downstream:
         outbox = LinkOutbox(store=foundation.store, send=downstream.link)
         policy = await open_policy("rm", config, store=foundation.store, log=foundation.log, clock=clock)
-        enrollments = _enrollments(config, foundation, downstream, outbox, policy.engine)
+        checks = open_receipt_checks(
+            config.service,
+            config.archive,
+            store=foundation.store,
+            log=foundation.log,
+            clock=foundation.clock,
+        )
+        enrollments = _enrollments(config, foundation, downstream, outbox, policy.engine, checks)
+        approvals = _approvals(config, enrollments, checks)
         sending = asyncio.create_task(outbox.run())
 
         async def forget_forms() -> str:
@@ -92,14 +107,17 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
             return "enrollment forms are fetched anew"
 
         try:
-            async with serve(
-                foundation,
-                settings=config.service,
-                services=_services(foundation, enrollments),
-                allowed=ALLOWED,
-                log_readers=set(),
-                alarm=lambda: enrollments.accepted_heads.alarm,
-            ) as server:
+            async with (
+                serve(
+                    foundation,
+                    settings=config.service,
+                    services=_services(foundation, enrollments, approvals),
+                    allowed=ALLOWED,
+                    log_readers=set(),
+                    alarm=lambda: enrollments.accepted_heads.alarm,
+                ) as server,
+                repeating(approvals.sweep, seconds=SWEEP_SECONDS, name="going through the officers' queue"),
+            ):
                 yield RunningService(
                     server=server,
                     policy=policy,
@@ -135,14 +153,8 @@ def _enrollments(
     downstream: Downstream,
     outbox: LinkOutbox,
     policy: PolicyEngine,
+    checks: ReceiptChecks,
 ) -> Enrollments:
-    checks = open_receipt_checks(
-        config.service,
-        config.archive,
-        store=foundation.store,
-        log=foundation.log,
-        clock=foundation.clock,
-    )
     forms = FormSource(
         trust_domain=config.service.trust_domain,
         trust=checks.trust,
@@ -177,11 +189,34 @@ def _enrollments(
         issuer=issuer,
         outbox=outbox,
         accepted_heads=checks.heads,
+        queue=ApprovalQueue(
+            store=foundation.store,
+            log=foundation.log,
+            clock=foundation.clock,
+            settings=config.approvals,
+        ),
         enrollment_seconds=config.enrollment.seconds,
     )
 
 
-def _services(foundation: Foundation, enrollments: Enrollments) -> list[ServedService]:
+def _approvals(config: RmConfig, enrollments: Enrollments, checks: ReceiptChecks) -> Approvals:
+    domain = config.service.trust_domain
+    return Approvals(
+        enrollments=enrollments,
+        queue=enrollments.queue,
+        duties=Duties(
+            trust_domain=domain,
+            separated=config.approvals.separation_of_duties,
+            agents=lambda: checks.storage_keys.agents,
+        ),
+        trust=OfficerTrust(trust_domain=domain, anchors=checks.trust.anchors),
+        policy=enrollments.policy,
+        store=enrollments.store,
+        clock=enrollments.clock,
+    )
+
+
+def _services(foundation: Foundation, enrollments: Enrollments, approvals: Approvals) -> list[ServedService]:
     named = registration_pb2.DESCRIPTOR.services_by_name
     return [
         ServedService(
@@ -192,6 +227,6 @@ def _services(foundation: Foundation, enrollments: Enrollments) -> list[ServedSe
         ServedService(
             descriptor=named["RegistrationAdminService"],
             add=add_RegistrationAdminServiceServicer_to_server,
-            servicer=RegistrationAdminServicer(foundation.store),
+            servicer=RegistrationAdminServicer(foundation.store, approvals),
         ),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from keyark.cli.options import (
     password_source,
     read_password,
 )
-from keyark.cli.output import FAILED, UsageError, describe_error, print_json
+from keyark.cli.output import FAILED, PENDING, UsageError, describe_error, exit_code, print_json
 from keyark.client.batch import BatchEnrollment, read_users
 from keyark.client.enrollment import EnrollmentClient
 from keyark.client.folder import EnrollmentFolder, KeyFormat
+from keyark.client.pending import PendingApprovalError
 from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
 
@@ -54,10 +56,21 @@ from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyTyp
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for keys and certificates; with the same one, an interrupted run goes on.",
 )
+@click.option("--wait", is_flag=True, help="Where an officer has to decide, wait until one has.")
+@click.option(
+    "--wait-seconds",
+    type=click.IntRange(1),
+    default=3600,
+    show_default=True,
+    help="How long --wait waits; after that the command ends as without it, with code 4.",
+)
 @json_option
 @click.pass_context
 def enroll(ctx: click.Context, /, **options: Any) -> None:
-    """Enroll a user: two key pairs, two certificates, the encryption key archived."""
+    """Enroll a user: two key pairs, two certificates, the encryption key archived.
+
+    Where a registration officer has to decide first, it ends with code 4; the same command with the same --out goes on.
+    """
     if options["csv_file"]:
         _enroll_many(ctx, options)
         return
@@ -75,15 +88,29 @@ def enroll(ctx: click.Context, /, **options: Any) -> None:
 
     async def run() -> UserResult:
         async with _client(options) as client:
-            return await enroll_into(client, folder, order)
+            return await enroll_into(
+                client, folder, order, wait_seconds=options["wait_seconds"] if options["wait"] else 0
+            )
 
-    _report(asyncio.run(run()), as_json=options["as_json"])
+    _report(_run_one(run(), folder, order), as_json=options["as_json"])
+
+
+def _run_one(
+    run: Coroutine[Any, Any, UserResult], folder: EnrollmentFolder, order: EnrollmentOrder
+) -> UserResult:
+    """Run it; that it waits for an officer is a result."""
+    try:
+        return asyncio.run(run)
+    except PendingApprovalError as pending:
+        saved = folder.saved_statement()
+        request_id = saved.request_id.hex() if saved else ""
+        return UserResult(email=order.email, folder=folder.path, request_id=request_id, error=pending)
 
 
 def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
     """Enroll every row of the CSV file; a line per user, and exit 1 that names the failures."""
-    if options["name"] or options["email"] or options["request_id"]:
-        raise UsageError("--csv names the users; leave --name, --email and --request-id out.")
+    if options["name"] or options["email"] or options["request_id"] or options["wait"]:
+        raise UsageError("--csv names the users; leave --name, --email, --request-id and --wait out.")
     users = read_users(options["csv_file"], profile=options["profile"])
     console = Console(stderr=True)
 
@@ -95,7 +122,8 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
                 return await batch.run(users, lambda: progress.advance(task))
 
     results = asyncio.run(run())
-    failed = [result for result in results if result.error is not None]
+    pending = [result for result in results if result.is_pending]
+    failed = [result for result in results if result.error is not None and not result.is_pending]
     if options["as_json"]:
         print_json([result.as_dict() for result in results])
     else:
@@ -106,6 +134,11 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
             f"keyark: {len(failed)} of {len(results)} failed: {', '.join(r.email for r in failed)}", err=True
         )
         ctx.exit(FAILED)
+    if pending:
+        click.echo(
+            f"keyark: {len(pending)} of {len(results)} wait for an officer; run it again later", err=True
+        )
+        ctx.exit(PENDING)
 
 
 def _client(options: dict[str, Any]) -> EnrollmentClient:
@@ -130,18 +163,22 @@ def _request_id(value: uuid.UUID | None) -> bytes | None:
 
 
 def _report(result: UserResult, *, as_json: bool) -> None:
-    if result.error is not None:
+    if result.error is not None and not as_json:
         raise result.error
     if as_json:
         print_json(result.as_dict())
-        return
-    click.echo(_line(result))
+    else:
+        click.echo(_line(result))
+    if result.error is not None:
+        raise SystemExit(exit_code(result.error))
 
 
 def _line(result: UserResult) -> str:
+    if result.is_pending:
+        return f"{result.email}: waits for a registration officer; in {result.folder}"
     if result.error is not None:
         return f"{result.email}: failed: {describe_error(result.error)}"
     return (
-        f"{result.email}: issued; signing serial {result.signing_serial}, encryption serial "
+        f"{result.email}: issued for {result.common_name}; signing serial {result.signing_serial}, encryption serial "
         f"{result.encryption_serial}; in {result.folder}"
     )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from google.protobuf.message import Message
@@ -26,6 +26,15 @@ from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
 M = TypeVar("M", bound=Message)
 
+STATES: Final = {
+    "pending": EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL,
+    "approved": EnrollmentState.ENROLLMENT_STATE_APPROVED,
+    "issued": EnrollmentState.ENROLLMENT_STATE_ISSUED,
+    "rejected": EnrollmentState.ENROLLMENT_STATE_REJECTED,
+    "canceled": EnrollmentState.ENROLLMENT_STATE_CANCELED,
+    "expired": EnrollmentState.ENROLLMENT_STATE_EXPIRED,
+}
+
 
 @click.group(cls=KeyarkGroup)
 def enrollments() -> None:
@@ -33,13 +42,19 @@ def enrollments() -> None:
 
 
 @enrollments.command("list")
+@click.option(
+    "--state",
+    type=click.Choice(list(STATES)),
+    help="Only those in this state; pending: the first to expire first.",
+)
 @home_option
 @identity_option("officer/officer")
 @identity_password_option
 @json_option
-def list_enrollments(**options: Any) -> None:
-    """List every enrollment, oldest first."""
-    print_all(options, "rm", administration.list_enrollments, _enrollment_line)
+def list_enrollments(*, state: str | None, **options: Any) -> None:
+    """List enrollments, oldest first."""
+    wanted = STATES.get(state or "", EnrollmentState.ENROLLMENT_STATE_UNSPECIFIED)
+    print_all(options, "rm", lambda s: administration.list_enrollments(s, wanted), enrollment_line)
 
 
 def print_all(
@@ -101,10 +116,12 @@ def when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _enrollment_line(enrollment: Enrollment) -> str:
+def enrollment_line(enrollment: Enrollment) -> str:
+    """Return an enrollment on one line: when it was completed, or when it was submitted while it waits."""
     statement = parse_statement(enrollment.statement)
     state = EnrollmentState.Name(enrollment.state).removeprefix("ENROLLMENT_STATE_")
+    time_us = enrollment.completed_time_us or enrollment.review.submitted_time_us
     return (
-        f"{enrollment.enrollment_id.hex()}  {state}  {when(enrollment.completed_time_us / 1e6)}  "
+        f"{enrollment.enrollment_id.hex()}  {state}  {when(time_us / 1e6)}  "
         f"{statement.common_name} <{statement.email}>  by {statement.caller}"
     )

@@ -14,7 +14,7 @@ COMMANDS: Final = {
     "up": ("keyark.cli.deployment", "up"),
     "reload": ("keyark.cli.deployment", "reload"),
     "enroll": ("keyark.cli.enroll", "enroll"),
-    "enrollments": ("keyark.cli.listing", "enrollments"),
+    "enrollments": ("keyark.cli.approvals", "enrollments"),
     "certificates": ("keyark.cli.revocation", "certificates"),
     "keys": ("keyark.cli.keys", "keys"),
     "transport-key": ("keyark.cli.transport_key", "transport_key"),

@@ -10,7 +10,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from keyark.client.enrollment import PendingApprovalError
+from keyark.client.pending import EnrollmentRejectedError, PendingApprovalError
 from keyark.errors import ConfigurationError, KeyarkError, PolicyRejectedError
 
 DONE: Final = 0
@@ -32,7 +32,7 @@ def print_json(value: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
 
 def exit_code(error: KeyarkError) -> int:
     """Return the exit code that stands for an error."""
-    if isinstance(error, PolicyRejectedError):
+    if isinstance(error, PolicyRejectedError | EnrollmentRejectedError):
         return REJECTED
     return PENDING if isinstance(error, PendingApprovalError) else FAILED
 

@@ -23,10 +23,11 @@ from keyark.policy.config import build_engine, policy_section
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.policy.trial import PastEnrollments, TrialResult, load_requests, try_request
-from keyark.v1.registration_pb2 import Enrollment
+from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
 ROLES: Final = ("rm", "drm", "cm")
 REJECTED: Final = 3
+ISSUED: Final = EnrollmentState.ENROLLMENT_STATE_ISSUED
 
 
 @click.group(cls=KeyarkGroup)
@@ -102,7 +103,7 @@ async def _past(options: dict[str, Any]) -> list[PolicyRequest]:
     async with session_of(options, "rm") as session:
         kept: deque[tuple[Enrollment, dict[str, Any]]] = deque(maxlen=options["last"])
         past = PastEnrollments()
-        async for enrollment in list_enrollments(session):
+        async for enrollment in list_enrollments(session, ISSUED):
             statement = parse_statement(enrollment.statement)
             within = past.count(str(statement.caller), enrollment.completed_time_us // 1_000_000)
             holders = past.hold(statement.common_name, statement.email)

@@ -10,6 +10,7 @@ async with RecoveryClient.open("deployment", identity="agent/bob") as bob:
 """
 
 from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnrollment
+from keyark.client.pending import PendingApprovalError
 from keyark.client.recovery import RecoveredKey, RecoveryClient
 from keyark.client.verification import Enrolled
 from keyark.errors import KeyarkError
@@ -19,6 +20,7 @@ __all__ = [
     "EnrollmentClient",
     "KeyDelivery",
     "KeyarkError",
+    "PendingApprovalError",
     "PreparedEnrollment",
     "RecoveredKey",
     "RecoveryClient",

@@ -16,12 +16,19 @@ from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
 
 TIMEOUT: Final = 30.0
 PAGE: Final = 500
+ANY_STATE: Final = registration_pb2.EnrollmentState.ENROLLMENT_STATE_UNSPECIFIED
 
 
-async def list_enrollments(session: Session) -> AsyncIterator[registration_pb2.Enrollment]:
-    """Yield every enrollment, oldest first; ``session`` is an officer's with the RM."""
+async def list_enrollments(
+    session: Session, state: registration_pb2.EnrollmentState.ValueType = ANY_STATE
+) -> AsyncIterator[registration_pb2.Enrollment]:
+    """Yield every enrollment, or those in a state, oldest first; ``session`` is an officer's with the RM.
+
+    Of those that wait for an officer the first to expire comes first.
+    """
     stub = RegistrationAdminServiceStub(session.channel)
-    async for page in _pages(stub.ListEnrollments, registration_pb2.ListEnrollmentsRequest):
+    new_request = partial(registration_pb2.ListEnrollmentsRequest, state=state)
+    async for page in _pages(stub.ListEnrollments, new_request):
         for enrollment in page.enrollments:
             yield enrollment
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -22,9 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from keyark.client.blocking import BlockingEnrollmentClient
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
+from keyark.client.pending import wait_for_decision, without_certificates
 from keyark.client.verification import Enrolled, UnexpectedAnswerError, Verification
 from keyark.crypto.envelopes import UnknownTransportKeyError, seal_to_transport
-from keyark.errors import InvalidInputError, KeyarkError, Kind, UnavailableError
+from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
 from keyark.pki.key_types import KeyType, PrivateKey, SigningPrivateKey, generate, generate_signing
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import Statement, build_statement, new_request_id, parse_statement, sign_statement
@@ -45,13 +47,6 @@ class KeyDelivery(enum.Enum):
 
     ALONG = "along"
     WHEN_ASKED = "when-asked"
-
-
-class PendingApprovalError(KeyarkError):
-    """A registration officer has to decide first."""
-
-    reason = "PENDING_APPROVAL"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +212,12 @@ class EnrollmentClient:
             raise outcome
         return outcome
 
+    async def submit_and_wait(
+        self, prepared: PreparedEnrollment, *, seconds: float, delivery: KeyDelivery = KeyDelivery.ALONG
+    ) -> Enrolled:
+        """As ``submit``; where an officer has to decide, ask again for so many seconds until one has."""
+        return await wait_for_decision(partial(self.submit, prepared, delivery=delivery), seconds=seconds)
+
     async def outcome(self, prepared: PreparedEnrollment) -> Enrolled:
         """Return the outcome that the RM recorded for a request; raises NotFoundError where there is none yet."""
         transports = await self._transport_certificates([prepared])
@@ -332,8 +333,8 @@ class EnrollmentClient:
     ) -> Enrolled | KeyarkError:
         if isinstance(answer, KeyarkError):
             return answer
-        if answer.state == pb.ENROLLMENT_STATE_PENDING_APPROVAL:
-            return PendingApprovalError("A registration officer decides on this request; ask again later.")
+        if (undecided := without_certificates(answer)) is not None:
+            return undecided
         try:
             return self._verify(prepared, answer, transports)
         except KeyarkError as error:

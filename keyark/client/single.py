@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.x509.oid import NameOID
+
 from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnrollment
 from keyark.client.folder import EnrollmentFolder, OtherRequestError
+from keyark.client.pending import PendingApprovalError
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
 from keyark.pki.statements import Statement
@@ -27,14 +30,23 @@ class EnrollmentOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class UserResult:
-    """What became of one user: a folder with everything, or an error. Serial numbers are hexadecimal."""
+    """What became of one user: a folder with everything, or an error. Serial numbers are hexadecimal.
+
+    ``common_name`` is the one of the certificates, which an officer may have edited.
+    """
 
     email: str
     folder: Path
     request_id: str = ""
     signing_serial: str = ""
     encryption_serial: str = ""
+    common_name: str = ""
     error: KeyarkError | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether an officer has to decide."""
+        return isinstance(self.error, PendingApprovalError)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for --json."""
@@ -44,9 +56,12 @@ class UserResult:
             "request_id": self.request_id,
         }
         if self.error is not None:
-            return result | {"state": "FAILED", "reason": self.error.reason, "message": self.error.message}
+            state = "PENDING_APPROVAL" if self.is_pending else "FAILED"
+            told = {"state": state, "reason": self.error.reason, "message": self.error.message}
+            return result | self.error.metadata | told if self.is_pending else result | told
         return result | {
             "state": "ISSUED",
+            "common_name": self.common_name,
             "signing_serial": self.signing_serial,
             "encryption_serial": self.encryption_serial,
         }
@@ -61,6 +76,7 @@ def issued(folder: EnrollmentFolder, statement: Statement) -> UserResult:
         request_id=statement.request_id.hex(),
         signing_serial=f"{signing.serial_number:x}",
         encryption_serial=f"{encryption.serial_number:x}",
+        common_name=str(signing.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value),
     )
 
 
@@ -111,12 +127,17 @@ async def enroll_into(
     order: EnrollmentOrder,
     *,
     delivery: KeyDelivery = KeyDelivery.ALONG,
+    wait_seconds: float = 0,
 ) -> UserResult:
-    """Enroll one user; keys are on disk before the request is sent. Raises the typed error of the request."""
+    """Enroll one user; keys are on disk before the request is sent. Raises the typed error of the request.
+
+    Where an officer has to decide, it is waited for ``wait_seconds``; after that the same call goes on.
+    """
     saved = folder.saved_statement()
     if saved is not None and folder.is_finished():
         check_same_order(saved, order, folder)
         return issued(folder, saved)
     prepared = await prepare_in(client, folder, order)
-    folder.finish(prepared, await client.submit(prepared, delivery=delivery))
+    outcome = await client.submit_and_wait(prepared, seconds=wait_seconds, delivery=delivery)
+    folder.finish(prepared, outcome)
     return issued(folder, prepared.statement)

@@ -12,6 +12,7 @@ from cryptography import x509
 from keyark.client.home import Home
 from keyark.crypto.envelopes import TransportPublicKey
 from keyark.errors import KeyarkError, Kind
+from keyark.pki.approvals import Approval, OfficerTrust
 from keyark.pki.pairs import verify_pair
 from keyark.pki.statements import Statement
 from keyark.pki.transport import TransportTrust
@@ -33,7 +34,8 @@ class UnexpectedAnswerError(KeyarkError):
 class Enrolled:
     """An outcome that was verified: both certificates, their chain, and the archival receipt.
 
-    ``transport_certificate`` (DER) is the one that verifies the receipt, empty where there is none.
+    ``transport_certificate`` (DER) is the one that verifies the receipt, empty where there is none. ``approval`` is the
+    officer's who approved the request, where one had to; its edits say how the certificates differ from the request.
     """
 
     statement: Statement
@@ -44,6 +46,7 @@ class Enrolled:
     receipt: ArchivalReceipt | None
     transport_certificate: bytes
     completed_time_us: int
+    approval: Approval | None = None
 
 
 class Verification:
@@ -52,6 +55,7 @@ class Verification:
     def __init__(self, home: Home) -> None:
         self._trust_domain = home.config.trust_domain
         self._ca_anchors = home.ca_chain[-1:]
+        self._officers = OfficerTrust(trust_domain=self._trust_domain, anchors=[home.trust_anchor])
         self._trust = TransportTrust(anchors=[home.trust_anchor], trust_domain=self._trust_domain)
         self._keys: dict[bytes, TransportPublicKey] = {}
         self._verifiers: dict[bytes, tuple[TransportCertificate, ReceiptVerifier]] = {}
@@ -75,12 +79,18 @@ class Verification:
                 self.transport_key(certificate)
 
     def enrolled(self, statement: Statement, answer: Enrollment) -> Enrolled:
-        """Return the outcome once both certificates and the receipt proved to be for this statement."""
+        """Return the outcome once both certificates and the receipt proved to be for this statement.
+
+        Another name than the statement's is taken on the signed word of an officer only.
+        """
         if answer.state != EnrollmentState.ENROLLMENT_STATE_ISSUED or not answer.HasField("certificates"):
             raise UnexpectedAnswerError(
                 "The RM answered neither with certificates nor with a request; ask its operator."
             )
-        pair = verify_pair(answer.certificates, statement, anchors=self._ca_anchors, at=int(time.time()))
+        now = int(time.time())
+        approval = self._approval(statement, answer, now)
+        approved = approval.applied_to(statement) if approval else statement
+        pair = verify_pair(answer.certificates, approved, anchors=self._ca_anchors, at=now)
         receipt, transport = None, TransportCertificate()
         if answer.receipt:
             receipt, transport = self._verify_receipt(statement, answer.receipt)
@@ -93,7 +103,13 @@ class Verification:
             receipt=receipt,
             transport_certificate=transport.certificate,
             completed_time_us=answer.completed_time_us,
+            approval=approval,
         )
+
+    def _approval(self, statement: Statement, answer: Enrollment, now: int) -> Approval | None:
+        if not answer.review.HasField("approval"):
+            return None
+        return self._officers.verify(answer.review.approval, statement, now=now)
 
     def _verify_receipt(
         self, statement: Statement, receipt: bytes

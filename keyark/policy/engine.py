@@ -98,12 +98,20 @@ class PolicyEngine:
 
         A deferral is a rejection here: where nobody waits for an officer, nothing goes on without one.
         """
+        if deferrals := self.judge(stage, request):
+            raise self._rejection(deferrals)
+
+    def judge(self, stage: str, request: AnyRequest) -> tuple[Violation, ...]:
+        """Return every deferral, none where all rules accept; raises PolicyRejectedError where any rule rejects."""
         decision = self.evaluate(stage, request)
-        violations = decision.rejections or decision.deferrals
-        if violations:
-            names = ", ".join(violation.rule for violation in violations)
-            sentences = "; ".join(violation.message for violation in violations)
-            raise PolicyRejectedError(
-                f"Policy of the {self.subsystem.upper()} rejects the request ({names}): {sentences}.",
-                violations=violations,
-            )
+        if decision.rejections:
+            raise self._rejection(decision.rejections)
+        return decision.deferrals
+
+    def _rejection(self, violations: Sequence[Violation]) -> PolicyRejectedError:
+        names = ", ".join(violation.rule for violation in violations)
+        sentences = "; ".join(violation.message for violation in violations)
+        return PolicyRejectedError(
+            f"Policy of the {self.subsystem.upper()} rejects the request ({names}): {sentences}.",
+            violations=violations,
+        )

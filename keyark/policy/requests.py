@@ -16,7 +16,8 @@ import cel
 from keyark.policy.patterns import MATCHES, matches
 
 SECONDS_PER_DAY: Final = 86_400
-ENROLLMENT_STAGES: Final = frozenset({"submit", "issue", "archive"})
+ENROLLMENT_STAGES: Final = frozenset({"submit", "approve", "issue", "archive"})
+APPROVE: Final = frozenset({"approve"})
 ISSUE: Final = frozenset({"issue"})
 RECOVER: Final = frozenset({"recover"})
 REVOKE: Final = frozenset({"revoke"})
@@ -56,13 +57,17 @@ class PolicyRequest:
     issuer_key_type: str | None = None
     enrollments_within: Callable[[int], int] | None = field(default=None, repr=False, compare=False)
     """How many enrollments of the caller there were within so many clock hours, this one included."""
+    approver: str = ""
+    approved_days: int = 0
     name_holders: Callable[[], Collection[str]] | None = field(default=None, repr=False, compare=False)
     """The addresses under which others hold certificates in force for the common name, this enrollment apart."""
 
     @cached_property
     def context(self) -> cel.Context:
         """What expressions see of the request."""
-        return _context("submit" if self.not_before is None else "issue", self)
+        if self.not_before is not None:
+            return _context("issue", self)
+        return _context("approve" if self.approver else "submit", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +193,15 @@ ATTRIBUTES: Final = tuple(
             "receipt_present", "bool", ISSUE, "whether a verified archival receipt was shown",
             lambda r: r.receipt is Receipt.PRESENT,
         ),
+        (
+            "approver", "string", APPROVE | ISSUE,
+            "which officer approves or approved it, such as officer/officer; at issue empty where none had to",
+            lambda r: _path(r.approver),
+        ),
+        (
+            "approved_days", "int", APPROVE, "for how many days the officer lets it be valid, 0 as the profile says",
+            lambda r: r.approved_days,
+        ),
         ("now", "int", ISSUE, "the time, seconds UTC", lambda r: r.now),
         ("not_before", "int", ISSUE, "when the certificates become valid, seconds UTC", lambda r: r.not_before),
         ("not_after", "int", ISSUE, "when they expire, seconds UTC", lambda r: r.not_after),
@@ -262,4 +276,7 @@ def sample_of(stage: str) -> AnyRequest:
         return _RECOVERY_SAMPLE
     if stage == "revoke":
         return _REVOCATION_SAMPLE
-    return _SAMPLE if stage == "issue" else replace(_SAMPLE, now=None, not_before=None, not_after=None)
+    if stage == "issue":
+        return _SAMPLE
+    approver = "spiffe://example.org/officer/officer" if stage == "approve" else ""
+    return replace(_SAMPLE, now=None, not_before=None, not_after=None, approver=approver)

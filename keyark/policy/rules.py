@@ -27,9 +27,16 @@ from keyark.policy.requests import (
     RecoveryRequest,
 )
 
-STAGES: Final = {"submit": "rm", "issue": "cm", "revoke": "cm", "archive": "drm", "recover": "drm"}
+STAGES: Final = {
+    "submit": "rm",
+    "approve": "rm",
+    "issue": "cm",
+    "revoke": "cm",
+    "archive": "drm",
+    "recover": "drm",
+}
 
-Stage = Literal["submit", "issue", "revoke", "archive", "recover"]
+Stage = Literal["submit", "approve", "issue", "revoke", "archive", "recover"]
 Domain = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
 

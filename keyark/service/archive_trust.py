@@ -66,6 +66,11 @@ class StorageKeyTrust:
         self.storage_key_ids = self.configured.storage_key_ids | frozenset(record.storage_key_ids)
 
     @property
+    def agents(self) -> frozenset[str]:
+        """The SPIFFE IDs of the agents that are believed now."""
+        return frozenset(self._record.agents)
+
+    @property
     def known_changes(self) -> int:
         """How many changes were accepted; the archive's list begins with them."""
         return len(self._record.accepted)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from keyark.pki.statements import Statement
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.ceremony_pb2 import SignedStatement
 
 
 def enrollment_leaf(
-    event_type: EventType.ValueType, statement: Statement, *, time_us: int, match_proof: str = "", **ids: Any
+    event_type: EventType.ValueType,
+    statement: Statement,
+    *,
+    time_us: int,
+    match_proof: str = "",
+    approval: SignedStatement | None = None,
+    **ids: Any,
 ) -> LoggedEvent:
-    """Make the entry: ids and hashes of the statement and further ``ids`` of AuditEvent; its owner in the details."""
+    """Make the entry: ids and hashes of the statement and further ``ids`` of AuditEvent; its owner in the details.
+
+    Where an officer's ``approval`` led to it, the entry binds that and the details hold it.
+    """
+    if approval is not None:
+        ids["decision_sha256"] = sha256(approval.statement).digest()
     event = AuditEvent(
         version=EVENT_VERSION,
         type=event_type,
@@ -29,5 +42,6 @@ def enrollment_leaf(
         email=statement.email,
         profile=statement.profile,
         match_proof=match_proof,
+        decision=b"" if approval is None else approval.SerializeToString(),
     )
     return new_event(event, details)

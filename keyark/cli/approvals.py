@@ -1,0 +1,183 @@
+"""`keyark enrollments show|approve|reject|cancel|assign`: the officers' queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from keyark.cli.listing import enrollment_line, enrollments, hexadecimal, session_of, when
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    password_source,
+)
+from keyark.cli.output import PENDING, UsageError, print_json, to_json
+from keyark.client.approvals import ApprovalClient
+from keyark.client.enrollment import TIMEOUT
+from keyark.pki.approvals import MAX_VALIDITY_DAYS, Edits, edits_of
+from keyark.pki.certificates import Validity, load_certificate
+from keyark.pki.statements import parse_statement
+from keyark.rpc.channels import call
+from keyark.v1 import registration_pb2 as pb
+from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ID_SIZE: Final = 32
+
+
+def officer_options(function: F) -> F:
+    """The options of every command that an officer gives to the RM."""
+    for option in (json_option, identity_password_option, identity_option("officer/officer"), home_option):
+        function = option(function)
+    return function
+
+
+reason_option = click.option(
+    "--reason", required=True, help="Why, in one line; whoever submitted it is told."
+)
+
+
+@enrollments.command("show")
+@click.argument("enrollment_id", metavar="ID")
+@officer_options
+def show(*, enrollment_id: str, **options: Any) -> None:
+    """Show the enrollment with an ID; as client/NAME, one of that client's own."""
+    wanted = _id(enrollment_id)
+    if not options["identity"].startswith("client/"):
+        _run(options, lambda officer: officer.show(wanted))
+        return
+
+    async def run() -> pb.Enrollment:
+        async with session_of(options, "rm") as session:
+            stub, request = (
+                RegistrationServiceStub(session.channel),
+                pb.GetEnrollmentRequest(request_id=wanted[:16]),
+            )
+            response: pb.GetEnrollmentResponse = await call(stub.GetEnrollment, request, timeout=TIMEOUT)
+            return response.enrollment
+
+    _print(asyncio.run(run()), as_json=options["as_json"])
+
+
+@enrollments.command("approve")
+@click.argument("enrollment_id", metavar="ID")
+@click.option("--name", default="", help="Another common name than the one that was asked for.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, MAX_VALIDITY_DAYS),
+    help="For how many days the certificates are valid; as the profile says if not given.",
+)
+@officer_options
+def approve(*, enrollment_id: str, name: str, days: int | None, **options: Any) -> None:
+    """Approve the request with an ID, sign that, and have it carried out at once.
+
+    Ends with code 4 where it is approved and the CM or the DRM cannot be reached now; the RM then goes on by itself.
+    """
+    edits = Edits(common_name=name, validity_days=days or 0)
+    done = _run(options, _acting(enrollment_id, lambda officer, seen: officer.approve(seen, edits)))
+    if done.state != pb.ENROLLMENT_STATE_ISSUED:
+        raise SystemExit(PENDING)
+
+
+@enrollments.command("reject")
+@click.argument("enrollment_id", metavar="ID")
+@reason_option
+@officer_options
+def reject(*, enrollment_id: str, reason: str, **options: Any) -> None:
+    """Reject the request with an ID; its wrapped private key is deleted."""
+    _run(options, _acting(enrollment_id, lambda officer, seen: officer.reject(seen, reason=reason)))
+
+
+@enrollments.command("cancel")
+@click.argument("enrollment_id", metavar="ID")
+@reason_option
+@officer_options
+def cancel(*, enrollment_id: str, reason: str, **options: Any) -> None:
+    """Cancel the request with an ID, which nobody needs any more; its wrapped private key is deleted."""
+    _run(options, _acting(enrollment_id, lambda officer, seen: officer.cancel(seen, reason=reason)))
+
+
+@enrollments.command("assign")
+@click.argument("enrollment_id", metavar="ID")
+@click.option("--to", "assignee", help="officer/NAME, who alone decides from now on.")
+@click.option("--to-any", is_flag=True, help="Any officer decides.")
+@officer_options
+def assign(*, enrollment_id: str, assignee: str | None, to_any: bool, **options: Any) -> None:
+    """Say who decides on the request with an ID."""
+    if bool(assignee) == to_any:
+        raise UsageError("Say either --to officer/NAME or --to-any.")
+    _run(options, _acting(enrollment_id, lambda officer, seen: officer.assign(seen, assignee=assignee or "")))
+
+
+def _id(text: str) -> bytes:
+    enrollment_id = hexadecimal(text)
+    if len(enrollment_id) != ID_SIZE:
+        raise UsageError("An enrollment id has 64 hexadecimal digits, as `keyark enrollments list` shows it.")
+    return enrollment_id
+
+
+def _acting(
+    enrollment_id: str, act: Callable[[ApprovalClient, pb.Enrollment], Awaitable[pb.Enrollment]]
+) -> Callable[[ApprovalClient], Awaitable[pb.Enrollment]]:
+    """Look at the request, then act on what was seen."""
+    wanted = _id(enrollment_id)
+
+    async def look_and_act(officer: ApprovalClient) -> pb.Enrollment:
+        return await act(officer, await officer.show(wanted))
+
+    return look_and_act
+
+
+def _run(
+    options: dict[str, Any], work: Callable[[ApprovalClient], Awaitable[pb.Enrollment]]
+) -> pb.Enrollment:
+    async def run() -> pb.Enrollment:
+        password = password_source(options["identity_password_file"])
+        opened = ApprovalClient.open(options["home"], identity=options["identity"], password=password)
+        async with opened as officer:
+            return await work(officer)
+
+    enrollment = asyncio.run(run())
+    _print(enrollment, as_json=options["as_json"])
+    return enrollment
+
+
+def _print(enrollment: pb.Enrollment, *, as_json: bool) -> None:
+    if as_json:
+        print_json(to_json(enrollment))
+        return
+    click.echo(enrollment_line(enrollment))
+    statement, review = parse_statement(enrollment.statement), enrollment.review
+    keys = f"{statement.signing_key_type.value} and {statement.encryption_key_type.value}"
+    click.echo(f"profile     {statement.profile}, keys {keys}")
+    if enrollment.HasField("review"):
+        _print_review(review)
+    if enrollment.HasField("certificates"):
+        validity = Validity.of(load_certificate(enrollment.certificates.signing_certificate))
+        click.echo(f"valid       {when(validity.not_before)} until {when(validity.not_after)}")
+
+
+def _print_review(review: pb.EnrollmentReview) -> None:
+    for deferral in review.deferrals:
+        click.echo(f"deferred    {deferral.rule}: {deferral.message}")
+    click.echo(
+        f"submitted   {when(review.submitted_time_us / 1e6)}, until {when(review.expires_time_us / 1e6)}"
+    )
+    if review.assignee:
+        click.echo(f"assigned    {review.assignee}")
+    if review.officer:
+        click.echo(f"decided     {when(review.decided_time_us / 1e6)} by {review.officer}")
+    if review.HasField("approval"):
+        edits = edits_of(review.approval)
+        if edits.common_name:
+            click.echo(f"edited      common name: {edits.common_name}")
+        if edits.validity_days:
+            click.echo(f"edited      validity: {edits.validity_days} days")
+    if review.reason:
+        click.echo(f"reason      {review.reason}")

@@ -1,0 +1,85 @@
+"""Rows of requests that wait for an officer, changed inside transactions: record, place in the queue, wrapped key.
+
+The queue is ordered by when requests expire. A wrapped private key lies in a table of its own, and only while the
+request is in the queue: whatever takes a request out of it deletes the key in the same transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyark.errors import NotFoundError, OverloadedError
+from keyark.records.v1.rm_pb2 import EnrollmentRecord
+from keyark.store import ReadTransaction, WriteTransaction
+from keyark.v1.registration_pb2 import EnrollmentReview, EnrollmentState
+from rm_service.records import APPROVAL_QUEUE, ENROLLMENTS, WRAPPED_KEYS, read_enrollment
+
+ID_SIZE: Final = 32
+QUEUED: Final = (
+    EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL,
+    EnrollmentState.ENROLLMENT_STATE_APPROVED,
+)
+
+
+def enqueue(
+    txn: WriteTransaction, enrollment_id: bytes, record: EnrollmentRecord, *, wrapped_key: bytes, limit: int
+) -> None:
+    """Write a request that begins to wait; raises OverloadedError where ``limit`` requests wait already."""
+    if txn.count(APPROVAL_QUEUE) >= limit:
+        raise OverloadedError(
+            "As many requests as there may be wait for an officer; submit this one again when some are decided."
+        )
+    txn.insert(ENROLLMENTS, enrollment_id, record.SerializeToString())
+    txn.put(APPROVAL_QUEUE, _place(enrollment_id, record.review), b"\1")
+    if wrapped_key:
+        txn.put(WRAPPED_KEYS, enrollment_id, wrapped_key)
+
+
+def replace_record(txn: WriteTransaction, enrollment_id: bytes, record: EnrollmentRecord) -> None:
+    """Write another state of a request that is in the queue, and take it out where it is over."""
+    earlier = find_reviewed(txn, enrollment_id)
+    txn.delete(APPROVAL_QUEUE, _place(enrollment_id, earlier.review))
+    txn.put(ENROLLMENTS, enrollment_id, record.SerializeToString())
+    if record.state in QUEUED:
+        txn.put(APPROVAL_QUEUE, _place(enrollment_id, record.review), b"\1")
+    else:
+        txn.delete(WRAPPED_KEYS, enrollment_id)
+
+
+def complete(txn: WriteTransaction, enrollment_id: bytes, issued: EnrollmentRecord) -> None:
+    """Write the outcome of a request that an officer approved: ``issued`` gets what the officer decided."""
+    review = find_reviewed(txn, enrollment_id).review
+    issued.review.CopyFrom(review)
+    issued.review.version += 1
+    replace_record(txn, enrollment_id, issued)
+
+
+def find_reviewed(txn: ReadTransaction, enrollment_id: bytes) -> EnrollmentRecord:
+    """Return a request that an officer decides or decided on; raises NotFoundError."""
+    record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ID_SIZE else None
+    if record is None or not record.HasField("review"):
+        raise NotFoundError(
+            "No request with this enrollment id waits or waited for an officer; `keyark enrollments list` shows those "
+            "that there are."
+        )
+    return record
+
+
+def wrapped_key(txn: ReadTransaction, enrollment_id: bytes) -> bytes:
+    """Return the wrapped private key of a request in the queue, empty where there is none."""
+    return txn.get(WRAPPED_KEYS, enrollment_id) or b""
+
+
+def queued(txn: ReadTransaction, *, after: bytes | None = None, limit: int) -> list[tuple[bytes, bytes]]:
+    """Return places in the queue after another one, each with its enrollment id; the first to expire is first."""
+    rows = txn.scan(APPROVAL_QUEUE, after=after, limit=limit)
+    return [(place, place[-ID_SIZE:]) for place, _ in rows]
+
+
+def expires_us(place: bytes) -> int:
+    """Return when the request at a place expires, microseconds."""
+    return int.from_bytes(place[:8], "big")
+
+
+def _place(enrollment_id: bytes, review: EnrollmentReview) -> bytes:
+    return review.expires_time_us.to_bytes(8, "big") + enrollment_id

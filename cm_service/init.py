@@ -89,6 +89,13 @@ type = "Validity"
 stage = "issue"
 max_days = 825
 
+# When people may renew; without it at any time before their certificates expire.
+# [[policy.rule]]
+# name = "renewal-window"
+# type = "Renewal"
+# stage = "renew"
+# days_before_expiry = 60
+
 [[policy.rule]]
 name = "archived-before-issued"
 type = "ReceiptRequired"

@@ -8,17 +8,18 @@ trusted for anything: statement and archival receipt are verified here again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
 
 from cm_service.approved import take_approval
 from cm_service.certificate_index import index_pair
 from cm_service.crl_settings import shard_key
+from cm_service.issue_policy import Judged, apply_policy, judge_again
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
 from cm_service.refusals import check_not_refused, refuse_for_good
-from cm_service.subject_names import NameHolders
+from cm_service.renewals import check_renewal, record_renewal
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind, PolicyRejectedError
 from keyark.pki.approvals import Approval
@@ -26,12 +27,11 @@ from keyark.pki.certificates import Validity
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import Statement
 from keyark.policy.engine import PolicyEngine
-from keyark.policy.requests import Archival, PolicyRequest, Receipt
+from keyark.policy.requests import PolicyRequest
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
-from keyark.service.policy_requests import policy_request
 from keyark.service.requests import UnknownProfileError, accept_statement, check_same_statement
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
@@ -160,8 +160,18 @@ class Issuance:
             if receipt is not None:
                 self.receipts.check(receipt, statement)
             approval, statement = take_approval(request.approval, statement, self.receipts)
+            now = self.clock.now_us() // 1_000_000
+            renewed = self.store.read(lambda txn: check_renewal(txn, statement, now))
+            judged = Judged(
+                statement=statement,
+                validity=self._validity(profile, approval),
+                approval=approval,
+                has_receipt=receipt is not None,
+                renewed=renewed,
+            )
             try:
-                to_judge_again = self._apply_policy(statement, profile, receipt, approval)
+                asked = judged.request(now=now, issuer_key_type=self.issuer_key_type)
+                to_judge_again = apply_policy(self.policy, judged, asked, self.store.read)
             except PolicyRejectedError as error:
                 return error if receipt is None else _Refused(statement=statement, error=error)
         except KeyarkError as error:
@@ -186,34 +196,6 @@ class Issuance:
         if refused:
             await self.store.update(write)
         return [item.error if isinstance(item, _Refused) else item for item in items]
-
-    def _apply_policy(
-        self,
-        statement: Statement,
-        profile: ProfileSettings,
-        receipt: ArchivalReceipt | None,
-        approval: Approval | None,
-    ) -> PolicyRequest | None:
-        """Raise what policy rejects; returns what to judge again when it is issued, if a rule's verdict may change."""
-        validity = self._validity(profile, approval)
-        attributes = policy_request(
-            statement,
-            archival=Archival.ABSENT if receipt is None else Archival.REQUESTED,
-            receipt=Receipt.ABSENT if receipt is None else Receipt.PRESENT,
-        )
-        now = self.clock.now_us() // 1_000_000
-        holders = NameHolders(read=self.store.read, statement=statement, now=now)
-        issuing = replace(
-            attributes,
-            now=now,
-            not_before=validity.not_before,
-            not_after=validity.not_after,
-            issuer_key_type=self.issuer_key_type,
-            approver=str(approval.officer) if approval else "",
-            name_holders=holders,
-        )
-        self.policy.enforce(STAGE, issuing)
-        return issuing if holders.was_asked else None
 
     def _profile(self, name: str) -> ProfileSettings:
         if name not in self.profiles:
@@ -359,24 +341,24 @@ class Issuance:
         earlier = read_pair(txn, enrollment_id)
         if earlier is not None and is_issued(earlier):
             return self._pair(earlier)
+        statement, again = item.accepted.statement, item.accepted.to_judge_again
         try:
-            self._judge_again(txn, item.accepted)
+            if again is not None:
+                judge_again(self.policy, txn, again, statement)
+            renewed = check_renewal(txn, statement, self.clock.now_us() // 1_000_000)
         except PolicyRejectedError as error:
             if item.accepted.receipt_leaf_hash:
-                refuse_for_good(txn, item.accepted.statement, error)
+                refuse_for_good(txn, statement, error)
             return error
+        except KeyarkError as error:
+            return error
+        if renewed is not None:
+            item.record.renews = renewed.enrollment_id
+            record_renewal(txn, renewed, by=enrollment_id)
         txn.put(PAIRS, enrollment_id, item.record.SerializeToString())
         index_pair(txn, enrollment_id, item.record)
         self.log.append(txn, item.event)
         return self._pair(item.record)
-
-    def _judge_again(self, txn: WriteTransaction, accepted: _Accepted) -> None:
-        """Ask policy again about what others may have been issued since it was asked first."""
-        request = accepted.to_judge_again
-        if request is None or request.now is None:
-            return
-        holders = NameHolders(read=lambda look: look(txn), statement=accepted.statement, now=request.now)
-        self.policy.enforce(STAGE, replace(request, name_holders=holders))
 
     def _pair(self, record: PairRecord) -> CertificatePair:
         return CertificatePair(

@@ -121,4 +121,6 @@ def _describe(enrollment_id: bytes, pair: PairRecord, role: int, now: int) -> Ce
         revocation_reason=cast("RevocationReason.ValueType", told.reason),
         revocation_time=told.revocation_time,
         invalidity_time=told.invalidity_time,
+        renews=pair.renews,
+        renewed_by=pair.renewed_by,
     )

@@ -37,6 +37,8 @@ class NameHolders:
     read: Callable[[Callable[[ReadTransaction], set[str]]], set[str]] = field(repr=False)
     statement: Statement
     now: int
+    renewed: bytes = b""
+    """The enrollment whose pair gives way to this one's, if any."""
     was_asked: bool = False
 
     def __call__(self) -> set[str]:
@@ -53,7 +55,11 @@ class NameHolders:
                 f"More than {MOST_PAIRS} pairs were issued under this common name; except it from the rule with `when`."
             )
         ids = (key[-ID_SIZE:] for key, _ in rows)
-        pairs = [read_pair(txn, found) for found in ids if found != self.statement.enrollment_id]
+        pairs = [
+            read_pair(txn, found)
+            for found in ids
+            if found not in (self.statement.enrollment_id, self.renewed)
+        ]
         return {
             pair.email
             for pair in pairs

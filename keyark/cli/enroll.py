@@ -76,26 +76,26 @@ def enroll(ctx: click.Context, /, **options: Any) -> None:
         return
     if not options["name"] or not options["email"]:
         raise UsageError("Name the user with --name and --email, or many with --csv.")
-    folder = EnrollmentFolder(path=options["out"], **_key_options(options))
+    folder = EnrollmentFolder(path=options["out"], **key_options(options))
     order = EnrollmentOrder(
         common_name=options["name"],
         email=options["email"],
         profile=options["profile"],
-        signing_key_type=_key_type(options["signing_key"], SIGNING_KEY_TYPES, "--signing-key"),
-        encryption_key_type=_key_type(options["encryption_key"], ENCRYPTION_KEY_TYPES, "--encryption-key"),
+        signing_key_type=key_type(options["signing_key"], SIGNING_KEY_TYPES, "--signing-key"),
+        encryption_key_type=key_type(options["encryption_key"], ENCRYPTION_KEY_TYPES, "--encryption-key"),
         request_id=_request_id(options["request_id"]),
     )
 
     async def run() -> UserResult:
-        async with _client(options) as client:
+        async with open_client(options) as client:
             return await enroll_into(
                 client, folder, order, wait_seconds=options["wait_seconds"] if options["wait"] else 0
             )
 
-    _report(_run_one(run(), folder, order), as_json=options["as_json"])
+    report(run_one(run(), folder, order), as_json=options["as_json"])
 
 
-def _run_one(
+def run_one(
     run: Coroutine[Any, Any, UserResult], folder: EnrollmentFolder, order: EnrollmentOrder
 ) -> UserResult:
     """Run it; that it waits for an officer is a result."""
@@ -117,8 +117,8 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
     async def run() -> list[UserResult]:
         with Progress(console=console, disable=not console.is_terminal) as progress:
             task = progress.add_task("enrolling", total=len(users))
-            async with _client(options) as client:
-                batch = BatchEnrollment(client=client, out=options["out"], **_key_options(options))
+            async with open_client(options) as client:
+                batch = BatchEnrollment(client=client, out=options["out"], **key_options(options))
                 return await batch.run(users, lambda: progress.advance(task))
 
     results = asyncio.run(run())
@@ -141,7 +141,8 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
         ctx.exit(PENDING)
 
 
-def _client(options: dict[str, Any]) -> EnrollmentClient:
+def open_client(options: dict[str, Any]) -> EnrollmentClient:
+    """Open the client that the options name."""
     return EnrollmentClient.open(
         options["home"],
         identity=options["identity"],
@@ -149,12 +150,14 @@ def _client(options: dict[str, Any]) -> EnrollmentClient:
     )
 
 
-def _key_options(options: dict[str, Any]) -> dict[str, Any]:
+def key_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return how keys are kept, for an EnrollmentFolder."""
     password = read_password(options["password_file"]) if options["password_file"] else None
     return {"key_format": KeyFormat(options["key_format"]), "password": password}
 
 
-def _key_type(name: str | None, fitting: tuple[KeyType, ...], option: str) -> KeyType | None:
+def key_type(name: str | None, fitting: tuple[KeyType, ...], option: str) -> KeyType | None:
+    """Return the key type that an option names, None without it."""
     return parse_key_type(name, permitted=fitting, field=option) if name else None
 
 
@@ -162,7 +165,8 @@ def _request_id(value: uuid.UUID | None) -> bytes | None:
     return value.bytes if value else None
 
 
-def _report(result: UserResult, *, as_json: bool) -> None:
+def report(result: UserResult, *, as_json: bool) -> None:
+    """Print what became of one user; raises where that is an error."""
     if result.error is not None and not as_json:
         raise result.error
     if as_json:

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "up": ("keyark.cli.deployment", "up"),
     "reload": ("keyark.cli.deployment", "reload"),
     "enroll": ("keyark.cli.enroll", "enroll"),
+    "renew": ("keyark.cli.renew", "renew"),
     "enrollments": ("keyark.cli.approvals", "enrollments"),
     "certificates": ("keyark.cli.revocation", "certificates"),
     "keys": ("keyark.cli.keys", "keys"),

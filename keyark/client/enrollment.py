@@ -29,7 +29,14 @@ from keyark.crypto.envelopes import UnknownTransportKeyError, seal_to_transport
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
 from keyark.pki.key_types import KeyType, PrivateKey, SigningPrivateKey, generate, generate_signing
 from keyark.pki.spki import encode_spki
-from keyark.pki.statements import Statement, build_statement, new_request_id, parse_statement, sign_statement
+from keyark.pki.statements import (
+    PresentCertificate,
+    Statement,
+    build_statement,
+    new_request_id,
+    parse_statement,
+    sign_statement,
+)
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
 from keyark.rpc.identities import LocalIdentity
@@ -160,10 +167,12 @@ class EnrollmentClient:
         signing_key_type: KeyType | None = None,
         encryption_key_type: KeyType | None = None,
         request_id: bytes | None = None,
+        present: PresentCertificate | None = None,
     ) -> PreparedEnrollment:
         """Step 2, the client's half: make both key pairs and sign the statement.
 
-        Key types default to the profile's preferred ones; ``request_id`` is a UUIDv7, 16 bytes.
+        Key types default to the profile's preferred ones; ``request_id`` is a UUIDv7, 16 bytes. With ``present`` it
+        renews that certificate's pair, for the same name and address.
         """
         form = await self.form(profile)
         signing_key = generate_signing(signing_key_type or KeyType.from_proto(form.signing_key_types[0]))
@@ -176,6 +185,7 @@ class EnrollmentClient:
             email=email,
             signing_spki=encode_spki(signing_key.public_key()),
             encryption_spki=encode_spki(encryption_key.public_key()),
+            present=present,
         )
         return PreparedEnrollment.restore(
             raw,

@@ -34,10 +34,12 @@ from keyark.pki.certificates import (
 from keyark.pki.files import make_private_folder, read_file, write_file, write_new_file
 from keyark.pki.key_types import RSA_KEY_TYPES, KeyType, PrivateKey, narrow_signing_key
 from keyark.pki.keys import load_private_key, save_private_key
-from keyark.pki.pkcs12 import build_pkcs12
-from keyark.pki.statements import MAX_STATEMENT_SIZE, Statement, parse_statement
+from keyark.pki.pkcs12 import build_pkcs12, open_pkcs12
+from keyark.pki.serials import encode_serial
+from keyark.pki.statements import MAX_STATEMENT_SIZE, PresentCertificate, Statement, parse_statement
 
 ROLES: Final = ("signing", "encryption")
+MAX_PKCS12: Final = 64 * 1024
 PKCS12_KEY_TYPES: Final = (
     *RSA_KEY_TYPES,
     KeyType.EC_P256,
@@ -136,6 +138,24 @@ class EnrollmentFolder:
             load_pem_certificates((self.path / f"{role}.pem").read_bytes())[0] for role in ROLES
         )
         return signing, encryption
+
+    def present(self) -> PresentCertificate:
+        """Return what a finished enrollment is renewed by: its signing certificate's serial number, and the key.
+
+        Raises ConfigurationError where the folder holds no outcome, or a password lacks or is wrong.
+        """
+        if not self.is_finished():
+            raise ConfigurationError(f"{self.path} holds no certificates yet; finish that enrollment first.")
+        return PresentCertificate(
+            serial=encode_serial(self.certificates()[0].serial_number),
+            private_key=narrow_signing_key(self._signing_key()),
+        )
+
+    def _signing_key(self) -> PrivateKey:
+        """The signing key, from its PEM file or from the PKCS#12 that took its place."""
+        if self._key_path("signing").exists():
+            return self._load_key("signing")
+        return open_pkcs12(read_file(self.path / "signing.p12", max_size=MAX_PKCS12), password=self._ask())
 
     def _save_transport(self, certificate: bytes) -> None:
         if certificate:

@@ -13,7 +13,7 @@ from keyark.client.folder import EnrollmentFolder, OtherRequestError
 from keyark.client.pending import PendingApprovalError
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
-from keyark.pki.statements import Statement
+from keyark.pki.statements import PresentCertificate, Statement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class EnrollmentOrder:
     signing_key_type: KeyType | None = None
     encryption_key_type: KeyType | None = None
     request_id: bytes | None = None
+    present: PresentCertificate | None = None
+    """What the enrollment renews, if anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,7 @@ async def prepare_in(
             signing_key_type=order.signing_key_type,
             encryption_key_type=order.encryption_key_type,
             request_id=order.request_id,
+            present=order.present,
         )
         folder.check_key_types(prepared.statement.signing_key_type, prepared.statement.encryption_key_type)
         folder.save(prepared)
@@ -113,6 +116,7 @@ def check_same_order(statement: Statement, order: EnrollmentOrder, folder: Enrol
         (order.signing_key_type or statement.signing_key_type, statement.signing_key_type),
         (order.encryption_key_type or statement.encryption_key_type, statement.encryption_key_type),
         (order.request_id or statement.request_id, statement.request_id),
+        (order.present.serial if order.present else b"", statement.renews),
     )
     if any(wanted != saved for wanted, saved in asked):
         raise OtherRequestError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -49,3 +49,17 @@ def build_pkcs12(
         .build(password)
     )
     return pkcs12.serialize_key_and_certificates(name.encode(), private_key, certificate, chain, encryption)
+
+
+def open_pkcs12(data: bytes, *, password: bytes) -> PrivateKey:
+    """Return the private key of a PKCS#12 file; raises InvalidInputError for a wrong password or what is none."""
+    try:
+        key, _, _ = pkcs12.load_key_and_certificates(data, password)
+    except ValueError:
+        raise InvalidInputError(
+            "The PKCS#12 file does not open with this password; give the right one.", field="password"
+        ) from None
+    if key is None:
+        raise InvalidInputError("The PKCS#12 file holds no private key.", field="format")
+    key_type_of(key.public_key())
+    return cast("PrivateKey", key)

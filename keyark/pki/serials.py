@@ -29,7 +29,7 @@ def decode_serial(serial: bytes) -> int:
     return int.from_bytes(serial, "big")
 
 
-def check_serial(serial: bytes) -> None:
+def check_serial(serial: bytes, *, field: str = "serial") -> None:
     """Raise InvalidInputError unless this is a positive number of at most 159 bits without leading zeros."""
     if (
         not 1 <= len(serial) <= MAX_SERIAL_SIZE
@@ -38,5 +38,5 @@ def check_serial(serial: bytes) -> None:
     ):
         raise InvalidInputError(
             "The serial number is not one; give 1 to 20 bytes, big-endian, without leading zeros.",
-            field="serial",
+            field=field,
         )

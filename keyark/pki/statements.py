@@ -28,12 +28,14 @@ from keyark.pki.key_types import (
     check_key_type,
 )
 from keyark.pki.names import check_email, check_name
+from keyark.pki.serials import check_serial
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.spki import load_spki, spki_key_type, spki_sha256
 from keyark.v1.statement_pb2 import EnrollmentStatement
 
 STATEMENT_LABEL: Final = "keyark/v1/enrollment-statement"
+RENEWAL_LABEL: Final = "keyark/v1/renewal"
 STATEMENT_VERSION: Final = 1
 MAX_STATEMENT_SIZE: Final = 16 * 1024
 MAX_SIGNATURE_SIZE: Final = 8 * 1024
@@ -47,6 +49,21 @@ class StatementSignatureError(KeyarkError):
 
     reason = "STATEMENT_SIGNATURE"
     kind = Kind.INVALID
+
+
+class RenewalSignatureError(KeyarkError):
+    """The statement is not signed with the key of the certificate that it renews."""
+
+    reason = "RENEWAL_SIGNATURE"
+    kind = Kind.INVALID
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresentCertificate:
+    """What a renewal is authenticated by: the serial number of the present signing certificate, and its key."""
+
+    serial: bytes
+    private_key: SigningPrivateKey = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +81,8 @@ class Statement:
     encryption_spki: bytes = field(repr=False)
     signing_key_type: KeyType
     encryption_key_type: KeyType
+    renews: bytes = b""
+    renewal_signature: bytes = field(default=b"", repr=False)
 
     @cached_property
     def signing_public_key(self) -> SigningPublicKey:
@@ -128,6 +147,8 @@ def reread_statement(raw: bytes) -> Statement:
         encryption_spki=message.encryption_spki,
         signing_key_type=signing_key_type,
         encryption_key_type=encryption_key_type,
+        renews=message.renews,
+        renewal_signature=message.renewal_signature,
     )
 
 
@@ -169,7 +190,17 @@ def _check_request(message: EnrollmentStatement) -> SpiffeId:
             "The request id is no UUIDv7 of 16 bytes; make a new one.", field="request_id"
         )
     _check_words(message.profile, message.common_name, message.email)
+    if message.renews or message.renewal_signature:
+        _check_renewal(message)
     return caller
+
+
+def _check_renewal(message: EnrollmentStatement) -> None:
+    check_serial(message.renews, field="renews")
+    if not 1 <= len(message.renewal_signature) <= MAX_SIGNATURE_SIZE:
+        raise InvalidInputError(
+            "A renewal is signed with the key of the present certificate as well.", field="renewal_signature"
+        )
 
 
 def _check_words(profile: str, common_name: str, email: str) -> None:
@@ -190,10 +221,14 @@ def build_statement(
     email: str,
     signing_spki: bytes,
     encryption_spki: bytes,
+    present: PresentCertificate | None = None,
 ) -> bytes:
-    """Return the canonical bytes of a statement, ready to sign; raises as ``parse_statement`` does."""
+    """Return the canonical bytes of a statement, ready to sign; with ``present``, of a renewal.
+
+    Raises as ``parse_statement`` does.
+    """
     _check_words(profile, common_name, email)  # first, for a message takes no lone surrogates
-    raw = EnrollmentStatement(
+    message = EnrollmentStatement(
         version=STATEMENT_VERSION,
         trust_domain=caller.trust_domain,
         caller=str(caller),
@@ -203,8 +238,12 @@ def build_statement(
         email=email,
         signing_spki=signing_spki,
         encryption_spki=encryption_spki,
-    ).SerializeToString(deterministic=True)
-    return parse_statement(raw).raw
+    )
+    if present is not None:
+        message.renews = present.serial
+        signed = context(RENEWAL_LABEL, message.SerializeToString(deterministic=True))
+        message.renewal_signature = sign_message(present.private_key, signed)
+    return parse_statement(message.SerializeToString(deterministic=True)).raw
 
 
 def sign_statement(raw: bytes, private_key: SigningPrivateKey) -> bytes:
@@ -222,6 +261,19 @@ def verify_statement(statement: Statement, signature: bytes) -> None:
         raise StatementSignatureError(
             "The statement's signature does not verify under its signing key; sign the very bytes that are "
             "sent with the private half of that key."
+        ) from None
+
+
+def verify_renewal(statement: Statement, public_key: SigningPublicKey) -> None:
+    """Verify that the holder of the present signing certificate asks for the renewal; raises RenewalSignatureError."""
+    message = EnrollmentStatement.FromString(statement.raw)
+    message.ClearField("renewal_signature")
+    signed = context(RENEWAL_LABEL, message.SerializeToString(deterministic=True))
+    try:
+        verify_message(public_key, statement.renewal_signature, signed)
+    except InvalidSignature:
+        raise RenewalSignatureError(
+            "The renewal is not signed with the key of the certificate that it names; use the present signing key."
         ) from None
 
 

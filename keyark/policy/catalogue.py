@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
+from keyark.policy.renewal_rule import RenewalRule
 from keyark.policy.revocation_rule import RevocationRule
 from keyark.policy.rules import (
     ArchivalRule,
@@ -29,6 +30,7 @@ RULE_TYPES: Final[tuple[type[RuleSettings], ...]] = (
     Quota,
     ReceiptRule,
     Recovery,
+    RenewalRule,
     RevocationRule,
     SubjectConstraints,
     UniqueSubjectName,

@@ -16,9 +16,10 @@ import cel
 from keyark.policy.patterns import MATCHES, matches
 
 SECONDS_PER_DAY: Final = 86_400
-ENROLLMENT_STAGES: Final = frozenset({"submit", "approve", "issue", "archive"})
+ENROLLMENT_STAGES: Final = frozenset({"submit", "approve", "issue", "renew", "archive"})
 APPROVE: Final = frozenset({"approve"})
 ISSUE: Final = frozenset({"issue"})
+RENEW: Final = frozenset({"renew"})
 RECOVER: Final = frozenset({"recover"})
 REVOKE: Final = frozenset({"revoke"})
 KEYS: Final = ENROLLMENT_STAGES | RECOVER
@@ -57,6 +58,8 @@ class PolicyRequest:
     issuer_key_type: str | None = None
     enrollments_within: Callable[[int], int] | None = field(default=None, repr=False, compare=False)
     """How many enrollments of the caller there were within so many clock hours, this one included."""
+    renewed_not_after: int | None = None
+    """When the pair expires that this one renews; at stage "renew" only."""
     approver: str = ""
     approved_days: int = 0
     name_holders: Callable[[], Collection[str]] | None = field(default=None, repr=False, compare=False)
@@ -65,6 +68,8 @@ class PolicyRequest:
     @cached_property
     def context(self) -> cel.Context:
         """What expressions see of the request."""
+        if self.renewed_not_after is not None:
+            return _context("renew", self)
         if self.not_before is not None:
             return _context("issue", self)
         return _context("approve" if self.approver else "submit", self)
@@ -190,11 +195,11 @@ ATTRIBUTES: Final = tuple(
             lambda r: r.archival is Archival.REQUESTED,
         ),
         (
-            "receipt_present", "bool", ISSUE, "whether a verified archival receipt was shown",
+            "receipt_present", "bool", ISSUE | RENEW, "whether a verified archival receipt was shown",
             lambda r: r.receipt is Receipt.PRESENT,
         ),
         (
-            "approver", "string", APPROVE | ISSUE,
+            "approver", "string", APPROVE | ISSUE | RENEW,
             "which officer approves or approved it, such as officer/officer; at issue empty where none had to",
             lambda r: _path(r.approver),
         ),
@@ -202,11 +207,18 @@ ATTRIBUTES: Final = tuple(
             "approved_days", "int", APPROVE, "for how many days the officer lets it be valid, 0 as the profile says",
             lambda r: r.approved_days,
         ),
-        ("now", "int", ISSUE, "the time, seconds UTC", lambda r: r.now),
-        ("not_before", "int", ISSUE, "when the certificates become valid, seconds UTC", lambda r: r.not_before),
-        ("not_after", "int", ISSUE, "when they expire, seconds UTC", lambda r: r.not_after),
-        ("validity_days", "double", ISSUE, "for how many days they are valid", _days),
-        ("issuer_key_type", "string", ISSUE, "type and size of the CA key that signs", lambda r: r.issuer_key_type),
+        ("now", "int", ISSUE | RENEW, "the time, seconds UTC", lambda r: r.now),
+        ("not_before", "int", ISSUE | RENEW, "when the certificates become valid, seconds UTC", lambda r: r.not_before),
+        ("not_after", "int", ISSUE | RENEW, "when they expire, seconds UTC", lambda r: r.not_after),
+        ("validity_days", "double", ISSUE | RENEW, "for how many days they are valid", _days),
+        (
+            "issuer_key_type", "string", ISSUE | RENEW, "type and size of the CA key that signs",
+            lambda r: r.issuer_key_type,
+        ),
+        (
+            "renewed_days_left", "double", RENEW, "for how many days the certificates that are renewed are still valid",
+            lambda r: ((r.renewed_not_after or 0) - (r.now or 0)) / SECONDS_PER_DAY,
+        ),
         ("archived_days", "double", RECOVER, "for how many days the key has been archived", lambda r: r.archived_days),
         (
             "recoveries_in_a_day", "int", RECOVER, "requests of this agent within 24 hours, this one included",
@@ -278,5 +290,7 @@ def sample_of(stage: str) -> AnyRequest:
         return _REVOCATION_SAMPLE
     if stage == "issue":
         return _SAMPLE
+    if stage == "renew":
+        return replace(_SAMPLE, renewed_not_after=1_800_000_000 + 30 * SECONDS_PER_DAY)
     approver = "spiffe://example.org/officer/officer" if stage == "approve" else ""
     return replace(_SAMPLE, now=None, not_before=None, not_after=None, approver=approver)

@@ -31,12 +31,13 @@ STAGES: Final = {
     "submit": "rm",
     "approve": "rm",
     "issue": "cm",
+    "renew": "cm",
     "revoke": "cm",
     "archive": "drm",
     "recover": "drm",
 }
 
-Stage = Literal["submit", "approve", "issue", "revoke", "archive", "recover"]
+Stage = Literal["submit", "approve", "issue", "renew", "revoke", "archive", "recover"]
 Domain = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
 

@@ -109,10 +109,10 @@ class Ca:
         return [AuditEvent.FromString(entry.event.leaf) for entry in entries]
 
 
-def request(number: int = 0, **changes: str) -> PairRequest:
+def request(number: int = 0, **changes: Any) -> PairRequest:
     """A request whose keys are all its own."""
     raw = statement_bytes(
-        request_id=new_request_id(),
+        request_id=changes.pop("request_id", None) or new_request_id(),
         signing_spki=spki(KeyType.EC_P256, 100 + 2 * number),
         encryption_spki=spki(KeyType.EC_P256, 101 + 2 * number),
         **changes,

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "transport-key": ("keyark.cli.transport_key", "transport_key"),
     "authority": ("keyark.cli.authority", "authority"),
     "identities": ("keyark.cli.identities", "identities"),
+    "ca": ("keyark.cli.ca", "ca"),
     "recover": ("keyark.cli.recover", "recover"),
     "agents": ("keyark.cli.agents", "agents"),
     "storage-key": ("keyark.cli.agents", "storage_key"),

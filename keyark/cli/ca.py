@@ -1,0 +1,57 @@
+"""`keyark ca`: the issuing CA's place below a root."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+from cryptography import x509
+
+from keyark.cli.options import home_option
+from keyark.cli.output import KeyarkGroup
+from keyark.deployment.issuing_ca import IssuingCa
+
+
+@click.group(cls=KeyarkGroup)
+def ca() -> None:
+    """The CA that issues people's certificates, and what is above it."""
+
+
+@ca.command("show")
+@home_option
+def show(home: Path) -> None:
+    """Show the chain, from the issuing CA to the root."""
+    for certificate in IssuingCa(home=home).chain():
+        click.echo(_line(certificate))
+
+
+@ca.command("request")
+@home_option
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where it goes, PEM."
+)
+def request(home: Path, out: Path) -> None:
+    """Write the issuing CA's certificate request, for another root to sign."""
+    asked = IssuingCa(home=home).write_request(out)
+    click.echo(
+        f"{out}: have {asked.subject.rfc4514_string()} certified with CA:TRUE, keyCertSign and cRLSign"
+    )
+
+
+@ca.command("install")
+@home_option
+@click.argument("chain", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--fresh", is_flag=True, help="Nothing was issued yet; another subject key identifier may come."
+)
+def install(home: Path, chain: Path, *, fresh: bool) -> None:
+    """Put the CHAIN (PEM, with the root) that another root signed in force; services take it at their next start."""
+    for certificate in IssuingCa(home=home).install(chain, now=int(time.time()), is_fresh=fresh):
+        click.echo(_line(certificate))
+    click.echo(f"restart the services, and give everybody {home / 'ca.pem'}")
+
+
+def _line(certificate: x509.Certificate) -> str:
+    until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    return f"{certificate.subject.rfc4514_string()}, issued by {certificate.issuer.rfc4514_string()}, until {until}"

@@ -1,9 +1,11 @@
-"""`python -m cm_service init|serve|reload|check|backup|clear-alarm`: the CM as a program of its own."""
+"""`python -m cm_service init|serve|reload|check|backup|clear-alarm|ca-key|ca-switch`: the CM as a program."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+from cm_service import rollover
 from cm_service.config import CmConfig, add_serve_arguments, adjust
 from cm_service.init import add_arguments, init
 from cm_service.records import SCHEMA_VERSION, TABLES
@@ -13,6 +15,14 @@ from keyark.service.maintenance import backup, check
 from keyark.service.program import Program
 
 ALARM = AlarmCommand(role="cm", config=CmConfig, tables=TABLES, schema_version=SCHEMA_VERSION)
+
+
+def add_commands(commands: Any) -> None:
+    """Add what the CM has beside the commands of every service."""
+    ALARM.add_to(commands)
+    rollover.add_commands(commands)
+
+
 PROGRAM = Program(
     role="cm",
     config=CmConfig,
@@ -22,7 +32,7 @@ PROGRAM = Program(
     add_init_arguments=add_arguments,
     init=init,
     store_folder=lambda config: config.store.path,
-    add_commands=ALARM.add_to,
+    add_commands=add_commands,
     add_serve_arguments=add_serve_arguments,
     adjust=adjust,
 )

@@ -9,25 +9,18 @@ from pydantic import Field, ValidationError
 
 from cm_service.crl_settings import CrlSettings
 from cm_service.expiry_notices import ExpirySettings
+from cm_service.issuers import IssuerSettings
 from cm_service.profiles import ProfileSettings
 from keyark.config import Config, ConfigPath
 from keyark.policy.config import PolicyConfig
 from keyark.service.settings import (
     ArchiveTrust,
     Host,
-    KeyUri,
     LogSettings,
     ServiceSettings,
     StoreSettings,
     WorkerSettings,
 )
-
-
-class IssuerSettings(Config):
-    """[issuer]: the CA key and its certificate, followed by those above it."""
-
-    key: KeyUri
-    chain: ConfigPath
 
 
 class HttpSettings(Config):

@@ -1,7 +1,7 @@
 """What CRLs are made from: an encoded entry for each revoked certificate, and the order in which they changed.
 
-    crl_entries   last byte of the serial ‖ serial → expiry (8) ‖ entry (DER)
-    crl_changes   sequence (8) → time (8) ‖ serial
+    crl_entries   last byte of the serial ‖ serial → generation (1) ‖ expiry (7) ‖ entry (DER)
+    crl_changes   sequence (8) → generation (1) ‖ time (7) ‖ serial
     crl_state     ``changes`` → the last sequence; ``number`` → the last CRL number; ``list/NAME`` → CrlRecord
 
 The rows are written in the transaction that revokes. So whatever was acknowledged is in the next list.
@@ -32,28 +32,39 @@ def last_change(txn: ReadTransaction) -> int:
     return int.from_bytes(txn.get(CRL_STATE, LAST_CHANGE) or b"", "big")
 
 
-def write_entry(txn: WriteTransaction, serial: bytes, *, expiry: int, revocation: Revocation) -> None:
-    """Put a certificate on the lists or replace its entry; ``expiry`` is in seconds UTC."""
+def write_entry(
+    txn: WriteTransaction, serial: bytes, *, expiry: int, revocation: Revocation, generation: int
+) -> None:
+    """Put a certificate on its issuer's lists or replace its entry; ``expiry`` is in seconds UTC."""
     entry = encode_entry(
         serial,
         revocation_time=revocation.revocation_time,
         reason=revocation.reason,
         invalidity_time=revocation.invalidity_time,
     )
-    txn.put(CRL_ENTRIES, entry_key(serial), expiry.to_bytes(8, "big") + entry)
-    _write_change(txn, serial, revocation.revocation_time)
+    txn.put(CRL_ENTRIES, entry_key(serial), _stamp(generation, expiry) + entry)
+    _write_change(txn, serial, _stamp(generation, revocation.revocation_time))
 
 
-def remove_entry(txn: WriteTransaction, serial: bytes, now: int) -> None:
-    """Take a certificate off the lists; ``now`` is in seconds UTC."""
+def remove_entry(txn: WriteTransaction, serial: bytes, *, now: int, generation: int) -> None:
+    """Take a certificate off its issuer's lists; ``now`` is in seconds UTC."""
     txn.delete(CRL_ENTRIES, entry_key(serial))
-    _write_change(txn, serial, now)
+    _write_change(txn, serial, _stamp(generation, now))
 
 
-def _write_change(txn: WriteTransaction, serial: bytes, now: int) -> None:
+def _write_change(txn: WriteTransaction, serial: bytes, stamp: bytes) -> None:
     sequence = (last_change(txn) + 1).to_bytes(8, "big")
     txn.put(CRL_STATE, LAST_CHANGE, sequence)
-    txn.put(CRL_CHANGES, sequence, now.to_bytes(8, "big") + serial)
+    txn.put(CRL_CHANGES, sequence, stamp + serial)
+
+
+def _stamp(generation: int, seconds: int) -> bytes:
+    return bytes([generation]) + seconds.to_bytes(7, "big")
+
+
+def is_listed(value: bytes, *, generation: int, oldest: int) -> bool:
+    """Whether a row of ``crl_entries`` stands on a generation's lists that keep what expires at a time or later."""
+    return value[0] == generation and int.from_bytes(value[1:8], "big") >= oldest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,7 @@ class Changed:
     sequence: int
     time: int
     serial: bytes
+    generation: int
     entry: bytes
     expiry: int | None
 
@@ -80,10 +92,11 @@ def _changed(txn: ReadTransaction, key: bytes, value: bytes) -> Changed:
     present = txn.get(CRL_ENTRIES, entry_key(serial))
     return Changed(
         sequence=int.from_bytes(key, "big"),
-        time=int.from_bytes(value[:8], "big"),
+        time=int.from_bytes(value[1:8], "big"),
         serial=serial,
+        generation=value[0],
         entry=present[8:] if present else b"",
-        expiry=int.from_bytes(present[:8], "big") if present else None,
+        expiry=int.from_bytes(present[1:8], "big") if present else None,
     )
 
 

@@ -15,8 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
-from cm_service.crl_rows import LIST_PREFIX, changed_since, last_change, prune_changes, reserve_number
+from cm_service.crl_rows import (
+    LIST_PREFIX,
+    changed_since,
+    is_listed,
+    last_change,
+    prune_changes,
+    reserve_number,
+)
 from cm_service.crl_settings import CrlSettings, for_shard
+from cm_service.issuers import PLACE, suffix
 from cm_service.records import CRL_ENTRIES, CRL_STATE
 from keyark.clock import Clock
 from keyark.errors import KeyarkError
@@ -24,7 +32,7 @@ from keyark.pki.crl_entries import REMOVE_FROM_CRL, encode_entry
 from keyark.pki.crls import MAX_SHARDS, shard_of
 from keyark.pki.files import UnwritableFileError
 from keyark.records.v1.cm_pb2 import CrlRecord, SignCrlResult, SignCrlTask
-from keyark.store import ReadTransaction, Store
+from keyark.store import Store
 
 PAGE: Final = 2000
 
@@ -51,13 +59,15 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Crls:
-    """The lists of one CA; ``urls`` are their issuing distribution point, of all shards in one."""
+    """The lists of one CA key; ``urls`` are their issuing distribution point, of all shards in one."""
 
     settings: CrlSettings
     urls: Sequence[str]
     store: Store
     clock: Clock
     open_pool: OpenPool
+    generation: int = 0
+    _siblings: list[Crls] = field(default_factory=list, init=False, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     def path(self, kind: str, shard: int) -> Path:
@@ -103,7 +113,8 @@ class Crls:
         return {self._name(kind, shard): (kind, shard) for kind in kinds for shard in self._shards}
 
     def _name(self, kind: str, shard: int) -> str:
-        return f"{kind}-{shard}.crl" if self.settings.shards > 1 else f"{kind}.crl"
+        which = f"-{shard}" if self.settings.shards > 1 else ""
+        return f"{kind}{suffix(self.generation)}{which}.crl"
 
     def _is_due(self, kind: str, shard: int, every: int) -> bool:
         record = self.published(kind, shard)
@@ -135,7 +146,8 @@ class Crls:
         run = await self._begin("full", shard)
         # What expired since the last full list stands on one more (RFC 5280 §3.3).
         keep_from = min(before.this_update, self._now()) if before else 0
-        delta_urls = for_shard(self.settings.delta_urls, shard)
+        placed = [url.replace(PLACE, suffix(self.generation)) for url in self.settings.delta_urls]
+        delta_urls = for_shard(placed, shard)
         record = CrlRecord(
             number=run.number,
             sequence=run.sequence,
@@ -188,14 +200,20 @@ class Crls:
 
     async def _entry_pages(self, shard: int, keep_from: int) -> AsyncIterator[bytes]:
         """Yield the entries of a shard, a page at a time, without those that expired before a time."""
-        oldest = keep_from.to_bytes(8, "big")
         for last_byte in range(shard, MAX_SHARDS, self.settings.shards):
             after: bytes | None = None
             while True:
-                page, after = await self.store.view(
-                    lambda txn, prefix=bytes([last_byte]), start=after: _entries(txn, prefix, start, oldest)  # type: ignore[misc]
+                rows = await self.store.view(
+                    lambda txn, prefix=bytes([last_byte]), start=after: txn.scan(  # type: ignore[misc]
+                        CRL_ENTRIES, prefix=prefix, after=start, limit=PAGE
+                    )
                 )
-                yield page
+                yield b"".join(
+                    value[8:]
+                    for _, value in rows
+                    if is_listed(value, generation=self.generation, oldest=keep_from)
+                )
+                after = rows[-1][0] if len(rows) == PAGE else None
                 if after is None:
                     break
 
@@ -208,7 +226,9 @@ class Crls:
             wanted = [
                 change
                 for change in changes
-                if shard_of(change.serial, self.settings.shards) == shard and change.serial not in told
+                if change.generation == self.generation
+                and shard_of(change.serial, self.settings.shards) == shard
+                and change.serial not in told
             ]
             told.update(change.serial for change in wanted)
             yield b"".join(
@@ -225,20 +245,45 @@ class Crls:
 
     async def _prune(self) -> None:
         """Forget changes that no delta list will start from any more."""
-        records = [self.published("full", shard) for shard in self._shards]
+        everybody = self._siblings or [self]
+        records = [crls.published("full", shard) for crls in everybody for shard in self._shards]
         if all(records):
             oldest = min(record.earlier_sequence for record in records if record)
             while await self.store.update(lambda txn: prune_changes(txn, oldest, PAGE)) == PAGE:
                 pass
 
 
-def _entries(
-    txn: ReadTransaction, prefix: bytes, after: bytes | None, oldest: bytes
-) -> tuple[bytes, bytes | None]:
-    """Return a page of entries, joined, and the key that it ends with where there may be more."""
-    rows = txn.scan(CRL_ENTRIES, prefix=prefix, after=after, limit=PAGE)
-    page = b"".join(value[8:] for _, value in rows if value[:8] >= oldest)
-    return page, rows[-1][0] if len(rows) == PAGE else None
+@dataclass(frozen=True)
+class AllCrls:
+    """The lists of all CA keys, the present one's first; what changed is kept until none of them needs it."""
+
+    lists: Sequence[Crls]
+
+    def __post_init__(self) -> None:
+        for crls in self.lists:
+            crls._siblings.extend(self.lists)
+
+    @property
+    def settings(self) -> CrlSettings:
+        """What they have in common."""
+        return self.lists[0].settings
+
+    def due(self, name: str) -> int | None:
+        """Return when the successor of the list in this file is due, seconds UTC; None where there is no such list."""
+        return next((due for crls in self.lists if (due := crls.due(name)) is not None), None)
+
+    async def publish_due(self) -> None:
+        """Publish every list whose time has come; see ``Crls.publish_due``."""
+        for crls in self.lists:
+            await crls.publish_due()
+
+    async def publish_all(self) -> dict[str, CrlRecord]:
+        """Publish all lists now; returns the full ones by the names of their files."""
+        published: dict[str, CrlRecord] = {}
+        for crls in self.lists:
+            records = await crls.publish_all()
+            published |= {crls.path("full", shard).name: record for shard, record in enumerate(records)}
+        return published
 
 
 @contextmanager

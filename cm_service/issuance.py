@@ -7,7 +7,7 @@ trusted for anything: statement and archival receipt are verified here again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
@@ -110,7 +110,7 @@ class _Signed:
 
 @dataclass(frozen=True, kw_only=True)
 class Issuance:
-    """Issues pairs under one CA; ``chain`` is its certificate and those above it, DER."""
+    """Issues pairs under one CA key; ``chain`` is its certificate and those above it, DER, of earlier keys as well."""
 
     trust_domain: str
     chain: Sequence[bytes]
@@ -124,6 +124,8 @@ class Issuance:
     receipts: ReceiptChecks
     pool: WorkerPool = field(repr=False)
     crl_shards: int = 1
+    generation: int = 0
+    chains: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
 
     async def issue_pairs(
         self, requests: Sequence[PairRequest], evidence: ArchiveEvidence
@@ -253,6 +255,7 @@ class Issuance:
             not_after=validity.not_after,
             signing_spki_sha256=statement.signing_spki_sha256,
             encryption_spki_sha256=statement.encryption_spki_sha256,
+            issuer_generation=self.generation,
         )
         return _Reserved(accepted=accepted, record=record)
 
@@ -364,7 +367,7 @@ class Issuance:
         return CertificatePair(
             signing_certificate=record.signing_certificate,
             encryption_certificate=record.encryption_certificate,
-            chain=self.chain,
+            chain=self.chains.get(record.issuer_generation, self.chain),
         )
 
 

@@ -54,7 +54,7 @@ class OcspAnswer:
 
 
 class Ocsp:
-    """Answers for one CA; an answer is valid for ``valid`` seconds, and given again in the first half of them."""
+    """Answers for one CA key; an answer is valid for ``valid`` seconds, and given again in the first half of them."""
 
     def __init__(
         self,
@@ -64,10 +64,12 @@ class Ocsp:
         clock: Clock,
         pool: OcspPool,
         valid: int,
+        generation: int = 0,
     ) -> None:
         self._responder, self._in_force = responder, responder.certificate()
         self._issuer = OcspIssuer(responder.issuer())
         self._store, self._clock, self._pool, self._valid = store, clock, pool, valid
+        self._generation = generation
         self._kept: OrderedDict[CertificateId, tuple[OcspStanding, OcspAnswer]] = OrderedDict()
 
     async def answer(self, der: bytes) -> OcspAnswer:
@@ -79,7 +81,7 @@ class Ocsp:
             return OcspAnswer(body=refuse_ocsp(MALFORMED), this_update=now)
         if not self._issuer.issued(query.certificate):
             return OcspAnswer(body=refuse_ocsp(UNAUTHORIZED), this_update=now)
-        standing = self._store.read(lambda txn: _standing(txn, query.certificate.serial))
+        standing = self._store.read(lambda txn: _standing(txn, query.certificate.serial, self._generation))
         kept = self._find_kept(query, standing, now)
         if kept is not None:
             return kept
@@ -90,6 +92,13 @@ class Ocsp:
         if answer.next_update is not None:
             self._keep(query.certificate, standing, answer)
         return answer
+
+    def is_asked(self, der: bytes) -> bool:
+        """Whether an OCSPRequest, DER, asks about a certificate of this CA key."""
+        try:
+            return self._issuer.issued(parse_ocsp_request(der).certificate)
+        except InvalidInputError:
+            return False
 
     async def renew(self) -> None:
         """Renew the responder where that is due, and let workers sign with it; raises what either raises."""
@@ -141,10 +150,29 @@ class Ocsp:
         return OcspAnswer(body=signed, this_update=now, next_update=next_update if for_all else None)
 
 
-def _standing(txn: ReadTransaction, serial: bytes) -> OcspStanding:
+@dataclass(frozen=True)
+class AllOcsp:
+    """Answers for all CA keys, the present one first, each by its own responder."""
+
+    each: Sequence[Ocsp]
+
+    async def answer(self, der: bytes) -> OcspAnswer:
+        """Let the one answer that is asked; the present one tells what none of them knows."""
+        asked = next((ocsp for ocsp in self.each if ocsp.is_asked(der)), self.each[0])
+        return await asked.answer(der)
+
+    async def renew(self) -> None:
+        """Renew each responder where that is due."""
+        for ocsp in self.each:
+            await ocsp.renew()
+
+
+def _standing(txn: ReadTransaction, serial: bytes, generation: int) -> OcspStanding:
     try:
         found, pair = find_by_serial(txn, serial)
     except NotFoundError:
+        return OcspStanding(known=False)
+    if pair.issuer_generation != generation:
         return OcspStanding(known=False)
     revocation = revocation_of(pair, found.role)
     if revocation is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from cm_service.config import CmConfig, OcspSettings
-from cm_service.crls import Crls
-from cm_service.ocsp import Ocsp
+from cm_service.crls import AllCrls
+from cm_service.issuers import EarlierIssuer, suffix
+from cm_service.ocsp import AllOcsp, Ocsp
 from cm_service.ocsp_worker import MAKING_FACTORY, SIGNING_FACTORY, maker_setup, signer_setup
 from cm_service.responder import Responder
 from cm_service.web import Pages
@@ -29,7 +30,7 @@ class PublicPort:
     """The port while it is open, and the OCSP behind it, where there is any."""
 
     port: int
-    ocsp: Ocsp | None
+    ocsp: AllOcsp | None
 
     async def reload(self) -> str:
         """Follow another CA certificate; returns what was done. Raises what ``Ocsp.renew`` raises."""
@@ -41,7 +42,7 @@ class PublicPort:
 
 @asynccontextmanager
 async def serving_http(
-    config: CmConfig, foundation: Foundation, crls: Crls | None
+    config: CmConfig, foundation: Foundation, crls: AllCrls | None
 ) -> AsyncIterator[PublicPort | None]:
     """Serve the public documents while the context lasts, where [http] says so.
 
@@ -57,6 +58,7 @@ async def serving_http(
             chain=config.issuer.chain,
             clock=foundation.clock,
             max_age=config.http.max_age_seconds,
+            chains={issuer.generation: issuer.chain for issuer in config.issuer.all()},
         )
         limits = HttpLimits(connections=config.http.max_connections)
         server = await HttpServer.start(config.http.listen, answer=pages.answer, now=pages.now, limits=limits)
@@ -67,35 +69,50 @@ async def serving_http(
 
 
 @asynccontextmanager
-async def answering_ocsp(config: CmConfig, foundation: Foundation) -> AsyncIterator[Ocsp | None]:
-    """Keep a responder and its workers while the context lasts, where [ocsp] is configured."""
+async def answering_ocsp(config: CmConfig, foundation: Foundation) -> AsyncIterator[AllOcsp | None]:
+    """Keep a responder and its workers for each CA key while the context lasts, where [ocsp] is configured."""
     if config.ocsp is None:
         yield None
         return
-    responder = _responder(config, config.ocsp, foundation)
+    async with AsyncExitStack() as stack:
+        each = [
+            await stack.enter_async_context(_answering(config, config.ocsp, foundation, issuer))
+            for issuer in config.issuer.all()
+        ]
+        ocsp = AllOcsp(each)
+        async with repeating(ocsp.renew, seconds=RENEWAL_CHECK_SECONDS, name="renewing the OCSP responders"):
+            yield ocsp
+
+
+@asynccontextmanager
+async def _answering(
+    config: CmConfig, settings: OcspSettings, foundation: Foundation, issuer: EarlierIssuer
+) -> AsyncIterator[Ocsp]:
+    """Keep the responder of one CA key, and its workers."""
+    responder = _responder(config, settings, foundation, issuer)
     await responder.renew_due()
-    workers = config.workers.model_copy(update={"count": config.ocsp.workers, "max_waiting": OCSP_WAITING})
+    workers = config.workers.model_copy(update={"count": settings.workers, "max_waiting": OCSP_WAITING})
     async with open_pool(SIGNING_FACTORY, signer_setup(responder.path), workers) as pool:
-        foundation.meters.add("ocsp", pool.stats)
-        ocsp = Ocsp(
+        foundation.meters.add(f"ocsp{suffix(issuer.generation)}", pool.stats)
+        yield Ocsp(
             responder=responder,
             store=foundation.store,
             clock=foundation.clock,
             pool=pool,
-            valid=config.ocsp.valid_minutes * 60,
+            valid=settings.valid_minutes * 60,
+            generation=issuer.generation,
         )
-        async with repeating(ocsp.renew, seconds=RENEWAL_CHECK_SECONDS, name="renewing the OCSP responder"):
-            yield ocsp
 
 
-def _responder(config: CmConfig, settings: OcspSettings, foundation: Foundation) -> Responder:
-    setup = maker_setup(
-        issuer_key_uri=config.issuer.key, base=config.service.folder, chain=config.issuer.chain
-    )
+def _responder(
+    config: CmConfig, settings: OcspSettings, foundation: Foundation, issuer: EarlierIssuer
+) -> Responder:
+    setup = maker_setup(issuer_key_uri=issuer.key, base=config.service.folder, chain=issuer.chain)
     one = config.workers.model_copy(update={"count": 1})
+    path = settings.responder
     return Responder(
-        path=settings.responder,
-        chain=config.issuer.chain,
+        path=path.with_name(f"{path.stem}{suffix(issuer.generation)}{path.suffix}"),
+        chain=issuer.chain,
         lifetime=settings.responder_days * SECONDS_PER_DAY,
         store=foundation.store,
         log=foundation.log,

@@ -238,10 +238,16 @@ def _change(txn: WriteTransaction, serial: bytes, asked: _Asked) -> bool:
     name = revocation_field(found.role)
     changed.ClearField(name)
     if wanted is None:
-        remove_entry(txn, serial, asked.now)
+        remove_entry(txn, serial, now=asked.now, generation=pair.issuer_generation)
     else:
         getattr(changed, name).CopyFrom(wanted)
-        write_entry(txn, serial, expiry=pair.not_after, revocation=wanted)
+        write_entry(
+            txn,
+            serial,
+            expiry=pair.not_after,
+            revocation=wanted,
+            generation=pair.issuer_generation,
+        )
     txn.put(PAIRS, found.enrollment_id, changed.SerializeToString())
     move_pair(txn, found.enrollment_id, before=pair, after=changed)
     return True

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
-from cm_service.crls import Crls
+from cm_service.crls import AllCrls
 from cm_service.issuance import Issuance, PairRequest
 from cm_service.records import find_certificate
 from cm_service.revocation import Revocations
@@ -134,7 +134,7 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
     store: Store
     clock: Clock
     revocations: Revocations
-    crls: Crls | None
+    crls: AllCrls | None
 
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Context
@@ -186,12 +186,12 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
         return pb.PublishCrlsResponse(
             crls=[
                 pb.Crl(
-                    name=self.crls.path("full", shard).name,
+                    name=name,
                     number=record.number,
                     this_update=record.this_update,
                     next_update=record.next_update,
                     size=record.size,
                 )
-                for shard, record in enumerate(published)
+                for name, record in published.items()
             ]
         )

@@ -10,10 +10,11 @@ from typing import Final
 from cm_service import crl_worker
 from cm_service.certificate_index import complete_index
 from cm_service.config import CmConfig
-from cm_service.crl_settings import list_urls, sharded_profiles
-from cm_service.crls import Crls
+from cm_service.crl_settings import CrlSettings, list_urls, sharded_profiles
+from cm_service.crls import AllCrls, Crls
 from cm_service.expiry_notices import ExpiryNotices
 from cm_service.issuance import Issuance
+from cm_service.issuers import EarlierIssuer, IssuerRegister, for_issuer
 from cm_service.public_port import serving_http
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.revocation import Revocations
@@ -72,7 +73,9 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         issuer_key_uri=config.issuer.key,
         base=config.service.folder,
         chain=config.issuer.chain,
-        profiles=sharded_profiles(config.profiles, config.crl.shards if config.crl else 1),
+        profiles=sharded_profiles(
+            for_issuer(config.profiles, config.issuer.generation), config.crl.shards if config.crl else 1
+        ),
     )
     opening = open_foundation(
         "cm",
@@ -85,6 +88,8 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
     async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
         foundation.meters.add("workers", pool.stats)
         await complete_index(foundation.store)
+        register = IssuerRegister(store=foundation.store, log=foundation.log, clock=clock)
+        await register.record(config.issuer)
         policy = await open_policy("cm", config, store=foundation.store, log=foundation.log, clock=clock)
         issuance = _issuance(config, foundation, pool, policy.engine)
         crls = _crls(config, foundation)
@@ -130,28 +135,33 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy
         receipts=open_receipt_checks(config.service, config.archive, store=store, log=log, clock=clock),
         pool=pool,
         crl_shards=config.crl.shards if config.crl else 1,
+        generation=config.issuer.generation,
+        chains=config.issuer.chains(),
     )
 
 
-def _crls(config: CmConfig, foundation: Foundation) -> Crls | None:
-    """Return what publishes lists, where they are configured; its workers run only while it does."""
+def _crls(config: CmConfig, foundation: Foundation) -> AllCrls | None:
+    """Return what publishes lists, where they are configured; their workers run only while it does."""
     if config.crl is None:
         return None
-    setup = crl_worker.worker_setup(
-        issuer_key_uri=config.issuer.key, base=config.service.folder, chain=config.issuer.chain
-    )
+    return AllCrls([_crls_of(config, config.crl, foundation, issuer) for issuer in config.issuer.all()])
+
+
+def _crls_of(config: CmConfig, settings: CrlSettings, foundation: Foundation, issuer: EarlierIssuer) -> Crls:
+    setup = crl_worker.worker_setup(issuer_key_uri=issuer.key, base=config.service.folder, chain=issuer.chain)
     workers = config.workers.model_copy(update={"count": 1, "batch_seconds": CRL_SECONDS})
     return Crls(
-        settings=config.crl,
-        urls=list_urls(config.profiles, config.crl),
+        settings=settings,
+        urls=list_urls(for_issuer(config.profiles, issuer.generation), settings),
         store=foundation.store,
         clock=foundation.clock,
         open_pool=lambda: open_pool(crl_worker.FACTORY, setup, workers),
+        generation=issuer.generation,
     )
 
 
 @asynccontextmanager
-async def publishing(crls: Crls | None) -> AsyncIterator[None]:
+async def publishing(crls: AllCrls | None) -> AsyncIterator[None]:
     """Publish what is due, now and then, while the context lasts."""
     if crls is None:
         yield
@@ -172,7 +182,7 @@ async def announcing(config: CmConfig, foundation: Foundation) -> AsyncIterator[
         yield
 
 
-def _services(foundation: Foundation, issuance: Issuance, crls: Crls | None) -> list[ServedService]:
+def _services(foundation: Foundation, issuance: Issuance, crls: AllCrls | None) -> list[ServedService]:
     revocations = Revocations(
         trust_domain=issuance.trust_domain,
         store=foundation.store,

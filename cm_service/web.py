@@ -4,6 +4,7 @@
     GET /ca/issuer.cer      the issuing CA's certificate, DER
     GET /ca/chain.pem       it and those above it, PEM
     GET /ca/chain.p7c       the same as a certs-only CMS message, DER
+    GET /ca/issuer-ca2.cer  and the other two, of the CA key of generation 2
     POST /ocsp              an OCSPRequest, DER
     GET /ocsp/BASE64        the same in the URL (RFC 6960 §A.1)
 
@@ -15,19 +16,20 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from cm_service.crls import Crls
-from cm_service.ocsp import Ocsp
+from cm_service.crl_settings import CrlSettings
+from cm_service.ocsp import OcspAnswer
 from keyark.clock import Clock
 from keyark.pki.certificates import encode_certificate, load_certificates
 from keyark.service.documents import Caching, HttpRequest, HttpResponse, cached, plain
@@ -39,47 +41,78 @@ OCSP: Final = "/ocsp"
 OCSP_TYPE: Final = "application/ocsp-response"
 
 _CaFormat = Callable[[list[x509.Certificate]], bytes]
-_CA_FILES: Final[dict[str, tuple[str, _CaFormat]]] = {
-    "/ca/issuer.cer": ("application/pkix-cert", lambda chain: encode_certificate(chain[0])),
-    "/ca/chain.pem": (
+_CA_FILES: Final[dict[tuple[str, str], tuple[str, _CaFormat]]] = {
+    ("/ca/issuer", "cer"): ("application/pkix-cert", lambda chain: encode_certificate(chain[0])),
+    ("/ca/chain", "pem"): (
         "application/pem-certificate-chain",
         lambda chain: b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain),
     ),
-    "/ca/chain.p7c": (
+    ("/ca/chain", "p7c"): (
         "application/pkcs7-mime; smime-type=certs-only",
         lambda chain: pkcs7.serialize_certificates(chain, Encoding.DER),
     ),
 }
 
 
+class Lists(Protocol):
+    """The CRLs of one CA key, or of all."""
+
+    @property
+    def settings(self) -> CrlSettings:
+        """Where they are."""
+
+    def due(self, name: str) -> int | None:
+        """Return when the successor of the list in this file is due, seconds UTC; None where there is no such list."""
+
+
+class Responders(Protocol):
+    """OCSP for one CA key, or for all."""
+
+    async def answer(self, der: bytes) -> OcspAnswer:
+        """Answer an OCSPRequest, DER."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pages:
-    """The CM's public documents; ``chain`` is the file of the CA's certificate followed by those above it.
+    """The CM's public documents; ``chain`` is the file of the CA's certificate followed by those above it, and
+    ``chains`` those of each generation.
 
     ``max_age`` is the longest time in seconds that caches keep something, and so the longest that a list which was
     published before its time goes unnoticed.
     """
 
-    crls: Crls | None
-    ocsp: Ocsp | None
+    crls: Lists | None
+    ocsp: Responders | None
     chain: Path
     clock: Clock
     max_age: int
+    chains: Mapping[int, Path] = field(default_factory=dict)
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer one request; whatever is not there is 404."""
         path = request.target.partition("?")[0]
         if self.ocsp is not None and (path == OCSP or path.startswith(OCSP + "/")):
             return await self._answer_ocsp(self.ocsp, request, path)
-        if not (path in _CA_FILES or path.startswith(LISTS)):
+        ca_file = self._ca_files.get(path)
+        if ca_file is None and not path.startswith(LISTS):
             return plain(HTTPStatus.NOT_FOUND)
         if request.method not in READ_ONLY:
             return plain(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(READ_ONLY)))
-        if path in _CA_FILES:
-            return self._ca_file(request, *_CA_FILES[path])
+        if ca_file is not None:
+            return self._ca_file(request, *ca_file)
         return self._crl(request, path.removeprefix(LISTS))
 
-    async def _answer_ocsp(self, ocsp: Ocsp, request: HttpRequest, path: str) -> HttpResponse:
+    @cached_property
+    def _ca_files(self) -> dict[str, tuple[Path, str, _CaFormat]]:
+        """The file, type and format of each CA document, by its path."""
+        named = {"": self.chain, **{f"-ca{generation}": chain for generation, chain in self.chains.items()}}
+        return {
+            f"{stem}{which}.{ending}": (chain, *form)
+            for which, chain in named.items()
+            for (stem, ending), form in _CA_FILES.items()
+        }
+
+    async def _answer_ocsp(self, ocsp: Responders, request: HttpRequest, path: str) -> HttpResponse:
         in_url = path.removeprefix(OCSP)
         allowed = READ_ONLY if in_url else ("POST",)
         if request.method not in allowed:
@@ -97,12 +130,14 @@ class Pages:
         )
         return cached(request, response, caching)
 
-    def _ca_file(self, request: HttpRequest, content_type: str, encode: _CaFormat) -> HttpResponse:
-        body = encode(load_certificates(self.chain))
+    def _ca_file(
+        self, request: HttpRequest, chain: Path, content_type: str, encode: _CaFormat
+    ) -> HttpResponse:
+        body = encode(load_certificates(chain))
         caching = Caching(
             now=self.now(),
             max_age=self.max_age,
-            last_modified=int(self.chain.stat().st_mtime),
+            last_modified=int(chain.stat().st_mtime),
             entity_tag=_tag(body),
         )
         response = HttpResponse(status=HTTPStatus.OK, content_type=content_type, body=body)

@@ -27,6 +27,7 @@ from drm_service.transport_keys import TransportKeys
 from keyark.clock import Clock, SystemClock
 from keyark.pki.approvals import OfficerTrust
 from keyark.pki.certificates import load_certificates
+from keyark.pki.chains import lowest
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
 from keyark.service.background import repeating
@@ -48,7 +49,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
     """
     clock = clock or SystemClock()
     signer = SuccessionSigner()
-    issuers = load_certificates(config.certificates.issuers)[:1]
+    issuers = lowest(load_certificates(config.certificates.issuers))
     async with AsyncExitStack() as stack:
         opening = open_foundation(
             "drm",

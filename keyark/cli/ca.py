@@ -11,6 +11,7 @@ from cryptography import x509
 from keyark.cli.options import home_option
 from keyark.cli.output import KeyarkGroup
 from keyark.deployment.issuing_ca import IssuingCa
+from keyark.pki.key_types import CA_KEY_TYPES
 
 
 @click.group(cls=KeyarkGroup)
@@ -50,6 +51,25 @@ def install(home: Path, chain: Path, *, fresh: bool) -> None:
     for certificate in IssuingCa(home=home).install(chain, now=int(time.time()), is_fresh=fresh):
         click.echo(_line(certificate))
     click.echo(f"restart the services, and give everybody {home / 'ca.pem'}")
+
+
+@ca.command("rollover")
+@home_option
+@click.option("--name", required=True, help="Common name of the issuing CA with its new key.")
+@click.option("--ca-key", default="ec-p256", show_default=True, help=" ".join(t.value for t in CA_KEY_TYPES))
+def rollover(home: Path, *, name: str, ca_key: str) -> None:
+    """Give the CA another key; the present one goes on signing CRLs and OCSP of what it signed.
+
+    Services take it at their next start, the DRM first. Where the root is elsewhere, the command says what to have
+    signed, and goes on when it is given again.
+    """
+    chain = IssuingCa(home=home).roll_over(name, ca_key)
+    if chain is None:
+        click.echo(
+            f"have the newest {home / 'cm'}/ca-*.csr signed, put the chain beside it as .pem, and repeat this"
+        )
+        return
+    click.echo(f"{chain}: restart the services, and give everybody {home / 'ca.pem'}")
 
 
 def _line(certificate: x509.Certificate) -> str:

@@ -29,7 +29,7 @@ def keys() -> None:
 @keys.command("list")
 @click.option("--owner", default="", help="E-mail address, whatever its case, or common name; whole.")
 @click.option("--serial", default="", help="Serial number of the encryption certificate, hexadecimal.")
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only those in this state.")
 @click.option("--from", "start", type=DATES, help="Archived at or after, UTC.")
 @click.option("--until", type=DATES, help="Archived before, UTC.")
 @home_option

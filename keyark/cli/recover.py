@@ -84,7 +84,9 @@ async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes
 @recover.command("list")
 @click.option(
     "--state",
-    type=click.Choice([name.removeprefix("CEREMONY_STATE_") for name in CeremonyState.keys()[1:]]),
+    type=click.Choice(
+        [name.removeprefix("CEREMONY_STATE_") for name in CeremonyState.keys()[1:]], case_sensitive=False
+    ),
     help="Only those in this state.",
 )
 @home_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from pydantic import ConfigDict
 
+from keyark.config import Config, load_config
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.chains import verify_chain
+from keyark.pki.chains import lowest, verify_chain
 from keyark.pki.files import read_file, write_file
 from keyark.pki.spki import encode_spki
 
@@ -23,6 +28,20 @@ class CaCertificateError(ConfigurationError):
     """The chain is not one that the issuing CA can work with; nothing was changed."""
 
     reason = "CA_CERTIFICATE"
+
+
+class _Issuer(Config):
+    model_config = ConfigDict(extra="ignore")
+
+    chain: str
+
+
+class _CmFile(Config):
+    """The CM's file, of which only where the chain is is looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    issuer: _Issuer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +58,31 @@ class IssuingCa:
 
     def chain(self) -> list[x509.Certificate]:
         """Return the chain in force, the CA's own certificate first."""
-        return load_certificates(self.home / "cm" / "ca.pem")
+        return load_certificates(self._chain_path)
+
+    def roll_over(self, name: str, key_type: str) -> Path | None:
+        """Give the CA another key, certified below the same root, from the CM's next start on; returns its chain.
+
+        Where the root is not below this folder, None is returned and the request waits to be signed: with its chain in
+        place the same call goes on. Raises CaCertificateError and the errors of commands and files.
+        """
+        config = str(self.home / "cm" / "cm.toml")
+        made = json.loads(service_command("cm", "ca-key", config, "--name", name, "--ca-key", key_type))
+        request, target = Path(made["request"]), Path(made["chain"])
+        if not target.exists():
+            if not (self.home / "authority" / "root-key.pem").is_file():
+                return None
+            DeploymentAuthority.load(self.home / "authority").sign_issuing_ca(request, name, target)
+        chain = load_certificates(target)
+        known = load_certificates(self.home / "ca.pem")
+        if chain[-1] != known[-1]:
+            raise CaCertificateError("The next key's chain ends at another root; have the same root sign it.")
+        # The DRM and people have to know it before the CM signs with it.
+        known = [*chain[:-1], *(one for one in known if one not in chain), chain[-1]]
+        for path in (self.home / "ca.pem", self.home / "drm" / "ca.pem"):
+            save_certificates(path, known)
+        service_command("cm", "ca-switch", config)
+        return target
 
     def install(self, path: Path, *, now: int, is_fresh: bool) -> list[x509.Certificate]:
         """Put a chain (PEM, any order, the root included) in place for CM, DRM and people; returns it in its order.
@@ -47,16 +90,25 @@ class IssuingCa:
         With ``is_fresh`` nothing was issued yet, so the CA's key identifier may be another one. ``now`` is in seconds
         UTC. Raises CaCertificateError, CertificateChainError and the errors of files, with nothing changed.
         """
+        if len(lowest(load_certificates(self.home / "ca.pem"))) > 1:
+            raise CaCertificateError(
+                "The CA has several keys, whose certificates lead to one root; another root is for a CA with one."
+            )
         chain = self._order(load_certificates(path), now)
         self._check_own(chain[0], is_fresh=is_fresh)
         _check_path_lengths(chain)
-        for target in (self.home / "ca.pem", self.home / "drm" / "ca.pem", self.home / "cm" / "ca.pem"):
+        for target in (self.home / "ca.pem", self.home / "drm" / "ca.pem", self._chain_path):
             save_certificates(target, chain)
         return chain
 
     @property
+    def _chain_path(self) -> Path:
+        config = self.home / "cm" / "cm.toml"
+        return self.home / "cm" / load_config(config, _CmFile).issuer.chain
+
+    @property
     def _request_path(self) -> Path:
-        return self.home / "cm" / "ca.csr"
+        return self._chain_path.with_suffix(".csr")
 
     def _request(self) -> x509.CertificateSigningRequest:
         try:

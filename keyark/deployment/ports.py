@@ -11,7 +11,8 @@ from typing import Final
 from keyark.errors import UnavailableError
 
 FIRST: Final = 20_000
-LAST: Final = 59_000
+LAST: Final = 32_000
+"""Above, systems take ports for connections that they open."""
 ROOM: Final = 30
 """Ports that a process looks at first, so that those that start together do not meet."""
 

@@ -68,6 +68,15 @@ def verify_chain(
     return _climb([leaf], [c for c in intermediates if c not in anchors], anchors, at)
 
 
+def lowest(certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Return the certificates of a set that issued none of the others: of chains below one root, the issuing CAs'."""
+    return [
+        certificate
+        for certificate in certificates
+        if not any(other.issuer == certificate.subject for other in certificates if other != certificate)
+    ]
+
+
 def _climb(
     path: list[x509.Certificate],
     untried: list[x509.Certificate],

@@ -1,0 +1,152 @@
+"""The CA's keys by generation: one signs certificates; earlier ones sign CRLs and OCSP for what they have signed.
+
+A certificate's record tells the generation of its issuer, and so does its entry on a list. Names of lists and pages of
+generation 0 are as they were before there was another; those of generation 2 have "-ca2" in them, which is also what
+"{ca}" in a profile's URLs stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from pydantic import Field, model_validator
+
+from cm_service.profiles import ProfileSettings
+from cm_service.records import CRL_STATE
+from keyark.clock import Clock
+from keyark.config import Config, ConfigPath
+from keyark.errors import ConfigurationError
+from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.spki import encode_spki
+from keyark.service.settings import KeyUri
+from keyark.store import Store, WriteTransaction
+from keyark.transparency.events import EVENT_VERSION, new_event
+from keyark.transparency.log import Log
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+
+PLACE: Final = "{ca}"
+MAX_GENERATION: Final = 127
+_KEY: Final = b"issuer/"
+
+
+class IssuerGenerationError(ConfigurationError):
+    """A generation's number belongs to another CA key; nothing is signed before that is put right."""
+
+    reason = "ISSUER_GENERATION"
+
+
+class EarlierIssuer(Config):
+    """[[issuer.earlier]]: a CA key that signs lists and OCSP only, and its certificate followed by those above it."""
+
+    generation: Annotated[int, Field(ge=0, le=MAX_GENERATION)]
+    key: KeyUri
+    chain: ConfigPath
+
+
+class IssuerSettings(Config):
+    """[issuer]: the CA key and its certificate, followed by those above it; and earlier ones."""
+
+    key: KeyUri
+    chain: ConfigPath
+    generation: Annotated[int, Field(ge=0, le=MAX_GENERATION)] = 0
+    earlier: tuple[EarlierIssuer, ...] = ()
+
+    @model_validator(mode="after")
+    def _are_in_order(self) -> IssuerSettings:
+        numbers = [*(issuer.generation for issuer in self.earlier), self.generation]
+        if numbers != sorted(set(numbers)):
+            raise ValueError(
+                "earlier CA keys stand in the order of their generations, below the present one's"
+            )
+        return self
+
+    def all(self) -> Iterator[EarlierIssuer]:
+        """Yield every CA key, the present one first."""
+        yield EarlierIssuer(generation=self.generation, key=self.key, chain=self.chain)
+        yield from reversed(self.earlier)
+
+    def chains(self) -> dict[int, list[bytes]]:
+        """Return the chain (DER) of each generation; raises the errors of ``load_certificates``."""
+        return {
+            issuer.generation: [encode_certificate(one) for one in load_certificates(issuer.chain)]
+            for issuer in self.all()
+        }
+
+
+def suffix(generation: int) -> str:
+    """Return what names of a generation's lists, pages and files have in them."""
+    return f"-ca{generation}" if generation else ""
+
+
+def for_issuer(profiles: Mapping[str, ProfileSettings], generation: int) -> dict[str, ProfileSettings]:
+    """Return the profiles with the URLs of a generation in the place of PLACE.
+
+    Raises ConfigurationError where a later generation would have the URLs of the first.
+    """
+    return {name: _placed(name, profile, generation) for name, profile in profiles.items()}
+
+
+def _placed(name: str, profile: ProfileSettings, generation: int) -> ProfileSettings:
+    changed = {}
+    for key in ("crl_urls", "ca_issuer_urls"):
+        urls: tuple[str, ...] = getattr(profile, key)
+        if generation and any(PLACE not in url for url in urls):
+            raise ConfigurationError(
+                f"{key} of profile {name!r} have no {PLACE}, and the CA's second key needs URLs of its own; write it "
+                "before the file name's ending."
+            )
+        changed[key] = tuple(url.replace(PLACE, suffix(generation)) for url in urls)
+    return profile.model_copy(update=changed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssuerRegister:
+    """Which CA key has which generation, in the CM's store."""
+
+    store: Store
+    log: Log
+    clock: Clock
+
+    async def record(self, settings: IssuerSettings) -> None:
+        """Hold the configured keys against the store, and log a later generation that is new.
+
+        Raises IssuerGenerationError, and the errors of certificates, store and log.
+        """
+        certificates = {issuer.generation: _certificate(issuer.chain) for issuer in settings.all()}
+        await self.store.update(lambda txn: self._record(txn, certificates, settings.generation))
+
+    def _record(
+        self, txn: WriteTransaction, certificates: Mapping[int, x509.Certificate], present: int
+    ) -> None:
+        for generation, certificate in certificates.items():
+            key_id = sha256(encode_spki(certificate.public_key())).digest()
+            known = txn.get(CRL_STATE, _KEY + bytes([generation]))
+            if known not in (None, key_id):
+                raise IssuerGenerationError(
+                    f"Generation {generation} of the CA is another key than the configured one; give that its own "
+                    "number, as `keyark ca rollover` does."
+                )
+            if known is None:
+                txn.put(CRL_STATE, _KEY + bytes([generation]), key_id)
+                if generation == present and generation:
+                    self._log(txn, certificate, key_id)
+
+    def _log(self, txn: WriteTransaction, certificate: x509.Certificate, key_id: bytes) -> None:
+        event = AuditEvent(
+            version=EVENT_VERSION,
+            type=EventType.EVENT_TYPE_ISSUER_IN_FORCE,
+            time_us=self.clock.now_us(),
+            signing_spki_sha256=key_id,
+            certificate_sha256=[certificate.fingerprint(hashes.SHA256())],
+        )
+        self.log.append(txn, new_event(event, AuditDetails()))
+
+
+def _certificate(chain: Path) -> x509.Certificate:
+    return load_certificates(chain)[0]

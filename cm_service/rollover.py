@@ -1,0 +1,112 @@
+"""`ca-key` and `ca-switch` of the CM's program: another key of the CA, and letting it sign from the next start on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from cm_service.config import CmConfig
+from cm_service.issuers import for_issuer
+from keyark.config import load_config
+from keyark.crypto.uris import load_private_key_by_uri
+from keyark.errors import ConfigurationError
+from keyark.pki.authority import ca_name, request_ca
+from keyark.pki.certificates import load_certificates
+from keyark.pki.files import write_file
+from keyark.pki.issuer_keys import check_crl_issuer
+from keyark.pki.key_types import CA_KEY_TYPES, narrow_signing_key, parse_key_type
+from keyark.service.initialization import new_signing_key, save_request
+
+PRIVATE: Final = 0o600
+_SECTION: Final = re.compile(r"^\[issuer\]\s*?$(.*?)(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
+_GENERATION: Final = re.compile(r"^generation\s*=.*\n", re.MULTILINE)
+
+
+def add_commands(commands: Any) -> None:
+    """Add both to the CM's program; each prints JSON."""
+    key = commands.add_parser("ca-key", help="make the CA's next key and the request for its certificate")
+    key.add_argument("config", type=Path, help="cm.toml")
+    key.add_argument("--name", required=True, help="common name of the issuing CA with this key")
+    key.add_argument("--ca-key", default="ec-p256", help=" ".join(t.value for t in CA_KEY_TYPES))
+    key.set_defaults(command=_printing(lambda parsed: make_key(parsed.config, parsed.name, parsed.ca_key)))
+    switch = commands.add_parser("ca-switch", help="let the CA's next key sign from the CM's next start on")
+    switch.add_argument("config", type=Path, help="cm.toml")
+    switch.set_defaults(command=_printing(lambda parsed: switch_key(parsed.config)))
+
+
+def _printing(work: Callable[[argparse.Namespace], dict[str, Any]]) -> Callable[[argparse.Namespace], None]:
+    return lambda parsed: print(json.dumps(work(parsed)))
+
+
+def _next_files(config: CmConfig) -> tuple[int, Path, Path, Path]:
+    """Return the next generation's number, and where its key, request and chain are."""
+    number, folder = config.issuer.generation + 1, config.service.folder
+    key, request, chain = (f"ca-key-{number}.pem", f"ca-{number}.csr", f"ca-{number}.pem")
+    return number, folder / key, folder / request, folder / chain
+
+
+def make_key(path: Path, name: str, key_type: str) -> dict[str, Any]:
+    """Make the key and the request, or find those of an earlier call; returns where they are.
+
+    Raises ConfigurationError where profiles leave no place for URLs of another CA key, and UnsupportedKeyError.
+    """
+    permitted = parse_key_type(key_type, permitted=CA_KEY_TYPES, field="--ca-key")
+    config = load_config(path, CmConfig)
+    number, key_path, request, chain = _next_files(config)
+    for_issuer(config.profiles, number)
+    if not request.exists():
+        key_path.unlink(missing_ok=True)  # without its request nobody has certified it
+        key = new_signing_key(key_path, permitted)
+        save_request(request, request_ca(key, subject=ca_name(name)))
+    return {"generation": number, "request": str(request), "chain": str(chain)}
+
+
+def switch_key(path: Path) -> dict[str, Any]:
+    """Change the configuration: the next key signs, the present one keeps lists and OCSP of what it signed.
+
+    Raises ConfigurationError where the next key has no good certificate, or the file cannot be changed by a program.
+    """
+    config = load_config(path, CmConfig)
+    number, key_path, _, chain = _next_files(config)
+    if not chain.exists():
+        raise ConfigurationError(
+            f"{chain} is missing: put the certificate of the next key there, and those above."
+        )
+    certificate = load_certificates(chain)[0]
+    uri = f"file:{key_path.name}"
+    check_crl_issuer(certificate, narrow_signing_key(load_private_key_by_uri(uri, config.service.folder)))
+    if certificate.subject == load_certificates(config.issuer.chain)[0].subject:
+        raise ConfigurationError(
+            "The next key has the name of the present one; lists would be confused. Take another."
+        )
+    changed = _changed(path.read_text(), number, uri, chain.name)
+    trial = path.with_name(f".{path.name}.new")
+    write_file(trial, changed.encode(), mode=PRIVATE)
+    try:
+        load_config(trial, CmConfig)
+    finally:
+        trial.unlink()
+    write_file(path, changed.encode(), mode=PRIVATE)
+    return {"generation": number, "certificate": str(chain)}
+
+
+def _changed(text: str, number: int, key: str, chain: str) -> str:
+    """Return the configuration with another key in [issuer] and the present one in [[issuer.earlier]]."""
+    found = _SECTION.search(text)
+    values = dict(re.findall(r"^(key|chain)\s*=\s*(.+?)\s*$", found[1], re.MULTILINE)) if found else {}
+    if found is None or set(values) != {"key", "chain"}:
+        raise ConfigurationError(
+            "The section [issuer] is not as keyark writes it; change it by hand as docs say."
+        )
+    body = _GENERATION.sub("", found[1])
+    for name, value in (("key", key), ("chain", chain)):
+        body = re.sub(rf"^{name}\s*=.*$", f'{name} = "{value}"', body, flags=re.MULTILINE)
+    section = f"[issuer]\ngeneration = {number}{body}"
+    earlier = (
+        f"\n[[issuer.earlier]]\ngeneration = {number - 1}\nkey = {values['key']}\nchain = {values['chain']}\n"
+    )
+    return text[: found.start()] + section + text[found.end() :].rstrip("\n") + "\n" + earlier

@@ -49,8 +49,14 @@ async def _collect(examination: Examination, *, as_json: bool) -> list[Finding]:
     async for finding in examine(examination):
         findings.append(finding)
         if not as_json:
-            click.echo(f"{finding.severity.value}: {finding.subject}: {finding.text}\n    {finding.command}")
+            click.echo(_line(finding))
     return findings
+
+
+def _line(finding: Finding) -> str:
+    """One line, whatever a service says: what may come from there is kept on it."""
+    facts = (finding.severity.value, finding.subject, f"{finding.text}  -> {finding.command}")
+    return "  ".join(" ".join(fact.splitlines()) for fact in facts)
 
 
 def _json(finding: Finding) -> dict[str, str]:

@@ -28,7 +28,7 @@ async def list_enrollments(
     """
     stub = RegistrationAdminServiceStub(session.channel)
     new_request = partial(registration_pb2.ListEnrollmentsRequest, state=state)
-    async for page in _pages(stub.ListEnrollments, new_request):
+    async for page in pages(stub.ListEnrollments, new_request):
         for enrollment in page.enrollments:
             yield enrollment
 
@@ -43,7 +43,7 @@ async def list_certificates(
     """
     stub = CertificateAdminServiceStub(session.channel)
     new_request = partial(certificates_pb2.ListCertificatesRequest, filter=matching)
-    async for page in _pages(stub.ListCertificates, new_request):
+    async for page in pages(stub.ListCertificates, new_request):
         for certificate in page.certificates:
             yield certificate
 
@@ -61,7 +61,7 @@ async def list_keys(
     """Yield the archived keys that a filter selects, oldest first; ``session`` is an agent's with the DRM."""
     stub = KeyRecoveryServiceStub(session.channel)
     new_request = partial(recovery_pb2.ListKeysRequest, filter=key_filter or recovery_pb2.KeyFilter())
-    async for page in _pages(stub.ListKeys, new_request):
+    async for page in pages(stub.ListKeys, new_request):
         for key in page.keys:
             yield key
 
@@ -96,10 +96,8 @@ Request = TypeVar("Request")
 Page = TypeVar("Page", bound=_Page)
 
 
-async def _pages(
-    method: UnaryCall[Request, Page], new_request: Callable[..., Request]
-) -> AsyncIterator[Page]:
-    """Yield the pages of a list until there is none after."""
+async def pages(method: UnaryCall[Request, Page], new_request: Callable[..., Request]) -> AsyncIterator[Page]:
+    """Yield the pages of a list until there is none after; ``new_request`` takes ``page``."""
     token = ""
     while True:
         request = new_request(page=PageRequest(page_size=PAGE, page_token=token))

@@ -12,22 +12,18 @@ from typing import Final, TypeAlias
 from keyark.client.administration import get_key, list_certificates, list_keys
 from keyark.client.audit import log_verifier
 from keyark.client.expiring import certificates_end
-from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
+from keyark.client.findings import UNDER_WAY, Examination, Finding, error, warning
 from keyark.client.sessions import Session
+from keyark.client.waiting import ceremonies_move_on, enrollments_move_on
 from keyark.errors import KeyarkError
 from keyark.rpc.channels import call
 from keyark.v1 import audit_pb2, certificates_pb2, recovery_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
-from keyark.v1.common_pb2 import PageRequest
-from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 TIMEOUT: Final = 10.0
 SERVICES: Final = ("rm", "cm", "drm")
 MOST_SKEW: Final = 30.0
 """Seconds that clocks may differ; certificates are backdated by 300."""
-UNDER_WAY: Final = 600
-"""Seconds after which an archived key should be certified."""
-UNCOLLECTED: Final = 3 * SECONDS_PER_DAY
 MOST_KEYS: Final = 1000
 """Uncertified keys that one run looks at."""
 
@@ -84,7 +80,11 @@ async def archived_keys_are_certified(examination: Examination) -> AsyncIterator
             seen += 1
             if seen > MOST_KEYS:
                 text = f"more than {MOST_KEYS} are not certified"
-                yield warning("archived keys", text, "keyark keys list --state uncertified")
+                yield warning(
+                    "archived keys",
+                    text,
+                    f"keyark keys list --state uncertified --home {examination.home.folder}",
+                )
                 return
             yield await _uncertified(examination, key, issuer)
 
@@ -108,11 +108,13 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
 async def certificates_are_archived(examination: Examination) -> AsyncIterator[Finding]:
     """Whether the newest certified keys are known to the DRM as such: they are not after a restore from a backup."""
     async with examination.session("cm", "officer") as issuer, examination.session("drm", "agent") as archive:
-        async for finding in _not_archived(issuer, archive):
+        async for finding in _not_archived(examination, issuer, archive):
             yield finding
 
 
-async def _not_archived(issuer: Session, archive: Session) -> AsyncIterator[Finding]:
+async def _not_archived(
+    examination: Examination, issuer: Session, archive: Session
+) -> AsyncIterator[Finding]:
     now = certificates_pb2.CertificateFilter(state=certificates_pb2.CertificateState.CERTIFICATE_STATE_VALID)
     looked_at = 0
     async for certificate in list_certificates(issuer, now):
@@ -129,29 +131,9 @@ async def _not_archived(issuer: Session, archive: Session) -> AsyncIterator[Find
             yield warning(
                 f"certificate {certificate.serial.hex()}",
                 f"of {certificate.email} is in force, and its key is not in the archive",
-                f"keyark certificates revoke {certificate.serial.hex()} --pair --reason superseded",
+                f"keyark certificates revoke {certificate.serial.hex()} --pair --reason superseded "
+                f"--home {examination.home.folder}",
             )
-
-
-async def recovered_keys_are_collected(examination: Examination) -> AsyncIterator[Finding]:
-    """Which recovered keys wait for their requester for days."""
-    async with examination.session("drm", "agent") as session:
-        stub = KeyRecoveryServiceStub(session.channel)
-        token = ""
-        while True:
-            request = recovery_pb2.ListCeremoniesRequest(page=PageRequest(page_size=500, page_token=token))
-            page = await call(stub.ListCeremonies, request, timeout=TIMEOUT)
-            for ceremony in page.ceremonies:
-                age = examination.now() - ceremony.opened_time_us / 1_000_000
-                if ceremony.state == recovery_pb2.CeremonyState.CEREMONY_STATE_READY and age > UNCOLLECTED:
-                    yield warning(
-                        f"recovery {ceremony.ceremony_id.hex()}",
-                        f"recovered keys wait for their requester since {age / SECONDS_PER_DAY:.0f} days",
-                        f"keyark recover collect {ceremony.ceremony_id.hex()}  # as the requester",
-                    )
-            token = page.next_page_token
-            if not token:
-                break
 
 
 CHECKS: Final[dict[str, Check]] = {
@@ -159,5 +141,6 @@ CHECKS: Final[dict[str, Check]] = {
     "certificates' end": certificates_end,
     "archived keys": archived_keys_are_certified,
     "certificates": certificates_are_archived,
-    "recoveries": recovered_keys_are_collected,
+    "requests": enrollments_move_on,
+    "ceremonies": ceremonies_move_on,
 }

@@ -103,6 +103,7 @@ async def _users(examination: Examination) -> AsyncIterator[Finding]:
             yield warning(
                 "users",
                 f"certificates end soon, first that of {certificate.email}",
-                f"keyark certificates expiring --within {-(-examination.within // SECONDS_PER_DAY)}d",
+                f"keyark certificates expiring --within {-(-examination.within // SECONDS_PER_DAY)}d "
+                f"--home {examination.home.folder}",
             )
             return

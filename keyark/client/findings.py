@@ -15,6 +15,8 @@ from keyark.client.sessions import Session, open_session
 from keyark.errors import ConfigurationError
 
 SECONDS_PER_DAY: Final = 86_400
+UNDER_WAY: Final = 600
+"""Seconds after which what was begun should be done."""
 
 
 class Severity(enum.Enum):

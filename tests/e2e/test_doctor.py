@@ -208,5 +208,5 @@ def test_the_command_tells_people_and_scripts(tmp_path: Path) -> None:
         assert keyark("doctor", "--home", folder, "--json").stdout.strip() == "[]"
     told = keyark("doctor", "--home", folder, "--json", code=1)
     assert {finding["subject"] for finding in json.loads(told.stdout)} >= {"rm", "cm", "drm"}
-    assert "error: rm: does not answer" in keyark("doctor", "--home", folder, code=1).stdout
+    assert "error  rm  does not answer" in keyark("doctor", "--home", folder, code=1).stdout
     assert "is no time" in keyark("doctor", "--home", folder, "--within", "soon", code=2).stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +25,13 @@ def keyark(*arguments: object, code: int = 0, **options: object) -> subprocess.C
     )
     assert done.returncode == code, f"code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+async def run_printed(command: str) -> str:
+    """Run a `keyark` command as something printed it, while a deployment runs on this event loop."""
+    program, *arguments = shlex.split(command, comments=True)
+    assert program == "keyark"
+    return (await asyncio.to_thread(keyark, *arguments)).stdout
 
 
 @contextlib.contextmanager

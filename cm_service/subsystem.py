@@ -107,7 +107,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 services=_services(foundation, issuance, crls),
                 allowed=ALLOWED,
                 log_readers=set(),
-                alarm=lambda: issuance.receipts.heads.alarm,
+                follows=issuance.receipts.heads,
             ) as server,
             serving_http(config, foundation, crls) as http,
         ):

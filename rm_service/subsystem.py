@@ -114,7 +114,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                     services=_services(foundation, enrollments, approvals),
                     allowed=ALLOWED,
                     log_readers=set(),
-                    alarm=lambda: enrollments.accepted_heads.alarm,
+                    follows=enrollments.accepted_heads,
                 ) as server,
                 repeating(approvals.sweep, seconds=SWEEP_SECONDS, name="going through the officers' queue"),
             ):

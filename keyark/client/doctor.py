@@ -10,17 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
 from keyark.client.administration import get_key, list_certificates, list_keys
-from keyark.client.audit import log_verifier
 from keyark.client.expiring import certificates_end
 from keyark.client.findings import UNDER_WAY, Examination, Finding, error, warning
+from keyark.client.log_heads import LogHead, followed_log_leads_on, log_leads_on
 from keyark.client.sessions import Session
 from keyark.client.waiting import ceremonies_move_on, enrollments_move_on
 from keyark.errors import KeyarkError
-from keyark.rpc.channels import call
-from keyark.v1 import audit_pb2, certificates_pb2, recovery_pb2
-from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1 import certificates_pb2, recovery_pb2
 
-TIMEOUT: Final = 10.0
 SERVICES: Final = ("rm", "cm", "drm")
 MOST_SKEW: Final = 30.0
 """Seconds that clocks may differ; certificates are backdated by 300."""
@@ -42,7 +39,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
 
 
 async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
-    """Whether each service is there, signs its log with the known key, has the right time, and raised no alarm."""
+    """Whether each service is there, has the right time and a log that only grew, signed as known, and no alarm."""
     for role in SERVICES:
         try:
             async with examination.session(role, "auditor") as session:
@@ -55,17 +52,17 @@ async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
 
 async def _service(examination: Examination, session: Session) -> AsyncIterator[Finding]:
     role, asked = session.role, examination.now()
-    stub = AuditServiceStub(session.channel)
-    head = await call(stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), timeout=TIMEOUT)
-    skew = head.time_us / 1_000_000 - (asked + examination.now()) / 2
+    head = await LogHead.fetch(session)
+    skew = head.told.time_us / 1_000_000 - (asked + examination.now()) / 2
     if abs(skew) > MOST_SKEW:
         way = "ahead of" if skew > 0 else "behind"
         text = f"its clock is {abs(skew):.0f} seconds {way} this machine's"
         yield warning(role, text, "chronyc makestep  # on the host whose clock is wrong")
-    log_verifier(examination.home, role).verify(head.checkpoint)
-    if head.alarm:
+    async for finding in log_leads_on(examination, session, head):
+        yield finding
+    if head.told.alarm:
         command = f"python -m {role}_service clear-alarm {examination.service_file(role)}"
-        yield error(role, head.alarm, command)
+        yield error(role, head.told.alarm, command)
 
 
 async def archived_keys_are_certified(examination: Examination) -> AsyncIterator[Finding]:
@@ -138,6 +135,7 @@ async def _not_archived(
 
 CHECKS: Final[dict[str, Check]] = {
     "services": services_answer,
+    "logs": followed_log_leads_on,
     "certificates' end": certificates_end,
     "archived keys": archived_keys_are_certified,
     "certificates": certificates_are_archived,

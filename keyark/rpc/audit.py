@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -10,6 +9,7 @@ from grpc.aio import ServicerContext
 import keyark.rpc  # noqa: F401 — before grpc
 from keyark.clock import Clock
 from keyark.errors import InvalidInputError
+from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.receipts import format_proof
 from keyark.v1 import audit_pb2 as pb
@@ -23,20 +23,22 @@ LARGEST_PAGE = 1000
 class AuditServicer(AuditServiceServicer):
     """Reads one log."""
 
-    def __init__(self, log: Log, clock: Clock, alarm: Callable[[], str]) -> None:
-        self._log, self._clock, self._alarm = log, clock, alarm
+    def __init__(self, log: Log, clock: Clock, follows: AcceptedHeads | None) -> None:
+        """Take the log to read, and what this subsystem accepted of the DRM's."""
+        self._log, self._clock, self._follows = log, clock, follows
 
     async def GetCheckpoint(
         self, request: pb.GetCheckpointRequest, context: Context
     ) -> pb.GetCheckpointResponse:
-        """The newest committed tree head, signed; the clock; an alarm that is on."""
+        """The newest committed tree head, signed; the clock; what was accepted of the DRM's log, and an alarm."""
         head = await self._log.checkpoint()
-        return pb.GetCheckpointResponse(
-            checkpoint=head.note,
-            public_key=self._log.public_key_der,
-            time_us=self._clock.now_us(),
-            alarm=self._alarm(),
+        response = pb.GetCheckpointResponse(
+            checkpoint=head.note, public_key=self._log.public_key_der, time_us=self._clock.now_us()
         )
+        if self._follows is not None:
+            response.alarm = self._follows.alarm
+            response.followed_size, response.followed_root = self._follows.size, self._follows.root
+        return response
 
     async def GetConsistencyProof(
         self, request: pb.GetConsistencyProofRequest, context: Context

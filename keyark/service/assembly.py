@@ -24,6 +24,7 @@ from keyark.service.live_policy import LivePolicy
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
 from keyark.transparency.checkpoint import CheckpointSigner, NoteSigner
+from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.rejections import RejectionLog
 from keyark.v1 import audit_pb2
@@ -155,11 +156,6 @@ def make_store_folder(path: Path) -> None:
         check_private_folder(path)
 
 
-def no_alarm() -> str:
-    """The alarm of a subsystem that follows no other's log."""
-    return ""
-
-
 @asynccontextmanager
 async def serve(
     foundation: Foundation,
@@ -168,13 +164,13 @@ async def serve(
     services: Sequence[ServedService],
     allowed: Mapping[str, set[str]],
     log_readers: set[str],
-    alarm: Callable[[], str] = no_alarm,
+    follows: AcceptedHeads | None = None,
 ) -> AsyncIterator[Server]:
     """Serve until the end, then drain; AuditService comes with every subsystem, for auditors and ``log_readers``."""
     audit = ServedService(
         descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         add=add_AuditServiceServicer_to_server,
-        servicer=AuditServicer(foundation.log, foundation.clock, alarm),
+        servicer=AuditServicer(foundation.log, foundation.clock, follows),
     )
     audit_rows = {f"{AUDIT}/{method}": {"auditor", *log_readers} for method in AUDIT_METHODS}
     server = build_server(

@@ -76,6 +76,11 @@ class AcceptedHeads:
         return self._newest[0]
 
     @property
+    def root(self) -> bytes:
+        """Root (32 bytes) of the newest accepted tree."""
+        return self._newest[1]
+
+    @property
     def alarm(self) -> str:
         """What was found inconsistent, or "" while all is well."""
         return self._alarm
@@ -212,12 +217,9 @@ def clear_alarm(txn: WriteTransaction, *, origin: str) -> bool:
     return txn.delete(ALARMS, _key(origin))
 
 
-def forget_head(txn: WriteTransaction, *, origin: str) -> bool:
-    """Forget the accepted head of a log that was restored from a backup, and take the next on trust.
-
-    Says whether there was one.
-    """
-    return txn.delete(HEADS, _key(origin))
+def replace_head(txn: WriteTransaction, head: Checkpoint) -> None:
+    """Accept the head of a log that was restored from a backup, on the word of an operator; it may be an older one."""
+    txn.put(HEADS, _key(head.origin), AcceptedHead(size=head.size, root=head.root).SerializeToString())
 
 
 def _key(origin: str) -> bytes:

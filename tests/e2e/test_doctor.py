@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -11,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from cm_service import __main__ as cm_program
+from keyark.client.audit import list_entries
 from keyark.client.doctor import examine
 from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, Severity
 from keyark.client.passwords import no_password
+from keyark.client.sessions import open_session
 from keyark.clock import ManualClock
 from keyark.deployment.ports import free_ports
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
-from keyark.v1.audit_pb2 import CheckpointLink
+from keyark.transparency.events import open_event
+from keyark.v1.audit_pb2 import CheckpointLink, EventType
 from rm_service import __main__ as rm_program
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.deployment import Deployment, edit, running
@@ -182,7 +186,7 @@ async def test_there_is_nothing_to_clear_where_there_is_no_alarm(
         assert "There is no alarm" in capsys.readouterr().err
 
 
-async def test_after_a_restore_the_next_head_is_taken_on_trust(
+async def test_after_a_restore_the_head_that_an_operator_confirms_is_the_one_that_counts(
     deployment_folder: Path, tmp_path: Path
 ) -> None:
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
@@ -194,10 +198,67 @@ async def test_after_a_restore_the_next_head_is_taken_on_trust(
     shutil.copytree(tmp_path / "backup", deployment_folder / "drm" / "store")
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
         assert isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
-    for program, role in ((rm_program, "rm"), (cm_program, "cm")):
-        await run_elsewhere(program, deployment_folder / role / f"{role}.toml", "--restored")
+        found = about(await findings(deployment), "the DRM's log is not the one")
+    assert [(finding.severity, finding.subject) for finding in found] == [
+        (Severity.ERROR, r) for r in ("rm", "cm")
+    ]
+    for program, finding in zip((rm_program, cm_program), found, strict=True):
+        await run_elsewhere(program, *shlex.split(finding.command, comments=True)[4:])
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
         assert not isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
+        assert about(await findings(deployment), "the DRM's log is not the one") == []
+        for finding in found:
+            async with open_session(
+                deployment.home(), finding.subject, identity="auditor/auditor"
+            ) as session:
+                opened = [open_event(entry.event) async for entry in list_entries(session)]
+            (cleared,) = [o.details for o in opened if o.event.type == EventType.EVENT_TYPE_ALARM_CLEARED]
+            assert cleared is not None
+            assert shlex.split(finding.command, comments=True)[-1] in cleared.message
+
+
+async def test_what_is_no_head_or_another_logs_lets_nothing_go_on(
+    deployment_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = deployment_folder / "cm" / "cm.toml"
+    await raise_alarm(deployment_folder)
+    for head in ("", "7", f"0:{'00' * 32}", f"7:{'00' * 31}", f"-7:{'00' * 32}", f"7:{'00' * 32}:"):
+        assert await asyncio.to_thread(clear, cm_program, config, f"--restored={head}") == 1
+        assert "is no SIZE:ROOT" in capsys.readouterr().err
+    async with running(deployment_folder) as deployment:
+        assert len(about(await findings(deployment), "contradicts itself")) == 1
+    await run_elsewhere(cm_program, config, "--restored", f"3:{'00' * 32}")
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        (found,) = about(await findings(deployment), "the DRM's log is not the one whose 3 leaves it knows")
+        assert found.subject == "cm"
+        assert isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
+
+
+@pytest.mark.parametrize("role", ["rm", "cm", "drm"])
+async def test_a_log_that_lost_what_this_home_saw_is_told(
+    deployment_folder: Path, tmp_path: Path, role: str
+) -> None:
+    async with running(deployment_folder):
+        pass
+    store, note = deployment_folder / role / "store", deployment_folder / "checkpoints" / f"{role}.note"
+    shutil.copytree(store, tmp_path / "backup")
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        await enroller.send(enroller.request())
+        assert about(await findings(deployment), "lead on") == []
+        seen = note.read_bytes()
+    shutil.rmtree(store)
+    shutil.copytree(tmp_path / "backup", store)
+    async with running(deployment_folder) as deployment:
+        for _ in range(2):  # it is not forgotten by telling it
+            (found,) = about(await findings(deployment), "does not lead on from the checkpoint")
+            assert (found.severity, found.subject) == (Severity.ERROR, role)
+            assert note.read_bytes() == seen
+        _, old, new = shlex.split(found.command, comments=True)
+        Path(old).rename(new)
+        assert about(await findings(deployment), "does not lead on") == []
+        assert Path(new).read_bytes() == seen
+        note.write_bytes(seen.replace(f"/{role}".encode(), b"/other"))
+        assert len(about(await findings(deployment), "does not lead on")) == 1
 
 
 def test_the_command_tells_people_and_scripts(tmp_path: Path) -> None:

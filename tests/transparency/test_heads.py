@@ -20,6 +20,7 @@ from keyark.transparency.heads import (
     LogInconsistentError,
     StaleCheckpointError,
     clear_alarm,
+    replace_head,
 )
 from keyark.transparency.merkle import Tree, TreeHasher
 from keyark.v1.audit_pb2 import CheckpointLink, EventType
@@ -272,3 +273,17 @@ async def test_an_alarm_is_durable_and_logged_once_until_an_operator_clears_it()
     cleared = AcceptedHeads.load(store, origin=ORIGIN)
     cleared.accept([link(5, 9)], [head(9)])
     assert cleared.size == 9
+
+
+async def test_a_head_that_an_operator_confirms_counts_even_where_it_is_older_and_binds_what_follows():
+    store = store_of()
+    await store.update(following(9).record)
+    await store.update(lambda txn: replace_head(txn, head(5, FORKED)))
+    restored = AcceptedHeads.load(store, origin=ORIGIN)
+    assert (restored.size, restored.root) == (5, reference_root(FORKED[:5]))
+    with pytest.raises(LogInconsistentError):
+        restored.accept([link(5, 9)], [head(9)])
+    again = AcceptedHeads.load(store, origin=ORIGIN)
+    again.accept([link(5, 9, FORKED)], [head(9, FORKED)])
+    await store.update(again.record)
+    assert AcceptedHeads.load(store, origin=ORIGIN).size == 9

@@ -1,0 +1,118 @@
+"""Whether logs only grow: from what this home saw of them before, and from what RM and CM accepted of the DRM's.
+
+Nobody but this home follows the logs of RM and CM. Of each log it keeps the newest checkpoint that it saw, as
+``checkpoints/<role>.note``: signed, so that a log which contradicts itself is convicted by its own signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from keyark.client.audit import log_verifier
+from keyark.client.findings import Examination, Finding, error
+from keyark.client.sessions import Session
+from keyark.errors import KeyarkError, Kind
+from keyark.pki.files import make_private_folder, read_file, write_file
+from keyark.rpc.channels import call
+from keyark.transparency.checkpoint import Checkpoint, CheckpointError
+from keyark.transparency.merkle import ConsistencyProofError, verify_consistency
+from keyark.v1 import audit_pb2
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+
+TIMEOUT: Final = 10.0
+FOLLOWERS: Final = ("rm", "cm")
+MAX_NOTE: Final = 1 << 16
+_AWAY: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogHead:
+    """What a service tells of its log: the answer, and the tree head in it, whose signature was verified."""
+
+    told: audit_pb2.GetCheckpointResponse
+    checkpoint: Checkpoint
+
+    @classmethod
+    async def fetch(cls, session: Session) -> LogHead:
+        """Fetch the newest head as an auditor; raises the errors of ``NoteVerifier`` and of the call."""
+        stub = AuditServiceStub(session.channel)
+        told = await call(stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), timeout=TIMEOUT)
+        return cls(told=told, checkpoint=log_verifier(session.home, session.role).verify(told.checkpoint))
+
+
+async def log_leads_on(examination: Examination, session: Session, head: LogHead) -> AsyncIterator[Finding]:
+    """Whether a log leads on from what was seen of it before; then ``head`` is kept to compare the next with.
+
+    Raises UnwritableFileError where the home cannot be written.
+    """
+    path = examination.home.folder / "checkpoints" / f"{session.role}.note"
+    try:
+        seen = _seen(path, session)
+        await _check_leads_on(session, seen, head.checkpoint)
+    except (CheckpointError, ConsistencyProofError) as failure:
+        yield error(
+            session.role,
+            f"its log does not lead on from the checkpoint that was seen before: {failure.message}",
+            f"mv {path} {path}.evidence  # once it is known why, such as a backup that was put in place",
+        )
+        return
+    if head.checkpoint.size > seen.size:
+        make_private_folder(path.parent)
+        write_file(path, head.told.checkpoint, mode=0o600)
+
+
+def _seen(path: Path, session: Session) -> Checkpoint:
+    if not path.exists():
+        return Checkpoint(f"{session.home.config.trust_domain}/{session.role}", 0, bytes(32))
+    return log_verifier(session.home, session.role).verify(read_file(path, max_size=MAX_NOTE))
+
+
+async def followed_log_leads_on(examination: Examination) -> AsyncIterator[Finding]:
+    """Whether the DRM's log leads on from the trees that RM and CM accepted: they refuse to go on with another."""
+    told = [(role, await _followed(examination, role)) for role in FOLLOWERS]
+    followed = [(role, accepted) for role, accepted in told if accepted is not None]
+    async with examination.session("drm", "auditor") as archive:
+        head = (await LogHead.fetch(archive)).checkpoint  # newer than what the others accepted
+        for role, accepted in followed:
+            try:
+                await _check_leads_on(archive, accepted, head)
+            except ConsistencyProofError as failure:
+                yield error(
+                    role,
+                    f"the DRM's log is not the one whose {accepted.size} leaves it knows: {failure.message}",
+                    f"python -m {role}_service clear-alarm {examination.service_file(role)} --restored "
+                    f"{head.size}:{head.root.hex()}  # with it stopped, if the DRM came from a backup",
+                )
+
+
+async def _followed(examination: Examination, role: str) -> Checkpoint | None:
+    """Return the tree of the DRM's log that a service accepted; None where it is away, which another check tells."""
+    try:
+        async with examination.session(role, "auditor") as session:
+            told = (await LogHead.fetch(session)).told
+    except KeyarkError as failure:
+        if failure.kind in _AWAY:
+            return None
+        raise
+    return Checkpoint(f"{examination.home.config.trust_domain}/drm", told.followed_size, told.followed_root)
+
+
+async def _check_leads_on(session: Session, first: Checkpoint, second: Checkpoint) -> None:
+    """Raise ConsistencyProofError unless the first tree is a prefix of the second, as the service has to prove."""
+    if first.size == 0:
+        return
+    proof: list[bytes] = []
+    if first.size < second.size:
+        stub = AuditServiceStub(session.channel)
+        request = audit_pb2.GetConsistencyProofRequest(first_size=first.size, second_size=second.size)
+        proof = list((await call(stub.GetConsistencyProof, request, timeout=TIMEOUT)).link.proof)
+    verify_consistency(
+        first_size=first.size,
+        second_size=second.size,
+        first_root=first.root,
+        second_root=second.root,
+        proof=proof,
+    )

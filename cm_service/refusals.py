@@ -6,11 +6,19 @@ The archived key stays UNCERTIFIED, which nobody can recover; the person enrolls
 from __future__ import annotations
 
 from cm_service.records import REFUSED
-from keyark.errors import PolicyRejectedError, Violation
+from keyark.errors import NotFoundError, PolicyRejectedError, Violation
 from keyark.pki.statements import Statement
 from keyark.records.v1.cm_pb2 import RefusalRecord, RefusedByRule
 from keyark.service.requests import check_same_statement
 from keyark.store import ReadTransaction, WriteTransaction
+
+
+def find_refusal(txn: ReadTransaction, enrollment_id: bytes) -> RefusalRecord:
+    """Return why an enrollment (id of 32 bytes) was refused for good; raises NotFoundError where it was not."""
+    value = txn.get(REFUSED, enrollment_id)
+    if value is None:
+        raise NotFoundError("The CM refused no such enrollment; `keyark keys list` shows the ids.")
+    return RefusalRecord.FromString(value)
 
 
 def check_not_refused(txn: ReadTransaction, statement: Statement) -> None:

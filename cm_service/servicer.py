@@ -11,10 +11,11 @@ from grpc.aio import ServicerContext
 from cm_service.crls import AllCrls
 from cm_service.issuance import Issuance, PairRequest
 from cm_service.records import find_certificate
+from cm_service.refusals import find_refusal
 from cm_service.revocation import Revocations
 from cm_service.search import search
 from keyark.clock import Clock
-from keyark.errors import KeyarkError
+from keyark.errors import InvalidInputError, KeyarkError
 from keyark.pki.revocations import CrlsNotConfiguredError
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import current_caller
@@ -32,6 +33,7 @@ from keyark.v1.common_pb2 import CertificatePair
 
 Context = ServicerContext[Any, Any]
 
+ID_SIZE: Final = 32
 ISSUE: Final = "/keyark.v1.CertificateService/IssueCertificatePairs"
 
 ADMIN_METHODS: Final = (
@@ -41,6 +43,7 @@ ADMIN_METHODS: Final = (
     "HoldCertificates",
     "ReleaseCertificates",
     "PublishCrls",
+    "GetRefusal",
 )
 ANYONE: Final = {"rm", "cm", "drm", "client", "officer", "agent", "auditor"}
 ALLOWED: Final = {
@@ -195,3 +198,10 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
                 for name, record in published.items()
             ]
         )
+
+    async def GetRefusal(self, request: pb.GetRefusalRequest, context: Context) -> pb.GetRefusalResponse:
+        """What was refused for good."""
+        if len(request.enrollment_id) != ID_SIZE:
+            raise InvalidInputError(f"An enrollment id has {ID_SIZE} bytes.", field="enrollment_id")
+        found = self.store.read(lambda txn: find_refusal(txn, request.enrollment_id))
+        return pb.GetRefusalResponse(message=found.message, rules=[rule.rule for rule in found.rules])

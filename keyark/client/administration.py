@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from keyark.client.sessions import Session
+from keyark.errors import KeyarkError, Kind
 from keyark.rpc.channels import UnaryCall, call
 from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
@@ -53,6 +54,18 @@ async def get_certificate(session: Session, serial: bytes) -> certificates_pb2.C
     stub = CertificateAdminServiceStub(session.channel)
     request = certificates_pb2.GetCertificateRequest(serial=serial)
     return (await call(stub.GetCertificate, request, timeout=TIMEOUT)).certificate
+
+
+async def get_refusal(session: Session, enrollment_id: bytes) -> certificates_pb2.GetRefusalResponse | None:
+    """Return why the CM refused an enrollment (32 bytes) for good, or None where it did not."""
+    stub = CertificateAdminServiceStub(session.channel)
+    request = certificates_pb2.GetRefusalRequest(enrollment_id=enrollment_id)
+    try:
+        return await call(stub.GetRefusal, request, timeout=TIMEOUT)
+    except KeyarkError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return None
 
 
 async def list_keys(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
-from keyark.client.administration import get_key, list_certificates, list_keys
+from keyark.client.administration import get_key, get_refusal, list_certificates, list_keys
 from keyark.client.expiring import certificates_end
 from keyark.client.findings import UNDER_WAY, Examination, Finding, error, warning
 from keyark.client.log_heads import LogHead, followed_log_leads_on, log_leads_on
@@ -95,10 +95,19 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
             f"of {key.email} is certified as {certificate.serial.hex()} and not linked, so it cannot be recovered",
             f"python -m rm_service relink {examination.service_file('rm')} {key.enrollment_id.hex()}",
         )
+    refusal = await get_refusal(issuer, key.enrollment_id)
+    if refusal is not None:
+        home, agent = examination.home.folder, examination.person("agent")
+        return warning(
+            subject,
+            f"of {key.email} is archived and was never certified: the CM's policy ({', '.join(refusal.rules)}) refused "
+            "it for good; its owner enrolls anew",
+            f"keyark keys deactivate {key.key_id.hex()} --reason 'refused for good' --home {home} --as {agent}",
+        )
     return warning(
         subject,
-        f"of {key.email} is archived and was never certified: refused, or never completed; nothing recovers it",
-        "keyark enroll  # by its client: the same folder completes it, a new one where policy refused it",
+        f"of {key.email} is archived and was never certified: its enrollment was not completed",
+        "keyark enroll --out FOLDER  # by its client: the same folder completes it",
     )
 
 

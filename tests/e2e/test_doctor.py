@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cm_service import __main__ as cm_program
+from keyark.client.administration import get_refusal
 from keyark.client.audit import list_entries
 from keyark.client.doctor import examine
 from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, Severity
@@ -26,7 +27,7 @@ from rm_service import __main__ as rm_program
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import enrolling
-from tests.support.processes import keyark, up
+from tests.support.processes import keyark, run_printed, up
 
 DAYS = SECONDS_PER_DAY
 
@@ -91,8 +92,39 @@ async def test_a_key_that_was_never_certified_is_told_once_it_should_be(deployme
                 await client.enroll(common_name="Alice Example", email="alice@example.org")
         assert about(await findings(deployment), "never certified") == []
         (found,) = about(await findings(deployment, later=700), "never certified")
-    assert "alice@example.org" in found.text
-    assert found.command.startswith("keyark enroll")
+        assert "alice@example.org" in found.text
+        assert "refused it for good; its owner enrolls anew" in found.text
+        await run_printed(found.command)
+        assert about(await findings(deployment, later=700), "never certified") == []
+
+
+async def test_an_enrollment_that_stopped_halfway_is_completed_by_its_client(deployment_folder: Path) -> None:
+    request = await archive_without_linking(deployment_folder)
+    async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
+        (found,) = about(await findings(deployment, later=700), "never certified")
+        assert found.text.endswith("its enrollment was not completed")
+        assert found.command.startswith("keyark enroll --out")
+        await enroller.send(request)
+    async with running(deployment_folder) as deployment:
+        assert about(await findings(deployment, later=700), "never certified") == []
+
+
+async def test_officers_are_told_of_refusals_and_of_nothing_else(deployment_folder: Path) -> None:
+    edit(deployment_folder / "cm" / "cm.toml", "max_days = 825", "max_days = 1")
+    async with running(deployment_folder) as deployment:
+        async with deployment.client() as client:
+            prepared = await client.prepare(common_name="Alice Example", email="alice@example.org")
+            with pytest.raises(PolicyRejectedError) as refused:
+                await client.submit(prepared)
+        async with open_session(deployment.home(), "cm", identity="officer/officer") as officer:
+            refusal = await get_refusal(officer, prepared.statement.enrollment_id)
+            assert refusal is not None
+            assert refusal.message in refused.value.message
+            assert list(refusal.rules) == [violation.rule for violation in refused.value.violations]
+            assert await get_refusal(officer, bytes(32)) is None
+            for wrong in (b"", bytes(31), bytes(33)):
+                with pytest.raises(InvalidInputError):
+                    await get_refusal(officer, wrong)
 
 
 async def archive_without_linking(folder: Path) -> bytes:

@@ -77,7 +77,7 @@ def _authorities(examination: Examination) -> Iterator[Finding]:
         examination,
         "internal CA",
         home.trust_anchor,
-        "keyark authority init  # a new trust anchor for all services and people",
+        f"keyark authority init NEW --trust-domain {home.config.trust_domain}  # then new identities for everybody",
     )
     for number, certificate in enumerate(home.ca_chain):
         subject = "issuing CA" if number == 0 else "CA above the issuing CA"
@@ -100,10 +100,12 @@ async def _users(examination: Examination) -> AsyncIterator[Finding]:
     )
     async with examination.session("cm", "officer") as session:
         async for certificate in list_certificates(session, soon):
+            if certificate.renewed_by:
+                continue
             yield warning(
                 "users",
                 f"certificates end soon, first that of {certificate.email}",
                 f"keyark certificates expiring --within {-(-examination.within // SECONDS_PER_DAY)}d "
-                f"--home {examination.home.folder}",
+                f"--home {examination.home.folder}  # and each owner: keyark renew --in OLD --out NEW",
             )
             return

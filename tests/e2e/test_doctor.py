@@ -8,10 +8,13 @@ import shlex
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
 from cm_service import __main__ as cm_program
+from keyark.cli.main import main
 from keyark.client.administration import get_refusal
 from keyark.client.audit import list_entries
 from keyark.client.doctor import examine
@@ -82,6 +85,46 @@ async def test_what_ends_soon_is_told_with_what_renews_it(deployment: Deployment
     assert about(await findings(deployment, within=6 * 365 * DAYS), "transport key")[0].command.startswith(
         "keyark transport-key rotate"
     )
+
+
+async def test_who_renewed_is_not_told_to_renew(deployment_folder: Path, tmp_path: Path) -> None:
+    config, old, home = deployment_folder / "cm" / "cm.toml", tmp_path / "old", deployment_folder
+    edit(config, "validity_days = 730", "validity_days = 20")
+    async with running(deployment_folder) as deployment:
+        await run_printed(f"keyark enroll --home {home} --name Alice --email alice@example.org --out {old}")
+        assert len(about(await findings(deployment), "users")) == 1
+    edit(config, "validity_days = 20", "validity_days = 730")
+    async with running(deployment_folder) as deployment:
+        (found,) = about(await findings(deployment), "users")
+        printed, renewal = found.command.split("  # and each owner: ")
+        assert "alice@example.org" in await run_printed(printed)
+        await run_printed(
+            renewal.replace("OLD", str(old)).replace("NEW", str(tmp_path / "new")) + f" --home {home}"
+        )
+        assert about(await findings(deployment), "users") == []
+
+
+async def test_printed_commands_are_commands(deployment: Deployment) -> None:
+    """What ends some day is told of everything; each line could be given to a shell."""
+    await run_printed(
+        f"keyark enroll --home {deployment.folder} --name A --email a@example.org --out {deployment.folder}/a"
+    )
+    printed = [
+        shlex.split(f.command, comments=True) for f in await findings(deployment, within=40 * 365 * DAYS)
+    ]
+    for program, name, *words in printed:
+        assert program == "keyark"
+        command: Any = main.get_command(click.Context(main), name)
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context(name, words)
+    assert {" ".join(words[1:3]) for words in printed} >= {
+        "identities renew",
+        "authority init",
+        "ca request",
+        "transport-key rotate",
+        "certificates expiring",
+    }
 
 
 async def test_a_key_that_was_never_certified_is_told_once_it_should_be(deployment_folder: Path) -> None:

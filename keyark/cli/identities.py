@@ -40,7 +40,7 @@ def renew(
     home: Path,
     as_json: bool,
 ) -> None:
-    """Renew the certificates of NAMES (rm, client/alice), for the same keys; running services take them at once."""
+    """New keys and certificates for NAMES (rm, client/alice); running services take them at once."""
     if (bool(names), everyone, within is not None).count(True) != 1:
         raise UsageError("Say whom to renew: names, or --all, or --within 30d.")
     renewal = IdentityRenewal(home=home, authority=DeploymentAuthority.load(authority or home / "authority"))

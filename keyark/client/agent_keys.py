@@ -12,10 +12,9 @@ from keyark.client.passwords import PasswordSource
 from keyark.client.recipients import RecipientKeys
 from keyark.crypto.agents import ShareKey
 from keyark.crypto.ceremonies import AgentSigner
-from keyark.pki.certificates import load_certificates
 from keyark.pki.files import read_secret_file
+from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import narrow_signing_key
-from keyark.pki.keys import load_private_key
 
 MAX_PEM: Final = 1 << 16
 
@@ -32,7 +31,7 @@ class AgentKeys:
     def of(cls, home: Home, identity: str, ask: PasswordSource) -> AgentKeys:
         """Load an agent's certificate key; ``ask`` is asked once, and only where it is encrypted.
 
-        Raises ConfigurationError where there is no such identity, and the errors of ``load_private_key``.
+        Raises ConfigurationError where there is no such identity, and the errors of ``IdentityFiles.load``.
         """
         folder, password = home.identity_folder(identity), []
 
@@ -40,8 +39,8 @@ class AgentKeys:
             password.append(ask(folder / "key.pem") or b"")
             return password[0]
 
-        key = load_private_key(folder / "key.pem", ask_password=remember)
-        certificate = load_certificates(folder / "cert.pem")[0]
+        files = IdentityFiles(key=folder / "key.pem", certificate=folder / "cert.pem")
+        key, (certificate, *_) = files.load(ask_password=remember)
         return cls(
             folder=folder,
             signer=AgentSigner(certificate=certificate, private_key=narrow_signing_key(key)),

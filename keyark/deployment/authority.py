@@ -13,17 +13,19 @@ from string import Template
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import Authority, ca_name, create_internal_ca, create_root, issue_ca
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
-from keyark.pki.files import read_file, write_new_file
-from keyark.pki.identities import issue_identity, renew_identity
-from keyark.pki.key_types import KeyType, narrow_signing_key
+from keyark.pki.files import read_file, write_file, write_new_file
+from keyark.pki.identities import identity_of, issue_identity, renew_identity, request_identity
+from keyark.pki.identity_files import IdentityFiles
+from keyark.pki.key_types import KeyType, generate_signing, narrow_signing_key
 from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId, check_trust_domain
-from keyark.service.initialization import PRIVATE, new_folder, new_signing_key
+from keyark.service.initialization import PRIVATE, PUBLIC, new_folder, new_signing_key
 
 YEAR: Final = 365 * 86_400
 INTERNAL_CA_SECONDS: Final = 15 * YEAR
@@ -34,6 +36,7 @@ PERSON_SECONDS: Final = 2 * YEAR
 TRANSPORT_SECONDS: Final = 5 * YEAR
 MAX_REQUEST: Final = 64 * 1024
 CONFIG: Final = "authority.toml"
+REQUEST: Final = "identity.csr"
 AUTHORITY_TOML: Final = """\
 # The authority signs for this trust domain only.
 trust_domain = "$trust_domain"
@@ -107,11 +110,30 @@ class DeploymentAuthority:
     def renew_identity(self, certificate: Path) -> x509.Certificate:
         """Replace a service's or person's certificate (PEM) in its file by a new one for the same key; returns it.
 
+        For a key that is not at hand: encrypted, or on its owner's machine.
+
         Raises CertificateRequestError for one that is not from this authority, and the errors of files.
         """
         validity = self._validity(self.internal, SERVICE_SECONDS)
         renewed = renew_identity(self.internal, load_certificates(certificate)[0], validity=validity)
         save_certificates(certificate, [renewed])
+        return renewed
+
+    def replace_identity(self, files: IdentityFiles) -> x509.Certificate:
+        """Make a new key for a service or person, issue its certificate, and switch both; returns the certificate.
+
+        The request of the older key is replaced too.
+        Raises CertificateRequestError for a certificate that is not from this authority, PasswordRequiredError for an
+        encrypted key, which stays as it is, and the errors of files.
+        """
+        files.finish()
+        _, (present, *_) = files.load()
+        key = generate_signing(KeyType.EC_P256)
+        validity = self._validity(self.internal, SERVICE_SECONDS)
+        renewed = renew_identity(self.internal, present, validity=validity, new_key=key.public_key())
+        files.replace(key, [renewed])
+        request = request_identity(key, identity_of(renewed)).public_bytes(Encoding.PEM)
+        write_file(files.certificate.with_name(REQUEST), request, mode=PUBLIC)
         return renewed
 
     def sign_issuing_ca(self, request: Path, name: str, certificate: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import ROLES, ServiceCommandError, service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import Validity, load_certificates
+from keyark.pki.identity_files import IdentityFiles
+from keyark.pki.keys import PasswordRequiredError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +49,38 @@ class IdentityRenewal:
     def renew(self, names: Sequence[str]) -> list[Renewed]:
         """Renew these identities, and let services that run present the new certificates at once.
 
+        Each gets a new key and certificate, switched together; where the key is not here or encrypted, a certificate
+        for the same key. One renewal at a time: a second waits.
         Raises ConfigurationError before anything is changed where there is no such identity.
         """
         there = self.identities()
         for name in names:
             if name not in there:
                 raise ConfigurationError(f"There is no identity {name!r} here; there are {', '.join(there)}.")
-        return [self._renew(name, there[name]) for name in names]
+        with _alone(self.authority.folder):
+            return [self._renew(name, there[name]) for name in names]
 
     def _renew(self, name: str, path: Path) -> Renewed:
-        self.authority.renew_identity(path)
-        return Renewed(name=name, not_after=_end(path), note=self._tell(name) if name in ROLES else "")
+        if name in ROLES:
+            self.authority.replace_identity(
+                IdentityFiles(key=path.with_name("identity-key.pem"), certificate=path)
+            )
+            note = self._tell(name)
+        else:
+            note = self._renew_person(path)
+        return Renewed(name=name, not_after=_end(path), note=note)
+
+    def _renew_person(self, path: Path) -> str:
+        files = IdentityFiles(key=path.with_name("key.pem"), certificate=path)
+        if not files.key.exists():
+            self.authority.renew_identity(path)
+            return "its key is not here and stays"
+        try:
+            self.authority.replace_identity(files)
+        except PasswordRequiredError:
+            self.authority.renew_identity(path)
+            return "its key is encrypted and stays"
+        return ""
 
     def _tell(self, role: str) -> str:
         try:
@@ -64,6 +90,16 @@ class IdentityRenewal:
                 raise
             return "it does not run, and has it when it starts"
         return "it presents the new one"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _end(path: Path) -> int:

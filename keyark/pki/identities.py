@@ -30,6 +30,7 @@ from keyark.pki.key_types import (
     TRANSPORT_KEY_TYPES,
     KeyType,
     SigningPrivateKey,
+    SigningPublicKey,
     check_key_type,
     key_type_of,
 )
@@ -73,12 +74,17 @@ def issue_identity(
 
 
 def renew_identity(
-    authority: Authority, certificate: x509.Certificate, *, validity: Validity
+    authority: Authority,
+    certificate: x509.Certificate,
+    *,
+    validity: Validity,
+    new_key: SigningPublicKey | None = None,
 ) -> x509.Certificate:
-    """Issue a certificate for the identity and the key of one that the same authority issued.
+    """Issue a certificate for the identity of one that the same authority issued, for its key or a new one.
 
     The transport key is not renewed but rotated. Raises CertificateRequestError for another's certificate,
-    UnauthenticatedError for one of no identity, and IssuerValidityError.
+    UnauthenticatedError for one of no identity, UnsupportedKeyError for a new key that is not P-256, and
+    IssuerValidityError.
     """
     try:
         certificate.verify_directly_issued_by(authority.certificate)
@@ -89,7 +95,9 @@ def renew_identity(
     identity = identity_of(certificate)
     if identity.role == TRANSPORT_ROLE:
         raise CertificateRequestError("A transport key is not renewed; use `keyark transport-key rotate`.")
-    return _certify(authority, certificate.public_key(), identity, validity)
+    if new_key is not None:
+        check_key_type(key_type_of(new_key), _permitted(identity))
+    return _certify(authority, new_key or certificate.public_key(), identity, validity)
 
 
 def _certify(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from keyark.errors import ConfigurationError, KeyarkError, UnauthenticatedError
+from keyark.errors import KeyarkError, UnauthenticatedError
 from keyark.pki.certificates import (
     Validity,
     encode_pem_certificates,
@@ -16,9 +16,9 @@ from keyark.pki.certificates import (
     load_pem_certificates,
 )
 from keyark.pki.identities import identity_of
-from keyark.pki.keys import encode_private_key, load_private_key
+from keyark.pki.identity_files import IdentityFiles
+from keyark.pki.keys import encode_private_key
 from keyark.pki.spiffe import SpiffeId
-from keyark.pki.spki import encode_spki
 
 TLS_VERSION: Final = b"TLSv1.3"
 _REMEMBERED: Final = 1024
@@ -49,12 +49,8 @@ class LocalIdentity:
         Raises LaxPermissionsError, PasswordRequiredError and the like, and ConfigurationError where key and
         certificate do not belong together.
         """
-        private_key = load_private_key(
-            key, ask_password=None if password is None else lambda: password() or b""
-        )
-        chain = load_certificates(certificate)
-        if encode_spki(chain[0].public_key()) != encode_spki(private_key.public_key()):
-            raise ConfigurationError(f"{certificate} is not the certificate of {key}; copy the right one.")
+        files = IdentityFiles(key=key, certificate=certificate)
+        private_key, chain = files.load(ask_password=None if password is None else lambda: password() or b"")
         return cls(
             spiffe_id=identity_of(chain[0]),
             private_key=encode_private_key(private_key),

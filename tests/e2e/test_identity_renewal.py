@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from keyark.client import EnrollmentClient
@@ -22,11 +23,13 @@ from keyark.deployment.ports import free_ports
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.pki.authority import CertificateRequestError
 from keyark.pki.certificates import load_certificates, save_certificates
+from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing
-from keyark.pki.keys import save_private_key
+from keyark.pki.keys import load_private_key, save_private_key
 from tests.support.attacks import another_ca, forge_identity, internal_ca
 from tests.support.deployment import Deployment, copy_deployment, running
 from tests.support.processes import keyark, up
+from tests.support.recovering import REASON, agents, identity_file, lose_key
 
 SERVICES = ("rm", "cm", "drm")
 BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -40,6 +43,10 @@ async def presented(deployment: Deployment) -> dict[str, int]:
     """The serial numbers that the services show to who connects now."""
     examination = Examination(home=deployment.home(), password=no_password, now=time.time, within=0)
     return {role: (await served_certificate(examination, role)).serial_number for role in SERVICES}
+
+
+def service_files(folder: Path, role: str) -> IdentityFiles:
+    return IdentityFiles(key=folder / role / "identity-key.pem", certificate=folder / role / "identity.pem")
 
 
 def on_disk(folder: Path) -> dict[str, int]:
@@ -64,9 +71,8 @@ async def test_renewed_services_are_met_with_new_certificates_and_lose_no_call(
         before = await presented(deployment)
         assert before == on_disk(deployment_folder)
         under_way = [asyncio.create_task(enroll(client, number)) for number in range(1, 13)]
-        renewal(deployment_folder).authority.renew_identity(deployment_folder / "rm" / "identity.pem")
-        for role in ("cm", "drm"):
-            renewal(deployment_folder).authority.renew_identity(deployment_folder / role / "identity.pem")
+        for role in SERVICES:
+            renewal(deployment_folder).authority.replace_identity(service_files(deployment_folder, role))
         await refresh(deployment)
         under_way += [asyncio.create_task(enroll(client, number)) for number in range(13, 25)]
         assert all(isinstance(one, Enrolled) for one in await asyncio.gather(*under_way))
@@ -94,6 +100,25 @@ async def test_the_rm_itself_calls_with_its_new_certificate(
             with pytest.raises(KeyarkError) as refused:
                 await enroll(client, 1)
             assert refused.value.reason == "UNAUTHENTICATED"
+
+
+async def test_agents_with_new_keys_go_on_with_a_ceremony_of_before(deployment_folder: Path) -> None:
+    """What was signed with the older keys stays good, and shares do not depend on them."""
+    async with running(deployment_folder) as deployment:
+        lost = await lose_key(deployment)
+        async with agents(deployment, "alice", "bob") as (alice, bob):
+            asked = await alice.request_keys([lost.key_id], reason=REASON)
+            await bob.approve(await bob.review(asked.ceremony_id))
+        for name in ("alice", "bob", "carol"):
+            path = identity_file(deployment_folder, name, "cert.pem")
+            files = IdentityFiles(key=path.with_name("key.pem"), certificate=path)
+            renewal(deployment_folder).authority.replace_identity(files)
+        async with agents(deployment, "alice", "carol") as (alice, carol):
+            await carol.approve(await carol.review(asked.ceremony_id))
+            (recovered,) = await alice.collect(asked.ceremony_id)
+            assert recovered.private_key == lost.private_key
+            again = await alice.request_keys([lost.key_id], reason=REASON)
+            assert again.ceremony_id != asked.ceremony_id
 
 
 def other_service(folder: Path) -> None:
@@ -173,14 +198,32 @@ def test_a_renewed_identity_is_the_same_but_for_its_time(deployment_folder: Path
     path = deployment_folder / "identities" / "client" / "enroller" / "cert.pem"
     short = forge_identity(deployment_folder, uris=["spiffe://example.org/client/enroller"], seconds=3600)
     path.write_bytes(short.certificate)
+    path.with_name("key.pem").write_bytes(short.private_key)
     assert "client/enroller" in renewal(deployment_folder).due(86_400)
     (old,), (told,) = load_certificates(path), renewal(deployment_folder).renew(["client/enroller"])
     (new,) = load_certificates(path)
-    assert new.public_key() == old.public_key()
+    assert new.public_key() != old.public_key()
+    assert (path.with_name("key.pem").stat().st_mode & 0o777) == 0o600
+    assert load_private_key(path.with_name("key.pem")).public_key() == new.public_key()
     assert new.serial_number != old.serial_number
     assert told.not_after == int(new.not_valid_after_utc.timestamp()) > time.time() + 700 * 86_400
     assert "client/enroller" not in renewal(deployment_folder).due(86_400)
     new.verify_directly_issued_by(internal_ca(deployment_folder).certificate)
+    request = x509.load_pem_x509_csr(path.with_name("identity.csr").read_bytes())
+    assert request.public_key() == new.public_key()
+
+
+def test_a_key_that_is_encrypted_or_not_here_stays(deployment_folder: Path) -> None:
+    for name, note in (("client/enroller", "encrypted"), ("auditor/auditor", "not here")):
+        path = deployment_folder / "identities" / name / "cert.pem"
+        key = load_private_key(path.with_name("key.pem"))
+        path.with_name("key.pem").unlink()
+        if note == "encrypted":
+            save_private_key(path.with_name("key.pem"), key, password=b"secret")
+        before, (told,) = load_certificates(path)[0], renewal(deployment_folder).renew([name])
+        assert note in told.note
+        assert load_certificates(path)[0].public_key() == before.public_key()
+        assert load_certificates(path)[0].serial_number != before.serial_number
 
 
 def test_the_command_renews_and_running_services_take_it(tmp_path: Path, deployment_template: Path) -> None:

@@ -1,0 +1,82 @@
+"""An identity on disk: key and certificate in two files that change together.
+
+Two files cannot be renamed in one step. So the new key first waits beside the present one, the rename of the
+certificate decides, and then the new key takes the older one's place. Whoever reads in between, or after a crash, takes
+the key that the certificate is of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from keyark.errors import ConfigurationError
+from keyark.pki.certificates import load_certificates, save_certificates
+from keyark.pki.files import sync_folder, write_file
+from keyark.pki.key_types import PrivateKey
+from keyark.pki.keys import AskPassword, encode_private_key, load_private_key
+from keyark.pki.spki import encode_spki
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityFiles:
+    """Where the private key (PEM, 0600) and the certificate (PEM, the own one first) of an identity are."""
+
+    key: Path
+    certificate: Path
+
+    @property
+    def next_key(self) -> Path:
+        """Where a new key waits for its certificate."""
+        return self.key.with_name(f"{self.key.stem}-next{self.key.suffix}")
+
+    def load(
+        self, *, ask_password: AskPassword | None = None
+    ) -> tuple[PrivateKey, Sequence[x509.Certificate]]:
+        """Load a key and the certificate of that key; ``ask_password`` is called only if the key is encrypted.
+
+        Raises ConfigurationError where they do not belong together, and the errors of keys and certificates.
+        """
+        key = load_private_key(self.key, ask_password=ask_password)
+        chain = load_certificates(self.certificate)
+        if _belong(key, chain[0]):
+            return key, chain
+        source = self.next_key if self.next_key.exists() else self.key  # where it is gone, it took its place
+        key, chain = load_private_key(source, ask_password=ask_password), load_certificates(self.certificate)
+        if not _belong(key, chain[0]):
+            raise ConfigurationError(
+                f"{self.certificate} is not the certificate of {self.key}; copy the right one."
+            )
+        return key, chain
+
+    def finish(self) -> None:
+        """Put the next key in place where an interrupted ``replace`` had decided on it; raises as ``load``."""
+        if self.next_key.exists() and _belong(
+            load_private_key(self.next_key), load_certificates(self.certificate)[0]
+        ):
+            self.next_key.replace(self.key)
+            sync_folder(self.key.parent)
+
+    def replace(self, key: PrivateKey, chain: Sequence[x509.Certificate]) -> None:
+        """Switch to another key, kept unencrypted, and its certificate; the files stay the owner's that they were.
+
+        One at a time, after ``finish``. Raises ConfigurationError where they do not belong together, and
+        UnwritableFileError.
+        """
+        if not _belong(key, chain[0]):
+            raise ConfigurationError(f"The new certificate for {self.certificate} is not of the new key.")
+        owner = self.key.stat()
+        write_file(self.next_key, encode_private_key(key), mode=0o600)
+        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(self.next_key, owner.st_uid, owner.st_gid)
+        save_certificates(self.certificate, chain)
+        self.next_key.replace(self.key)
+        sync_folder(self.key.parent)
+
+
+def _belong(key: PrivateKey, certificate: x509.Certificate) -> bool:
+    return encode_spki(certificate.public_key()) == encode_spki(key.public_key())

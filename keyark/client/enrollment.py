@@ -24,6 +24,7 @@ from keyark.client.blocking import BlockingEnrollmentClient
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.pending import wait_for_decision, without_certificates
+from keyark.client.renewal import open_following
 from keyark.client.verification import Enrolled, UnexpectedAnswerError, Verification
 from keyark.crypto.envelopes import UnknownTransportKeyError, seal_to_transport
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
@@ -37,7 +38,7 @@ from keyark.pki.statements import (
     parse_statement,
     sign_statement,
 )
-from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.channels import Channel, call
 from keyark.rpc.errors import from_status
 from keyark.rpc.identities import LocalIdentity
 from keyark.transparency.checkpoint import CheckpointSignatureError
@@ -117,15 +118,12 @@ class EnrollmentClient:
         identity: str = "client/enroller",
         password: PasswordSource = no_password,
     ) -> Self:
-        """Open a channel to the RM as one of the identities of ``home``.
+        """Open a channel to the RM as one of the identities of ``home``; renewed, it is taken by the next call.
 
         ``password`` is asked for the password of an encrypted identity key. Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
-        local = opened.identity(identity, password)
-        channel = open_channel(
-            opened.config.rm, local, server_role="rm", trust_domain=opened.config.trust_domain
-        )
+        local, channel = open_following(opened, "rm", identity=identity, password=password)
         return cls(home=opened, identity=local, channel=channel)
 
     @classmethod

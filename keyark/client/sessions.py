@@ -9,7 +9,8 @@ from pathlib import Path
 
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
-from keyark.rpc.channels import Channel, open_channel
+from keyark.client.renewal import open_following
+from keyark.rpc.channels import Channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +26,9 @@ class Session:
 async def open_session(
     home: Path | str | Home, role: str, *, identity: str, password: PasswordSource = no_password
 ) -> AsyncIterator[Session]:
-    """Open a channel to a subsystem as ``identity``; it is closed at the end. Raises ConfigurationError."""
+    """Open a channel to a subsystem as ``identity``, followed when it is renewed. Raises ConfigurationError."""
     opened = home if isinstance(home, Home) else Home.load(home)
-    address: str = getattr(opened.config, role)
-    channel = open_channel(
-        address,
-        opened.identity(identity, password),
-        server_role=role,
-        trust_domain=opened.config.trust_domain,
-    )
+    _, channel = open_following(opened, role, identity=identity, password=password)
     try:
         yield Session(home=opened, role=role, channel=channel)
     finally:

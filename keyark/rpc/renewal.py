@@ -35,6 +35,10 @@ class CurrentIdentity:
         self._changed.append(action)
 
     async def refresh(self) -> None:
+        """As ``take``."""
+        self.take()
+
+    def take(self) -> None:
         """Take the identity that is in the files now; where it is not good, the present one stays.
 
         Raises ConfigurationError for another identity's, an issuer that is no trust anchor, and a certificate that
@@ -105,10 +109,15 @@ def server_credentials(present: Callable[[], LocalIdentity]) -> grpc.ServerCrede
 
 
 class RenewableChannel:
-    """A channel that can be opened anew below the stubs that call over it; it has what unary stubs need."""
+    """A channel that can be opened anew below the stubs that call over it; it has what unary stubs need.
 
-    def __init__(self, open_channel: Callable[[], Channel]) -> None:
-        self._open = open_channel
+    ``before_calls`` is done before each call, and may open it anew.
+    """
+
+    def __init__(
+        self, open_channel: Callable[[], Channel], *, before_calls: Callable[[], None] = lambda: None
+    ) -> None:
+        self._open, self._before_calls = open_channel, before_calls
         self.channel = open_channel()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -118,6 +127,7 @@ class RenewableChannel:
 
         def call(request: Any, **call_options: Any) -> Any:
             nonlocal over, method
+            self._before_calls()
             if over is not self.channel:
                 over, method = self.channel, self.channel.unary_unary(*arguments, **options)
             return method(request, **call_options)

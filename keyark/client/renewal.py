@@ -1,0 +1,87 @@
+"""Channels that follow their identity: once its files are renewed, the next call presents the new certificate."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final, cast
+
+from keyark.client.home import Home
+from keyark.client.passwords import PasswordSource
+from keyark.errors import KeyarkError
+from keyark.rpc.channels import Channel, open_channel
+from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.renewal import CurrentIdentity, RenewableChannel
+
+LOOK_SECONDS: Final = 1.0
+"""How often calls look at the files at most."""
+AGAIN_SECONDS: Final = 30.0
+"""When files that were not good are looked at again."""
+
+logger = logging.getLogger(__name__)
+
+Stamp = tuple[tuple[int, int], ...]
+
+
+def open_following(
+    home: Home, role: str, *, identity: str, password: PasswordSource
+) -> tuple[LocalIdentity, Channel]:
+    """Open a channel to the subsystem ("rm") as the identity ``<role>/<name>``; returns it with whom it speaks as.
+
+    ``password`` is asked once, where the key is encrypted. Files that are not good are told in the log, and the present
+    identity stays. Raises ConfigurationError, and the errors of keys, for those that are there now.
+    """
+    ask = cache(password)
+    folder = home.identity_folder(identity)
+    watch = _Watch((folder / "cert.pem", folder / "key.pem", home.config.trust_anchor))
+    current = CurrentIdentity(
+        home.identity(identity, ask),
+        read=lambda: home.identity(identity, ask),
+        now=lambda: int(time.time()),
+    )
+    channel = RenewableChannel(
+        lambda: open_channel(
+            getattr(home.config, role),
+            current.value,
+            server_role=role,
+            trust_domain=home.config.trust_domain,
+        ),
+        before_calls=lambda: watch.look(current.take),
+    )
+    current.when_changed(channel.renew)
+    return current.value, cast("Channel", channel)
+
+
+class _Watch:
+    """Looks whether files are others than before, now and then."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._paths = paths
+        self._seen, self._next = self._stamp(), time.monotonic() + LOOK_SECONDS
+
+    def look(self, take: Callable[[], None]) -> None:
+        if time.monotonic() < self._next:
+            return
+        stamp, pause = self._stamp(), LOOK_SECONDS
+        if stamp != self._seen:
+            try:
+                take()
+                self._seen = stamp
+            except KeyarkError as error:
+                logger.error("the present identity stays: %s (%s)", error.message, error.reason)  # noqa: TRY400 — typed
+                pause = AGAIN_SECONDS
+        self._next = time.monotonic() + pause
+
+    def _stamp(self) -> Stamp:
+        return tuple(_stat(path) for path in self._paths)
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)

@@ -43,6 +43,12 @@ trust_domain = "$trust_domain"
 """
 
 
+class InternalCaEndsError(ConfigurationError):
+    """The internal CA ends before a renewed certificate would be of use."""
+
+    reason = "INTERNAL_CA_ENDS"
+
+
 class AuthorityConfig(Config):
     """authority.toml: nothing in it is secret."""
 
@@ -112,10 +118,11 @@ class DeploymentAuthority:
 
         For a key that is not at hand: encrypted, or on its owner's machine.
 
-        Raises CertificateRequestError for one that is not from this authority, and the errors of files.
+        Raises CertificateRequestError for one that is not from this authority, InternalCaEndsError, and the errors of
+        files.
         """
-        validity = self._validity(self.internal, SERVICE_SECONDS)
-        renewed = renew_identity(self.internal, load_certificates(certificate)[0], validity=validity)
+        present = load_certificates(certificate)[0]
+        renewed = renew_identity(self.internal, present, validity=self._longer(present))
         save_certificates(certificate, [renewed])
         return renewed
 
@@ -124,12 +131,11 @@ class DeploymentAuthority:
 
         The request of the older key is replaced too.
         Raises CertificateRequestError for a certificate that is not from this authority, PasswordRequiredError for an
-        encrypted key, which stays as it is, and the errors of files.
+        encrypted key, which stays as it is, InternalCaEndsError, and the errors of files.
         """
         files.finish()
         _, (present, *_) = files.load()
-        key = generate_signing(KeyType.EC_P256)
-        validity = self._validity(self.internal, SERVICE_SECONDS)
+        key, validity = generate_signing(KeyType.EC_P256), self._longer(present)
         renewed = renew_identity(self.internal, present, validity=validity, new_key=key.public_key())
         files.replace(key, [renewed])
         request = request_identity(key, identity_of(renewed)).public_bytes(Encoding.PEM)
@@ -142,6 +148,20 @@ class DeploymentAuthority:
         validity = self._validity(root, ISSUING_CA_SECONDS)
         issued = issue_ca(root, _load_request(request), subject=ca_name(name), validity=validity)
         save_certificates(certificate, [issued, root.certificate])
+
+    def _longer(self, present: x509.Certificate) -> Validity:
+        """How long a renewed certificate is valid; raises where the internal CA lets it be no longer."""
+        end, (_, until) = self.internal.validity.not_after, self.internal.validity.dates()
+        way_out = (
+            f"The internal CA ends on {until:%Y-%m-%d}, so nothing can be renewed beyond that; make a new one with "
+            "`keyark authority init` and have the requests of services and people signed by it."
+        )
+        if end < time.time():
+            raise InternalCaEndsError(way_out)
+        validity = self._validity(self.internal, SERVICE_SECONDS)
+        if validity.not_after == end and Validity.of(present).not_after >= end:
+            raise InternalCaEndsError(way_out)
+        return validity
 
     def _validity(self, issuer: Authority, seconds: int) -> Validity:
         return Validity.starting(int(time.time()), lifetime_seconds=seconds, within=issuer.validity)

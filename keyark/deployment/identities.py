@@ -68,7 +68,10 @@ class IdentityRenewal:
             note = self._tell(name)
         else:
             note = self._renew_person(path)
-        return Renewed(name=name, not_after=_end(path), note=note)
+        end = _end(path)
+        if end == self.authority.internal.validity.not_after:
+            note = "; ".join(filter(None, [note, "the internal CA ends then too"]))
+        return Renewed(name=name, not_after=end, note=note)
 
     def _renew_person(self, path: Path) -> str:
         files = IdentityFiles(key=path.with_name("key.pem"), certificate=path)

@@ -17,12 +17,12 @@ from keyark.client.findings import Examination
 from keyark.client.passwords import no_password
 from keyark.client.verification import Enrolled
 from keyark.clock import ManualClock
-from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.authority import DeploymentAuthority, InternalCaEndsError
 from keyark.deployment.identities import IdentityRenewal
 from keyark.deployment.ports import free_ports
 from keyark.errors import ConfigurationError, KeyarkError
-from keyark.pki.authority import CertificateRequestError
-from keyark.pki.certificates import load_certificates, save_certificates
+from keyark.pki.authority import CertificateRequestError, create_internal_ca
+from keyark.pki.certificates import Validity, load_certificates, save_certificates
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.keys import load_private_key, save_private_key
@@ -250,3 +250,35 @@ async def test_a_renewed_chain_file_may_hold_more_than_the_certificate(deploymen
         save_certificates(path, [*load_certificates(path), internal_ca(deployment_folder).certificate])
         await refresh(deployment)
         assert (await presented(deployment))["rm"] == load_certificates(path)[0].serial_number
+
+
+def shorten_internal_ca(folder: Path, *, starting: int, seconds: int) -> None:
+    """Let the internal CA be valid for so long only; its key and name stay."""
+    present = internal_ca(folder)
+    validity = Validity.starting(int(time.time()) + starting, lifetime_seconds=seconds)
+    ending = create_internal_ca(present.private_key, subject=present.certificate.subject, validity=validity)
+    save_certificates(folder / "authority" / "internal-ca.pem", [ending.certificate])
+
+
+@pytest.mark.parametrize(("starting", "seconds"), [(0, 86_400), (-7200, 3600)])
+def test_nothing_is_renewed_where_the_internal_ca_ends_first(
+    deployment_folder: Path, starting: int, seconds: int
+) -> None:
+    shorten_internal_ca(deployment_folder, starting=starting, seconds=seconds)
+    before = on_disk(deployment_folder)
+    for name in ("rm", "client/enroller"):
+        with pytest.raises(InternalCaEndsError, match="keyark authority init"):
+            renewal(deployment_folder).renew([name])
+    assert on_disk(deployment_folder) == before
+    for role in SERVICES:
+        service_files(deployment_folder, role).load()
+        assert not service_files(deployment_folder, role).next_key.exists()
+
+
+def test_who_is_renewed_until_the_internal_ca_ends_is_told_so(deployment_folder: Path) -> None:
+    forged(deployment_folder, seconds=3600)
+    shorten_internal_ca(deployment_folder, starting=0, seconds=86_400)
+    (told,) = renewal(deployment_folder).renew(["rm"])
+    assert "the internal CA ends then too" in told.note
+    with pytest.raises(InternalCaEndsError):
+        renewal(deployment_folder).renew(["rm"])

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from keyark.cli.certificates import days
 from keyark.cli.options import home_option, json_option, password_file_option, read_password
 from keyark.cli.output import UsageError, print_json
+from keyark.client.findings import SECONDS_PER_DAY
 from keyark.crypto.shares import QuorumRule
+from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import reload_services
+from keyark.deployment.identities import IdentityRenewal
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.deployment.launch import run_deployment
+from keyark.deployment.scheduled import renewing_services
 from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_type
 
 
@@ -98,10 +105,22 @@ def _new_password(path: Path | None) -> bytes | None:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--http", metavar="HOST:PORT", help="Serve CRLs and CA certificates over plain HTTP there.")
-def up(folder: Path, http: str | None) -> None:
+@click.option(
+    "--renew", metavar="30d", help="Renew services that end within this time, daily; needs FOLDER/authority."
+)
+def up(folder: Path, http: str | None, renew: str | None) -> None:
     """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM."""
     arguments = {"cm": ["--http", http]} if http else {}
-    asyncio.run(run_deployment(folder, click.echo, arguments=arguments))
+    asyncio.run(_up(folder, arguments, within=None if renew is None else days(renew) * SECONDS_PER_DAY))
+
+
+async def _up(folder: Path, arguments: dict[str, list[str]], *, within: int | None) -> None:
+    async with AsyncExitStack() as stack:
+        if within is not None:
+            renewal = IdentityRenewal(home=folder, authority=DeploymentAuthority.load(folder / "authority"))
+            say = partial(click.echo, err=True)
+            await stack.enter_async_context(renewing_services(renewal, within=within, say=say))
+        await run_deployment(folder, click.echo, arguments=arguments)
 
 
 @click.command()

@@ -1,0 +1,41 @@
+"""Renews the identities of services on schedule, where the internal CA's key lies on the same machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from keyark.deployment.commands import ROLES
+from keyark.deployment.identities import IdentityRenewal
+from keyark.errors import KeyarkError
+from keyark.service.background import repeating
+
+DAY: Final = 86_400.0
+
+
+@asynccontextmanager
+async def renewing_services(
+    renewal: IdentityRenewal, *, within: int, say: Callable[[str], None], every: float = DAY
+) -> AsyncIterator[None]:
+    """Renew services whose certificates end within so many seconds: now, and again while the context lasts.
+
+    ``say`` is told of each, and of what could not be renewed, which does not end anything; ``every`` is in seconds.
+    """
+
+    def renew() -> list[str]:
+        due = [name for name in renewal.due(within) if name in ROLES]
+        return [f"{one.name} renewed; {one.note}" for one in renewal.renew(due)]
+
+    async def renew_and_say() -> None:
+        try:
+            lines = await asyncio.to_thread(renew)
+        except KeyarkError as error:
+            lines = [f"renewing services failed and is tried again: {error.message}"]
+        for line in lines:
+            say(line)
+
+    await renew_and_say()
+    async with repeating(renew_and_say, seconds=every, name="renewing services"):
+        yield

@@ -34,6 +34,13 @@ async def list_enrollments(
             yield enrollment
 
 
+async def get_enrollment(session: Session, enrollment_id: bytes) -> registration_pb2.Enrollment:
+    """Return any enrollment (id of 32 bytes), to an officer of the RM; raises NotFoundError."""
+    stub = RegistrationAdminServiceStub(session.channel)
+    request = registration_pb2.InspectEnrollmentRequest(enrollment_id=enrollment_id)
+    return (await call(stub.InspectEnrollment, request, timeout=TIMEOUT)).enrollment
+
+
 async def list_certificates(
     session: Session, matching: certificates_pb2.CertificateFilter | None = None
 ) -> AsyncIterator[certificates_pb2.Certificate]:

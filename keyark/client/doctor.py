@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
-from keyark.client.administration import get_key, get_refusal, list_certificates, list_keys
+from keyark.client.administration import get_enrollment, get_key, get_refusal, list_certificates, list_keys
 from keyark.client.expiring import certificates_end
 from keyark.client.findings import UNDER_WAY, Examination, Finding, error, warning
 from keyark.client.log_heads import LogHead, followed_log_leads_on, log_leads_on
 from keyark.client.sessions import Session
 from keyark.client.waiting import ceremonies_move_on, enrollments_move_on
-from keyark.errors import KeyarkError
+from keyark.errors import KeyarkError, Kind
 from keyark.v1 import certificates_pb2, recovery_pb2
 
 SERVICES: Final = ("rm", "cm", "drm")
 MOST_SKEW: Final = 30.0
 """Seconds that clocks may differ; certificates are backdated by 300."""
 MOST_KEYS: Final = 1000
-"""Uncertified keys that one run looks at."""
+"""Findings of one kind that one run tells."""
+ENCRYPTION: Final = certificates_pb2.KeyRole.KEY_ROLE_ENCRYPTION
+VALID: Final = certificates_pb2.CertificateState.CERTIFICATE_STATE_VALID
 
 Check: TypeAlias = Callable[[Examination], AsyncIterator[Finding]]
 
@@ -112,34 +114,55 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
 
 
 async def certificates_are_archived(examination: Examination) -> AsyncIterator[Finding]:
-    """Whether the newest certified keys are known to the DRM as such: they are not after a restore from a backup."""
+    """Which certificates in force have no key in the archive: after a restore of the DRM from a backup.
+
+    Both lists are in the order of enrollment ids and read side by side, a page at a time.
+    """
     async with examination.session("cm", "officer") as issuer, examination.session("drm", "agent") as archive:
-        async for finding in _not_archived(examination, issuer, archive):
-            yield finding
+        keys = list_keys(archive)
+        key, missing = await anext(keys, None), 0
+        async for certificate in list_certificates(issuer):
+            if (certificate.role, certificate.state) != (ENCRYPTION, VALID):
+                continue
+            while key is not None and key.enrollment_id < certificate.enrollment_id:
+                key = await anext(keys, None)
+            if key is not None and key.enrollment_id == certificate.enrollment_id:
+                continue
+            if await _is_missing(examination, certificate, archive):
+                missing += 1
+                yield _not_archived(examination, certificate)
+            if missing == MOST_KEYS:
+                return
 
 
-async def _not_archived(
-    examination: Examination, issuer: Session, archive: Session
-) -> AsyncIterator[Finding]:
-    now = certificates_pb2.CertificateFilter(state=certificates_pb2.CertificateState.CERTIFICATE_STATE_VALID)
-    looked_at = 0
-    async for certificate in list_certificates(issuer, now):
-        if certificate.role != certificates_pb2.KeyRole.KEY_ROLE_ENCRYPTION:
-            continue
-        looked_at += 1
-        if looked_at > MOST_KEYS:
-            return
+async def _is_missing(
+    examination: Examination, certificate: certificates_pb2.Certificate, archive: Session
+) -> bool:
+    """Look again, for it may have been archived meanwhile, and whether its profile archives: the RM has the receipt."""
+    try:
+        await get_key(archive, certificate.spki_sha256)
+    except KeyarkError as failure:
+        if failure.kind is not Kind.NOT_FOUND:
+            raise
+    else:
+        return False
+    async with examination.session("rm", "officer") as registrar:
         try:
-            await get_key(archive, certificate.spki_sha256)
+            enrollment = await get_enrollment(registrar, certificate.enrollment_id)
         except KeyarkError as failure:
-            if failure.reason != "NOT_FOUND":
+            if failure.kind is not Kind.NOT_FOUND:
                 raise
-            yield warning(
-                f"certificate {certificate.serial.hex()}",
-                f"of {certificate.email} is in force, and its key is not in the archive",
-                f"keyark certificates revoke {certificate.serial.hex()} --pair --reason superseded "
-                f"--home {examination.home.folder}",
-            )
+            return True
+    return bool(enrollment.receipt)
+
+
+def _not_archived(examination: Examination, certificate: certificates_pb2.Certificate) -> Finding:
+    serial = certificate.serial.hex()
+    return warning(
+        f"certificate {serial}",
+        f"of {certificate.email} is in force, and its key is not in the archive",
+        f"keyark certificates revoke {serial} --pair --reason superseded --home {examination.home.folder}",
+    )
 
 
 CHECKS: Final[dict[str, Check]] = {

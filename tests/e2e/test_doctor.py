@@ -212,6 +212,38 @@ async def test_an_archive_from_a_backup_is_told_of_its_certificates_again(
         assert about(await findings(deployment, later=700), "not linked") == []
 
 
+async def test_a_certificate_whose_profile_archives_nothing_misses_nothing(deployment_folder: Path) -> None:
+    config = deployment_folder / "cm" / "cm.toml"
+    edit(config, 'archival = "required"', 'archival = "forbidden"')
+    edit(config, 'profiles = ["user", "pq"]', 'profiles = ["pq"]')
+    async with running(deployment_folder) as deployment:
+        async with deployment.client() as client:
+            await client.enroll(common_name="Alice Example", email="alice@example.org")
+        assert await findings(deployment) == []
+
+
+async def test_what_is_missing_is_found_between_what_is_not(deployment_folder: Path, tmp_path: Path) -> None:
+    store, backup = deployment_folder / "drm" / "store", tmp_path / "backup"
+    async with running(deployment_folder) as deployment, deployment.client() as client:
+        prepared = [
+            await client.prepare(common_name=f"Person {n}", email=f"p{n}@example.org") for n in range(5)
+        ]
+        for there in (0, 2, 4):
+            await client.submit(prepared[there])
+    shutil.copytree(store, backup)
+    async with running(deployment_folder) as deployment, deployment.client() as client:
+        for lost in (1, 3):
+            await client.submit(prepared[lost])
+    shutil.rmtree(store)
+    shutil.copytree(backup, store)
+    async with running(deployment_folder) as deployment:
+        found = about(await findings(deployment), "its key is not in the archive")
+        assert [finding.text.split()[1] for finding in found] == ["p1@example.org", "p3@example.org"]
+        for finding in found:
+            await run_printed(finding.command)
+        assert about(await findings(deployment), "its key is not in the archive") == []
+
+
 def clear(program: object, *words: object) -> int:
     return program.PROGRAM.main(["clear-alarm", *map(str, words)])  # type: ignore[attr-defined]
 

@@ -16,10 +16,9 @@ import unicodedata
 from hashlib import sha256
 from typing import Final
 
-from cm_service.records import INDEX, PAIRS, is_issued, revocation_of
+from cm_service.records import INDEX, PAIRS, is_issued, revocation_of, roles_of
 from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.store import Store, WriteTransaction
-from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.revocation_pb2 import RevocationReason
 
 ID_SIZE: Final = 32
@@ -94,7 +93,7 @@ def move_pair(txn: WriteTransaction, enrollment_id: bytes, *, before: PairRecord
 
 
 def _standing_keys(enrollment_id: bytes, pair: PairRecord) -> set[bytes]:
-    standings = {standing(pair, role) for role in (KeyRole.KEY_ROLE_SIGNING, KeyRole.KEY_ROLE_ENCRYPTION)}
+    standings = {standing(pair, role) for role in roles_of(pair)}
     end = expiry_key(pair.not_after) + enrollment_id
     return {expiry_prefix(s, profile=profile) + end for s in standings for profile in ("", pair.profile)}
 

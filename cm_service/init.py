@@ -45,6 +45,9 @@ key = "file:log-key.pem"
 [profiles.pq]
 base = "pq"
 
+[profiles.signing-only]
+base = "signing-only"
+
 # [profiles.smime-strict]
 # base = "smime-strict"
 # crl_urls = ["http://pki.example.org/ca.crl"]

@@ -17,7 +17,7 @@ from cm_service.certificate_index import index_pair
 from cm_service.crl_settings import shard_key
 from cm_service.issue_policy import Judged, apply_policy, judge_again
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
-from cm_service.records import PAIRS, SERIALS, is_issued, read_pair
+from cm_service.records import PAIRS, SERIALS, is_issued, read_pair, roles_of
 from cm_service.refusals import check_not_refused, refuse_for_good
 from cm_service.renewals import check_renewal, record_renewal
 from keyark.clock import Clock
@@ -40,7 +40,6 @@ from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
-from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.common_pb2 import CertificatePair
 
 STAGE: Final = "issue"
@@ -228,7 +227,7 @@ class Issuance:
             version=1,
             type=EventType.EVENT_TYPE_SERIALS_RESERVED,
             time_us=self.clock.now_us(),
-            serials=[serial for r in records for serial in (r.signing_serial, r.encryption_serial)],
+            serials=[serial for record in records for serial in _serials(record)],
         )
         leaf = new_event(event, AuditDetails())
 
@@ -241,8 +240,9 @@ class Issuance:
     def _draw(self, accepted: _Accepted) -> _Reserved:
         statement = accepted.statement
         validity = self._validity(self._profile(statement.profile), accepted.approval)
-        signing_serial, encryption_serial = new_serial(), new_serial()
-        if self.crl_shards > 1:  # both certificates stand on one shard
+        signing_serial = new_serial()
+        encryption_serial = new_serial() if statement.encryption_spki else b""
+        if encryption_serial and self.crl_shards > 1:  # both certificates stand on one shard
             encryption_serial = encryption_serial[:-1] + signing_serial[-1:]
         record = PairRecord(
             statement_sha256=statement.sha256,
@@ -272,10 +272,7 @@ class Issuance:
         except KeyarkError as error:
             return error
         enrollment_id = statement.enrollment_id
-        for serial, role in (
-            (item.record.signing_serial, KeyRole.KEY_ROLE_SIGNING),
-            (item.record.encryption_serial, KeyRole.KEY_ROLE_ENCRYPTION),
-        ):
+        for serial, role in zip(_serials(item.record), roles_of(item.record), strict=True):
             txn.insert(
                 SERIALS, serial, SerialRecord(enrollment_id=enrollment_id, role=role).SerializeToString()
             )
@@ -301,7 +298,7 @@ class Issuance:
             (signed.signing_certificate, item.record.signing_serial, statement.signing_spki),
             (signed.encryption_certificate, item.record.encryption_serial, statement.encryption_spki),
         ):
-            if serial not in certificate or spki not in certificate:
+            if serial not in certificate or spki not in certificate or bool(certificate) != bool(spki):
                 return SigningMismatchError(
                     "The signed certificate is not the requested one; nothing was issued."
                 )
@@ -316,10 +313,11 @@ class Issuance:
             EventType.EVENT_TYPE_PAIR_ISSUED,
             accepted.statement,
             time_us=self.clock.now_us(),
-            serials=[record.signing_serial, record.encryption_serial],
+            serials=_serials(record),
             certificate_sha256=[
-                sha256(record.signing_certificate).digest(),
-                sha256(record.encryption_certificate).digest(),
+                sha256(certificate).digest()
+                for certificate in (record.signing_certificate, record.encryption_certificate)
+                if certificate
             ],
             receipt_leaf_hash=accepted.receipt_leaf_hash,
             approval=accepted.approval.signed if accepted.approval else None,
@@ -369,6 +367,10 @@ class Issuance:
             encryption_certificate=record.encryption_certificate,
             chain=self.chains.get(record.issuer_generation, self.chain),
         )
+
+
+def _serials(record: PairRecord) -> list[bytes]:
+    return [serial for serial in (record.signing_serial, record.encryption_serial) if serial]
 
 
 def _task(item: _Reserved, crl_shards: int) -> bytes:

@@ -96,6 +96,11 @@ class ProfileSettings(Config):
 
     @model_validator(mode="after")
     def _fits_in_certificates(self) -> ProfileSettings:
+        if not self.encryption_key_types and self.archival is not ArchivalRule.FORBIDDEN:
+            raise misplaced(
+                "without encryption key types there is nothing to archive; set archival to forbidden",
+                "archival",
+            )
         for key in ("policy_oids", "crl_urls", "ca_issuer_urls", "ocsp_urls"):
             try:
                 Distribution(**{key: getattr(self, key)})
@@ -151,10 +156,13 @@ class ProfileSettings(Config):
             (statement.signing_key_type, self.signing_key_types),
             (statement.encryption_key_type, self.encryption_key_types),
         ):
+            if key_type is None and not permitted:
+                continue
             if key_type not in permitted:
+                asked = key_type.value if key_type else "no key"
                 raise KeyTypeNotPermittedError(
-                    f"Profile {statement.profile!r} does not permit {key_type.value} here; it permits "
-                    f"{', '.join(t.value for t in permitted)}."
+                    f"Profile {statement.profile!r} does not permit {asked} here; it permits "
+                    f"{', '.join(t.value for t in permitted) or 'no key'}."
                 )
         if self.archival is ArchivalRule.REQUIRED and not receipt:
             raise ReceiptMissingError(

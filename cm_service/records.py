@@ -45,16 +45,19 @@ def read_pair(txn: ReadTransaction, enrollment_id: bytes) -> PairRecord | None:
 
 
 def is_issued(pair: PairRecord) -> bool:
-    """Whether both certificates exist; before that the pair is only a reservation of serial numbers."""
-    return bool(pair.signing_certificate and pair.encryption_certificate)
+    """Whether its certificates exist; before that the pair is only a reservation of serial numbers."""
+    return bool(pair.signing_certificate and (pair.encryption_certificate or not pair.encryption_serial))
+
+
+def roles_of(pair: PairRecord) -> list[KeyRole.ValueType]:
+    """Return the roles that a pair has certificates for: signing, and encryption unless it is for signing alone."""
+    both = [KeyRole.KEY_ROLE_SIGNING, KeyRole.KEY_ROLE_ENCRYPTION]
+    return both if pair.encryption_serial else both[:1]
 
 
 def describe_pair(enrollment_id: bytes, pair: PairRecord, now: int) -> list[Certificate]:
-    """Return both certificates of an issued pair, signing first; ``now`` is in seconds UTC."""
-    return [
-        _describe(enrollment_id, pair, KeyRole.KEY_ROLE_SIGNING, now),
-        _describe(enrollment_id, pair, KeyRole.KEY_ROLE_ENCRYPTION, now),
-    ]
+    """Return the certificates of an issued pair, signing first; ``now`` is in seconds UTC."""
+    return [_describe(enrollment_id, pair, role, now) for role in roles_of(pair)]
 
 
 def find_by_serial(txn: ReadTransaction, serial: bytes) -> tuple[SerialRecord, PairRecord]:

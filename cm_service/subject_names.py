@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cm_service.certificate_index import ID_SIZE, Standing, name_prefix, standing
-from cm_service.records import INDEX, read_pair
+from cm_service.records import INDEX, read_pair, roles_of
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.statements import Statement
 from keyark.store import ReadTransaction
-from keyark.v1.certificates_pb2 import KeyRole
 
 MOST_PAIRS: Final = 1000
 """Pairs under one name that a rule looks at."""
-
-_ROLES: Final = (KeyRole.KEY_ROLE_SIGNING, KeyRole.KEY_ROLE_ENCRYPTION)
 
 
 class TooManyHoldersError(KeyarkError):
@@ -65,5 +62,5 @@ class NameHolders:
             for pair in pairs
             if pair is not None
             and pair.not_after >= self.now
-            and any(standing(pair, role) is not Standing.REVOKED for role in _ROLES)
+            and any(standing(pair, role) is not Standing.REVOKED for role in roles_of(pair))
         }

@@ -120,6 +120,7 @@ class KeyArchive:
                 raise InvalidInputError(
                     "No wrapped private key came along; send one.", field="wrapped_private_key"
                 )
+            _ = statement.archived_key_type  # a statement without one is refused here
             record = self.store.read(lambda txn: self._find_earlier(txn, statement))
             if record is not None:
                 return _earlier(statement, record)
@@ -143,7 +144,7 @@ class KeyArchive:
             EventType.EVENT_TYPE_KEY_ARCHIVED,
             statement,
             time_us=time_us,
-            match_proof=match_proof_name(statement.encryption_key_type),
+            match_proof=match_proof_name(statement.archived_key_type),
             storage_key_id=self.storage_keys.active_id,
         )
 

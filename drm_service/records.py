@@ -165,7 +165,7 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
         enrollment_id=event.enrollment_id,
         state=_state(record),
         deactivated_reason=record.deactivated_reason,
-        key_type=statement.encryption_key_type.proto,
+        key_type=statement.archived_key_type.proto,
         caller=str(statement.caller),
         common_name=statement.common_name,
         email=statement.email,
@@ -174,7 +174,7 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
         storage_key_id=record.sealed_key.storage_key_id,
         log_index=record.log_index,
         certificate_serial=record.certificate_serial,
-        match_proof=match_proof_name(statement.encryption_key_type),
+        match_proof=match_proof_name(statement.archived_key_type),
     )
 
 

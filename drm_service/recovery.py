@@ -70,7 +70,7 @@ class RecoverKeys:
             caller=str(statement.caller),
             common_name=statement.common_name,
             email=statement.email,
-            encryption_key_type=statement.encryption_key_type.value,
+            encryption_key_type=statement.archived_key_type.value,
             archived_days=(self.clock.now_us() - archived.time_us) / DAY_US,
             recoveries_in_a_day=earlier + 1,
         )

@@ -307,8 +307,9 @@ class Enrollments:
             approval=request.approval,
             time_us=record.completed_time_us,
             certificate_sha256=[
-                sha256(record.signing_certificate).digest(),
-                sha256(record.encryption_certificate).digest(),
+                sha256(certificate).digest()
+                for certificate in (record.signing_certificate, record.encryption_certificate)
+                if certificate
             ],
             receipt_leaf_hash=receipt.leaf_hash,
         )

@@ -154,7 +154,8 @@ def _print(enrollment: pb.Enrollment, *, as_json: bool) -> None:
         return
     click.echo(enrollment_line(enrollment))
     statement, review = parse_statement(enrollment.statement), enrollment.review
-    keys = f"{statement.signing_key_type.value} and {statement.encryption_key_type.value}"
+    types = (statement.signing_key_type, statement.encryption_key_type)
+    keys = " and ".join(key_type.value for key_type in types if key_type is not None)
     click.echo(f"profile     {statement.profile}, keys {keys}")
     if enrollment.HasField("review"):
         _print_review(review)

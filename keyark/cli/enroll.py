@@ -182,7 +182,8 @@ def _line(result: UserResult) -> str:
         return f"{result.email}: waits for a registration officer; in {result.folder}"
     if result.error is not None:
         return f"{result.email}: failed: {describe_error(result.error)}"
+    encryption = f", encryption serial {result.encryption_serial}" if result.encryption_serial else ""
     return (
-        f"{result.email}: issued for {result.common_name}; signing serial {result.signing_serial}, encryption serial "
-        f"{result.encryption_serial}; in {result.folder}"
+        f"{result.email}: issued for {result.common_name}; signing serial {result.signing_serial}{encryption}; "
+        f"in {result.folder}"
     )

@@ -121,7 +121,7 @@ def _as_issued(enrollment: Enrollment) -> PolicyRequest:
         common_name=statement.common_name,
         email=statement.email,
         signing_key_type=statement.signing_key_type.value,
-        encryption_key_type=statement.encryption_key_type.value,
+        encryption_key_type=statement.encryption_key_type.value if statement.encryption_key_type else "",
         archival=Archival.REQUESTED if enrollment.receipt else Archival.ABSENT,
         receipt=Receipt.PRESENT if enrollment.receipt else Receipt.ABSENT,
         now=enrollment.completed_time_us // 1_000_000,

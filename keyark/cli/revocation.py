@@ -95,7 +95,7 @@ def revoke_own(
     serials = [
         encode_serial(load_certificates(folder / f"{role}.pem")[0].serial_number)
         for role in ("signing", "encryption")
-        if only in (None, role)
+        if only in (None, role) and (only or (folder / f"{role}.pem").exists())
     ]
     _run(
         options,
@@ -161,7 +161,8 @@ def release(*, serial: str, pair: bool, **options: Any) -> None:
 async def _serials(session: Session, serial: bytes, *, both: bool) -> list[bytes]:
     if not both:
         return [serial]
-    return [serial, (await administration.get_certificate(session, serial)).pair_serial]
+    other = (await administration.get_certificate(session, serial)).pair_serial
+    return [serial, other] if other else [serial]
 
 
 def _run(options: dict[str, Any], work: Callable[[Session], Awaitable[list[Certificate]]]) -> None:

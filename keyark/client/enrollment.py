@@ -64,7 +64,7 @@ class PreparedEnrollment:
     statement: Statement
     signature: bytes
     signing_key: SigningPrivateKey = field(repr=False)
-    encryption_key: PrivateKey = field(repr=False)
+    encryption_key: PrivateKey | None = field(repr=False)
     transport_certificate: bytes = b""
 
     @classmethod
@@ -73,7 +73,7 @@ class PreparedEnrollment:
         statement: bytes,
         *,
         signing_key: SigningPrivateKey,
-        encryption_key: PrivateKey,
+        encryption_key: PrivateKey | None,
         transport_certificate: bytes = b"",
     ) -> Self:
         """Rebuild a request that was saved: the same statement, signed anew; raises where a key does not fit.
@@ -86,7 +86,7 @@ class PreparedEnrollment:
             raise InvalidInputError(
                 "The saved signing key is not the one of the saved request.", field="signing_key"
             )
-        if encode_spki(encryption_key.public_key()) != parsed.encryption_spki:
+        if _spki_of(encryption_key) != parsed.encryption_spki:
             raise InvalidInputError(
                 "The saved encryption key is not the one of the saved request.", field="encryption_key"
             )
@@ -174,7 +174,7 @@ class EnrollmentClient:
         """
         form = await self.form(profile)
         signing_key = generate_signing(signing_key_type or KeyType.from_proto(form.signing_key_types[0]))
-        encryption_key = generate(encryption_key_type or KeyType.from_proto(form.encryption_key_types[0]))
+        encryption_key = _encryption_key(form, encryption_key_type)
         raw = build_statement(
             caller=self._identity.spiffe_id,
             request_id=request_id or new_request_id(),
@@ -182,7 +182,7 @@ class EnrollmentClient:
             common_name=common_name,
             email=email,
             signing_spki=encode_spki(signing_key.public_key()),
-            encryption_spki=encode_spki(encryption_key.public_key()),
+            encryption_spki=_spki_of(encryption_key),
             present=present,
         )
         return PreparedEnrollment.restore(
@@ -323,7 +323,7 @@ class EnrollmentClient:
         self, prepared: PreparedEnrollment, transport: TransportCertificate | None
     ) -> pb.EnrollmentRequest:
         wrapped = b""
-        if transport is not None:
+        if transport is not None and prepared.encryption_key is not None:
             wrapped = seal_to_transport(
                 prepared.encryption_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
                 transport_public_key=self._verification.transport_key(transport),
@@ -361,3 +361,14 @@ class EnrollmentClient:
                 "The RM answered without the archival receipt; ask its operator whether the key is archived."
             )
         return enrolled
+
+
+def _encryption_key(form: pb.EnrollmentForm, key_type: KeyType | None) -> PrivateKey | None:
+    """Make the encryption key that a form asks for, none where its profile has signing certificates only."""
+    if key_type is None and not form.encryption_key_types:
+        return None
+    return generate(key_type or KeyType.from_proto(form.encryption_key_types[0]))
+
+
+def _spki_of(key: PrivateKey | None) -> bytes:
+    return encode_spki(key.public_key()) if key is not None else b""

@@ -4,7 +4,7 @@ A lost answer loses nothing: what was saved is submitted again, and the same req
 
     signing-key.pem encryption-key.pem    the keys, PKCS#8 PEM, encrypted if there is a password
     statement.bin                         the request as it was signed
-    signing.pem encryption.pem            the certificates
+    signing.pem encryption.pem            the certificates; of encryption, nothing where the profile has none
     chain.pem                             the CA that issued them, and those above it
     receipt.tlog-proof                    the archival receipt
     transport.pem                         the transport certificate that verifies it, whatever the newest one is
@@ -97,7 +97,8 @@ class EnrollmentFolder:
         """Write keys and request, durably, before the request is sent; raises where the folder is in use."""
         make_private_folder(self.path)
         self._save_key("signing", prepared.signing_key)
-        self._save_key("encryption", prepared.encryption_key)
+        if prepared.encryption_key is not None:
+            self._save_key("encryption", prepared.encryption_key)
         self._save_transport(prepared.transport_certificate)
         write_new_file(self.path / "statement.bin", prepared.statement.raw, mode=0o600)
 
@@ -109,35 +110,34 @@ class EnrollmentFolder:
         return PreparedEnrollment.restore(
             statement.raw,
             signing_key=narrow_signing_key(self._load_key("signing")),
-            encryption_key=self._load_key("encryption"),
+            encryption_key=self._load_key("encryption") if statement.encryption_spki else None,
             transport_certificate=self._saved_transport(),
         )
 
     def finish(self, prepared: PreparedEnrollment, enrolled: Enrolled) -> None:
         """Write the outcome; with PKCS#12 the key files give way to it."""
+        certified: dict[str, tuple[PrivateKey, x509.Certificate]] = {
+            "signing": (prepared.signing_key, enrolled.signing_certificate)
+        }
+        if prepared.encryption_key is not None:
+            certified["encryption"] = (prepared.encryption_key, enrolled.encryption_certificate)
         if self.key_format is KeyFormat.P12:
-            self._write_pkcs12("signing", prepared.signing_key, enrolled.signing_certificate, enrolled)
-            self._write_pkcs12(
-                "encryption", prepared.encryption_key, enrolled.encryption_certificate, enrolled
-            )
+            for role, (key, certificate) in certified.items():
+                self._write_pkcs12(role, key, certificate, enrolled)
         if enrolled.receipt_file:
             self._save_transport(enrolled.transport_certificate)
             write_file(self.path / "receipt.tlog-proof", enrolled.receipt_file, mode=0o644)
-        for role, certificate in zip(
-            ROLES, (enrolled.signing_certificate, enrolled.encryption_certificate), strict=True
-        ):
+        for role, (_, certificate) in certified.items():
             write_file(self.path / f"{role}.pem", encode_pem_certificates([certificate]), mode=0o644)
         write_file(self.path / "chain.pem", encode_pem_certificates(enrolled.chain), mode=0o644)
         if self.key_format is KeyFormat.P12:
             for role in ROLES:
                 self._key_path(role).unlink(missing_ok=True)
 
-    def certificates(self) -> tuple[x509.Certificate, x509.Certificate]:
-        """Return both certificates of a finished enrollment, signing first."""
-        signing, encryption = (
-            load_pem_certificates((self.path / f"{role}.pem").read_bytes())[0] for role in ROLES
-        )
-        return signing, encryption
+    def certificates(self) -> list[x509.Certificate]:
+        """Return the certificates of a finished enrollment, signing first, and alone where there is no other."""
+        paths = [self.path / f"{role}.pem" for role in ROLES]
+        return [load_pem_certificates(path.read_bytes())[0] for path in paths if path.exists()]
 
     def present(self) -> PresentCertificate:
         """Return what a finished enrollment is renewed by: its signing certificate's serial number, and the key.

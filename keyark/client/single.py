@@ -71,14 +71,15 @@ class UserResult:
 
 def issued(folder: EnrollmentFolder, statement: Statement) -> UserResult:
     """Return the result that a finished folder stands for."""
-    signing, encryption = folder.certificates()
+    signing, *others = folder.certificates()
+    names = signing.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return UserResult(
         email=statement.email,
         folder=folder.path,
         request_id=statement.request_id.hex(),
         signing_serial=f"{signing.serial_number:x}",
-        encryption_serial=f"{encryption.serial_number:x}",
-        common_name=str(signing.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value),
+        encryption_serial=f"{others[0].serial_number:x}" if others else "",
+        common_name=str(names[0].value) if names else statement.common_name,
     )
 
 

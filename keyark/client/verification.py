@@ -11,7 +11,7 @@ from cryptography import x509
 
 from keyark.client.home import Home
 from keyark.crypto.envelopes import TransportPublicKey
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.approvals import Approval, OfficerTrust
 from keyark.pki.pairs import verify_pair
 from keyark.pki.statements import Statement
@@ -40,13 +40,20 @@ class Enrolled:
 
     statement: Statement
     signing_certificate: x509.Certificate
-    encryption_certificate: x509.Certificate
+    encryption: x509.Certificate | None
     chain: tuple[x509.Certificate, ...]
     receipt_file: bytes
     receipt: ArchivalReceipt | None
     transport_certificate: bytes
     completed_time_us: int
     approval: Approval | None = None
+
+    @property
+    def encryption_certificate(self) -> x509.Certificate:
+        """The encryption certificate; raises NotFoundError where the profile has signing certificates only."""
+        if self.encryption is None:
+            raise NotFoundError("The profile has no encryption certificates; `encryption` is None then.")
+        return self.encryption
 
 
 class Verification:
@@ -97,7 +104,7 @@ class Verification:
         return Enrolled(
             statement=statement,
             signing_certificate=pair.signing,
-            encryption_certificate=pair.encryption,
+            encryption=pair.encryption,
             chain=pair.chain,
             receipt_file=answer.receipt,
             receipt=receipt,

@@ -73,10 +73,16 @@ class EndEntityIssuer:
     ) -> IssuedPair:
         """Sign both certificates; names and SPKIs (DER) are those of a parsed statement.
 
+        Without an encryption key its serial number is empty as well, and so is the encryption certificate.
+
         Serial numbers are encoded as in ``keyark.pki.serials``. Raises InvalidInputError, UnsupportedKeyError
         where a key does not fit its role, SpkiNotCanonicalError, and IssuerValidityError where the validity
         is not inside the CA certificate's.
         """
+        if bool(encryption_spki) != bool(encryption_serial):
+            raise InvalidInputError(
+                "An encryption certificate has a key and a serial number.", field="serial"
+            )
         if signing_serial == encryption_serial or signing_spki == encryption_spki:
             raise InvalidInputError("Both certificates have the same serial number or key.", field="serial")
         if not self._validity.contains(validity):
@@ -91,8 +97,10 @@ class EndEntityIssuer:
         address = self._alternative_names(email)
         return IssuedPair(
             signing=self._issue(signing_serial, names, signing_spki, address, self._signing_extensions),
-            encryption=self._issue(
-                encryption_serial, names, encryption_spki, address, self._encryption_extensions
+            encryption=(
+                self._issue(encryption_serial, names, encryption_spki, address, self._encryption_extensions)
+                if encryption_spki
+                else b""
             ),
         )
 

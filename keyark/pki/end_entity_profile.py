@@ -206,7 +206,7 @@ def _check_extended_key_usage(role: RoleProfile) -> None:
 
 
 def _check_key_types(role: RoleProfile, fitting: tuple[KeyType, ...], name: str) -> None:
-    if not role.key_types:
+    if not role.key_types and name == "signing":
         raise ConfigurationError(
             f"There is no {name} key type; give at least one of {', '.join(_names(fitting))}."
         )

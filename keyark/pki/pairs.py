@@ -28,10 +28,13 @@ class CertificateMismatchError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedPair:
-    """Both certificates, and the path from them to the trust anchor, which is its last."""
+    """Both certificates, and the path from them to the trust anchor, which is its last.
+
+    ``encryption`` is None where the statement asks for a signing certificate alone.
+    """
 
     signing: x509.Certificate
-    encryption: x509.Certificate
+    encryption: x509.Certificate | None
     chain: tuple[x509.Certificate, ...]
 
 
@@ -43,14 +46,16 @@ def verify_pair(
     ``at`` is in seconds UTC. Raises CertificateMismatchError, CertificateChainError, CertificateFormatError
     and UnsupportedKeyError.
     """
-    signing, encryption = (
-        load_certificate(pair.signing_certificate),
-        load_certificate(pair.encryption_certificate),
-    )
+    signing = load_certificate(pair.signing_certificate)
     chain = [load_certificate(der) for der in pair.chain]
     check_signing_certificate(signing, statement)
-    check_encryption_certificate(encryption, statement)
     path = verify_chain(signing, intermediates=chain, anchors=anchors, at=at)[1:]
+    if statement.encryption_key_type is None:
+        if pair.encryption_certificate:
+            raise CertificateMismatchError("An encryption certificate came that was not asked for.")
+        return VerifiedPair(signing=signing, encryption=None, chain=tuple(path))
+    encryption = load_certificate(pair.encryption_certificate)
+    check_encryption_certificate(encryption, statement)
     if verify_chain(encryption, intermediates=chain, anchors=anchors, at=at)[1:] != path:
         raise CertificateMismatchError("The two certificates are from different issuers; a pair has one.")
     return VerifiedPair(signing=signing, encryption=encryption, chain=tuple(path))
@@ -69,7 +74,7 @@ def check_encryption_certificate(certificate: x509.Certificate, statement: State
 
     Raises CertificateMismatchError.
     """
-    usages = encryption_usages(statement.encryption_key_type)
+    usages = encryption_usages(statement.archived_key_type)
     _check(certificate, statement, statement.encryption_spki, usages)
 
 

@@ -80,7 +80,8 @@ class Statement:
     signing_spki: bytes = field(repr=False)
     encryption_spki: bytes = field(repr=False)
     signing_key_type: KeyType
-    encryption_key_type: KeyType
+    encryption_key_type: KeyType | None
+    """None where a signing certificate alone is asked for; ``encryption_spki`` is empty then."""
     renews: bytes = b""
     renewal_signature: bytes = field(default=b"", repr=False)
 
@@ -106,8 +107,17 @@ class Statement:
 
     @cached_property
     def encryption_spki_sha256(self) -> bytes:
-        """The encryption key's id: SHA-256 of its SPKI, 32 bytes."""
-        return spki_sha256(self.encryption_spki)
+        """The encryption key's id: SHA-256 of its SPKI, 32 bytes; empty where there is none."""
+        return spki_sha256(self.encryption_spki) if self.encryption_spki else b""
+
+    @property
+    def archived_key_type(self) -> KeyType:
+        """The type of the encryption key, for who archives it; raises InvalidInputError where there is none."""
+        if self.encryption_key_type is None:
+            raise InvalidInputError(
+                "The statement has no encryption key, so there is none to archive.", field="encryption_spki"
+            )
+        return self.encryption_key_type
 
 
 def parse_statement(raw: bytes) -> Statement:
@@ -117,7 +127,8 @@ def parse_statement(raw: bytes) -> Statement:
     and SpkiNotCanonicalError for the keys.
     """
     statement = reread_statement(raw)
-    load_spki(statement.encryption_spki, field="encryption_spki")
+    if statement.encryption_spki:
+        load_spki(statement.encryption_spki, field="encryption_spki")
     _ = statement.signing_public_key
     return statement
 
@@ -128,8 +139,7 @@ def reread_statement(raw: bytes) -> Statement:
     caller = _check_request(message)
     signing_key_type = spki_key_type(message.signing_spki, field="signing_spki")
     check_key_type(signing_key_type, SIGNING_KEY_TYPES, field="signing_spki")
-    encryption_key_type = spki_key_type(message.encryption_spki, field="encryption_spki")
-    check_key_type(encryption_key_type, ENCRYPTION_KEY_TYPES, field="encryption_spki")
+    encryption_key_type = _encryption_key_type(message.encryption_spki)
     if message.signing_spki == message.encryption_spki:
         raise InvalidInputError(
             "Both roles have the same key; a signing key is never archived, so make two key pairs.",
@@ -150,6 +160,14 @@ def reread_statement(raw: bytes) -> Statement:
         renews=message.renews,
         renewal_signature=message.renewal_signature,
     )
+
+
+def _encryption_key_type(spki: bytes) -> KeyType | None:
+    if not spki:
+        return None
+    key_type = spki_key_type(spki, field="encryption_spki")
+    check_key_type(key_type, ENCRYPTION_KEY_TYPES, field="encryption_spki")
+    return key_type
 
 
 def _decode(raw: bytes) -> EnrollmentStatement:

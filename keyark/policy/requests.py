@@ -179,7 +179,8 @@ ATTRIBUTES: Final = tuple(
             lambda r: _bits(r.signing_key_type),
         ),
         (
-            "encryption_key_type", "string", KEYS, "type and size of the encryption key, such as rsa-3072",
+            "encryption_key_type", "string", KEYS,
+            "type and size of the encryption key, such as rsa-3072; empty for a signing certificate alone",
             lambda r: r.encryption_key_type,
         ),
         (

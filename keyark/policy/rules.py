@@ -134,7 +134,7 @@ class KeyTypes(RuleSettings):
             return Reject(
                 f"{request.signing_key_type} signing keys are not permitted; use {', '.join(self.signing)}"
             )
-        if request.encryption_key_type not in self.encryption:
+        if request.encryption_key_type and request.encryption_key_type not in self.encryption:
             permitted = ", ".join(self.encryption)
             return Reject(f"{request.encryption_key_type} encryption keys are not permitted; use {permitted}")
         return ACCEPT

@@ -67,6 +67,8 @@ class TrialRequest(Config):
     @field_validator("encryption_key_type")
     @classmethod
     def _encrypts(cls, name: str) -> str:
+        if not name:  # a signing certificate alone
+            return name
         _typed(lambda: parse_key_type(name, permitted=ENCRYPTION_KEY_TYPES))
         return name
 

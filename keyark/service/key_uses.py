@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from keyark.errors import KeyarkError, Kind
@@ -29,18 +30,21 @@ class PublicKeyInUseError(KeyarkError):
 
 def check_key_uses(txn: ReadTransaction, statement: Statement) -> None:
     """Raise where either public key belongs to another enrollment or to the other role."""
-    _check(txn, statement, statement.signing_spki_sha256, KeyRole.KEY_ROLE_SIGNING)
-    _check(txn, statement, statement.encryption_spki_sha256, KeyRole.KEY_ROLE_ENCRYPTION)
+    for digest, role in _roles(statement):
+        _check(txn, statement, digest, role)
 
 
 def claim_key_uses(txn: WriteTransaction, statement: Statement) -> None:
     """Record both public keys for this enrollment and their roles; raise as ``check_key_uses`` does."""
     check_key_uses(txn, statement)
-    for digest, role in (
-        (statement.signing_spki_sha256, KeyRole.KEY_ROLE_SIGNING),
-        (statement.encryption_spki_sha256, KeyRole.KEY_ROLE_ENCRYPTION),
-    ):
+    for digest, role in _roles(statement):
         txn.put(TABLE, digest, KeyUse(enrollment_id=statement.enrollment_id, role=role).SerializeToString())
+
+
+def _roles(statement: Statement) -> Iterator[tuple[bytes, KeyRole.ValueType]]:
+    yield statement.signing_spki_sha256, KeyRole.KEY_ROLE_SIGNING
+    if statement.encryption_spki:
+        yield statement.encryption_spki_sha256, KeyRole.KEY_ROLE_ENCRYPTION
 
 
 def _check(txn: ReadTransaction, statement: Statement, digest: bytes, role: KeyRole.ValueType) -> None:

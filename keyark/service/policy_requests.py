@@ -14,7 +14,7 @@ def policy_request(statement: Statement, *, archival: Archival, receipt: Receipt
         common_name=statement.common_name,
         email=statement.email,
         signing_key_type=statement.signing_key_type.value,
-        encryption_key_type=statement.encryption_key_type.value,
+        encryption_key_type=statement.encryption_key_type.value if statement.encryption_key_type else "",
         archival=archival,
         receipt=receipt,
     )

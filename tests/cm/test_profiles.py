@@ -34,7 +34,7 @@ def load(folder: Path, text: str) -> ProfileSettings:
 
 def test_there_are_the_ready_profiles_that_the_documentation_names() -> None:
     told = Path("docs/profiles.md").read_text()
-    assert set(ready_profiles()) == {"user", "smime-strict", "pq"}
+    assert set(ready_profiles()) == {"user", "smime-strict", "signing-only", "pq"}
     assert all(f"`{name}`" in told for name in ready_profiles())
 
 
@@ -43,7 +43,7 @@ def test_the_documentation_names_every_key() -> None:
     assert [key for key in ProfileSettings.model_fields if f"`{key}`" not in told] == []
 
 
-@pytest.mark.parametrize("name", ["user", "pq"])
+@pytest.mark.parametrize("name", ["user", "pq", "signing-only"])
 def test_ready_profiles_are_complete(tmp_path: Path, name: str) -> None:
     assert load(tmp_path, f'base = "{name}"\n') == ProfileSettings.model_validate(
         tomllib.loads((READY / f"{name}.toml").read_text())
@@ -66,11 +66,17 @@ def test_post_quantum_keys_are_all_that_pq_permits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ('base = "users"\n', 2, "there is no ready profile of this name; there are pq, smime-strict, user"),
+        (
+            'base = "users"\n',
+            2,
+            "no ready profile of this name; there are pq, signing-only, smime-strict, user",
+        ),
         (USER + 'organization = "x"\n', 3, "this key is unknown"),
         (USER + 'signing_key_types = ["x25519"]\n', 3, "x25519 is no signing key type"),
         (USER + 'encryption_key_types = ["ed25519"]\n', 3, "ed25519 is no encryption key type"),
-        (USER + "encryption_key_types = []\n", 3, "There is no encryption key type"),
+        (USER + "encryption_key_types = []\n", 1, "there is nothing to archive"),
+        (USER + "signing_key_types = []\n", 3, "There is no signing key type"),
+        (USER + 'encryption_key_types = []\narchival = "permitted"\n', 4, "there is nothing to archive"),
         (USER + 'signing_key_usage = ["keyEncipherment"]\n', 3, "is no key usage of signing certificates"),
         (USER + "signing_key_usage = []\n", 3, "There is no key usage"),
         (

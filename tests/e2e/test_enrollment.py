@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from keyark.client import KeyDelivery
+from keyark.client.administration import list_certificates
+from keyark.client.enrollment import PreparedEnrollment
+from keyark.client.folder import EnrollmentFolder
+from keyark.client.revocation import revoke_certificates
+from keyark.client.sessions import open_session
+from keyark.client.single import EnrollmentOrder, enroll_into
+from keyark.errors import KeyarkError, NotFoundError
 from keyark.pki.key_types import KeyType
+from keyark.v1.certificates_pb2 import CertificateFilter, CertificateState
+from keyark.v1.revocation_pb2 import RevocationReason
+from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.deployment import Deployment, running
+from tests.support.enrolling import enrolling, holdings
 
 
 @pytest.mark.parametrize("delivery", list(KeyDelivery))
@@ -64,3 +76,67 @@ async def test_the_profile_says_which_keys_and_what_is_in_the_certificates(deplo
     assert kinds["pq"] == (KeyType.ML_DSA_65, KeyType.ML_KEM_768)
     assert kinds["staff"] == (KeyType.EC_P256, KeyType.X25519)
     assert all(one.receipt is not None for one in made.values())
+
+
+async def test_who_only_signs_gets_one_certificate_and_nothing_is_archived(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    folder = EnrollmentFolder(path=tmp_path / "signer")
+    order = EnrollmentOrder(common_name="Sig Ner", email="signer@example.org", profile="signing-only")
+    async with deployment.client() as client:
+        done = await enroll_into(client, folder, order)
+        assert await enroll_into(client, folder, order) == done
+        enrolled = await client.submit(await prepared_in(folder))
+        renewed = EnrollmentFolder(path=tmp_path / "again")
+        await enroll_into(client, renewed, replace(order, present=folder.present()))
+    assert (done.encryption_serial, enrolled.encryption, enrolled.receipt) == ("", None, None)
+    with pytest.raises(NotFoundError):
+        _ = enrolled.encryption_certificate
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "chain.pem", "signing-key.pem", "signing.pem", "statement.bin", "transport.pem",
+    ]  # fmt: skip
+    held = await holdings(deployment.home())
+    assert (held.certificates, held.keys) == (2, 0)
+    async with open_session(deployment.home(), "cm", identity="officer/officer") as officer:
+        found = [c async for c in list_certificates(officer, CertificateFilter(email="signer@example.org"))]
+        assert {c.pair_serial for c in found} == {b""}
+        await revoke_certificates(
+            officer, [found[0].serial], reason=RevocationReason.REVOCATION_REASON_SUPERSEDED
+        )
+        wanted = CertificateFilter(state=CertificateState.CERTIFICATE_STATE_REVOKED)
+        assert [c.serial async for c in list_certificates(officer, wanted)] == [found[0].serial]
+
+
+async def prepared_in(folder: EnrollmentFolder) -> PreparedEnrollment:
+    prepared = folder.load()
+    assert prepared is not None
+    return prepared
+
+
+async def test_a_profile_gives_neither_more_nor_fewer_certificates_than_it_says(
+    deployment: Deployment,
+) -> None:
+    """P1: no statement without an encryption key gets past archival, and none with one past its prohibition."""
+    async with deployment.client() as client, enrolling(deployment.home()) as enroller:
+        both = await client.prepare(
+            common_name="A",
+            email="a@example.org",
+            profile="signing-only",
+            encryption_key_type=KeyType.EC_P256,
+        )
+        with pytest.raises(KeyarkError) as refused:
+            await client.submit(both)
+        assert refused.value.reason == "KEY_TYPE_NOT_PERMITTED"
+        rm = HostileRm(deployment)
+        alone = enroller.request(fields={"encryption_spki": b""})
+        outcome = await rm.issue(alone, b"", None)
+        assert outcome.reason in ("KEY_TYPE_NOT_PERMITTED", "RECEIPT_REQUIRED")
+        with pytest.raises(AssertionError, match="encryption key"):
+            await rm.archived(alone)
+        await rm.close()
+        (asked,) = await enroller.send(
+            enroller.request(fields={"encryption_spki": b"", "profile": "signing-only"})
+        )
+        assert asked.reason == "ARCHIVAL_FORBIDDEN"
+    held = await holdings(deployment.home())
+    assert (held.certificates, held.keys) == (0, 0)

@@ -275,8 +275,16 @@ def test_keys_that_cannot_encrypt_get_no_encryption_certificate(key_type):
     "data", [b"", b"\x30\x00", spki(KeyType.EC_P256) + b"\x00"], ids=["empty", "sequence", "trailing"]
 )
 def test_other_encodings_of_keys_get_no_certificate(data):
-    with pytest.raises((SpkiNotCanonicalError, UnsupportedKeyError)):
+    with pytest.raises((SpkiNotCanonicalError, UnsupportedKeyError, InvalidInputError)):
         issue_pair(issuing_ca(), encryption_spki=data)
+
+
+def test_a_signing_certificate_can_be_had_alone():
+    pair = issue_pair(issuing_ca(), encryption_spki=b"", encryption_serial=b"")
+    assert load_certificate(pair.signing).verify_directly_issued_by(issuing_ca().certificate) is None
+    assert pair.encryption == b""
+    with pytest.raises(InvalidInputError):
+        issue_pair(issuing_ca(), encryption_serial=b"")
 
 
 @pytest.mark.parametrize("serial", [b"", b"\x00", b"\x00\x01", b"\x80" + bytes(19), bytes(21)])

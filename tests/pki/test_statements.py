@@ -144,7 +144,7 @@ def test_a_signature_under_another_label_is_refused(message):
         ("email", "alice@exämple.org"),
         ("signing_spki", None),
         ("signing_spki", b"\x30\x00"),
-        ("encryption_spki", None),
+        ("encryption_spki", b"\x30\x00"),
         ("encryption_spki", bytes(91)),
     ],
 )
@@ -152,6 +152,14 @@ def test_each_field_is_checked_and_named(field, value):
     with pytest.raises(InvalidInputError) as caught:
         parse_statement(changed(**{field: value}))
     assert caught.value.field == field
+
+
+def test_a_statement_may_ask_for_a_signing_certificate_alone():
+    statement = parse_statement(changed(encryption_spki=None))
+    assert (statement.encryption_key_type, statement.encryption_spki_sha256) == (None, b"")
+    with pytest.raises(InvalidInputError) as caught:
+        _ = statement.archived_key_type
+    assert caught.value.field == "encryption_spki"
 
 
 @pytest.mark.parametrize("key_type", [KeyType.X25519, KeyType.ML_KEM_768, KeyType.ML_KEM_1024])

@@ -32,6 +32,9 @@ CONFIG: Final = (
 # The CA key, and the CA's certificate followed by those above it.
 key = "file:ca-key.pem"
 chain = "ca.pem"
+# The number of this key, and earlier ones, which sign lists and OCSP only; `keyark ca rollover` changes both.
+generation = 0
+earlier = []
 
 [log]
 # The Ed25519 key that signs this service's checkpoints.

@@ -23,7 +23,7 @@ from keyark.service.initialization import new_signing_key, save_request
 
 PRIVATE: Final = 0o600
 _SECTION: Final = re.compile(r"^\[issuer\]\s*?$(.*?)(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
-_GENERATION: Final = re.compile(r"^generation\s*=.*\n", re.MULTILINE)
+_REPLACED: Final = re.compile(r"^(?:generation\s*=.*|earlier\s*=\s*\[\])\n", re.MULTILINE)
 
 
 def add_commands(commands: Any) -> None:
@@ -102,10 +102,10 @@ def _changed(text: str, number: int, key: str, chain: str) -> str:
         raise ConfigurationError(
             "The section [issuer] is not as keyark writes it; change it by hand as docs say."
         )
-    body = _GENERATION.sub("", found[1])
+    body = _REPLACED.sub("", found[1])
     for name, value in (("key", key), ("chain", chain)):
         body = re.sub(rf"^{name}\s*=.*$", f'{name} = "{value}"', body, flags=re.MULTILINE)
-    section = f"[issuer]\ngeneration = {number}{body}"
+    section = f"[issuer]{body.rstrip()}\ngeneration = {number}\n\n"
     earlier = (
         f"\n[[issuer.earlier]]\ngeneration = {number - 1}\nkey = {values['key']}\nchain = {values['chain']}\n"
     )

@@ -12,6 +12,7 @@ from cryptography import x509
 from keyark.client.administration import list_certificates
 from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
+from keyark.pki.chains import lowest
 from keyark.v1 import certificates_pb2
 
 SERVICES: Final = ("rm", "cm", "drm")
@@ -79,10 +80,14 @@ def _authorities(examination: Examination) -> Iterator[Finding]:
         home.trust_anchor,
         f"keyark authority init NEW --trust-domain {home.config.trust_domain}  # then new identities for everybody",
     )
-    for number, certificate in enumerate(home.ca_chain):
-        subject = "issuing CA" if number == 0 else "CA above the issuing CA"
-        command = f"keyark ca request --home {home.folder} --out ca.csr  # then ca install, as docs/deployment.md says"
-        yield from _ending(examination, subject, certificate, command)
+    # Earlier CA keys end when all that they signed has ended; nothing has to be done about them.
+    issuing = lowest(home.ca_chain)
+    command = f"keyark ca rollover --home {home.folder} --name NAME  # then restart the services"
+    yield from _ending(examination, "issuing CA", issuing[0], command)
+    for certificate in home.ca_chain:
+        if certificate not in issuing:
+            command = f"keyark ca request --home {home.folder} --out ca.csr  # then `keyark ca install`"
+            yield from _ending(examination, "CA above the issuing CA", certificate, command)
 
 
 def _transport(examination: Examination) -> Iterator[Finding]:

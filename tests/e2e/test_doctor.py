@@ -122,6 +122,7 @@ async def test_printed_commands_are_commands(deployment: Deployment) -> None:
         "identities renew",
         "authority init",
         "ca request",
+        "ca rollover",
         "transport-key rotate",
         "certificates expiring",
     }

@@ -91,7 +91,7 @@ class ReceiptChecks:
         for verifier in verifiers:
             try:
                 verified = verifier.verify(receipt)
-                self.heads.accept([], [verified.checkpoint])
+                self.heads.accept([], [verified.head])
             except LogInconsistentError:
                 raise
             except CheckpointSignatureError as error:

@@ -95,6 +95,14 @@ class Checkpoint:
         return b"%s\n%d\n%s\n" % (self.origin.encode(), self.size, encode_base64(self.root))
 
 
+@dataclass(frozen=True)
+class SignedHead:
+    """A checkpoint whose signature was verified, and the signed note (UTF-8) that it came in."""
+
+    checkpoint: Checkpoint
+    note: bytes
+
+
 class LogKey(Protocol):
     """The private key of a log: in memory, or in an HSM that stands in."""
 

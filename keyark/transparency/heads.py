@@ -4,7 +4,7 @@ Links (consistency proofs) come from whoever relays them and prove nothing alone
 the log itself signed confirms, and with it every step that leads to it::
 
     heads = AcceptedHeads.load(store, origin="example.org/drm")
-    heads.accept(links, [receipt.checkpoint])
+    heads.accept(links, [receipt.head])
     await store.update(lambda txn: (heads.record(txn), write_rows(txn)))
 """
 
@@ -17,7 +17,7 @@ from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind
 from keyark.records.v1.log_pb2 import AcceptedHead
 from keyark.store import ReadTransaction, Store, WriteTransaction
-from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError
+from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, SignedHead
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
@@ -54,11 +54,11 @@ class StaleCheckpointError(KeyarkError):
 class AcceptedHeads:
     """Follows one log, on the event loop; acceptance counts at once and is durable with the next rows."""
 
-    def __init__(self, origin: str, *, size: int = 0, root: bytes = EMPTY_ROOT, alarm: str = "") -> None:
-        """Go on from an accepted head (``root`` is 32 bytes) and an alarm that is on; see ``load``."""
+    def __init__(self, origin: str, *, accepted: AcceptedHead | None = None, alarm: str = "") -> None:
+        """Go on from an accepted head and an alarm that is on; see ``load``."""
         self.origin = origin
-        self._newest = (size, root)
-        self._known = {size: root}
+        self._newest = accepted or AcceptedHead(root=EMPTY_ROOT)
+        self._known = {self.size: self.root}
         self._proposed: dict[int, bytes] = {}
         self._alarm = alarm
 
@@ -66,26 +66,34 @@ class AcceptedHeads:
     def load(cls, store: Store, *, origin: str) -> AcceptedHeads:
         """Go on from what was recorded; the first head of a log never met is trusted on first use."""
         head = store.get(HEADS, _key(origin))
-        accepted = AcceptedHead(root=EMPTY_ROOT) if head is None else AcceptedHead.FromString(head)
-        alarm = store.read(lambda txn: alarm_about(txn, origin=origin))
-        return cls(origin, size=accepted.size, root=accepted.root, alarm=alarm)
+        accepted = None if head is None else AcceptedHead.FromString(head)
+        return cls(origin, accepted=accepted, alarm=store.read(lambda txn: alarm_about(txn, origin=origin)))
 
     @property
     def size(self) -> int:
         """Size of the newest accepted tree; 0 before the first."""
-        return self._newest[0]
+        return self._newest.size
 
     @property
     def root(self) -> bytes:
         """Root (32 bytes) of the newest accepted tree."""
-        return self._newest[1]
+        return self._newest.root
+
+    @property
+    def note(self) -> bytes | None:
+        """The signed note (UTF-8) of the newest accepted tree, as it came.
+
+        None before the first head, and where an operator or an earlier version of keyark recorded the tree without
+        its note; the next head that is accepted brings one.
+        """
+        return self._newest.note or None
 
     @property
     def alarm(self) -> str:
         """What was found inconsistent, or "" while all is well."""
         return self._alarm
 
-    def accept(self, links: Sequence[CheckpointLink], heads: Sequence[Checkpoint]) -> None:
+    def accept(self, links: Sequence[CheckpointLink], heads: Sequence[SignedHead]) -> None:
         """Follow the log to ``heads``, whose signatures the caller has verified.
 
         ``links`` lead from the accepted tree onwards, each from where the one before ends; those that end at
@@ -100,15 +108,15 @@ class AcceptedHeads:
         if links:
             self._proposed = self._follow(links)
         for head in heads:
-            self._check(head)
-        newest = max((head.size for head in heads), default=0)
-        if newest > self.size:
+            self._check(head.checkpoint)
+        newest = max(heads, key=lambda head: head.checkpoint.size, default=None)
+        if newest is not None:
             self._confirm(newest)
 
     def _follow(self, links: Sequence[CheckpointLink]) -> dict[int, bytes]:
         """Verify a chain of links from the accepted tree on; returns the trees that it proposes, by size."""
         chain: dict[int, bytes] = {}
-        size, root = self._newest
+        size, root = self.size, self.root
         for link in links:
             if link.second_size <= size:
                 known = self._known.get(link.second_size, chain.get(link.second_size))
@@ -147,11 +155,14 @@ class AcceptedHeads:
             f"The checkpoint of {head.size} leaves is older than what is remembered; get the receipt anew."
         )
 
-    def _confirm(self, size: int) -> None:
-        """Accept the proposed trees up to a size whose root the log has signed: its root binds them all."""
+    def _confirm(self, head: SignedHead) -> None:
+        """Accept the proposed trees up to a signed one, whose root binds them all; an older head changes nothing."""
+        size = head.checkpoint.size
+        if size < self.size or (size == self.size and self._newest.note):
+            return
         for proposed in [proposed for proposed in self._proposed if proposed <= size]:
             self._known[proposed] = self._proposed.pop(proposed)
-        self._newest = (size, self._known[size])
+        self._newest = AcceptedHead(size=size, root=head.checkpoint.root, note=head.note)
         while len(self._known) > MAX_RECENT:
             del self._known[next(iter(self._known))]
 
@@ -196,11 +207,10 @@ class AcceptedHeads:
         await store.update(write)
 
     def _unrecorded_head(self, txn: ReadTransaction) -> AcceptedHead | None:
-        size, root = self._newest
-        stored = txn.get(HEADS, _key(self.origin))
-        if size <= (0 if stored is None else AcceptedHead.FromString(stored).size):
-            return None
-        return AcceptedHead(size=size, root=root)
+        value = txn.get(HEADS, _key(self.origin))
+        stored = AcceptedHead() if value is None else AcceptedHead.FromString(value)
+        lacks_note = self.size == stored.size and bool(self._newest.note) and not stored.note
+        return self._newest if self.size > stored.size or lacks_note else None
 
 
 def alarm_about(txn: ReadTransaction, *, origin: str) -> str:

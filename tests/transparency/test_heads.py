@@ -10,7 +10,7 @@ from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
 from keyark.store import MemoryStore
 from keyark.transparency import log as log_module
-from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError
+from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, SignedHead
 from keyark.transparency.events import open_event
 from keyark.transparency.heads import (
     MAX_RECENT,
@@ -37,8 +37,12 @@ def link(first: int, second: int, leaves: list[bytes] = LEAVES) -> CheckpointLin
     )
 
 
-def head(size: int, leaves: list[bytes] = LEAVES, origin: str = ORIGIN) -> Checkpoint:
-    return Checkpoint(origin, size, reference_root(leaves[:size]))
+def head(size: int, leaves: list[bytes] = LEAVES, origin: str = ORIGIN) -> SignedHead:
+    return signed(Checkpoint(origin, size, reference_root(leaves[:size])))
+
+
+def signed(checkpoint: Checkpoint) -> SignedHead:
+    return SignedHead(checkpoint, b"%s\nsignatures\n" % checkpoint.text())
 
 
 def following(*sizes: int) -> AcceptedHeads:
@@ -143,10 +147,10 @@ def test_a_head_that_is_no_longer_remembered_is_stale():
         proof = Tree(size, lambda level, position: nodes[level, position]).consistency_proof(size - 1)
         roots.append(hasher.root())
         step = CheckpointLink(first_size=size - 1, second_size=size, second_root=roots[-1], proof=proof)
-        heads.accept([step], [Checkpoint(ORIGIN, size, roots[-1])])
-    heads.accept([], [Checkpoint(ORIGIN, 2, roots[1])])
+        heads.accept([step], [signed(Checkpoint(ORIGIN, size, roots[-1]))])
+    heads.accept([], [signed(Checkpoint(ORIGIN, 2, roots[1]))])
     with pytest.raises(StaleCheckpointError):
-        heads.accept([], [Checkpoint(ORIGIN, 1, roots[0])])
+        heads.accept([], [signed(Checkpoint(ORIGIN, 1, roots[0]))])
 
 
 def test_a_head_of_another_log_is_refused():
@@ -211,7 +215,7 @@ def test_no_other_history_is_ever_accepted(data):
             assert heads.size == before
             continue
         assert heads.size >= before
-        roots[heads.size] = heads._newest[1]
+        roots[heads.size] = heads.root
     ours = {size: reference_root(LEAVES[:size]) for size in roots}
     theirs = {size: reference_root(FORKED[:size]) for size in roots}
     assert roots in (ours, theirs)
@@ -241,6 +245,26 @@ async def test_what_is_stored_never_goes_back():
     assert not store.read(late.pending)
     await store.update(late.record)
     assert AcceptedHeads.load(store, origin=ORIGIN).size == 9
+
+
+async def test_the_newest_head_is_kept_with_its_signed_note():
+    store, heads = store_of(), following(5)
+    heads.accept([link(5, 9)], [head(9), head(5)])
+    assert heads.note == head(9).note
+    await store.update(heads.record)
+    assert AcceptedHeads.load(store, origin=ORIGIN).note == head(9).note
+
+
+async def test_a_head_that_was_recorded_without_its_note_gets_one_with_the_next_receipt():
+    store = store_of()
+    await store.update(lambda txn: replace_head(txn, head(5).checkpoint))
+    heads = AcceptedHeads.load(store, origin=ORIGIN)
+    assert (heads.size, heads.note) == (5, None)
+    heads.accept([], [head(5)])
+    assert store.read(heads.pending)
+    await store.update(heads.record)
+    assert AcceptedHeads.load(store, origin=ORIGIN).note == head(5).note
+    assert not store.read(heads.pending)
 
 
 async def test_logs_are_followed_apart():
@@ -278,7 +302,7 @@ async def test_an_alarm_is_durable_and_logged_once_until_an_operator_clears_it()
 async def test_a_head_that_an_operator_confirms_counts_even_where_it_is_older_and_binds_what_follows():
     store = store_of()
     await store.update(following(9).record)
-    await store.update(lambda txn: replace_head(txn, head(5, FORKED)))
+    await store.update(lambda txn: replace_head(txn, head(5, FORKED).checkpoint))
     restored = AcceptedHeads.load(store, origin=ORIGIN)
     assert (restored.size, restored.root) == (5, reference_root(FORKED[:5]))
     with pytest.raises(LogInconsistentError):

@@ -31,6 +31,7 @@ TABLES: Final = (
     EXPIRY_NOTICES,
     key_uses.TABLE,
     archive_trust.TABLE,
+    tables.IDENTITY_LISTS,
     tables.POLICY,
     *heads.TABLES,
     *log.TABLES,

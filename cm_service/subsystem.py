@@ -114,7 +114,12 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
             yield RunningCm(
                 server=server,
                 policy=policy,
-                reloads=[foundation.identity.reload, replace_workers, *([http.reload] if http else [])],
+                reloads=[
+                    foundation.identity_list.reload,
+                    foundation.identity.reload,
+                    replace_workers,
+                    *([http.reload] if http else []),
+                ],
                 http_port=http.port if http else None,
             )
 

@@ -47,6 +47,7 @@ TABLES: Final = (
     TRUST_CHANGES,
     TRANSPORT_KEYS,
     key_uses.TABLE,
+    tables.IDENTITY_LISTS,
     tables.POLICY,
     *log.TABLES,
 )

@@ -125,7 +125,12 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
         yield RunningService(
             server=server,
             policy=policy,
-            reloads=[foundation.identity.reload, transport_keys.reload, workers.recycle],
+            reloads=[
+                foundation.identity_list.reload,
+                foundation.identity.reload,
+                transport_keys.reload,
+                workers.recycle,
+            ],
             commands={"transport-key": partial(transport_key_command, transport_keys)},
         )
 

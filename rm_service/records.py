@@ -24,6 +24,7 @@ TABLES: Final = (
     WRAPPED_KEYS,
     key_uses.TABLE,
     archive_trust.TABLE,
+    tables.IDENTITY_LISTS,
     tables.POLICY,
     *heads.TABLES,
     *log.TABLES,

@@ -121,7 +121,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 yield RunningService(
                     server=server,
                     policy=policy,
-                    reloads=[foundation.identity.reload, forget_forms],
+                    reloads=[*foundation.reloads, forget_forms],
                     commands={RELINK: partial(relink, outbox)},
                 )
             await enrollments.drain()

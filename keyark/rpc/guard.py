@@ -123,9 +123,11 @@ class Guard(grpc.aio.ServerInterceptor):
         )
 
     def _check_caller(self, method: str, context: Context) -> None:
-        caller = self._peers.identity(context.auth_context())
-        _caller.set(caller)
-        self._allow.check(caller, method)
+        """A certificate that is revoked or has ended still says whose refusal is recorded."""
+        peer = self._peers.read(context.auth_context())
+        _caller.set(peer.identity)
+        self._peers.check(peer)
+        self._allow.check(peer.identity, method)
 
     @contextmanager
     def _taking_a_place(self) -> Iterator[None]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from keyark.errors import KeyarkError, UnauthenticatedError
 from keyark.pki.certificates import (
     Validity,
@@ -18,6 +20,7 @@ from keyark.pki.certificates import (
 from keyark.pki.identities import identity_of
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.keys import encode_private_key
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.spiffe import SpiffeId
 
 TLS_VERSION: Final = b"TLSv1.3"
@@ -65,20 +68,26 @@ class Peer:
 
     identity: SpiffeId
     validity: Validity
+    certificate: x509.Certificate
 
 
 class PeerReader:
     """Reads the caller from a call's authentication context, remembering certificates that it parsed."""
 
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], int], revoked: RevokedIdentities) -> None:
+        self._now, self._revoked = now, revoked
         self._remembered: OrderedDict[bytes, Peer] = OrderedDict()
 
     def identity(self, auth_context: AuthContext) -> SpiffeId:
-        """Return who calls; raises UnauthenticatedError.
+        """Return who calls, once ``read`` and ``check`` find nothing wrong."""
+        peer = self.read(auth_context)
+        self.check(peer)
+        return peer.identity
 
-        The connection must be TLS 1.3, the certificate must carry exactly one SPIFFE ID, and be valid now: a
-        connection can outlive the certificate that opened it.
+    def read(self, auth_context: AuthContext) -> Peer:
+        """Return whose certificate this connection shows; raises UnauthenticatedError.
+
+        The connection must be TLS 1.3, and the certificate must carry exactly one SPIFFE ID.
         """
         if list(auth_context.get("ssl_tls_version", ())) != [TLS_VERSION]:
             raise UnauthenticatedError("The connection is not TLS 1.3; use a client that speaks it.")
@@ -93,9 +102,16 @@ class PeerReader:
             raise UnauthenticatedError(
                 "The certificate names no single identity; use one of this deployment."
             )
+        return peer
+
+    def check(self, peer: Peer) -> None:
+        """Raise unless the certificate is in force now, for a connection or TLS session can outlive that.
+
+        Raises UnauthenticatedError for one that is expired, and IdentityRevokedError.
+        """
         if not peer.validity.not_before <= self._now() <= peer.validity.not_after:
             raise UnauthenticatedError("The caller's certificate is expired or not yet valid; renew it.")
-        return peer.identity
+        self._revoked.check(peer.certificate)
 
     def _peer(self, pem: bytes) -> Peer:
         if pem in self._remembered:
@@ -103,7 +119,7 @@ class PeerReader:
             return self._remembered[pem]
         try:
             certificate = load_pem_certificates(pem)[0]
-            peer = Peer(identity_of(certificate), Validity.of(certificate))
+            peer = Peer(identity_of(certificate), Validity.of(certificate), certificate)
         except KeyarkError:
             raise UnauthenticatedError("The caller's certificate is not one of this deployment.") from None
         self._remembered[pem] = peer

@@ -87,12 +87,12 @@ def build_server(
     address: str,
     services: Sequence[ServedService],
     allow: Mapping[str, Sequence[str] | set[str]],
-    now: Callable[[], int],
+    peers: PeerReader,
     max_in_flight: int,
     on_rejected: OnRejected,
     meters: Meters,
 ) -> Server:
-    """Make a server that listens at ``address`` ("127.0.0.1:0" for any port); ``now`` is in seconds UTC.
+    """Make a server that listens at ``address`` ("127.0.0.1:0" for any port); ``peers`` says who calls.
 
     ``present`` gives the identity that a handshake presents; renewed, it is still the same SPIFFE ID.
 
@@ -110,9 +110,7 @@ def build_server(
     ]
     rows = {**allow, **{f"/{s.full_name}/{m.name}": ANYONE for s in standard for m in s.methods}}
     allow_list = AllowList.complete(identity.spiffe_id.trust_domain, rows, [*descriptors, *standard])
-    guard = Guard(
-        peers=PeerReader(now), allow=allow_list, max_in_flight=max_in_flight, on_rejected=on_rejected
-    )
+    guard = Guard(peers=peers, allow=allow_list, max_in_flight=max_in_flight, on_rejected=on_rejected)
     meters.add("calls", guard.calls)
     server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
     for service in services:

@@ -12,14 +12,17 @@ from typing import Final
 from keyark.clock import Clock
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.meters import Meters
+from keyark.pki.certificates import load_certificates
 from keyark.pki.files import check_private_folder
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.rpc.audit import AuditServicer
-from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.renewal import CurrentIdentity
 from keyark.rpc.server import ServedService, Server, build_server
 from keyark.service.background import repeating
 from keyark.service.control import Command
+from keyark.service.identity_list import IdentityListFile
 from keyark.service.live_policy import LivePolicy
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
@@ -33,6 +36,8 @@ from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 FLUSH_SECONDS: Final = 60.0
 IDENTITY_SECONDS: Final = 30.0
 """How soon a renewed certificate is presented without a `reload`."""
+IDENTITY_LIST_SECONDS: Final = 1.0
+"""How soon a new list of revoked identities is in force without a `reload`."""
 AUDIT: Final = "/keyark.v1.AuditService"
 AUDIT_METHODS: Final = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
 
@@ -47,6 +52,17 @@ class Foundation:
     log: Log
     refusals: Refusals
     meters: Meters
+    identity_list: IdentityListFile
+
+    @property
+    def revoked(self) -> RevokedIdentities:
+        """Whose certificates are not in force any more."""
+        return self.identity_list.revoked
+
+    @property
+    def reloads(self) -> Sequence[Callable[[], Awaitable[str]]]:
+        """What every service reads again at a `reload`."""
+        return [self.identity_list.reload, self.identity.reload]
 
     def now(self) -> int:
         """Seconds UTC."""
@@ -127,6 +143,14 @@ async def open_foundation(
         await log.open(opened)
         meters = Meters(config.store.path)
         meters.add("store", opened.stats)
+        identity_list = IdentityListFile(
+            config.service.identity_list,
+            RevokedIdentities(load_certificates(config.service.trust_anchor)),
+            store=opened,
+            log=log,
+            clock=clock,
+        )
+        await identity_list.start()
         rejections = RejectionLog(
             log=log, store=opened, clock=clock, quota=config.service.rejections_per_hour
         )
@@ -134,6 +158,11 @@ async def open_foundation(
             async with (
                 repeating(rejections.flush, seconds=FLUSH_SECONDS, name="logging counts of refusals"),
                 repeating(identity.refresh, seconds=IDENTITY_SECONDS, name="taking a renewed identity"),
+                repeating(
+                    identity_list.refresh,
+                    seconds=IDENTITY_LIST_SECONDS,
+                    name="taking the list of revoked identities",
+                ),
             ):
                 yield Foundation(
                     identity=identity,
@@ -142,6 +171,7 @@ async def open_foundation(
                     log=log,
                     refusals=Refusals(rejections),
                     meters=meters,
+                    identity_list=identity_list,
                 )
         finally:
             await rejections.close()
@@ -177,7 +207,7 @@ async def serve(
         address=settings.listen,
         services=[*services, audit],
         allow={**allowed, **audit_rows},
-        now=foundation.now,
+        peers=PeerReader(foundation.now, foundation.revoked),
         max_in_flight=settings.max_in_flight,
         on_rejected=foundation.refusals.record,
         meters=foundation.meters,

@@ -30,6 +30,9 @@ listen = "$listen"
 identity_key = "identity-key.pem"
 identity_certificate = "identity.pem"
 trust_anchor = "trust-anchor.pem"
+# The identities that the internal CA revoked; a change of the file is taken within seconds. It may be missing before
+# the first revocation, and never after it.
+revoked_identities = "revoked-identities.crl"
 # How many calls may be worked on at once; more are told to try again.
 max_in_flight = 4096
 # How long calls may take to end after SIGTERM, seconds.

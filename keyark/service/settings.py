@@ -31,6 +31,7 @@ class ServiceSettings(Config):
     identity_key: ConfigPath
     identity_certificate: ConfigPath
     trust_anchor: ConfigPath
+    revoked_identities: ConfigPath | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
     drain_seconds: Annotated[float, Field(gt=0, le=300)] = 8.0
     rejections_per_hour: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -39,6 +40,11 @@ class ServiceSettings(Config):
     def folder(self) -> Path:
         """The service's folder, where relative key URIs start."""
         return self.identity_key.parent
+
+    @property
+    def identity_list(self) -> Path:
+        """The list of revoked identities; a configuration that names none has it in the service's folder."""
+        return self.revoked_identities or self.folder / "revoked-identities.crl"
 
 
 class StoreSettings(Config):

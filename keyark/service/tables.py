@@ -6,3 +6,5 @@ from typing import Final
 
 POLICY: Final = "policy"
 """Which policy is in force: see ``keyark.service.live_policy``."""
+IDENTITY_LISTS: Final = "identity_lists"
+"""The lists of revoked identities that were taken: see ``keyark.service.identity_list``."""

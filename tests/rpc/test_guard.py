@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
 import pytest
@@ -15,12 +16,23 @@ from keyark.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
+from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.rpc import guard
 from keyark.rpc.channels import call
 from keyark.rpc.errors import InternalError, from_rpc_error
+from keyark.rpc.identities import PeerReader
 from keyark.store import StoreFullError
 from keyark.v1 import audit_pb2
-from tests.support.rpc import Scripted, channel_to, identity, serving, stub
+from tests.support.rpc import (
+    Scripted,
+    channel_to,
+    identity,
+    identity_list,
+    revoked_identities,
+    serial_of,
+    serving,
+    stub,
+)
 
 REQUEST = audit_pb2.GetCheckpointRequest()
 METHOD = "/keyark.v1.AuditService/ListEntries"
@@ -149,3 +161,26 @@ async def test_who_cancels_a_call_has_cancelled_it() -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+async def test_a_revoked_identity_is_refused_over_its_open_connection_and_the_refusal_is_recorded() -> None:
+    servicer, alice, bob = Scripted(), identity("auditor/alice"), identity("auditor/bob")
+    revoked = revoked_identities()
+    async with (
+        serving(servicer, peers=PeerReader(lambda: int(time.time()), revoked)) as server,
+        channel_to(server, alice) as stolen,
+        channel_to(server, bob) as channel,
+    ):
+        await call(stub(stolen).GetCheckpoint, REQUEST, timeout=10)
+        revoked.take(revoked.newer(identity_list(serial_of(alice))))
+        with pytest.raises(IdentityRevokedError):
+            await call(stub(stolen).GetCheckpoint, REQUEST, timeout=10)
+        watch = health_pb2_grpc.HealthStub(stolen).Watch(health_pb2.HealthCheckRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watch.read()
+        assert isinstance(from_rpc_error(caught.value), IdentityRevokedError)
+        await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)
+    assert servicer.rejected == [
+        ("spiffe://example.org/auditor/alice", "/keyark.v1.AuditService/GetCheckpoint", "IDENTITY_REVOKED"),
+        ("spiffe://example.org/auditor/alice", "/grpc.health.v1.Health/Watch", "IDENTITY_REVOKED"),
+    ]

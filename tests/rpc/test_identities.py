@@ -9,7 +9,7 @@ import pytest
 
 from keyark.errors import UnauthenticatedError
 from keyark.rpc.identities import PeerReader
-from tests.support.rpc import identity
+from tests.support.rpc import identity, revoked_identities
 
 CLIENT = identity("client/alice")
 GOOD: dict[str, Any] = {
@@ -20,7 +20,7 @@ GOOD: dict[str, Any] = {
 
 
 def read(context: dict[str, Any], *, later: int = 0) -> str:
-    return str(PeerReader(lambda: int(time.time()) + later).identity(context))
+    return str(PeerReader(lambda: int(time.time()) + later, revoked_identities()).identity(context))
 
 
 def test_a_good_connection_names_its_caller() -> None:
@@ -55,7 +55,7 @@ def test_a_certificate_counts_only_while_it_is_valid(later: int) -> None:
 
 def test_remembered_certificates_expire_too() -> None:
     now = [int(time.time())]
-    reader = PeerReader(lambda: now[0])
+    reader = PeerReader(lambda: now[0], revoked_identities())
     reader.identity(GOOD)
     now[0] += 40 * 86_400
     with pytest.raises(UnauthenticatedError):

@@ -12,8 +12,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from keyark.meters import Meters
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.rpc.channels import Channel, call, open_channel
-from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.server import ServedService, Server, build_server
 
 Alter = Callable[[str, Any, Any], Any]
@@ -73,7 +74,7 @@ async def relaying(
         address="127.0.0.1:0",
         services=served,
         allow={f"/{d.full_name}/{m.name}": everyone for d, _ in services for m in d.methods},
-        now=lambda: int(time.time()),
+        peers=PeerReader(lambda: int(time.time()), RevokedIdentities([])),
         max_in_flight=1000,
         on_rejected=ignore,
         meters=Meters(Path()),

@@ -12,12 +12,16 @@ from typing import Any
 
 from keyark.meters import Meters
 from keyark.pki.authority import Authority, ca_name, create_internal_ca
-from keyark.pki.certificates import Validity, encode_pem_certificates
+from keyark.pki.certificates import Validity, encode_pem_certificates, load_pem_certificates
+from keyark.pki.crl_entries import encode_entry
+from keyark.pki.crls import CrlContent, CrlIssuer
 from keyark.pki.key_types import KeyType
 from keyark.pki.keys import encode_private_key
+from keyark.pki.revoked_identities import RevokedIdentities
+from keyark.pki.serials import encode_serial
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.channels import Channel, open_channel
-from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.server import ServedService, Server, build_server
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import (
@@ -53,6 +57,31 @@ def identity(path: str, *, number: int = 903, **options: Any) -> LocalIdentity:
         certificate=encode_pem_certificates([certificate]),
         trust_anchor=encode_pem_certificates([current_ca().certificate]),
     )
+
+
+def revoked_identities(*revoked: LocalIdentity, number: int = 1) -> RevokedIdentities:
+    """What a service knows once it took a list of these."""
+    identities = RevokedIdentities([current_ca().certificate])
+    if revoked:
+        identities.take(identities.newer(identity_list(*map(serial_of, revoked), number=number)))
+    return identities
+
+
+def identity_list(*serials: int, number: int = 1, authority: Authority | None = None) -> bytes:
+    """A list of revoked identities in DER, which the internal CA signed."""
+    authority, now = authority or current_ca(), int(time.time())
+    issuer = CrlIssuer(certificate=authority.certificate, private_key=authority.private_key)
+    entries = [
+        encode_entry(encode_serial(serial), revocation_time=now, reason=1, invalidity_time=0)
+        for serial in serials
+    ]
+    content = CrlContent(number=number, this_update=now, next_update=now + DAY, entries=b"".join(entries))
+    return issuer.issue(content)
+
+
+def serial_of(identity: LocalIdentity) -> int:
+    """The serial number of an identity's certificate."""
+    return load_pem_certificates(identity.certificate)[0].serial_number
 
 
 @dataclass
@@ -94,7 +123,7 @@ async def serving(servicer: Scripted, **options: Any) -> AsyncIterator[Server]:
         "address": "127.0.0.1:0",
         "services": [service],
         "allow": {f"/keyark.v1.AuditService/{method}": {"auditor"} for method in METHODS},
-        "now": lambda: int(time.time()),
+        "peers": PeerReader(lambda: int(time.time()), revoked_identities()),
         "max_in_flight": 100,
         "on_rejected": servicer.on_rejected,
         "meters": Meters(Path()),

@@ -49,8 +49,8 @@ class FailingStore(MemoryStore):
         super().commit(tables)
 
 
-def memory_store(log: Log) -> FailingStore:
-    return FailingStore(tables=(*TABLES, ROWS), finisher=log.finisher)
+def memory_store(log: Log, *, tables: Sequence[str] = ()) -> FailingStore:
+    return FailingStore(tables=(*TABLES, ROWS, *tables), finisher=log.finisher)
 
 
 def new_log(signer: CheckpointSigner | None = None, clock: ManualClock | None = None) -> Log:

@@ -16,7 +16,7 @@ from keyark.client.log_heads import LogHead, followed_log_leads_on, log_leads_on
 from keyark.client.sessions import Session
 from keyark.client.waiting import ceremonies_move_on, enrollments_move_on
 from keyark.errors import KeyarkError, Kind
-from keyark.v1 import certificates_pb2, recovery_pb2
+from keyark.v1 import audit_pb2, certificates_pb2, recovery_pb2
 
 SERVICES: Final = ("rm", "cm", "drm")
 MOST_SKEW: Final = 30.0
@@ -64,7 +64,19 @@ async def _service(examination: Examination, session: Session) -> AsyncIterator[
         yield finding
     if head.told.alarm:
         command = f"python -m {role}_service clear-alarm {examination.service_file(role)}"
-        yield error(role, head.told.alarm, command)
+        yield error(
+            role,
+            _alarm(head.told),
+            f"{command}  # with it stopped: shows the evidence, and clears nothing yet",
+        )
+
+
+def _alarm(told: audit_pb2.GetCheckpointResponse) -> str:
+    """Return the alarm with the heads of its evidence: the text of each signed note, on one line."""
+    evidence = told.contradiction
+    notes = [note.partition(b"\n\n")[0] for note in (evidence.first_note, evidence.second_note) if note]
+    texts = " and ".join(" ".join(note.decode(errors="replace").split()) for note in notes)
+    return f"{told.alarm} It signed {texts}." if texts else told.alarm
 
 
 async def archived_keys_are_certified(examination: Examination) -> AsyncIterator[Finding]:

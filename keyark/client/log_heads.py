@@ -83,8 +83,9 @@ async def followed_log_leads_on(examination: Examination) -> AsyncIterator[Findi
                 yield error(
                     role,
                     f"the DRM's log is not the one whose {accepted.size} leaves it knows: {failure.message}",
-                    f"python -m {role}_service clear-alarm {examination.service_file(role)} --restored "
-                    f"{head.size}:{head.root.hex()}  # with it stopped, if the DRM came from a backup",
+                    f"python -m drm_service check {examination.service_file('drm')}  # with it stopped: tells the head "
+                    "of its log. If you know that it came from a backup, confirm this head to the stopped "
+                    f"{role.upper()}: clear-alarm --restored SIZE:ROOT",
                 )
 
 

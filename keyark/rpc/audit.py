@@ -36,7 +36,9 @@ class AuditServicer(AuditServiceServicer):
             checkpoint=head.note, public_key=self._log.public_key_der, time_us=self._clock.now_us()
         )
         if self._follows is not None:
-            response.alarm = self._follows.alarm
+            response.alarm = self._follows.alarm.message
+            if response.alarm:
+                response.contradiction.CopyFrom(self._follows.alarm.contradiction)
             response.followed_size, response.followed_root = self._follows.size, self._follows.root
         return response
 

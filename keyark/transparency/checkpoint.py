@@ -96,7 +96,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class SignedHead:
+class VerifiedHead:
     """A checkpoint whose signature was verified, and the signed note (UTF-8) that it came in."""
 
     checkpoint: Checkpoint

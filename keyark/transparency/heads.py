@@ -1,7 +1,8 @@
 """The newest head of another subsystem's log that was accepted here, so that no history is ever taken back.
 
 Links (consistency proofs) come from whoever relays them and prove nothing alone: they propose. A head that
-the log itself signed confirms, and with it every step that leads to it::
+the log itself signed confirms, and with it every step that leads to it. So a bad link is refused and forgotten, for a
+relay may have made it up; an alarm needs two signed heads that contradict each other, and both are kept::
 
     heads = AcceptedHeads.load(store, origin="example.org/drm")
     heads.accept(links, [receipt.head])
@@ -11,17 +12,24 @@ the log itself signed confirms, and with it every step that leads to it::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind
-from keyark.records.v1.log_pb2 import AcceptedHead
+from keyark.records.v1.log_pb2 import AcceptedHead, LogAlarm
 from keyark.store import ReadTransaction, Store, WriteTransaction
-from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, SignedHead
+from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, VerifiedHead
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
-from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, CheckpointLink, EventType
+from keyark.v1.audit_pb2 import (
+    AuditDetails,
+    AuditEvent,
+    CheckpointContradiction,
+    CheckpointLink,
+    EventType,
+)
 
 HEADS: Final = "accepted_heads"
 ALARMS: Final = "log_alarms"
@@ -44,6 +52,13 @@ class CheckpointGapError(KeyarkError):
     kind = Kind.CONFLICT
 
 
+class CheckpointMismatchError(KeyarkError):
+    """Links or a head do not fit the accepted tree; only this call is refused, the right ones are taken next."""
+
+    reason = "CHECKPOINT_MISMATCH"
+    kind = Kind.PRECONDITION
+
+
 class StaleCheckpointError(KeyarkError):
     """The head is older than those that are remembered; get the receipt anew, under a newer head."""
 
@@ -51,16 +66,27 @@ class StaleCheckpointError(KeyarkError):
     kind = Kind.PRECONDITION
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """An accepted tree: its root, its signed note where it came with one, and the step to the next one."""
+
+    root: bytes
+    note: bytes = b""
+    onward: CheckpointLink | None = None
+
+
 class AcceptedHeads:
     """Follows one log, on the event loop; acceptance counts at once and is durable with the next rows."""
 
-    def __init__(self, origin: str, *, accepted: AcceptedHead | None = None, alarm: str = "") -> None:
+    def __init__(
+        self, origin: str, *, accepted: AcceptedHead | None = None, alarm: LogAlarm | None = None
+    ) -> None:
         """Go on from an accepted head and an alarm that is on; see ``load``."""
         self.origin = origin
         self._newest = accepted or AcceptedHead(root=EMPTY_ROOT)
-        self._known = {self.size: self.root}
-        self._proposed: dict[int, bytes] = {}
-        self._alarm = alarm
+        self._known = {self.size: _Tree(self.root, self._newest.note)}
+        self._proposed: dict[int, CheckpointLink] = {}
+        self._alarm = alarm or LogAlarm()
 
     @classmethod
     def load(cls, store: Store, *, origin: str) -> AcceptedHeads:
@@ -89,39 +115,42 @@ class AcceptedHeads:
         return self._newest.note or None
 
     @property
-    def alarm(self) -> str:
-        """What was found inconsistent, or "" while all is well."""
+    def alarm(self) -> LogAlarm:
+        """What was found inconsistent, with its evidence; the message is empty while all is well."""
         return self._alarm
 
-    def accept(self, links: Sequence[CheckpointLink], heads: Sequence[SignedHead]) -> None:
+    def accept(self, links: Sequence[CheckpointLink], heads: Sequence[VerifiedHead]) -> None:
         """Follow the log to ``heads``, whose signatures the caller has verified.
 
         ``links`` lead from the accepted tree onwards, each from where the one before ends; those that end at
         or before it are skipped. They stay proposed, until the next links, for the heads of later calls.
-        Raises CheckpointGapError where links are missing, StaleCheckpointError for a head that is older than
-        what is remembered, CheckpointOriginError for one of another log, and LogInconsistentError where a
-        proof fails or a tree of a known size has another root: from then on always, until an operator clears
-        the alarm. Whoever meets that error calls ``record_alarm``.
+        Raises CheckpointGapError where links are missing, CheckpointMismatchError where a proof fails or a tree has
+        another root than the one that was proposed, StaleCheckpointError for a head that is older than
+        what is remembered, and CheckpointOriginError for one of another log; nothing was accepted then.
+        Raises LogInconsistentError where a head contradicts one that the log signed before: from then on always, until
+        an operator clears the alarm. Whoever meets that error calls ``record_alarm``.
         """
-        if self._alarm:
-            raise LogInconsistentError(self._alarm)
+        if self._alarm.message:
+            raise LogInconsistentError(self._alarm.message)
         if links:
             self._proposed = self._follow(links)
         for head in heads:
-            self._check(head.checkpoint)
+            self._check(head)
         newest = max(heads, key=lambda head: head.checkpoint.size, default=None)
         if newest is not None:
             self._confirm(newest)
 
-    def _follow(self, links: Sequence[CheckpointLink]) -> dict[int, bytes]:
-        """Verify a chain of links from the accepted tree on; returns the trees that it proposes, by size."""
-        chain: dict[int, bytes] = {}
+    def remembers(self, checkpoint: Checkpoint) -> bool:
+        """Say whether a head is one of the accepted trees that are remembered."""
+        tree = self._known.get(checkpoint.size)
+        return tree is not None and (checkpoint.origin, checkpoint.root) == (self.origin, tree.root)
+
+    def _follow(self, links: Sequence[CheckpointLink]) -> dict[int, CheckpointLink]:
+        """Verify a chain of links from the accepted tree on; returns its steps, by the size that each leads to."""
+        chain: dict[int, CheckpointLink] = {}
         size, root = self.size, self.root
         for link in links:
             if link.second_size <= size:
-                known = self._known.get(link.second_size, chain.get(link.second_size))
-                if known not in (None, link.second_root):
-                    raise self._inconsistent(link.second_size, "has two roots")
                 continue
             if link.first_size != size:
                 raise self._gap()
@@ -134,34 +163,38 @@ class AcceptedHeads:
                     proof=link.proof,
                 )
             except ConsistencyProofError:
-                raise self._inconsistent(
-                    link.second_size, f"does not follow from the one of {size}"
-                ) from None
+                raise self._mismatch(link.second_size) from None
             size, root = link.second_size, link.second_root
-            chain[size] = root
+            chain[size] = link
         return chain
 
-    def _check(self, head: Checkpoint) -> None:
-        if head.origin != self.origin:
+    def _check(self, head: VerifiedHead) -> None:
+        checkpoint = head.checkpoint
+        if checkpoint.origin != self.origin:
             raise CheckpointOriginError(f"The checkpoint is that of another log than {self.origin}.")
-        root = self._known.get(head.size, self._proposed.get(head.size))
-        if root == head.root:
-            return
-        if root is not None:
-            raise self._inconsistent(head.size, "has two roots")
-        if head.size > max((self.size, *self._proposed)):
+        if tree := self._known.get(checkpoint.size):
+            if tree.root != checkpoint.root:
+                raise self._contradicted(head)
+        elif link := self._proposed.get(checkpoint.size):
+            if link.second_root != checkpoint.root:
+                raise self._mismatch(checkpoint.size)
+        elif checkpoint.size > max((self.size, *self._proposed)):
             raise self._gap()
-        raise StaleCheckpointError(
-            f"The checkpoint of {head.size} leaves is older than what is remembered; get the receipt anew."
-        )
+        else:
+            raise StaleCheckpointError(
+                f"The checkpoint of {checkpoint.size} leaves is older than what is remembered; get the receipt anew."
+            )
 
-    def _confirm(self, head: SignedHead) -> None:
+    def _confirm(self, head: VerifiedHead) -> None:
         """Accept the proposed trees up to a signed one, whose root binds them all; an older head changes nothing."""
         size = head.checkpoint.size
         if size < self.size or (size == self.size and self._newest.note):
             return
         for proposed in [proposed for proposed in self._proposed if proposed <= size]:
-            self._known[proposed] = self._proposed.pop(proposed)
+            link = self._proposed.pop(proposed)
+            self._known[link.first_size] = replace(self._known[link.first_size], onward=link)
+            self._known[proposed] = _Tree(link.second_root)
+        self._known[size] = _Tree(head.checkpoint.root, head.note)
         self._newest = AcceptedHead(size=size, root=head.checkpoint.root, note=head.note)
         while len(self._known) > MAX_RECENT:
             del self._known[next(iter(self._known))]
@@ -172,12 +205,30 @@ class AcceptedHeads:
             metadata={"tree_size": str(self.size)},
         )
 
-    def _inconsistent(self, size: int, what: str) -> LogInconsistentError:
-        self._alarm = (
-            f"The log {self.origin} contradicts itself: its tree of {size} leaves {what}. Nothing that "
-            "relies on it is done any more; keep both sides' data, find out why, then clear the alarm."
+    def _mismatch(self, size: int) -> CheckpointMismatchError:
+        return CheckpointMismatchError(
+            f"The tree of {size} leaves was not proven to lead on from the accepted one of {self.size}; nothing was "
+            f"accepted. Ask {self.origin} itself for the proof; where it has none, `keyark doctor` tells of its log.",
+            metadata={"tree_size": str(self.size)},
         )
-        return LogInconsistentError(self._alarm)
+
+    def _contradicted(self, head: VerifiedHead) -> KeyarkError:
+        """Raise the alarm where what contradicts a head was signed too; a tree that nobody signed proves nothing."""
+        size, links = head.checkpoint.size, []
+        tree = self._known[size]
+        while not tree.note and tree.onward is not None:
+            links.append(tree.onward)
+            tree = self._known[tree.onward.second_size]
+        if not tree.note:
+            return self._mismatch(size)
+        evidence = CheckpointContradiction(first_note=head.note, second_note=tree.note, links=links)
+        self._alarm = LogAlarm(
+            reason=LogInconsistentError.reason,
+            message=f"The log {self.origin} contradicts itself: it signed two trees of {size} leaves. Nothing that "
+            "relies on it is done any more; keep both sides' data, find out why, then clear the alarm.",
+            contradiction=evidence,
+        )
+        return LogInconsistentError(self._alarm.message)
 
     def pending(self, txn: ReadTransaction) -> bool:
         """Say whether ``record`` has something to write."""
@@ -191,17 +242,18 @@ class AcceptedHeads:
 
     async def record_alarm(self, *, store: Store, log: Log, clock: Clock) -> None:
         """Make an alarm durable, with a LOG_INCONSISTENT leaf in the subsystem's own log, if there is one."""
-        if not self._alarm:
+        if not self._alarm.message:
             return
         event = AuditEvent(
             version=EVENT_VERSION, type=EventType.EVENT_TYPE_LOG_INCONSISTENT, time_us=clock.now_us()
         )
-        details = AuditDetails(reason=LogInconsistentError.reason, message=self._alarm)
-        leaf, told = new_event(event, details), details.SerializeToString()
+        evidence = self._alarm.contradiction.SerializeToString(deterministic=True)
+        details = AuditDetails(reason=self._alarm.reason, message=self._alarm.message, contradiction=evidence)
+        leaf, alarm = new_event(event, details), self._alarm.SerializeToString(deterministic=True)
 
         def write(txn: WriteTransaction) -> None:
             if txn.get(ALARMS, _key(self.origin)) is None:
-                txn.put(ALARMS, _key(self.origin), told)
+                txn.put(ALARMS, _key(self.origin), alarm)
                 log.append(txn, leaf)
 
         await store.update(write)
@@ -213,18 +265,17 @@ class AcceptedHeads:
         return self._newest if self.size > stored.size or lacks_note else None
 
 
-def alarm_about(txn: ReadTransaction, *, origin: str) -> str:
-    """Return what was found inconsistent in a log, or "" while all is well."""
-    alarm = txn.get(ALARMS, _key(origin))
-    return "" if alarm is None else AuditDetails.FromString(alarm).message
+def alarm_about(txn: ReadTransaction, *, origin: str) -> LogAlarm:
+    """Return what was found inconsistent in a log; the message is empty while all is well."""
+    return LogAlarm.FromString(txn.get(ALARMS, _key(origin)) or b"")
 
 
-def clear_alarm(txn: WriteTransaction, *, origin: str) -> bool:
+def clear_alarm(txn: WriteTransaction, *, origin: str) -> None:
     """Clear the alarm about a log, for an operator who looked; the subsystem heeds it when it starts again.
 
-    The accepted head stays, so a log that really forked raises the alarm anew. Says whether there was one.
+    The accepted head stays, so a log that really forked raises the alarm anew.
     """
-    return txn.delete(ALARMS, _key(origin))
+    txn.delete(ALARMS, _key(origin))
 
 
 def replace_head(txn: WriteTransaction, head: Checkpoint) -> None:

@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 from keyark.errors import KeyarkError, Kind
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
-from keyark.transparency.checkpoint import MAX_NOTE_SIZE, Checkpoint, NoteVerifier, SignedHead
+from keyark.transparency.checkpoint import MAX_NOTE_SIZE, Checkpoint, NoteVerifier, VerifiedHead
 from keyark.transparency.events import open_event, parse_logged_event
 from keyark.transparency.merkle import HASH_SIZE, leaf_hash, verify_inclusion
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
@@ -82,9 +82,9 @@ class ProvenEntry:
     note: bytes
 
     @property
-    def head(self) -> SignedHead:
+    def head(self) -> VerifiedHead:
         """The signed tree that it is in."""
-        return SignedHead(self.checkpoint, self.note)
+        return VerifiedHead(self.checkpoint, self.note)
 
 
 ArchivalReceipt: TypeAlias = ProvenEntry

@@ -33,6 +33,7 @@ from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
 from tests.support.deployment import Deployment, copy_deployment, running
 from tests.support.enrolling import Enroller, enrolling, holdings
+from tests.support.rotation import forked_receipt
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -209,18 +210,35 @@ async def test_a_certificate_that_does_not_fit_is_not_linked(deployment, rm, enr
             assert response.outcomes[0].code != 0
 
 
+async def test_a_bogus_link_is_refused_and_frames_nobody(deployment, rm, enroller) -> None:
+    """P6: the RM made the link up; the CM refuses the call, logs it, and goes on with the right link."""
+    request = enroller.request()
+    receipt, link = await rm.archived(request)
+    gap = await rm.issue(enroller.request(), b"", CheckpointLink(first_size=999, second_size=1000))
+    assert isinstance(gap, KeyarkError)
+    size = int(gap.metadata["tree_size"])
+    bogus = CheckpointLink(first_size=size, second_size=size + 1, second_root=bytes(32), proof=[bytes(32)])
+    error = await refused(deployment, rm, request, receipt, bogus)
+    assert error.reason == "CHECKPOINT_MISMATCH"
+    pair = await rm.issue(request, receipt, await _link_from(rm, size, link))
+    assert not isinstance(pair, KeyarkError), pair
+
+
 async def test_a_forked_log_stops_the_cm_for_good(deployment_template, tmp_path) -> None:
-    """P6: a DRM that contradicts itself is an alarm that no retry and no restart clears."""
+    """P6: a DRM that signs two trees of one size is an alarm that no retry and no restart clears."""
     folder = copy_deployment(deployment_template, tmp_path / "deployment")
     async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
         await enroller.send(enroller.request())
         rm = HostileRm(deployment)
-        fork = CheckpointLink(first_size=999, second_size=1000, second_root=bytes(32), proof=[bytes(32)])
-        error = await rm.issue(enroller.request(), b"", fork)
-        assert error.reason == "CHECKPOINT_GAP"
-        size = int(error.metadata["tree_size"])
-        fork.first_size, fork.second_size = size, size + 1
-        assert (await rm.issue(enroller.request(), b"", fork)).reason == "LOG_INCONSISTENT"
+        request = enroller.request()
+        receipt, link = await rm.archived(request)
+        link = await _link_from(rm, int((await rm.issue(request, receipt, None)).metadata["tree_size"]), link)
+        assert not isinstance(await rm.issue(request, receipt, link), KeyarkError)
+        forged = forked_receipt(folder, receipt)
+        before = await holdings(deployment.home(), refused_by="cm")
+        assert (await rm.issue(enroller.request(), forged, None)).reason == "LOG_INCONSISTENT"
+        after = await holdings(deployment.home(), refused_by="cm")
+        assert len(after.rejections) == len(before.rejections) + 1
         assert isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
         await rm.close()
     async with running(folder) as deployment, enrolling(deployment.home()) as enroller:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import shutil
 import time
@@ -14,6 +15,8 @@ import click
 import pytest
 
 from cm_service import __main__ as cm_program
+from drm_service.checking import check as check_drm
+from drm_service.config import DrmConfig
 from keyark.cli.main import main
 from keyark.client.administration import get_refusal
 from keyark.client.audit import list_entries
@@ -22,15 +25,17 @@ from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, Severi
 from keyark.client.passwords import no_password
 from keyark.client.sessions import open_session
 from keyark.clock import ManualClock
+from keyark.config import load_config
 from keyark.deployment.ports import free_ports
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
 from keyark.transparency.events import open_event
-from keyark.v1.audit_pb2 import CheckpointLink, EventType
+from keyark.v1.audit_pb2 import EventType
 from rm_service import __main__ as rm_program
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import enrolling
 from tests.support.processes import keyark, run_printed, up
+from tests.support.rotation import forked_receipt
 
 DAYS = SECONDS_PER_DAY
 
@@ -250,18 +255,17 @@ def clear(program: object, *words: object) -> int:
 
 
 async def raise_alarm(folder: Path) -> None:
-    """Let a hostile RM show the CM a history that contradicts what it accepted."""
+    """Show the CM a head that the DRM's key signed and that contradicts what it accepted."""
     async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
-        await enroller.send(enroller.request())
+        (outcome,) = await enroller.send(enroller.request())
+        assert not isinstance(outcome, KeyarkError), outcome
         rm = HostileRm(deployment)
-        fork = CheckpointLink(first_size=999, second_size=1000, second_root=bytes(32), proof=[bytes(32)])
-        size = int((await rm.issue(enroller.request(), b"", fork)).metadata["tree_size"])
-        fork.first_size, fork.second_size = size, size + 1
-        assert (await rm.issue(enroller.request(), b"", fork)).reason == "LOG_INCONSISTENT"
+        forged = forked_receipt(folder, outcome.receipt)
+        assert (await rm.issue(enroller.request(), forged, None)).reason == "LOG_INCONSISTENT"
         await rm.close()
 
 
-async def test_an_alarm_is_told_and_an_operator_clears_it(
+async def test_an_alarm_is_told_and_an_operator_clears_it_once_the_evidence_is_confirmed(
     deployment_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = deployment_folder / "cm" / "cm.toml"
@@ -269,8 +273,16 @@ async def test_an_alarm_is_told_and_an_operator_clears_it(
     async with running(deployment_folder) as deployment:
         (found,) = about(await findings(deployment), "contradicts itself")
         assert (found.severity, found.subject) == (Severity.ERROR, "cm")
-        assert found.command == f"python -m cm_service clear-alarm {config}"
-    await run_elsewhere(cm_program, config)
+        assert found.text.count("example.org/drm") == 3  # the alarm, and the heads that it signed
+        printed = shlex.split(found.command, comments=True)
+        assert printed == ["python", "-m", "cm_service", "clear-alarm", str(config)]
+    for confirmed in ((), ("--evidence", "00" * 32)):
+        assert await asyncio.to_thread(clear, cm_program, config, *confirmed) == 1
+        shown = capsys.readouterr()
+        assert shown.out.count("— example.org/drm") == 2
+        assert "Nothing was changed" in shown.err
+    (evidence,) = re.findall("SHA-256 of the evidence: ([0-9a-f]{64})", shown.out)
+    await run_elsewhere(cm_program, config, "--evidence", evidence)
     assert "cleared: The log example.org/drm contradicts itself" in capsys.readouterr().out
     async with running(deployment_folder) as deployment:
         assert about(await findings(deployment), "contradicts itself") == []
@@ -310,8 +322,14 @@ async def test_after_a_restore_the_head_that_an_operator_confirms_is_the_one_tha
     assert [(finding.severity, finding.subject) for finding in found] == [
         (Severity.ERROR, r) for r in ("rm", "cm")
     ]
-    for program, finding in zip((rm_program, cm_program), found, strict=True):
-        await run_elsewhere(program, *shlex.split(finding.command, comments=True)[4:])
+    assert all("clear-alarm" not in shlex.split(finding.command, comments=True) for finding in found)
+    (check,) = {finding.command for finding in found if finding.subject == "rm"}
+    assert shlex.split(check, comments=True)[:4] == ["python", "-m", "drm_service", "check"]
+    told = await asyncio.to_thread(check_drm, load_config(deployment_folder / "drm" / "drm.toml", DrmConfig))
+    size, root = re.findall("log: ([0-9]+) entries make the tree ([0-9a-f]{64})", "\n".join(told))[0]
+    for program, role in ((rm_program, "rm"), (cm_program, "cm")):
+        config = deployment_folder / role / f"{role}.toml"
+        await run_elsewhere(program, config, "--restored", f"{size}:{root}")
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
         assert not isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
         assert about(await findings(deployment), "the DRM's log is not the one") == []
@@ -322,7 +340,7 @@ async def test_after_a_restore_the_head_that_an_operator_confirms_is_the_one_tha
                 opened = [open_event(entry.event) async for entry in list_entries(session)]
             (cleared,) = [o.details for o in opened if o.event.type == EventType.EVENT_TYPE_ALARM_CLEARED]
             assert cleared is not None
-            assert shlex.split(finding.command, comments=True)[-1] in cleared.message
+            assert f"{size}:{root}" in cleared.message
 
 
 async def test_what_is_no_head_or_another_logs_lets_nothing_go_on(
@@ -335,7 +353,9 @@ async def test_what_is_no_head_or_another_logs_lets_nothing_go_on(
         assert "is no SIZE:ROOT" in capsys.readouterr().err
     async with running(deployment_folder) as deployment:
         assert len(about(await findings(deployment), "contradicts itself")) == 1
-    await run_elsewhere(cm_program, config, "--restored", f"3:{'00' * 32}")
+    assert await asyncio.to_thread(clear, cm_program, config, "--restored", f"3:{'00' * 32}") == 1
+    (evidence,) = re.findall("--evidence ([0-9a-f]{64})", capsys.readouterr().err)
+    await run_elsewhere(cm_program, config, "--restored", f"3:{'00' * 32}", "--evidence", evidence)
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
         (found,) = about(await findings(deployment), "the DRM's log is not the one whose 3 leaves it knows")
         assert found.subject == "cm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from keyark.client.audit import list_entries
 from keyark.client.sessions import open_session
 from keyark.config import load_config
 from keyark.deployment.authority import DeploymentAuthority
+from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
 from keyark.store import open_store
-from keyark.v1.audit_pb2 import AuditEvent, EventType
+from keyark.transparency.checkpoint import Checkpoint, NoteSigner
+from keyark.transparency.merkle import leaf_hash, root_from_inclusion
+from keyark.transparency.receipts import format_proof, parse_proof
+from keyark.v1.audit_pb2 import AuditEvent, EventType, LoggedEvent
 from tests.support.deployment import Deployment
 
 ROTATED = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
@@ -65,6 +70,25 @@ def key_file(folder: Path, generation: int) -> Path:
 def certificate_file(folder: Path, generation: int) -> Path:
     """Where a certificate lies."""
     return key_file(folder, generation).with_name("transport.pem")
+
+
+def forked_receipt(folder: Path, receipt: bytes, generation: int = 1) -> bytes:
+    """Forge a receipt with a transport key: the same leaf in another tree of the same size, properly signed."""
+    parsed = parse_proof(receipt)
+    proof = [os.urandom(32), *parsed.proof[1:]]
+    logged = LoggedEvent.FromString(parsed.extra)
+    size = int(parsed.checkpoint.split(b"\n")[1])
+    root = root_from_inclusion(
+        leaf_hash=leaf_hash(logged.leaf), index=parsed.index, tree_size=size, proof=proof
+    )
+    note = sign_head(folder, Checkpoint("example.org/drm", size, root), generation)
+    return format_proof(extra=parsed.extra, index=parsed.index, proof=proof, checkpoint=note)
+
+
+def sign_head(folder: Path, head: Checkpoint, generation: int = 1) -> bytes:
+    """Sign any head of the DRM's log with a transport key."""
+    key = load_private_key(key_file(folder, generation))
+    return NoteSigner.from_private_key(head.origin, key).sign(head)
 
 
 async def change_row(folder: Path, generation: int, **values: Any) -> TransportKeyRecord:

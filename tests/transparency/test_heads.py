@@ -10,20 +10,22 @@ from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
 from keyark.store import MemoryStore
 from keyark.transparency import log as log_module
-from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, SignedHead
+from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, VerifiedHead
 from keyark.transparency.events import open_event
 from keyark.transparency.heads import (
+    ALARMS,
     MAX_RECENT,
     TABLES,
     AcceptedHeads,
     CheckpointGapError,
+    CheckpointMismatchError,
     LogInconsistentError,
     StaleCheckpointError,
     clear_alarm,
     replace_head,
 )
 from keyark.transparency.merkle import Tree, TreeHasher
-from keyark.v1.audit_pb2 import CheckpointLink, EventType
+from keyark.v1.audit_pb2 import AuditDetails, CheckpointContradiction, CheckpointLink, EventType
 from tests.support.transparency import ORIGIN, new_log, reference_root, reference_subproof
 
 LEAVES = [b"%d" % number for number in range(40)]
@@ -37,12 +39,12 @@ def link(first: int, second: int, leaves: list[bytes] = LEAVES) -> CheckpointLin
     )
 
 
-def head(size: int, leaves: list[bytes] = LEAVES, origin: str = ORIGIN) -> SignedHead:
+def head(size: int, leaves: list[bytes] = LEAVES, origin: str = ORIGIN) -> VerifiedHead:
     return signed(Checkpoint(origin, size, reference_root(leaves[:size])))
 
 
-def signed(checkpoint: Checkpoint) -> SignedHead:
-    return SignedHead(checkpoint, b"%s\nsignatures\n" % checkpoint.text())
+def signed(checkpoint: Checkpoint) -> VerifiedHead:
+    return VerifiedHead(checkpoint, b"%s\nsignatures\n" % checkpoint.text())
 
 
 def following(*sizes: int) -> AcceptedHeads:
@@ -169,28 +171,57 @@ BROKEN.proof[0] = bytes(32)
         ([link(5, 9, FORKED)], [head(9, FORKED)]),
         ([CheckpointLink(first_size=5, second_size=9, second_root=bytes(32))], []),
         ([CheckpointLink(first_size=5, second_size=9, second_root=b"", proof=link(5, 9).proof)], []),
-        ([], [head(5, FORKED)]),
         ([link(5, 9)], [head(9, FORKED)]),
-        ([link(0, 5, FORKED)], []),
-        ([link(5, 7), link(0, 7, FORKED)], []),
         ([link(5, 7), link(7, 9, FORKED)], [head(9, FORKED)]),
     ],
 )
-def test_a_contradiction_stops_everything(links, signed):
+def test_what_a_relay_may_have_made_up_is_refused_once_and_raises_no_alarm(links, signed):
+    heads = following(5)
+    with pytest.raises(CheckpointMismatchError) as caught:
+        heads.accept(links, signed)
+    assert caught.value.metadata == {"tree_size": "5"}
+    assert (heads.size, heads.alarm.message) == (5, "")
+    heads.accept([link(5, 9)], [head(9)])
+    assert heads.size == 9
+
+
+def test_two_signed_heads_of_one_size_stop_everything_and_both_are_the_evidence():
     heads = following(5)
     with pytest.raises(LogInconsistentError):
-        heads.accept(links, signed)
+        heads.accept([], [head(5, FORKED)])
     assert heads.size == 5
-    assert ORIGIN in heads.alarm
+    assert ORIGIN in heads.alarm.message
+    evidence = heads.alarm.contradiction
+    assert (evidence.first_note, evidence.second_note) == (head(5, FORKED).note, head(5).note)
     for again in (lambda: heads.accept([link(5, 9)], [head(9)]), lambda: heads.accept([], [])):
         with pytest.raises(LogInconsistentError):
             again()
 
 
+def test_a_signed_head_is_contradicted_by_a_larger_one_and_the_proofs_between_them():
+    heads = AcceptedHeads(ORIGIN)
+    heads.accept([link(0, 5), link(5, 8), link(8, 13)], [head(13)])
+    with pytest.raises(LogInconsistentError):
+        heads.accept([], [head(5, FORKED)])
+    evidence = heads.alarm.contradiction
+    assert (evidence.first_note, evidence.second_note) == (head(5, FORKED).note, head(13).note)
+    assert list(evidence.links) == [link(5, 8), link(8, 13)]
+
+
+async def test_a_head_that_contradicts_what_nobody_signed_is_refused_without_an_alarm():
+    """An operator confirmed the tree of 5: its word is no evidence against the log."""
+    store = store_of()
+    await store.update(lambda txn: replace_head(txn, head(5).checkpoint))
+    heads = AcceptedHeads.load(store, origin=ORIGIN)
+    with pytest.raises(CheckpointMismatchError):
+        heads.accept([], [head(5, FORKED)])
+    assert heads.alarm.message == ""
+
+
 def test_a_proof_for_the_first_tree_is_one_too_many():
     first = link(0, 5)
     first.proof.append(bytes(32))
-    with pytest.raises(LogInconsistentError):
+    with pytest.raises(CheckpointMismatchError):
         AcceptedHeads(ORIGIN).accept([first], [head(5)])
 
 
@@ -288,15 +319,25 @@ async def test_an_alarm_is_durable_and_logged_once_until_an_operator_clears_it()
     logged = open_event(log.entry(1))
     assert logged.event.type == EventType.EVENT_TYPE_LOG_INCONSISTENT
     assert logged.details is not None
-    assert logged.details.message == heads.alarm
+    assert logged.details.message == heads.alarm.message
+    evidence = CheckpointContradiction.FromString(logged.details.contradiction)
+    assert (evidence.first_note, evidence.second_note) == (head(5, FORKED).note, head(5).note)
     again = AcceptedHeads.load(store, origin=ORIGIN)
-    with pytest.raises(LogInconsistentError, match="two roots"):
+    assert again.alarm == heads.alarm
+    with pytest.raises(LogInconsistentError, match="two trees"):
         again.accept([link(5, 9)], [head(9)])
-    assert await store.update(lambda txn: clear_alarm(txn, origin=ORIGIN))
-    assert not await store.update(lambda txn: clear_alarm(txn, origin=ORIGIN))
+    await store.update(lambda txn: clear_alarm(txn, origin=ORIGIN))
     cleared = AcceptedHeads.load(store, origin=ORIGIN)
     cleared.accept([link(5, 9)], [head(9)])
     assert cleared.size == 9
+
+
+async def test_an_alarm_that_an_earlier_version_raised_is_still_on():
+    store = store_of()
+    told = AuditDetails(reason="LOG_INCONSISTENT", message="The log contradicts itself.").SerializeToString()
+    await store.update(lambda txn: txn.put(ALARMS, ORIGIN.encode(), told))
+    with pytest.raises(LogInconsistentError, match="contradicts itself"):
+        AcceptedHeads.load(store, origin=ORIGIN).accept([], [])
 
 
 async def test_a_head_that_an_operator_confirms_counts_even_where_it_is_older_and_binds_what_follows():
@@ -305,7 +346,7 @@ async def test_a_head_that_an_operator_confirms_counts_even_where_it_is_older_an
     await store.update(lambda txn: replace_head(txn, head(5, FORKED).checkpoint))
     restored = AcceptedHeads.load(store, origin=ORIGIN)
     assert (restored.size, restored.root) == (5, reference_root(FORKED[:5]))
-    with pytest.raises(LogInconsistentError):
+    with pytest.raises(CheckpointMismatchError):
         restored.accept([link(5, 9)], [head(9)])
     again = AcceptedHeads.load(store, origin=ORIGIN)
     again.accept([link(5, 9, FORKED)], [head(9, FORKED)])

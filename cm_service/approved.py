@@ -18,13 +18,14 @@ def take_approval(
 ) -> tuple[Approval | None, Statement]:
     """Return the verified approval, None where no officer had to, and the statement with the approved name.
 
-    The trust anchors and the clock are those of ``checks``. Raises as ``OfficerTrust.verify``.
+    Trust anchors, revoked identities and clock are those of ``checks``. Raises as ``OfficerTrust.verify``.
     """
     if signed is None:
         return None, statement
     trust = OfficerTrust(
         trust_domain=statement.trust_domain,
         anchors=checks.trust.anchors,
+        revoked=checks.revoked,
         max_age_seconds=OLDEST_APPROVAL_SECONDS,
     )
     approval = trust.verify(signed, statement, now=checks.clock.now_us() // 1_000_000)

@@ -41,7 +41,12 @@ from drm_service.ceremony_work import (
     StartWorker,
     all_of,
 )
-from drm_service.quorum import AlreadyDecidedError, CeremonyQuorum
+from drm_service.quorum import (
+    AlreadyDecidedError,
+    CeremonyQuorum,
+    is_requester_revoked,
+    revoked_approvers,
+)
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import (
     AgentDecision,
@@ -53,6 +58,7 @@ from keyark.crypto.ceremonies import (
 from keyark.crypto.shares import QuorumRule
 from keyark.crypto.storage import HybridPrivateKey
 from keyark.errors import InvalidInputError, KeyarkError, Kind, OverloadedError, PermissionDeniedError
+from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord, CeremonyTask, CheckSharesTask
 from keyark.service.requests import RequestIdReusedError
@@ -166,6 +172,8 @@ class Ceremonies:
                 await self._check_shares(live, record, quorum, {str(caller): shares})
                 await self.journal.add_decision(record, signed, APPROVED)
                 live.shares[str(caller)] = list(shares)
+            for revoked in revoked_approvers(record, self.trust):
+                live.shares.pop(revoked, None)
             if not live.is_running and quorum.is_reached(list(live.shares)):
                 live.carrying_out = asyncio.create_task(self._carry_out(live, ceremony_id))
         return live
@@ -312,9 +320,16 @@ class Ceremonies:
         return live
 
     async def _deciding(self, ceremony_id: bytes) -> CeremonyRecord:
-        """Return a record on which agents decide now; ends it where its time ran out."""
+        """Return a record on which agents decide now; ends it where its time ran out or its requester was revoked."""
         record = self._find(ceremony_id)
         check_open(record)
+        if is_requester_revoked(record, self.trust):
+            error = IdentityRevokedError(
+                "The requester's identity was revoked since; ask for a new ceremony."
+            )
+            await self._close(record, CeremonyState.CEREMONY_STATE_FAILED, error)
+            record = self._find(ceremony_id)
+            check_open(record)
         if record.expires_time_us <= self.clock.now_us():
             await self._expire(record)
             record = self._find(ceremony_id)

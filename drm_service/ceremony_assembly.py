@@ -31,7 +31,9 @@ def build_ceremonies(
 ) -> Ceremonies:
     """Return the ceremonies, not yet opened."""
     trust = AgentTrust(
-        trust_domain=config.service.trust_domain, anchors=load_certificates(config.service.trust_anchor)
+        trust_domain=config.service.trust_domain,
+        anchors=load_certificates(config.service.trust_anchor),
+        revoked=foundation.revoked,
     )
     store, log, clock = foundation.store, foundation.log, foundation.clock
     start_worker = partial(disposable_worker, FACTORY)

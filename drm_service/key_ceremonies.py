@@ -22,6 +22,7 @@ from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.errors import KeyarkError, Kind
+from keyark.pki.certificates import load_certificate
 from keyark.records.v1.drm_pb2 import (
     ArchivedKeyRecord,
     CeremonyRecord,
@@ -70,6 +71,7 @@ class ChangeAgents:
         agents = request.agents
         for agent in agents:
             agent.verify(self.trust.anchors[0], at=self.clock.now_us() // 1_000_000)
+            self.trust.revoked.check(load_certificate(agent.certificate))
         check_quorum(len({agent.agent for agent in agents}), request.message.quorum, rule=self.quorum_rule)
         record.storage_key_ids[:] = [storage_key_id(token) for token in self.store.read(read_tokens)]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drm_service.ceremony_records import agents_who, request_of
+from drm_service.ceremony_records import agents_who, decisions_of, request_of
 from drm_service.storage_keys import read_tokens, storage_key_id
+from keyark.crypto.ceremonies import AgentTrust
 from keyark.crypto.shares import QuorumRule
 from keyark.errors import KeyarkError, Kind, PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord, SoftwareToken
 from keyark.store import ReadTransaction
-from keyark.v1.ceremony_pb2 import Decision
+from keyark.v1.ceremony_pb2 import Decision, SignedStatement
 
 
 class OwnRequestError(PermissionDeniedError):
@@ -82,3 +83,14 @@ class CeremonyQuorum:
         if not self.self_approval:
             left -= {self.requester}
         return len(left) < self.quorum
+
+
+def is_requester_revoked(record: CeremonyRecord, trust: AgentTrust) -> bool:
+    """Whether the agent that asked for the ceremony was revoked since."""
+    return trust.is_revoked(SignedStatement.FromString(record.request))
+
+
+def revoked_approvers(record: CeremonyRecord, trust: AgentTrust) -> list[str]:
+    """Return the agents (SPIFFE IDs) that decided and were revoked since: their shares count no more."""
+    pairs = zip(record.decisions, decisions_of(record), strict=True)
+    return [decision.agent for raw, decision in pairs if trust.is_revoked(SignedStatement.FromString(raw))]

@@ -28,6 +28,7 @@ from keyark.clock import Clock, SystemClock
 from keyark.pki.approvals import OfficerTrust
 from keyark.pki.certificates import load_certificates
 from keyark.pki.chains import lowest
+from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
 from keyark.service.background import repeating
@@ -96,7 +97,9 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             pool=pool,
         )
         officers = OfficerTrust(
-            trust_domain=config.service.trust_domain, anchors=load_certificates(config.service.trust_anchor)
+            trust_domain=config.service.trust_domain,
+            anchors=load_certificates(config.service.trust_anchor),
+            revoked=NOBODY_REVOKED,  # the CM took the approval, and the key of what it issued must stay recoverable
         )
         links = CertificateLinks(
             issuers=issuers, officers=officers, store=foundation.store, log=foundation.log, clock=clock

@@ -94,6 +94,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         checks = open_receipt_checks(
             config.service,
             config.archive,
+            revoked=foundation.revoked,
             store=foundation.store,
             log=foundation.log,
             clock=foundation.clock,
@@ -209,7 +210,7 @@ def _approvals(config: RmConfig, enrollments: Enrollments, checks: ReceiptChecks
             separated=config.approvals.separation_of_duties,
             agents=lambda: checks.storage_keys.agents,
         ),
-        trust=OfficerTrust(trust_domain=domain, anchors=checks.trust.anchors),
+        trust=OfficerTrust(trust_domain=domain, anchors=checks.trust.anchors, revoked=checks.revoked),
         policy=enrollments.policy,
         store=enrollments.store,
         clock=enrollments.clock,

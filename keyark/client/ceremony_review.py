@@ -60,7 +60,9 @@ class CeremonyReview:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self.trust = AgentTrust(trust_domain=home.config.trust_domain, anchors=[home.trust_anchor])
+        self.trust = AgentTrust(
+            trust_domain=home.config.trust_domain, anchors=[home.trust_anchor], revoked=home.revoked
+        )
         self._verifier = archive_verifier(home)
 
     def review(self, view: Ceremony) -> ReviewedCeremony:

@@ -16,6 +16,12 @@ from pydantic import Field
 from keyark.config import Config, ConfigPath, load_config
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates
+from keyark.pki.revoked_identities import (
+    IDENTITY_LIST,
+    NOBODY_REVOKED,
+    RevokedIdentities,
+    load_revoked,
+)
 from keyark.rpc.identities import LocalIdentity
 
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
@@ -33,6 +39,7 @@ class HomeConfig(Config):
     transport: ConfigPath
     rm_log_key: ConfigPath
     cm_log_key: ConfigPath
+    revoked_identities: ConfigPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +50,14 @@ class Home:
     config: HomeConfig
     trust_anchor: x509.Certificate
     ca_chain: tuple[x509.Certificate, ...]
+    revoked: RevokedIdentities = NOBODY_REVOKED
 
     @classmethod
     def load(cls, folder: Path | str) -> Home:
         """Read ``folder/keyark.toml`` and the public certificates that it names.
 
-        Raises ConfigurationError where a file is missing or malformed.
+        The list of revoked identities (revoked-identities.crl) may be missing before the first revocation.
+        Raises ConfigurationError where a file is missing or malformed, and IdentityListError.
         """
         folder = Path(folder)
         path = folder / "keyark.toml"
@@ -64,6 +73,7 @@ class Home:
             config=config,
             trust_anchor=anchors[0],
             ca_chain=tuple(load_certificates(config.ca)),
+            revoked=load_revoked(config.revoked_identities or folder / IDENTITY_LIST, anchors),
         )
 
     def identity_folder(self, name: str) -> Path:

@@ -14,6 +14,7 @@ from keyark.crypto.envelopes import TransportPublicKey
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.approvals import Approval, OfficerTrust
 from keyark.pki.pairs import verify_pair
+from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.pki.statements import Statement
 from keyark.pki.transport import TransportTrust
 from keyark.transparency.archival import check_receipt_for
@@ -62,7 +63,11 @@ class Verification:
     def __init__(self, home: Home) -> None:
         self._trust_domain = home.config.trust_domain
         self._ca_anchors = home.ca_chain[-1:]
-        self._officers = OfficerTrust(trust_domain=self._trust_domain, anchors=[home.trust_anchor])
+        self._officers = OfficerTrust(
+            trust_domain=self._trust_domain,
+            anchors=[home.trust_anchor],
+            revoked=NOBODY_REVOKED,  # the CM took the approval when it issued, whoever was revoked since
+        )
         self._trust = TransportTrust(anchors=[home.trust_anchor], trust_domain=self._trust_domain)
         self._keys: dict[bytes, TransportPublicKey] = {}
         self._verifiers: dict[bytes, tuple[TransportCertificate, ReceiptVerifier]] = {}

@@ -24,6 +24,7 @@ from keyark.pki.certificates import encode_certificate, load_certificate
 from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import SigningPrivateKey, SigningPublicKey
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import is_uuid7
@@ -75,10 +76,15 @@ class DecisionMismatchError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class AgentTrust:
-    """Whose word counts: agents of this trust domain with certificates below these anchors."""
+    """Whose word counts: agents of this trust domain with certificates below these anchors that are not revoked."""
 
     trust_domain: str
     anchors: Sequence[x509.Certificate]
+    revoked: RevokedIdentities
+
+    def is_revoked(self, signed: SignedStatement) -> bool:
+        """Whether the signer of words that were accepted was revoked since."""
+        return load_certificate(signed.certificate).serial_number in self.revoked.serials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +169,8 @@ def sign_request(message: CeremonyStatement, signer: AgentSigner) -> SignedState
 def verify_request(signed: SignedStatement, trust: AgentTrust, *, at: int) -> CeremonyRequest:
     """Return what an agent asked for, once its words are well-formed and its own at ``at`` (seconds UTC).
 
-    Raises InvalidInputError naming the field, CeremonySignatureError, UnauthenticatedError and
-    CertificateChainError.
+    Raises InvalidInputError naming the field, CeremonySignatureError, UnauthenticatedError, IdentityRevokedError
+    and CertificateChainError.
     """
     message = _parse(CeremonyStatement, signed.statement)
     _check_request(message)
@@ -200,7 +206,7 @@ def verify_decision(
 
     Without ``at`` the certificate has to be valid at the time that the decision itself tells: for those who look
     at a decision long after it was made. Raises InvalidInputError, DecisionMismatchError,
-    CeremonySignatureError, UnauthenticatedError and CertificateChainError.
+    CeremonySignatureError, UnauthenticatedError, IdentityRevokedError and CertificateChainError.
     """
     message = _parse(DecisionStatement, signed.statement)
     _check_decision(message)
@@ -284,6 +290,7 @@ def _share_info(opening: Opening, storage_key_id: bytes) -> bytes:
 def _verify_signer(signed: SignedStatement, label: str, trust: AgentTrust, *, at: int) -> SpiffeId:
     certificate = load_certificate(signed.certificate)
     verify_chain(certificate, intermediates=(), anchors=trust.anchors, at=at)
+    trust.revoked.check(certificate)
     signer = identity_of(certificate)
     if signer.role != AGENT_ROLE or signer.trust_domain != trust.trust_domain:
         raise UnauthenticatedError(f"{signer} is no recovery agent here; sign as one.")

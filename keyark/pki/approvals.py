@@ -21,6 +21,7 @@ from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import SigningPrivateKey, SigningPublicKey
 from keyark.pki.names import check_name
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import MAX_SIGNATURE_SIZE, Statement
@@ -113,13 +114,14 @@ class OfficerSigner:
 
 @dataclass(frozen=True, kw_only=True)
 class OfficerTrust:
-    """Whose approval counts: officers of this trust domain with certificates below these anchors.
+    """Whose approval counts: officers of this trust domain with certificates below these anchors, not revoked.
 
     With ``max_age_seconds`` an older approval does not count, so that no officer who left approves for ever.
     """
 
     trust_domain: str
     anchors: Sequence[x509.Certificate]
+    revoked: RevokedIdentities
     max_age_seconds: int | None = None
 
     def verify(self, signed: SignedStatement, statement: Statement, *, now: int) -> Approval:
@@ -127,7 +129,7 @@ class OfficerTrust:
 
         The officer's certificate has to be valid at the time that the approval tells, which ``now`` (seconds UTC) is
         not before. Raises InvalidInputError with the field, ApprovalMismatchError, ApprovalSignatureError,
-        UnauthenticatedError and CertificateChainError.
+        UnauthenticatedError, IdentityRevokedError and CertificateChainError.
         """
         message = _parse(signed.statement)
         edits = Edits(common_name=message.common_name, validity_days=message.validity_days)
@@ -154,6 +156,7 @@ class OfficerTrust:
     def _signer(self, signed: SignedStatement, *, at: int) -> SpiffeId:
         certificate = load_certificate(signed.certificate)
         verify_chain(certificate, intermediates=(), anchors=self.anchors, at=at)
+        self.revoked.check(certificate)
         officer = identity_of(certificate)
         if officer.role != OFFICER_ROLE or officer.trust_domain != self.trust_domain:
             raise UnauthenticatedError(f"{officer} is no officer here; approve as one.")

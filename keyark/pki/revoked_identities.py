@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -17,8 +18,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.errors import KeyarkError, Kind
+from keyark.pki.files import read_file
 from keyark.pki.spki import encode_spki
 
+IDENTITY_LIST: Final = "revoked-identities.crl"
+"""What the file is called where no configuration names another."""
 MAX_SIZE: Final = 8 << 20
 """Bytes of a file with lists."""
 
@@ -109,6 +113,18 @@ class RevokedIdentities:
         before = self._serials
         self._serials = frozenset().union(*(one.serials for one in self._lists.values()))
         return self._serials - before
+
+
+NOBODY_REVOKED: Final = RevokedIdentities(())
+"""For words that were accepted before their signer was revoked, where others checked that: they stay as they are."""
+
+
+def load_revoked(path: Path, anchors: Sequence[x509.Certificate]) -> RevokedIdentities:
+    """Return what a file says, nothing where there is none; raises IdentityListError and UnreadableFileError."""
+    revoked = RevokedIdentities(anchors)
+    if path.exists():
+        revoked.take(revoked.newer(read_file(path, max_size=MAX_SIZE)))
+    return revoked
 
 
 def _check_successor(read: IdentityList, present: IdentityList | None) -> None:

@@ -8,14 +8,16 @@ one opening of one ceremony: neither the archive alone nor one agent can direct 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificates
+from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
 from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
 from keyark.service.settings import ArchiveTrust, ServiceSettings
 from keyark.store import Store, WriteTransaction
@@ -87,7 +89,9 @@ class StorageKeyTrust:
 
     async def _accept(self, change: CeremonyProof) -> None:
         opened = parse_leaf(change.opening_leaf)
-        request = verify_request(change.request, self.agent_trust, at=opened.time_us // 1_000_000)
+        # The quorum's word counts here, and whoever asked may have left since.
+        requesters = replace(self.agent_trust, revoked=NOBODY_REVOKED)
+        request = verify_request(change.request, requesters, at=opened.time_us // 1_000_000)
         if request.digest in self._record.accepted:
             return
         self._check_opening(opened, request)
@@ -115,16 +119,19 @@ class StorageKeyTrust:
             raise TrustChangeError("The ceremony is older than the newest one that was accepted here.")
 
     def _check_quorum(self, change: CeremonyProof, request: CeremonyRequest) -> None:
-        """Count distinct agents who are believed now and approved this very opening."""
+        """Count distinct agents who are believed now, are not revoked, and approved this very opening."""
         opening = Opening(digest=request.digest, leaf_hash=leaf_hash(change.opening_leaf))
-        decisions = [verify_decision(signed, opening, self.agent_trust) for signed in change.approvals]
+        decisions = []
+        for signed in change.approvals:
+            with contextlib.suppress(IdentityRevokedError):
+                decisions.append(verify_decision(signed, opening, self.agent_trust))
         approved = {str(decision.agent) for decision in decisions if decision.approves}
         if not self.configured.self_approval:
             approved.discard(str(request.requester))
         if len(approved & set(self._record.agents)) < self._record.quorum:
             raise TrustChangeError(
-                f"Fewer than {self._record.quorum} of the agents that are believed here approved the change; if they "
-                "changed before, let the archive show that change first."
+                f"Fewer than {self._record.quorum} of the agents that are believed here, and not revoked, approved the "
+                "change; if they changed before, let the archive show that change first."
             )
 
     async def _write(self, record: ArchiveTrustRecord, opened: AuditEvent, request: CeremonyRequest) -> None:
@@ -149,12 +156,18 @@ class StorageKeyTrust:
 
 
 def open_storage_key_trust(
-    service: ServiceSettings, archive: ArchiveTrust, *, store: Store, log: Log, clock: Clock
+    service: ServiceSettings,
+    archive: ArchiveTrust,
+    *,
+    revoked: RevokedIdentities,
+    store: Store,
+    log: Log,
+    clock: Clock,
 ) -> StorageKeyTrust:
     """Go on from what the store says was accepted, or from the configuration."""
     anchors = load_certificates(service.trust_anchor)
     return StorageKeyTrust(
-        agent_trust=AgentTrust(trust_domain=service.trust_domain, anchors=anchors),
+        agent_trust=AgentTrust(trust_domain=service.trust_domain, anchors=anchors, revoked=revoked),
         configured=archive,
         store=store,
         log=log,

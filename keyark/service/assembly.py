@@ -62,7 +62,7 @@ class Foundation:
     @property
     def reloads(self) -> Sequence[Callable[[], Awaitable[str]]]:
         """What every service reads again at a `reload`."""
-        return [self.identity_list.reload, self.identity.reload]
+        return [self.identity.reload, self.identity_list.reload]
 
     def now(self) -> int:
         """Seconds UTC."""

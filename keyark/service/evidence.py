@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificates
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import Statement
 from keyark.pki.transport import TransportTrust
 from keyark.service.archive_trust import StorageKeyTrust, open_storage_key_trust
@@ -60,6 +61,11 @@ class ReceiptChecks:
     log: Log
     clock: Clock
     _verifiers: dict[bytes, ReceiptVerifier] = field(default_factory=dict, repr=False)
+
+    @property
+    def revoked(self) -> RevokedIdentities:
+        """Whose certificates are not in force any more."""
+        return self.storage_keys.agent_trust.revoked
 
     async def verify_receipts(
         self, receipts: Sequence[bytes], evidence: ArchiveEvidence
@@ -116,7 +122,13 @@ class ReceiptChecks:
 
 
 def open_receipt_checks(
-    service: ServiceSettings, archive: ArchiveTrust, *, store: Store, log: Log, clock: Clock
+    service: ServiceSettings,
+    archive: ArchiveTrust,
+    *,
+    revoked: RevokedIdentities,
+    store: Store,
+    log: Log,
+    clock: Clock,
 ) -> ReceiptChecks:
     """Make the checks of a subsystem, going on from the newest tree that its store says it accepted."""
     origin = f"{service.trust_domain}/drm"
@@ -125,7 +137,9 @@ def open_receipt_checks(
         trust=TransportTrust(
             anchors=load_certificates(service.trust_anchor), trust_domain=service.trust_domain
         ),
-        storage_keys=open_storage_key_trust(service, archive, store=store, log=log, clock=clock),
+        storage_keys=open_storage_key_trust(
+            service, archive, revoked=revoked, store=store, log=log, clock=clock
+        ),
         heads=AcceptedHeads.load(store, origin=origin),
         store=store,
         log=log,

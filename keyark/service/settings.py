@@ -8,6 +8,7 @@ from typing import Annotated, Protocol
 from pydantic import Field
 
 from keyark.config import Config, ConfigPath
+from keyark.pki.revoked_identities import IDENTITY_LIST
 
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
 """A host and a port."""
@@ -44,7 +45,7 @@ class ServiceSettings(Config):
     @property
     def identity_list(self) -> Path:
         """The list of revoked identities; a configuration that names none has it in the service's folder."""
-        return self.revoked_identities or self.folder / "revoked-identities.crl"
+        return self.revoked_identities or self.folder / IDENTITY_LIST
 
 
 class StoreSettings(Config):

@@ -32,10 +32,12 @@ from keyark.errors import InvalidInputError, KeyarkError
 from keyark.pki.certificates import load_certificates
 from keyark.pki.identities import request_identity
 from keyark.pki.key_types import KeyType, generate_signing
+from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import new_request_id
 from keyark.service.initialization import save_request
 from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, SignedStatement
+from tests.support.rpc import identity_list
 
 NOW = int(time.time())
 OPENING = Opening(digest=os.urandom(32), leaf_hash=os.urandom(32))
@@ -72,7 +74,9 @@ def alice(folder: Path, issuer: DeploymentAuthority) -> AgentSigner:
 
 @pytest.fixture(scope="module")
 def trust(issuer: DeploymentAuthority) -> AgentTrust:
-    return AgentTrust(trust_domain="example.org", anchors=[issuer.internal.certificate])
+    return AgentTrust(
+        trust_domain="example.org", anchors=[issuer.internal.certificate], revoked=NOBODY_REVOKED
+    )
 
 
 def recovery(**fields: object) -> CeremonyStatement:
@@ -202,3 +206,21 @@ def test_a_reason_is_one_printable_line(text: str) -> None:
     else:
         with pytest.raises(InvalidInputError):
             check_reason(text)
+
+
+def test_the_words_of_a_revoked_agent_count_no_more(issuer: DeploymentAuthority, alice: AgentSigner) -> None:
+    revoked = RevokedIdentities([issuer.internal.certificate])
+    trust = AgentTrust(trust_domain="example.org", anchors=[issuer.internal.certificate], revoked=revoked)
+    request = sign_request(recovery(), alice)
+    decision = sign_decision(OPENING, alice, decision=Decision.DECISION_APPROVE, time_us=NOW * 1_000_000)
+    verify_request(request, trust, at=NOW)
+    serial = alice.certificate.serial_number
+    revoked.take(revoked.newer(identity_list(serial, authority=issuer.internal)))
+    for refuse in (
+        lambda: verify_request(request, trust, at=NOW),
+        lambda: verify_decision(decision, OPENING, trust, at=NOW),
+        lambda: verify_decision(decision, OPENING, trust),  # whatever time it claims
+    ):
+        with pytest.raises(IdentityRevokedError):
+            refuse()
+    assert trust.is_revoked(request)

@@ -9,6 +9,7 @@ import pytest
 from keyark.client import KeyarkError
 from keyark.crypto.ceremonies import AgentTrust, verify_decision
 from keyark.errors import PermissionDeniedError
+from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.v1.ceremony_pb2 import SignedStatement
 from tests.support.deployment import Deployment
 from tests.support.recovering import (
@@ -63,7 +64,9 @@ async def test_every_approval_is_logged_with_the_agents_own_signature(deployment
     async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
         asked = await alice.request_keys([lost.key_id], reason=REASON)
         await approve(asked.ceremony_id, bob, carol)
-    trust = AgentTrust(trust_domain="example.org", anchors=[deployment.home().trust_anchor])
+    trust = AgentTrust(
+        trust_domain="example.org", anchors=[deployment.home().trust_anchor], revoked=NOBODY_REVOKED
+    )
     log = [entry for entry in await drm_log(deployment) if entry[0] == "RECOVERY_APPROVED"]
     for (_, event, details), name in zip(log, ("bob", "carol"), strict=True):
         signed = SignedStatement.FromString(details.decision)

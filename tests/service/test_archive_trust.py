@@ -22,9 +22,11 @@ from keyark.crypto.ceremonies import (
     sign_decision,
     sign_request,
 )
+from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import new_request_id
-from keyark.service.archive_trust import TABLE, StorageKeyTrust
+from keyark.service.archive_trust import TABLE, StorageKeyTrust, TrustChangeError
 from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
 from keyark.transparency import log
@@ -32,6 +34,7 @@ from keyark.transparency.events import new_event
 from keyark.transparency.merkle import leaf_hash
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType, Decision, SignedStatement
+from tests.support.rpc import identity_list
 from tests.support.transparency import new_log
 
 APPROVE, REJECT = Decision.DECISION_APPROVE, Decision.DECISION_REJECT
@@ -111,11 +114,18 @@ class Believer:
     def __init__(self, agents: Agents, **settings: object) -> None:
         self.agents, self.settings = agents, settings
         self.log = new_log(clock=ManualClock(NOW_US))
+        self.authority = DeploymentAuthority.load(agents.folder / "authority").internal
+        self.revoked = RevokedIdentities([self.authority.certificate])
         self.store = MemoryStore(tables=(TABLE, *log.TABLES), finisher=self.log.finisher)
 
     async def open(self) -> StorageKeyTrust:
         await self.log.open(self.store)
         return self.trust()
+
+    def revoke(self, *agents: str) -> None:
+        serials = [self.agents.signers[agent].certificate.serial_number for agent in agents]
+        data = identity_list(*serials, authority=self.authority)
+        self.revoked.take(self.revoked.newer(data))
 
     def trust(self) -> StorageKeyTrust:
         values: dict[str, object] = {
@@ -124,7 +134,9 @@ class Believer:
             "quorum": 2,
         }
         return StorageKeyTrust(
-            agent_trust=AgentTrust(trust_domain="example.org", anchors=[self.agents.home.trust_anchor]),
+            agent_trust=AgentTrust(
+                trust_domain="example.org", anchors=[self.agents.home.trust_anchor], revoked=self.revoked
+            ),
             configured=ArchiveTrust.model_validate(values | self.settings),
             store=self.store,
             log=self.log,
@@ -232,3 +244,22 @@ async def test_agents_change_by_the_present_ones_and_never_back_by_an_old_word(a
     await believer.trust().accept_changes(
         [agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "bob"), time_us=NOW_US + 30)]
     )
+
+
+async def test_a_revoked_agent_is_none_of_a_quorum_and_what_it_approved_before_stays(agents: Agents) -> None:
+    believer = Believer(agents)
+    trust = await believer.open()
+    before = agents.proof(rotation(), storage_key_id=NEW)
+    await trust.accept_changes([before])
+    believer.revoke("alice", "bob")
+    other = os.urandom(32)
+    with pytest.raises(TrustChangeError):
+        await trust.accept_changes(
+            [before, agents.proof(rotation(), storage_key_id=other, time_us=NOW_US + 9)]
+        )
+    assert trust.storage_key_ids == {FIRST, NEW}
+    with_revoked_requester = Believer(agents, quorum=1)
+    trust = await with_revoked_requester.open()
+    with_revoked_requester.revoke("alice", "bob")
+    await trust.accept_changes([agents.proof(rotation(), storage_key_id=other)])
+    assert other in trust.storage_key_ids

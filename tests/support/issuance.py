@@ -16,6 +16,7 @@ from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, encode_certificate, save_certificates
 from keyark.pki.key_types import KeyType
 from keyark.pki.keys import save_private_key
+from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.pki.statements import new_request_id, sign_statement
 from keyark.pki.transport import TransportTrust
 from keyark.policy.engine import PolicyEngine
@@ -81,7 +82,7 @@ class Ca:
                 origin="example.org/drm",
                 trust=TransportTrust(anchors=[], trust_domain="example.org"),
                 storage_keys=StorageKeyTrust(
-                    agent_trust=AgentTrust(trust_domain="example.org", anchors=[]),
+                    agent_trust=AgentTrust(trust_domain="example.org", anchors=[], revoked=NOBODY_REVOKED),
                     configured=ArchiveTrust(
                         trusted_storage_keys=["00" * 32], agents=["agent/alice"], quorum=1
                     ),

@@ -29,7 +29,7 @@ protos: setup ## generate the code of the gRPC contract anew
 	$(BIN)/python hatch_build.py
 
 demo: setup ## the whole story in a terminal: a deployment, an enrollment, an encrypted message
-	$(BIN)/python -m keyark.cli.demo
+	$(BIN)/python -I -m keyark.cli.demo
 
 up: setup ## a deployment in build/deployment, made if need be, until Ctrl-C
 	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) < /dev/null

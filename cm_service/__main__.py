@@ -1,8 +1,13 @@
-"""`python -m cm_service init|serve|reload|check|backup|clear-alarm|ca-key|ca-switch`: the CM as a program."""
+"""`keyark-cm init|serve|reload|check|backup|clear-alarm|ca-key|ca-switch`: the CM as a program."""
 
 from __future__ import annotations
 
 import sys
+
+from keyark.programs import isolate
+
+if __name__ == "__main__":
+    isolate("cm_service")
 from typing import Any
 
 from cm_service import rollover

@@ -22,6 +22,7 @@ from cm_service.records import EXPIRY_NOTICES
 from cm_service.search import search
 from keyark.clock import Clock
 from keyark.config import Config
+from keyark.programs import WORKING_FOLDER, without_python_settings
 from keyark.service.paging import page_of
 from keyark.store import Store, WriteTransaction
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState, KeyRole
@@ -115,6 +116,8 @@ class ExpiryNotices:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 timeout=self.settings.seconds,
+                cwd=WORKING_FOLDER,
+                env=without_python_settings(),
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,4 +1,4 @@
-"""`python -m cm_service init`: the CA key and the request for its certificate, log key, configuration."""
+"""`keyark-cm init`: the CA key and the request for its certificate, log key, configuration."""
 
 from __future__ import annotations
 

@@ -1,8 +1,13 @@
-"""`python -m drm_service init|serve|reload|check|backup|transport-key`: the DRM as a program of its own."""
+"""`keyark-drm init|serve|reload|check|backup|transport-key`: the DRM as a program of its own."""
 
 from __future__ import annotations
 
 import sys
+
+from keyark.programs import isolate
+
+if __name__ == "__main__":
+    isolate("drm_service")
 
 from drm_service.checking import check
 from drm_service.config import DrmConfig

@@ -1,4 +1,4 @@
-"""`python -m drm_service check`: keys and tokens open as they would at start, and every record is what the log says."""
+"""`keyark-drm check`: keys and tokens open as they would at start, and every record is what the log says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m drm_service init`: transport key, storage key with its split PIN, log, configuration."""
+"""`keyark-drm init`: transport key, storage key with its split PIN, log, configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m drm_service transport-key new|retire|list`: what an operator asks of the running DRM about its keys."""
+"""`keyark-drm transport-key new|retire|list`: what an operator asks of the running DRM about its keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m drm_service transport-key replace-lost`: a way on, while the DRM is stopped, for who lost a transport key.
+"""`keyark-drm transport-key replace-lost`: a way on, while the DRM is stopped, for who lost a transport key.
 
 A DRM with a transport key in force whose private half is gone does not start, so nothing could be rotated. Lost keys
 become retired ones and, for the newest, another generation comes into force, in one transaction. No handover is signed:

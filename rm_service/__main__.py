@@ -1,8 +1,13 @@
-"""`python -m rm_service init|serve|reload|check|backup|relink|clear-alarm`: the RM as a program of its own."""
+"""`keyark-rm init|serve|reload|check|backup|relink|clear-alarm`: the RM as a program of its own."""
 
 from __future__ import annotations
 
 import sys
+
+from keyark.programs import isolate
+
+if __name__ == "__main__":
+    isolate("rm_service")
 from typing import Any
 
 from keyark.service.alarms import AlarmCommand

@@ -1,4 +1,4 @@
-"""`python -m rm_service init`: log key and configuration."""
+"""`keyark-rm init`: log key and configuration."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """RSA-2048 for a CA and a transport key, which keyark refuses: for the benchmark's processes alone.
 
-The older systems that figures are compared with run on RSA-2048 throughout. With this folder in PYTHONPATH, so does a
-benchmark; nothing else sees it.
+The older systems that figures are compared with run on RSA-2048 throughout. `make bench` copies this file
+into a virtual environment of its own; nothing else sees it.
 """
 
 from keyark.pki import key_types

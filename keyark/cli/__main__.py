@@ -1,6 +1,6 @@
-"""`python -m keyark.cli`: the `keyark` command."""
+"""`python -I -m keyark.cli`: the `keyark` command, as our own programs start it."""
 
-from keyark.cli.main import main
+from keyark.programs import keyark
 
 if __name__ == "__main__":
-    main()
+    keyark()

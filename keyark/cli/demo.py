@@ -33,6 +33,7 @@ from keyark.client.sessions import open_session
 from keyark.client.verification import Enrolled
 from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
+from keyark.programs import python_command
 from keyark.transparency.merkle import leaf_hash
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from keyark.v1.registration_pb2 import EnrollmentState
@@ -74,7 +75,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 async def _tell(story: Story, folder: Path) -> None:
     home = folder / "deployment"
     story.console.print("[bold]keyark: an enrollment with archival, and the recovery of the key[/]")
-    command = [sys.executable, "-m", "keyark.cli", "init", str(home), "--port-base", str(free_ports())]
+    command = python_command("keyark.cli", "init", str(home), "--port-base", str(free_ports()))
     await _run(command, story)
     async with _deployment(home, story):
         key_id = await _enroll_alice(story, home, folder / "alice")
@@ -90,14 +91,14 @@ async def _run(command: list[str], story: Story) -> None:
     for line in output.decode().splitlines():
         story.say(line)
     if process.returncode:
-        raise DemoFailedError(f"{' '.join(command[2:5])} ended with code {process.returncode}.")
+        raise DemoFailedError(f"{'keyark ' + command[4]} ended with code {process.returncode}.")
 
 
 @asynccontextmanager
 async def _deployment(home: Path, story: Story) -> AsyncIterator[None]:
     """Run `keyark up` until the story is told; it has to stop cleanly."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "keyark.cli", "up", str(home), stdout=asyncio.subprocess.PIPE
+        *python_command("keyark.cli", "up", str(home)), stdout=asyncio.subprocess.PIPE
     )
     if process.stdout is None:
         raise DemoFailedError("`keyark up` has no output.")

@@ -48,7 +48,7 @@ async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
                 async for finding in _service(examination, session):
                     yield finding
         except KeyarkError as failure:
-            command = f"python -m {role}_service check {examination.service_file(role)}"
+            command = f"keyark-{role} check {examination.service_file(role)}"
             yield error(role, f"does not answer as it should: {failure.message}", command)
 
 
@@ -63,7 +63,7 @@ async def _service(examination: Examination, session: Session) -> AsyncIterator[
     async for finding in log_leads_on(examination, session, head):
         yield finding
     if head.told.alarm:
-        command = f"python -m {role}_service clear-alarm {examination.service_file(role)}"
+        command = f"keyark-{role} clear-alarm {examination.service_file(role)}"
         yield error(
             role,
             _alarm(head.told),
@@ -107,7 +107,7 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
         return error(
             subject,
             f"of {key.email} is certified as {certificate.serial.hex()} and not linked, so it cannot be recovered",
-            f"python -m rm_service relink {examination.service_file('rm')} {key.enrollment_id.hex()}",
+            f"keyark-rm relink {examination.service_file('rm')} {key.enrollment_id.hex()}",
         )
     refusal = await get_refusal(issuer, key.enrollment_id)
     if refusal is not None:

@@ -83,7 +83,7 @@ async def followed_log_leads_on(examination: Examination) -> AsyncIterator[Findi
                 yield error(
                     role,
                     f"the DRM's log is not the one whose {accepted.size} leaves it knows: {failure.message}",
-                    f"python -m drm_service check {examination.service_file('drm')}  # with it stopped: tells the head "
+                    f"keyark-drm check {examination.service_file('drm')}  # with it stopped: tells the head "
                     "of its log. If you know that it came from a backup, confirm this head to the stopped "
                     f"{role.upper()}: clear-alarm --restored SIZE:ROOT",
                 )

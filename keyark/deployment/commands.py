@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
 from keyark.errors import KeyarkError
+from keyark.programs import python_command
 
 ROLES: Final = ("drm", "cm", "rm")
 
@@ -19,8 +19,8 @@ class ServiceCommandError(KeyarkError):
 
 
 def service_command(role: str, *arguments: str) -> str:
-    """Run `python -m ROLE_service ARGUMENTS`; returns what it printed. Raises ServiceCommandError."""
-    command = [sys.executable, "-m", f"{role}_service", *arguments]
+    """Run `keyark-ROLE ARGUMENTS`; returns what it printed. Raises ServiceCommandError."""
+    command = python_command(f"{role}_service", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 — fixed program
     if done.returncode:
         raise ServiceCommandError(

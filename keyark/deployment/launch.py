@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from keyark.errors import KeyarkError, Kind
+from keyark.programs import WORKING_FOLDER, python_command
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
@@ -81,16 +81,17 @@ async def run_deployment(
                 say(f"{role} stopped with code {services[role].process.returncode}")
 
 
+def _command(role: str, folder: Path, arguments: Sequence[str]) -> list[str]:
+    config = folder.absolute() / role / f"{role}.toml"  # the service works in another folder
+    return python_command(f"{role}_service", "serve", str(config), *arguments)
+
+
 async def _start(role: str, folder: Path, arguments: Sequence[str]) -> _Service:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        f"{role}_service",
-        "serve",
-        str(folder / role / f"{role}.toml"),
-        *arguments,
+        *_command(role, folder, arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
+        cwd=WORKING_FOLDER,
         start_new_session=True,  # a terminal's SIGINT is for us; we stop them in order
     )
     return _Service(role, process)

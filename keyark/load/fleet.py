@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -30,6 +29,7 @@ from keyark.load.observing import Observer, Sample
 from keyark.load.plan import LoadPlan, needed_items
 from keyark.load.processes import Service, find_services
 from keyark.load.recording import Interval, Tally, add_interval, new_histogram
+from keyark.programs import python_command
 
 START_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.3
@@ -194,9 +194,7 @@ class _Client:
 async def _client(assignment: Assignment) -> AsyncIterator[_Client]:
     """Start a client process; it is killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "keyark.load.client",
+        *python_command("keyark.load.client"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LINE,

@@ -98,7 +98,8 @@ def _is_service(role: str, pid: int) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return f"{role}_service".encode() in words and b"serve" in words
+    programs = {f"{role}_service".encode(), f"keyark-{role}".encode()}
+    return b"serve" in words and any(word.rsplit(b"/", 1)[-1] in programs for word in words)
 
 
 def usage_of(pid: int, table: Mapping[int, list[str]]) -> Usage:

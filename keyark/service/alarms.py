@@ -168,6 +168,6 @@ def _head(origin: str, text: str) -> Checkpoint:
     found = re.fullmatch(r"([1-9][0-9]{0,18}):([0-9a-f]{64})", text)
     if found is None:
         raise InvalidInputError(
-            f"{text!r} is no SIZE:ROOT of a log; take it from what `python -m drm_service check` tells of it."
+            f"{text!r} is no SIZE:ROOT of a log; take it from what `keyark-drm check` tells of it."
         )
     return Checkpoint(origin, int(found[1]), bytes.fromhex(found[2]))

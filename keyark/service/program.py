@@ -1,10 +1,11 @@
-"""`python -m <service> init|serve|reload|check|backup`: what the three programs have in common."""
+"""`keyark-rm|cm|drm init|serve|reload|check|backup`: what the three programs have in common."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.meters import Meters
 from keyark.policy.config import describe_policy
+from keyark.programs import WORKING_FOLDER
 from keyark.service.control import Command, Commands, answering, ask
 from keyark.service.live_policy import LivePolicy, policy_of
 
@@ -88,7 +90,7 @@ class Program(Generic[C]):
             return 1
 
     def _parser(self) -> argparse.ArgumentParser:
-        parser = argparse.ArgumentParser(prog=f"{self.role}_service")
+        parser = argparse.ArgumentParser(prog=f"keyark-{self.role}")
         commands = parser.add_subparsers(required=True)
         init = commands.add_parser(
             "init", help="make this service's keys, requests for certificates and configuration"
@@ -109,7 +111,7 @@ class Program(Generic[C]):
             ("backup", self._backup, "write a consistent copy of the store"),
         ):
             sub = commands.add_parser(name, help=text)
-            sub.add_argument("config", type=Path, help=f"{self.role}.toml")
+            sub.add_argument("config", type=_absolute, help=f"{self.role}.toml")
             sub.set_defaults(command=command)
             if name == "serve":
                 self.add_serve_arguments(sub)
@@ -121,6 +123,7 @@ class Program(Generic[C]):
     def _serve(self, parsed: argparse.Namespace) -> None:
         config = load_config(parsed.config, self.config)
         config = self.adjust(config, parsed) if self.adjust else config
+        os.chdir(WORKING_FOLDER)
         uvloop.run(self._until_signalled(config))
 
     async def _until_signalled(self, config: C) -> None:
@@ -164,6 +167,11 @@ class Program(Generic[C]):
 
     def _backup(self, parsed: argparse.Namespace) -> None:
         self.backup(load_config(parsed.config, self.config), parsed.target)
+
+
+def _absolute(path: str) -> Path:
+    """Return where a file is, also once the service works in another folder."""
+    return Path(path).absolute()
 
 
 async def _reload_when(hung_up: asyncio.Event, commands: Commands) -> None:

@@ -89,7 +89,7 @@ def _check_length(environment: lmdb.Environment, data: Path, map_size: int) -> N
     pages = environment.info()["last_pgno"] + 1
     if data.stat().st_size >= pages * environment.stat()["psize"]:
         return
-    command = [sys.executable, "-P", "-c", _WALK, str(data.parent), str(map_size)]
+    command = [sys.executable, "-I", "-c", _WALK, str(data.parent), str(map_size)]
     if subprocess.run(command, check=False, capture_output=True).returncode:  # noqa: S603 — our own script
         raise StoreCorruptError(f"{data} is damaged: its end is missing; restore it from a backup.")
 

@@ -7,17 +7,17 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from keyark.errors import KeyarkError, Kind
+from keyark.programs import WORKING_FOLDER, python_command
 from keyark.workers.frames import FrameError, frame, pack, receive_frame, unpack
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
-_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 class WorkerStartError(KeyarkError):
@@ -131,7 +131,8 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     and then where other threads run, as gRPC's do. Popen forks and executes in C that is made for threads.
     """
     return subprocess.Popen(  # noqa: S603 — this very interpreter
-        [sys.executable, "-m", "keyark.workers", str(theirs.fileno())],
+        python_command("keyark.workers", str(theirs.fileno())),
+        cwd=WORKING_FOLDER,
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},

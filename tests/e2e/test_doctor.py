@@ -275,7 +275,7 @@ async def test_an_alarm_is_told_and_an_operator_clears_it_once_the_evidence_is_c
         assert (found.severity, found.subject) == (Severity.ERROR, "cm")
         assert found.text.count("example.org/drm") == 3  # the alarm, and the heads that it signed
         printed = shlex.split(found.command, comments=True)
-        assert printed == ["python", "-m", "cm_service", "clear-alarm", str(config)]
+        assert printed == ["keyark-cm", "clear-alarm", str(config)]
     for confirmed in ((), ("--evidence", "00" * 32)):
         assert await asyncio.to_thread(clear, cm_program, config, *confirmed) == 1
         shown = capsys.readouterr()
@@ -324,7 +324,7 @@ async def test_after_a_restore_the_head_that_an_operator_confirms_is_the_one_tha
     ]
     assert all("clear-alarm" not in shlex.split(finding.command, comments=True) for finding in found)
     (check,) = {finding.command for finding in found if finding.subject == "rm"}
-    assert shlex.split(check, comments=True)[:4] == ["python", "-m", "drm_service", "check"]
+    assert shlex.split(check, comments=True)[:2] == ["keyark-drm", "check"]
     told = await asyncio.to_thread(check_drm, load_config(deployment_folder / "drm" / "drm.toml", DrmConfig))
     size, root = re.findall("log: ([0-9]+) entries make the tree ([0-9a-f]{64})", "\n".join(told))[0]
     for program, role in ((rm_program, "rm"), (cm_program, "cm")):

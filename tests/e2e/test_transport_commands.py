@@ -1,4 +1,4 @@
-"""`keyark transport-key` and `python -m drm_service transport-key` against the running programs."""
+"""`keyark transport-key` and `keyark-drm transport-key` against the running programs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from keyark.deployment.ports import free_ports
 
 @contextlib.contextmanager
 def drm_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run `python -m drm_service serve` for a deployment that was made; the home gets its address."""
+    """Run `keyark-drm serve` for a deployment that was made; the home gets its address."""
     port = free_ports()
     for path, pattern, line in (
         (folder / "drm" / "drm.toml", r"^listen = .*$", f'listen = "127.0.0.1:{port}"'),
@@ -39,7 +39,7 @@ def drm_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def drm_check(folder: Path) -> None:
-    """Run `python -m drm_service check`: keys, tokens, log and records agree."""
+    """Run `keyark-drm check`: keys, tokens, log and records agree."""
     config = str(folder / "drm" / "drm.toml")
     command = [sys.executable, "-m", "drm_service", "check", config]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -17,12 +18,16 @@ from typing import Final
 from drm_service.ceremony_journal import CeremonyJournal
 from drm_service.ceremony_records import (
     APPROVED,
+    ENDABLE,
     RECOVER,
     REJECTED,
     CeremonyCanceledError,
+    CeremonyClosedError,
     CeremonyExpiredError,
     CeremonyRejectedError,
+    RequesterLeftError,
     agents_who,
+    ceremonies_after,
     check_open,
     closed,
     decisions_of,
@@ -32,6 +37,7 @@ from drm_service.ceremony_records import (
     read_ceremony,
     request_of,
 )
+from drm_service.ceremony_room import MAX_ALL, AgentWork, check_room
 from drm_service.ceremony_work import (
     ApprovedCeremony,
     CeremonyAction,
@@ -42,9 +48,10 @@ from drm_service.ceremony_work import (
     all_of,
 )
 from drm_service.quorum import (
-    AlreadyDecidedError,
     CeremonyQuorum,
+    decided_before,
     is_requester_revoked,
+    present_agents,
     revoked_approvers,
 )
 from keyark.clock import Clock
@@ -57,27 +64,19 @@ from keyark.crypto.ceremonies import (
 )
 from keyark.crypto.shares import QuorumRule
 from keyark.crypto.storage import HybridPrivateKey
-from keyark.errors import InvalidInputError, KeyarkError, Kind, OverloadedError, PermissionDeniedError
+from keyark.errors import InvalidInputError, KeyarkError, Kind, PermissionDeniedError
 from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord, CeremonyTask, CheckSharesTask
 from keyark.service.requests import RequestIdReusedError
-from keyark.store import Store, WriteTransaction
+from keyark.store import Store
 from keyark.v1.ceremony_pb2 import CeremonyType, Decision, SignedStatement
 from keyark.v1.recovery_pb2 import CeremonyState
 
-MAX_OPEN: Final = 1000
 WAIT_SECONDS: Final = 15.0
 APPROVE: Final = Decision.DECISION_APPROVE
 REJECT: Final = Decision.DECISION_REJECT
 _AGAIN: Final = (Kind.UNAVAILABLE, Kind.EXHAUSTED, Kind.DEADLINE, Kind.INTERNAL)
-
-
-class AnotherCeremonyError(KeyarkError):
-    """Agents and storage keys change one ceremony after the other."""
-
-    reason = "ANOTHER_CEREMONY"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +112,25 @@ class Ceremonies:
     journal: CeremonyJournal
     clock: Clock
     start_worker: StartWorker
+    work: AgentWork
     actions: Mapping[CeremonyType.ValueType, CeremonyAction] = field(default_factory=dict)
     _live: dict[bytes, _Live] = field(default_factory=dict, repr=False)
 
     async def request(self, caller: SpiffeId, signed: SignedStatement) -> CeremonyRecord:
         """Open what an agent asks for; the same request again returns it as it stands (P9).
 
-        Raises what ``verify_request`` and the action's ``prepare`` do, OverloadedError and AnotherCeremonyError.
+        Raises what ``verify_request``, ``check_room`` and the action's ``prepare`` do, and AgentQuotaError.
         """
+        self.work.ask(caller)
         request = verify_request(signed, self.trust, at=self._now())
         if request.requester != caller:
             raise PermissionDeniedError(f"The request is {request.requester}'s; ask in your own name.")
         known = self.store.read(lambda txn: read_ceremony(txn, request.ceremony_id))
         if known is not None:
             return _same(known, request)
+        if request.type != RECOVER:
+            self.work.ask_about_keys(caller)
+        self.store.read(lambda txn: check_room(txn, request))
         now = self.clock.now_us()
         record = CeremonyRecord(
             request=signed.SerializeToString(deterministic=True),
@@ -135,8 +139,9 @@ class Ceremonies:
         )
         await self.actions[request.type].prepare(request, record)
         key = HybridPrivateKey.generate()
-        check = partial(_check_room, request)
-        opened = await self.journal.open_first(request, record, key.public_key, check)
+        opened = await self.journal.open_first(
+            request, record, key.public_key, lambda txn: check_room(txn, request)
+        )
         if opened is not record:
             return _same(opened, request)
         self._live[request.ceremony_id] = _Live(share_recipient_key=key)
@@ -148,7 +153,7 @@ class Ceremonies:
         """Take an agent's approval with its shares; with the last one that is needed, carry the ceremony out.
 
         Raises WrongShareError, which names the agent, NoShareError, OwnRequestError, AlreadyDecidedError,
-        CeremonyClosedError and what ``verify_decision`` does; then nothing counts.
+        CeremonyClosedError, AgentQuotaError and what ``verify_decision`` does; then nothing counts.
         """
         task = asyncio.create_task(self._approve(caller, ceremony_id, signed, shares))
         live = await asyncio.shield(task)  # a caller that goes away leaves no half of an approval
@@ -163,11 +168,11 @@ class Ceremonies:
         self, caller: SpiffeId, ceremony_id: bytes, signed: SignedStatement, shares: ReleasedShares
     ) -> _Live:
         live = self._living(ceremony_id)
-        async with live.lock:
+        async with self.work.approving(caller), live.lock:
             record = await self._deciding(ceremony_id)
             decision = self._verified(caller, record, signed, APPROVE)
             quorum = self._quorum(record)
-            if not _decided_before(record, decision):
+            if not decided_before(record, decision):
                 quorum.check_may_decide(caller, APPROVE)
                 await self._check_shares(live, record, quorum, {str(caller): shares})
                 await self.journal.add_decision(record, signed, APPROVED)
@@ -202,7 +207,7 @@ class Ceremonies:
         async with live.lock:
             record = await self._deciding(ceremony_id)
             decision = self._verified(caller, record, signed, REJECT)
-            if not _decided_before(record, decision):
+            if not decided_before(record, decision):
                 quorum = self._quorum(record)
                 quorum.check_may_decide(caller, REJECT)
                 record = await self.journal.add_decision(record, signed, REJECTED)
@@ -235,11 +240,34 @@ class Ceremonies:
         await self._close(record, CeremonyState.CEREMONY_STATE_EXPIRED, error)
 
     async def reopen_all(self, why: str, *, only: CeremonyType.ValueType | None = None) -> None:
-        """Open every open ceremony anew: what agents gave for it is forgotten, and they are asked again."""
+        """Open every open ceremony anew: what agents gave for it is forgotten, and they are asked again.
+
+        What a quorum approved about storage keys and is being carried out goes on.
+        """
         await self.expire()
         for record in self._open():
-            if only is None or request_of(record).type == only:
+            request = request_of(record)
+            if request.type != RECOVER and self.is_running(request.ceremony_id):
+                continue
+            if only is None or request.type == only:
                 await self._reopen(record, why)
+
+    async def leave_former_agents(self) -> None:
+        """End what former agents asked for, and erase what was recovered for them; a present agent asks anew."""
+        present, after = self.store.read(present_agents), b""
+        while rows := await self.store.view(partial(ceremonies_after, after=after)):
+            after = rows[-1][0]
+            for _, record in rows:
+                requester = request_of(record).requester
+                if record.state in ENDABLE and str(requester) not in present:
+                    error = RequesterLeftError(f"{requester} is no recovery agent any more; ask for it anew.")
+                    with suppress(CeremonyClosedError):  # it ended meanwhile, for its time ran out
+                        await self._close(record, CeremonyState.CEREMONY_STATE_FAILED, error)
+
+    async def agents_changed(self) -> None:
+        """Ask the present agents anew about all that is open, and end what former agents asked for."""
+        await self.leave_former_agents()
+        await self.reopen_all("the agents changed")
 
     async def _reopen(self, record: CeremonyRecord, why: str) -> None:
         """Open a ceremony under a new one-time key; rejections stay, approvals have to be repeated."""
@@ -310,7 +338,7 @@ class Ceremonies:
         return self.store.read(lambda txn: find_ceremony(txn, ceremony_id))
 
     def _open(self) -> list[CeremonyRecord]:
-        return self.store.read(lambda txn: open_ceremonies(txn, limit=MAX_OPEN))
+        return self.store.read(lambda txn: open_ceremonies(txn, limit=MAX_ALL))
 
     def _living(self, ceremony_id: bytes) -> _Live:
         record = self._find(ceremony_id)
@@ -364,28 +392,7 @@ class Ceremonies:
         return self.clock.now_us() // 1_000_000
 
 
-def _check_room(request: CeremonyRequest, txn: WriteTransaction) -> None:
-    """Bound what is open, and let agents and storage keys change one after the other."""
-    others = open_ceremonies(txn, limit=MAX_OPEN)
-    if len(others) >= MAX_OPEN:
-        raise OverloadedError(f"{MAX_OPEN} ceremonies are open; decide on those first.")
-    if request.type != RECOVER and any(request_of(other).type != RECOVER for other in others):
-        raise AnotherCeremonyError(
-            "Another ceremony about agents or storage keys is open; finish or cancel that one first."
-        )
-
-
 def _same(record: CeremonyRecord, request: CeremonyRequest) -> CeremonyRecord:
     if request_of(record).digest != request.digest:
         raise RequestIdReusedError("This ceremony id was already used for another request; make a new one.")
     return record
-
-
-def _decided_before(record: CeremonyRecord, decision: AgentDecision) -> bool:
-    """Whether the agent decided the same before; raises AlreadyDecidedError where it decided otherwise."""
-    for earlier in decisions_of(record):
-        if earlier.agent == str(decision.agent):
-            if earlier.decision != decision.message.decision:
-                raise AlreadyDecidedError(f"{decision.agent} decided otherwise before, and that stands.")
-            return True
-    return False

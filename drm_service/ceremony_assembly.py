@@ -8,6 +8,7 @@ from drm_service.archive_workers import ArchiveWorkers
 from drm_service.ceremonies import Ceremonies, CeremonySettings
 from drm_service.ceremony_journal import CeremonyJournal
 from drm_service.ceremony_records import RECOVER
+from drm_service.ceremony_room import AgentRates, AgentWork
 from drm_service.ceremony_worker import FACTORY
 from drm_service.config import DrmConfig
 from drm_service.key_ceremonies import ChangeAgents, ResealKeys, RotateStorageKey
@@ -46,6 +47,7 @@ def build_ceremonies(
         journal=CeremonyJournal(store=store, log=log, clock=clock),
         clock=clock,
         start_worker=start_worker,
+        work=AgentWork(clock=clock, rates=AgentRates(requests=config.recovery.requests_per_hour)),
     )
     recoveries_anew = partial(ceremonies.reopen_all, only=RECOVER)
     ceremonies.actions = {
@@ -55,7 +57,7 @@ def build_ceremonies(
             clock=clock,
             trust=trust,
             quorum_rule=config.recovery.quorum_rule,
-            agents_changed=partial(recoveries_anew, "the agents changed"),
+            agents_changed=ceremonies.agents_changed,
         ),
         CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY: RotateStorageKey(
             store=store,

@@ -23,12 +23,14 @@ from drm_service.ceremony_records import (
     request_of,
 )
 from drm_service.ceremony_work import CeremonyMovedError, CeremonyOutcome
+from drm_service.quorum import check_present
 from drm_service.records import RECOVERIES
 from drm_service.storage_keys import storage_key_id
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.crypto.storage import HybridPublicKey
 from keyark.errors import KeyarkError
+from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.service.failures import pack_failure
 from keyark.store import Store, WriteTransaction
@@ -119,8 +121,8 @@ class CeremonyJournal:
     ) -> CeremonyRecord:
         """Write a verified decision with its leaf, which carries the agent's signature in its details.
 
-        ``what`` is APPROVED or REJECTED. Raises CeremonyClosedError, and CeremonyMovedError where the ceremony was
-        opened anew since ``record`` was read.
+        ``what`` is APPROVED or REJECTED. Raises CeremonyClosedError, NoShareError, and CeremonyMovedError where
+        the ceremony was opened anew since ``record`` was read.
         """
         request, raw = request_of(record), signed.SerializeToString(deterministic=True)
         agent = DecisionStatement.FromString(signed.statement).agent
@@ -134,6 +136,7 @@ class CeremonyJournal:
 
         def write(txn: WriteTransaction) -> CeremonyRecord:
             current = _same_opening(txn, record)
+            check_present(txn, SpiffeId.parse(agent))  # the agents may have changed since it was verified
             current.decisions.append(raw)
             put_ceremony(txn, current)
             self.log.append(txn, event)

@@ -27,6 +27,7 @@ APPROVED: Final = "APPROVED"
 REJECTED: Final = "REJECTED"
 CLOSED: Final = "CLOSED"
 
+_PAGE: Final = 256
 RECOVER: Final = CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
 ENDABLE: Final = (CeremonyState.CEREMONY_STATE_OPEN, CeremonyState.CEREMONY_STATE_READY)
 """States that a ceremony can be ended in without what it was asked for."""
@@ -55,6 +56,12 @@ class CeremonyRejectedError(CeremonyClosedError):
     """So many agents rejected the ceremony that no quorum is left."""
 
     reason = "CEREMONY_REJECTED"
+
+
+class RequesterLeftError(CeremonyClosedError):
+    """The requester holds no share any more, so that what it asked for goes to nobody."""
+
+    reason = "REQUESTER_LEFT"
 
 
 def read_ceremony(txn: ReadTransaction, ceremony_id: bytes) -> CeremonyRecord | None:
@@ -172,6 +179,12 @@ def ceremony_leaf(
 def open_ceremonies(txn: ReadTransaction, *, limit: int) -> list[CeremonyRecord]:
     """Return the open ceremonies, oldest first."""
     return [find_ceremony(txn, ceremony_id) for ceremony_id, _ in txn.scan(OPEN_CEREMONIES, limit=limit)]
+
+
+def ceremonies_after(txn: ReadTransaction, *, after: bytes) -> list[tuple[bytes, CeremonyRecord]]:
+    """Return a page of all ceremonies after an id, open or not, with their ids; empty after the last."""
+    rows = txn.scan(CEREMONIES, after=after or None, limit=_PAGE)
+    return [(ceremony_id, CeremonyRecord.FromString(value)) for ceremony_id, value in rows]
 
 
 def recovery_key(record: CeremonyRecord, request: CeremonyRequest) -> bytes:

@@ -27,10 +27,11 @@ class CertificateSettings(Config):
 
 
 class RecoverySettings(Config):
-    """[recovery]: how long agents have to decide, and whether who asks may approve as well."""
+    """[recovery]: how long agents have to decide, whether who asks may approve as well, how often one agent may ask."""
 
     expiry_hours: Annotated[float, Field(gt=0, le=8760)] = 24
     quorum_rule: QuorumRule = QuorumRule.SEPARATE
+    requests_per_hour: Annotated[int, Field(ge=1)] = 1000
 
 
 class DrmConfig(Config):

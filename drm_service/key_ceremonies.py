@@ -123,8 +123,11 @@ class RotateStorageKey:
         await self.reconfigure_workers([*self.storage_keys.public_keys, token.public_key])
 
         def write(txn: WriteTransaction, record: CeremonyRecord) -> None:
-            if read_tokens(txn)[-1].generation + 1 != token.generation:
+            newest = read_tokens(txn)[-1]
+            if newest.generation + 1 != token.generation:
                 raise CeremonyMovedError("Another storage key came meanwhile; agents approve anew.")
+            if (holders_of(newest), newest.quorum) != (holders_of(token), token.quorum):
+                raise CeremonyMovedError("The agents changed meanwhile; those who are present approve anew.")
             put_token(txn, token)
             put_trust_change(txn, record)
             record.ClearField("new_token")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from drm_service.quorum import check_present
 from drm_service.records import find_by_key_id, put_row
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import check_reason
@@ -49,12 +50,13 @@ class KeyStates:
     async def deactivate(self, caller: SpiffeId, key_id: bytes, reason: str) -> ArchivedKeyRecord:
         """Keep a key from being recovered; done before for the same reason, it stands.
 
-        Raises InvalidInputError for a reason that is none, NotFoundError, and KeyDeactivatedError where it was
-        done for another reason.
+        Raises InvalidInputError for a reason that is none, NoShareError, NotFoundError, and KeyDeactivatedError where
+        it was done for another reason.
         """
         event = self._leaf(EventType.EVENT_TYPE_KEY_DEACTIVATED, caller, key_id, check_reason(reason))
 
         def write(txn: WriteTransaction) -> ArchivedKeyRecord:
+            check_present(txn, caller)
             record = find_by_key_id(txn, key_id)
             if record.deactivated_reason == reason:
                 return record
@@ -72,6 +74,7 @@ class KeyStates:
         event = self._leaf(EventType.EVENT_TYPE_KEY_ACTIVATED, caller, key_id, check_reason(reason))
 
         def write(txn: WriteTransaction) -> ArchivedKeyRecord:
+            check_present(txn, caller)
             record = find_by_key_id(txn, key_id)
             if not record.deactivated_reason:
                 return record

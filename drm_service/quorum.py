@@ -1,4 +1,4 @@
-"""Who decides on a ceremony: the agents who hold shares, how many of them it takes, and what the requester may do."""
+"""Who acts as an agent, and who decides on a ceremony: those who hold shares, and how many of them it takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from drm_service.ceremony_records import agents_who, decisions_of, request_of
 from drm_service.storage_keys import read_tokens, storage_key_id
-from keyark.crypto.ceremonies import AgentTrust
+from keyark.crypto.ceremonies import AgentDecision, AgentTrust
 from keyark.crypto.shares import QuorumRule
 from keyark.errors import KeyarkError, Kind, PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
@@ -23,7 +23,7 @@ class OwnRequestError(PermissionDeniedError):
 
 
 class NoShareError(PermissionDeniedError):
-    """The agent holds no share of what the ceremony opens."""
+    """The caller holds no share, of the newest storage key or of what the ceremony opens."""
 
     reason = "NO_SHARE"
 
@@ -33,6 +33,19 @@ class AlreadyDecidedError(KeyarkError):
 
     reason = "ALREADY_DECIDED"
     kind = Kind.CONFLICT
+
+
+def present_agents(txn: ReadTransaction) -> frozenset[str]:
+    """Return the agents (SPIFFE IDs) who hold shares of the newest storage key: they alone act as agents."""
+    return frozenset(share.agent for share in read_tokens(txn)[-1].shares)
+
+
+def check_present(txn: ReadTransaction, agent: SpiffeId) -> None:
+    """Raise NoShareError unless the agent holds a share now; a certificate alone makes nobody an agent."""
+    if str(agent) not in present_agents(txn):
+        raise NoShareError(
+            f"{agent} holds no share of the storage key, so it is no agent here; ask one who is."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +96,16 @@ class CeremonyQuorum:
         if not self.self_approval:
             left -= {self.requester}
         return len(left) < self.quorum
+
+
+def decided_before(record: CeremonyRecord, decision: AgentDecision) -> bool:
+    """Whether the agent decided the same before; raises AlreadyDecidedError where it decided otherwise."""
+    for earlier in decisions_of(record):
+        if earlier.agent == str(decision.agent):
+            if earlier.decision != decision.message.decision:
+                raise AlreadyDecidedError(f"{decision.agent} decided otherwise before, and that stands.")
+            return True
+    return False
 
 
 def is_requester_revoked(record: CeremonyRecord, trust: AgentTrust) -> bool:

@@ -15,6 +15,7 @@ from drm_service.ceremony_records import (
 )
 from drm_service.ceremony_work import ApprovedCeremony, CeremonyMovedError, CeremonyOutcome
 from drm_service.key_states import check_recoverable
+from drm_service.quorum import check_present
 from drm_service.records import RECOVERIES, find_by_key_id, read_contents
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
@@ -100,6 +101,7 @@ class RecoverKeys:
         ]
 
         def write(txn: WriteTransaction, current: CeremonyRecord) -> None:
+            check_present(txn, request.requester)
             self.accept_keys(txn, request, current)  # none was deactivated while it was opened
             current.recovered[:] = [key.SerializeToString() for key in recovered]
 

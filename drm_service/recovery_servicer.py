@@ -12,9 +12,13 @@ from drm_service.ceremony_records import find_ceremony
 from drm_service.ceremony_views import CeremonyViews
 from drm_service.key_search import find_keys
 from drm_service.key_states import KeyStates
+from drm_service.quorum import check_present
 from drm_service.records import CEREMONIES, describe, find_by_key_id
 from drm_service.recovery import Delivery
+from keyark.crypto.ceremonies import AGENT_ROLE
+from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
+from keyark.rpc.authorization import Admission
 from keyark.rpc.server import current_caller
 from keyark.service.paging import page_of
 from keyark.store import Store
@@ -23,27 +27,38 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceServicer
 
 Context = ServicerContext[Any, Any]
 
-METHODS: Final = (
-    "ListKeys",
-    "GetKey",
+READING: Final = ("ListKeys", "GetKey", "ListStorageKeys", "ListCeremonies", "GetCeremony")
+ACTING: Final = (
     "DeactivateKey",
     "ActivateKey",
-    "ListStorageKeys",
     "RequestCeremony",
-    "ListCeremonies",
-    "GetCeremony",
     "ApproveCeremony",
     "RejectCeremony",
     "CancelCeremony",
     "GetRecoveredKeys",
     "AcknowledgeRecoveredKeys",
 )
-ALLOWED: Final = {f"/keyark.v1.KeyRecoveryService/{method}": {"agent"} for method in METHODS}
+METHODS: Final = (*READING, *ACTING)
+SERVICE: Final = "/keyark.v1.KeyRecoveryService"
+ALLOWED: Final = {
+    **{f"{SERVICE}/{method}": {"agent", "auditor"} for method in READING},
+    **{f"{SERVICE}/{method}": {"agent"} for method in ACTING},
+}
+
+
+def admission(store: Store) -> Admission:
+    """Return what every method asks of an agent beyond its role: that it holds a share now."""
+
+    def admit(caller: SpiffeId) -> None:
+        if caller.role == AGENT_ROLE:
+            store.read(lambda txn: check_present(txn, caller))
+
+    return admit
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRecoveryServicer(KeyRecoveryServiceServicer):
-    """For recovery agents; only GetRecoveredKeys returns keys, sealed to who asked for them."""
+    """For recovery agents, and auditors to read; only GetRecoveredKeys returns keys, sealed to who asked for them."""
 
     store: Store
     key_states: KeyStates

@@ -108,6 +108,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             config, foundation, policy=policy.engine, storage_keys=storage_keys, workers=workers
         )
         stack.push_async_callback(ceremonies.close)
+        await ceremonies.leave_former_agents()
         await ceremonies.reopen_all("the archive was restarted")
         await stack.enter_async_context(
             repeating(ceremonies.expire, seconds=EXPIRY_SECONDS, name="ending ceremonies whose time ran out")
@@ -171,4 +172,5 @@ def _recovery_service(foundation: Foundation, ceremonies: Ceremonies) -> ServedS
             ),
             delivery=Delivery(store=store, log=log, clock=clock),
         ),
+        admission=recovery_servicer.admission(store),
     )

@@ -86,7 +86,10 @@ async def archived_keys_are_certified(examination: Examination) -> AsyncIterator
         state=recovery_pb2.KeyState.KEY_STATE_UNCERTIFIED, archived_until_us=before
     )
     seen = 0
-    async with examination.session("drm", "agent") as archive, examination.session("cm", "officer") as issuer:
+    async with (
+        examination.session("drm", "auditor") as archive,
+        examination.session("cm", "officer") as issuer,
+    ):
         async for key in list_keys(archive, uncertified):
             seen += 1
             if seen > MOST_KEYS:
@@ -130,7 +133,10 @@ async def certificates_are_archived(examination: Examination) -> AsyncIterator[F
 
     Both lists are in the order of enrollment ids and read side by side, a page at a time.
     """
-    async with examination.session("cm", "officer") as issuer, examination.session("drm", "agent") as archive:
+    async with (
+        examination.session("cm", "officer") as issuer,
+        examination.session("drm", "auditor") as archive,
+    ):
         keys = list_keys(archive)
         key, missing = await anext(keys, None), 0
         async for certificate in list_certificates(issuer):

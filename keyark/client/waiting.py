@@ -66,7 +66,7 @@ def _approve(examination: Examination, enrollment: registration_pb2.Enrollment) 
 
 async def ceremonies_move_on(examination: Examination) -> AsyncIterator[Finding]:
     """Which ceremonies soon expire or lost approvals, and which recovered keys wait for their requester for days."""
-    async with examination.session("drm", "agent") as session:
+    async with examination.session("drm", "auditor") as session:
         async for ceremony in _ceremonies(session, OPEN):
             for finding in _open_ceremony(examination, ceremony):
                 yield finding

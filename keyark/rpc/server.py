@@ -17,7 +17,7 @@ import keyark.rpc
 from keyark.errors import ConfigurationError
 from keyark.meters import Meters
 from keyark.pki.spiffe import SpiffeId
-from keyark.rpc.authorization import ANYONE, AllowList
+from keyark.rpc.authorization import ANYONE, Admission, AllowList, admit_all
 from keyark.rpc.guard import Guard, OnRejected, current_caller
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.renewal import server_credentials
@@ -38,11 +38,17 @@ _OPTIONS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class ServedService:
-    """A gRPC service: its descriptor, how it is added to a server, and what serves it."""
+    """A gRPC service: descriptor, how it is added to a server, what serves it, whom of the allowed roles it admits."""
 
     descriptor: ServiceDescriptor
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: object
+    admission: Admission = admit_all
+
+    @property
+    def methods(self) -> list[str]:
+        """The full names of its methods."""
+        return [f"/{self.descriptor.full_name}/{method.name}" for method in self.descriptor.methods]
 
 
 class Server:
@@ -109,7 +115,10 @@ def build_server(
         reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
     ]
     rows = {**allow, **{f"/{s.full_name}/{m.name}": ANYONE for s in standard for m in s.methods}}
-    allow_list = AllowList.complete(identity.spiffe_id.trust_domain, rows, [*descriptors, *standard])
+    admission = {method: service.admission for service in services for method in service.methods}
+    allow_list = AllowList.complete(
+        identity.spiffe_id.trust_domain, rows, [*descriptors, *standard], admission=admission
+    )
     guard = Guard(peers=peers, allow=allow_list, max_in_flight=max_in_flight, on_rejected=on_rejected)
     meters.add("calls", guard.calls)
     server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)

@@ -111,7 +111,7 @@ async def test_other_agents_take_over_and_the_former_ones_open_nothing(
             dave,
             erin,
         ):
-            # one who is no agent yet may ask, and counts for nothing
+            # one who holds no share yet sees nothing and counts for nothing
             with pytest.raises(KeyarkError) as refused:
                 await approve((await alice.rotate_storage_key(reason="x")).ceremony_id, dave)
             assert refused.value.reason in ("NO_SHARE", "WRONG_SHARE")

@@ -33,10 +33,11 @@ from keyark.pki.certificates import Validity
 from keyark.pki.key_types import KeyType
 from keyark.rpc.channels import call
 from keyark.rpc.errors import InternalError, MessageTooLargeError, NoConnectionError
+from keyark.rpc.identities import PeerReader
 from keyark.rpc.server import current_caller
 from keyark.v1 import audit_pb2
 from tests.support.pki import private_key
-from tests.support.rpc import METHODS, Scripted, channel_to, identity, serving, stub
+from tests.support.rpc import METHODS, Scripted, channel_to, identity, revoked_identities, serving, stub
 
 REQUEST = audit_pb2.GetCheckpointRequest()
 AUDITOR = "auditor/auditor"
@@ -90,7 +91,7 @@ async def test_a_certificate_that_expires_while_connected_is_refused_at_the_next
     now = int(time.time())
     clock = [now]
     async with (
-        serving(Scripted(), now=lambda: clock[0]) as server,
+        serving(Scripted(), peers=PeerReader(lambda: clock[0], revoked_identities())) as server,
         channel_to(server, identity(AUDITOR)) as channel,
     ):
         await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)

@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from keyark.client.home import Home
 from keyark.client.sessions import Session
 from keyark.errors import ConfigurationError, KeyarkError, Kind
-from keyark.pki.certificates import load_certificates
+from keyark.pki.certificates import Validity, load_certificates
 from keyark.pki.files import read_file
 from keyark.pki.identities import identity_of
 from keyark.pki.spki import encode_spki
+from keyark.pki.transport import transport_spki
 from keyark.rpc.channels import call
-from keyark.transparency.checkpoint import Checkpoint, NoteVerifier
+from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, NoteVerifier
 from keyark.transparency.events import open_event
 from keyark.transparency.merkle import TreeHasher
 from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
@@ -29,6 +30,13 @@ from keyark.v1.common_pb2 import PageRequest
 TIMEOUT: Final = 30.0
 PAGE: Final = 1000
 MAX_RECEIPT: Final = 1 << 20
+
+
+class ReceiptTimeError(KeyarkError):
+    """The receipt is later than the certificate of the key that signed it."""
+
+    reason = "RECEIPT_TIME"
+    kind = Kind.PRECONDITION
 
 
 class LogMismatchError(KeyarkError):
@@ -50,12 +58,27 @@ class AuditedLog:
 def verify_receipt_file(receipt: Path, transport_certificate: Path) -> ArchivalReceipt:
     """Check a receipt offline with the transport certificates (PEM, one or more) of the deployment that gave it.
 
-    Raises the errors of ``ReceiptVerifier``, and ConfigurationError where a file does not load.
+    A receipt counts as one of its time: its leaf may not be later than the end of the key's certificate. Raises
+    TransportCertificateError for a certificate that is no transport key's, ReceiptTimeError, the errors of
+    ``ReceiptVerifier``, and ConfigurationError where a file does not load.
     """
     certificates = load_certificates(transport_certificate)
-    origin = f"{identity_of(certificates[0]).trust_domain}/drm"
-    verifier = ReceiptVerifier(origin, *_transport_keys(certificates))
-    return verifier.verify(read_file(receipt, max_size=MAX_RECEIPT))
+    trust_domain = identity_of(certificates[0]).trust_domain
+    file = read_file(receipt, max_size=MAX_RECEIPT)
+    refusal = CheckpointSignatureError(f"No certificate in {transport_certificate} verifies the receipt.")
+    for spki, ends in _transport_keys(certificates, trust_domain).items():
+        try:
+            verified = ReceiptVerifier(f"{trust_domain}/drm", spki).verify(file)
+        except CheckpointSignatureError as error:  # it may be the signature of another transport key
+            refusal = error
+            continue
+        if verified.event.time_us > ends * 1_000_000:
+            raise ReceiptTimeError(
+                "The receipt is dated after the end of the transport certificate that verifies it; show the "
+                "certificate that was renewed for this key, or do not believe the receipt."
+            )
+        return verified
+    raise refusal
 
 
 def log_verifier(home: Home, role: str) -> NoteVerifier:
@@ -63,7 +86,7 @@ def log_verifier(home: Home, role: str) -> NoteVerifier:
     origin = f"{home.config.trust_domain}/{role}"
     if role == "drm":
         return NoteVerifier.from_public_key(
-            origin, *_transport_keys(load_certificates(home.config.transport))
+            origin, *_transport_keys(load_certificates(home.config.transport), home.config.trust_domain)
         )
     path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
     try:
@@ -76,11 +99,17 @@ def log_verifier(home: Home, role: str) -> NoteVerifier:
 def archive_verifier(home: Home) -> ReceiptVerifier:
     """Return what verifies receipts and other proofs of the DRM's log: under the transport keys that the home pins."""
     origin = f"{home.config.trust_domain}/drm"
-    return ReceiptVerifier(origin, *_transport_keys(load_certificates(home.config.transport)))
+    certificates = load_certificates(home.config.transport)
+    return ReceiptVerifier(origin, *_transport_keys(certificates, home.config.trust_domain))
 
 
-def _transport_keys(certificates: Sequence[x509.Certificate]) -> list[bytes]:
-    return [encode_spki(certificate.public_key()) for certificate in certificates]
+def _transport_keys(certificates: Sequence[x509.Certificate], trust_domain: str) -> dict[bytes, int]:
+    """Return the SPKIs (DER), each with the end of its last certificate (seconds UTC)."""
+    keys: dict[bytes, int] = {}
+    for certificate in certificates:
+        spki = transport_spki(certificate, trust_domain)
+        keys[spki] = max(keys.get(spki, 0), Validity.of(certificate).not_after)
+    return keys
 
 
 async def list_entries(session: Session, *, first: int = 0) -> AsyncIterator[audit_pb2.LogEntry]:

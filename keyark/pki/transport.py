@@ -59,37 +59,42 @@ class TransportTrust:
                 return spki
         certificate, *chain = [load_certificate(der) for der in encoded]
         path = verify_chain(certificate, intermediates=chain, anchors=self.anchors, at=at)
-        self._check_purpose(certificate)
-        spki = encode_spki(certificate.public_key())
+        spki = transport_spki(certificate, self.trust_domain)
         if len(self._remembered) >= _MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered[encoded] = (spki, _common_validity(path))
         return spki
 
-    def _check_purpose(self, certificate: x509.Certificate) -> None:
-        expected = SpiffeId(self.trust_domain, TRANSPORT_ROLE)
-        try:
-            named = identity_of(certificate)
-        except (UnauthenticatedError, InvalidInputError):
-            named = None
-        if named != expected:
-            raise TransportCertificateError(
-                f"The certificate is not for the transport key {expected}; do not trust its sender."
-            )
-        key_type = key_type_of(certificate.public_key())
-        check_key_type(key_type, TRANSPORT_KEY_TYPES)
-        try:
-            usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-            purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except x509.ExtensionNotFound:
-            raise TransportCertificateError(
-                "The transport certificate does not limit the use of its key."
-            ) from None
-        wraps = usage.key_encipherment if key_type in RSA_KEY_TYPES else usage.key_agreement
-        if not (usage.digital_signature and wraps) or any(p in purposes for p in _TLS_PURPOSES):
-            raise TransportCertificateError(
-                "The transport certificate permits other uses than wrapping keys and signing receipts."
-            )
+
+def transport_spki(certificate: x509.Certificate, trust_domain: str) -> bytes:
+    """Return the SPKI (DER) of a certificate that is one of a deployment's transport key, whoever signed it.
+
+    Raises TransportCertificateError for a certificate of any other identity or use, and UnsupportedKeyError.
+    """
+    expected = SpiffeId(trust_domain, TRANSPORT_ROLE)
+    try:
+        named = identity_of(certificate)
+    except (UnauthenticatedError, InvalidInputError):
+        named = None
+    if named != expected:
+        raise TransportCertificateError(
+            f"The certificate is not for the transport key {expected}; do not trust its sender."
+        )
+    key_type = key_type_of(certificate.public_key())
+    check_key_type(key_type, TRANSPORT_KEY_TYPES)
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        raise TransportCertificateError(
+            "The transport certificate does not limit the use of its key."
+        ) from None
+    wraps = usage.key_encipherment if key_type in RSA_KEY_TYPES else usage.key_agreement
+    if not (usage.digital_signature and wraps) or any(p in purposes for p in _TLS_PURPOSES):
+        raise TransportCertificateError(
+            "The transport certificate permits other uses than wrapping keys and signing receipts."
+        )
+    return encode_spki(certificate.public_key())
 
 
 def _common_validity(path: Sequence[x509.Certificate]) -> Validity:

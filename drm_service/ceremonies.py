@@ -22,7 +22,6 @@ from drm_service.ceremony_records import (
     RECOVER,
     REJECTED,
     CeremonyCanceledError,
-    CeremonyClosedError,
     CeremonyExpiredError,
     CeremonyRejectedError,
     RequesterLeftError,
@@ -58,6 +57,7 @@ from keyark.clock import Clock
 from keyark.crypto.ceremonies import (
     AgentDecision,
     AgentTrust,
+    CeremonyClosedError,
     CeremonyRequest,
     verify_decision,
     verify_request,

@@ -25,15 +25,16 @@ from drm_service.ceremony_records import (
 from drm_service.ceremony_work import CeremonyMovedError, CeremonyOutcome
 from drm_service.quorum import check_present
 from drm_service.records import RECOVERIES
-from drm_service.storage_keys import storage_key_id
+from drm_service.storage_keys import read_tokens, storage_key_id
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
+from keyark.crypto.opening_facts import encode_facts, facts_digest
 from keyark.crypto.storage import HybridPublicKey
 from keyark.errors import KeyarkError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.service.failures import pack_failure
-from keyark.store import Store, WriteTransaction
+from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, LoggedEvent
 from keyark.v1.ceremony_pb2 import DecisionStatement, SignedStatement
@@ -91,6 +92,7 @@ class CeremonyJournal:
             message=request.message.reason,
             ceremony_request=record.request,
         )
+        record.opening_facts = self.store.read(lambda txn: _facts(txn, record))
         event = ceremony_leaf(
             ceremony_event_type(request.type, OPENED),
             request,
@@ -99,6 +101,7 @@ class CeremonyJournal:
             share_recipient_sha256=share_recipient.key_id,
             expires_time_us=record.expires_time_us,
             storage_key_id=storage_key_id(record.new_token) if record.HasField("new_token") else b"",
+            opening_facts_sha256=facts_digest(record.opening_facts),
         )
         record.state = CeremonyState.CEREMONY_STATE_OPEN
         record.share_recipient_key = share_recipient.to_bytes()
@@ -113,6 +116,8 @@ class CeremonyJournal:
             record.opening_index = index
             put_ceremony(txn, record)
 
+        if _facts(txn, record) != record.opening_facts:
+            raise CeremonyMovedError("The agents or storage keys changed meanwhile; ask again.")
         put_ceremony(txn, record)
         self.log.append(txn, event, on_index=note)
 
@@ -183,6 +188,12 @@ class CeremonyJournal:
             self.log.append(txn, event)
 
         await self.store.update(write)
+
+
+def _facts(txn: ReadTransaction, record: CeremonyRecord) -> bytes:
+    """Say which storage keys an approval opens, and which one comes into force, with all their holders."""
+    opened = [token for token in read_tokens(txn) if storage_key_id(token) in record.storage_key_ids]
+    return encode_facts(opened, record.new_token if record.HasField("new_token") else None)
 
 
 def _same_opening(txn: WriteTransaction, record: CeremonyRecord) -> CeremonyRecord:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from drm_service.records import CEREMONIES, OPEN_CEREMONIES
-from keyark.crypto.ceremonies import CeremonyRequest, Opening, ceremony_digest
-from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.crypto.ceremonies import CeremonyClosedError, CeremonyRequest, Opening, ceremony_digest
+from keyark.errors import NotFoundError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.store import ReadTransaction, WriteTransaction
@@ -31,13 +31,6 @@ _PAGE: Final = 256
 RECOVER: Final = CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
 ENDABLE: Final = (CeremonyState.CEREMONY_STATE_OPEN, CeremonyState.CEREMONY_STATE_READY)
 """States that a ceremony can be ended in without what it was asked for."""
-
-
-class CeremonyClosedError(KeyarkError):
-    """The ceremony is over, or not yet where this could be done."""
-
-    reason = "CEREMONY_CLOSED"
-    kind = Kind.PRECONDITION
 
 
 class CeremonyExpiredError(CeremonyClosedError):

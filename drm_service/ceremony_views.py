@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from drm_service.ceremony_records import request_of, state_of
-from drm_service.key_ceremonies import holders_of
+from drm_service.ceremony_records import find_ceremony, request_of, state_of
+from drm_service.key_ceremonies import holders_of, read_trust_changes
 from drm_service.quorum import CeremonyQuorum
 from drm_service.records import KEYS, describe, find_by_key_id
 from drm_service.storage_keys import read_tokens
@@ -17,9 +17,16 @@ from keyark.rpc.errors import to_status
 from keyark.service.failures import unpack_failure
 from keyark.store import Store
 from keyark.transparency.log import Log, SignedHead
-from keyark.v1.audit_pb2 import LoggedEvent
+from keyark.v1.audit_pb2 import AuditEvent, LoggedEvent
 from keyark.v1.ceremony_pb2 import CeremonyType, SignedStatement
-from keyark.v1.recovery_pb2 import Ceremony, CeremonyKey, CeremonyState, StorageKey, StorageKeyShare
+from keyark.v1.recovery_pb2 import (
+    ArchiveChange,
+    Ceremony,
+    CeremonyKey,
+    CeremonyState,
+    StorageKey,
+    StorageKeyShare,
+)
 
 RUNNING = CeremonyState.CEREMONY_STATE_RUNNING
 OPEN = CeremonyState.CEREMONY_STATE_OPEN
@@ -63,13 +70,10 @@ class CeremonyViews:
         view, request = self.brief(record), request_of(record)
         quorum = self.store.read(lambda txn: CeremonyQuorum.of(txn, record, self.quorum_rule))
         keys = self.store.read(lambda txn: [find_by_key_id(txn, key) for key in request.message.key_ids])
-        head = await self.log.checkpoint(
-            covering=max([record.opening_index, *(key.log_index for key in keys)])
-        )
-        opening = LoggedEvent(
-            leaf=record.opening_leaf, salt=record.opening_salt, details=record.opening_details
-        )
-        view.opening_proof = self.log.prove(opening, record.opening_index, head)
+        indices = [index for key in keys for index in (key.log_index, key.resealed_index)]
+        head = await self.log.checkpoint(covering=max([record.opening_index, *indices]))
+        view.opening_proof = self._prove_opening(record, head)
+        view.opening_facts = record.opening_facts
         view.keys.extend(self._key(key, head) for key in keys)
         if record.state == OPEN:
             view.storage_keys.extend(show_storage_keys(quorum.tokens, viewer))
@@ -79,7 +83,28 @@ class CeremonyViews:
 
     def _key(self, record: ArchivedKeyRecord, head: SignedHead) -> CeremonyKey:
         event = LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details)
-        return CeremonyKey(key=describe(record), receipt=self.log.prove(event, record.log_index, head))
+        key = CeremonyKey(key=describe(record), receipt=self.log.prove(event, record.log_index, head))
+        if record.resealed_index:
+            moved = self.log.entry(record.resealed_index)
+            key.resealing_proof = self.log.prove(moved, record.resealed_index, head)
+        return key
+
+    async def archive_changes(self, *, known: int) -> list[ArchiveChange]:
+        """Return the changes of agents and storage keys after the ``known`` first ones, each with its proofs."""
+        changes = self.store.read(lambda txn: read_trust_changes(txn, known=known))
+        ids = [AuditEvent.FromString(change.opening_leaf).ceremony_id for change in changes]
+        records = self.store.read(lambda txn: [find_ceremony(txn, ceremony_id) for ceremony_id in ids])
+        head = await self.log.checkpoint(covering=max((r.opening_index for r in records), default=0))
+        return [
+            ArchiveChange(change=change, opening_proof=self._prove_opening(record, head))
+            for change, record in zip(changes, records, strict=True)
+        ]
+
+    def _prove_opening(self, record: CeremonyRecord, head: SignedHead) -> bytes:
+        opening = LoggedEvent(
+            leaf=record.opening_leaf, salt=record.opening_salt, details=record.opening_details
+        )
+        return self.log.prove(opening, record.opening_index, head)
 
     def storage_keys(self, viewer: SpiffeId) -> list[StorageKey]:
         """Return all storage key generations, the newest last, with the viewer's own sealed shares."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from drm_service.ceremony_records import ceremony_leaf, find_ceremony, put_ceremony
@@ -16,7 +17,7 @@ from drm_service.ceremony_work import (
     all_of,
     work_tasks,
 )
-from drm_service.records import TRUST_CHANGES, put_sealed_key, read_row, scan_records
+from drm_service.records import TRUST_CHANGES, put_row, put_sealed_key, read_row, scan_records
 from drm_service.storage_keys import StorageKeys, put_token, read_tokens, storage_key_id
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
@@ -221,7 +222,7 @@ class ResealKeys:
             if record is None:
                 continue
             put_sealed_key(txn, record.log_index, sealed)
-            self.log.append(txn, leaf)
+            self.log.append(txn, leaf, on_index=partial(_note_resealing, key))
         ceremony = find_ceremony(txn, request.ceremony_id)
         ceremony.resealed += len(done)
         ceremony.looked_at += len(rows)
@@ -243,6 +244,14 @@ class ResealKeys:
         return new_event(event, AuditDetails())
 
 
+def _note_resealing(enrollment_id: bytes, txn: WriteTransaction, index: int) -> None:
+    """Note in a record where the leaf stands that says which storage key its key lies under now."""
+    record = read_row(txn, enrollment_id)
+    if record is not None:
+        record.resealed_index = index
+        put_row(txn, enrollment_id, record)
+
+
 def holders_of(token: SoftwareToken) -> list[AgentKey]:
     """Return the agents of a token, in the order of their shares."""
     return [
@@ -260,6 +269,7 @@ def put_trust_change(txn: WriteTransaction, record: CeremonyRecord) -> None:
     """Keep what RM and CM need in order to believe a change: the request, its opening, and the quorum's approvals."""
     approvals = [SignedStatement.FromString(raw) for raw in record.decisions]
     proof = CeremonyProof(
+        opening_facts=record.opening_facts,
         request=SignedStatement.FromString(record.request),
         opening_leaf=record.opening_leaf,
         approvals=[a for a in approvals if DecisionStatement.FromString(a.statement).decision == APPROVE],

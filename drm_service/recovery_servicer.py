@@ -27,7 +27,14 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceServicer
 
 Context = ServicerContext[Any, Any]
 
-READING: Final = ("ListKeys", "GetKey", "ListStorageKeys", "ListCeremonies", "GetCeremony")
+READING: Final = (
+    "ListKeys",
+    "GetKey",
+    "ListStorageKeys",
+    "ListArchiveChanges",
+    "ListCeremonies",
+    "GetCeremony",
+)
 ACTING: Final = (
     "DeactivateKey",
     "ActivateKey",
@@ -94,6 +101,12 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
     ) -> pb.ListStorageKeysResponse:
         """Who holds shares of which storage key."""
         return pb.ListStorageKeysResponse(storage_keys=self.views.storage_keys(current_caller()))
+
+    async def ListArchiveChanges(
+        self, request: pb.ListArchiveChangesRequest, context: Context
+    ) -> pb.ListArchiveChangesResponse:
+        """How agents and storage keys changed, for an agent's client to verify."""
+        return pb.ListArchiveChangesResponse(changes=await self.views.archive_changes(known=request.known))
 
     async def RequestCeremony(
         self, request: pb.RequestCeremonyRequest, context: Context

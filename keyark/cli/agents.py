@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from keyark.cli.options import (
     password_file_option,
     read_password,
 )
-from keyark.cli.output import KeyarkGroup, print_json, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
+from keyark.client.archive_pins import ArchivePins
 from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.home import Home
 from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.shares import QuorumRule
 from keyark.deployment.agents import AgentEnrollment
 from keyark.pki.files import read_file
 from keyark.v1.recovery_pb2 import StorageKey
@@ -60,7 +65,7 @@ def list_(**options: Any) -> None:
 @json_option
 def rotate(**options: Any) -> None:
     """Ask for another set of agents or another quorum; the present agents approve with `keyark recover approve`."""
-    new = [AgentShareKey.from_json(read_file(path, max_size=MAX_JSON).decode()) for path in options["files"]]
+    new = [_share_key(path) for path in options["files"]]
 
     async def run() -> ReviewedCeremony:
         async with recovery_client(options) as client:
@@ -96,6 +101,96 @@ def enroll(
         click.echo(f"{enrollment.request()}  to be signed: keyark authority sign … --as agent/{name}")
     else:
         click.echo(f"{enrollment.complete(certificate)}  for `keyark agents rotate` or the DRM's init")
+
+
+@agents.command()
+@click.option(
+    "--agent",
+    "files",
+    multiple=True,
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="An agent's share-key.json, from that agent; once per agent, this one too.",
+)
+@click.option("--quorum", required=True, type=int, help="How many of them it takes.")
+@click.option(
+    "--quorum-rule",
+    type=click.Choice([rule.value for rule in QuorumRule]),
+    default=QuorumRule.SEPARATE.value,
+    show_default=True,
+    help="As in drm.toml.",
+)
+@click.option(
+    "--storage-key",
+    "storage_keys",
+    multiple=True,
+    required=True,
+    help="A storage key's id, 64 hexadecimal digits; once per generation, the oldest first.",
+)
+@home_option
+@identity_option("agent/alice")
+def pin(**options: Any) -> None:
+    """Note on this agent's own disk who the agents are; its client releases shares among these only.
+
+    Give it once, before the first approval and while no change of agents or storage keys is open, with files that
+    came from the agents and not from the archive. From then on approved changes are followed. Compare the
+    fingerprint with the other agents.
+    """
+    home = Home.load(options["home"])
+    folder = home.identity_folder(options["identity"])
+    share_keys = [_share_key(path) for path in options["files"]]
+    for share_key in share_keys:
+        share_key.verify(home.trust_anchor)
+    pins = ArchivePins.first(
+        share_keys,
+        quorum=options["quorum"],
+        rule=QuorumRule(options["quorum_rule"]),
+        storage_keys=[_storage_key_id(text) for text in options["storage_keys"]],
+        time_us=time.time_ns() // 1000,
+    )
+    pins.save(folder)
+    _show_pins(pins)
+
+
+@agents.command()
+@home_option
+@identity_option("agent/alice")
+@json_option
+def pins(**options: Any) -> None:
+    """Show who the agents are by this agent's own disk, with the fingerprint to compare with the other agents."""
+    pinned = ArchivePins.load(Home.load(options["home"]).identity_folder(options["identity"]))
+    if options["as_json"]:
+        print_json(
+            {
+                "fingerprint": pinned.fingerprint,
+                "quorum": pinned.quorum,
+                "agents": sorted(pinned.agents),
+                "storage_keys": [key_id.hex() for key_id in pinned.storage_keys],
+            }
+        )
+    else:
+        _show_pins(pinned)
+
+
+def _share_key(path: Path) -> AgentShareKey:
+    return AgentShareKey.from_json(read_file(path, max_size=MAX_JSON).decode(errors="replace"))
+
+
+def _storage_key_id(text: str) -> bytes:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise UsageError(
+            f"{text!r} is no storage key id; the DRM's init prints it, and `keyark agents list`."
+        )
+    return bytes.fromhex(text)
+
+
+def _show_pins(pinned: ArchivePins) -> None:
+    click.echo(f"quorum       {pinned.quorum} of {len(pinned.agents)}")
+    for agent, share_key_id in sorted(pinned.agents.items()):
+        click.echo(f"agent        {agent}  share key {share_key_id.hex()}")
+    for generation, key_id in enumerate(pinned.storage_keys, start=1):
+        click.echo(f"storage key  {generation}  {key_id.hex()}")
+    click.echo(f"fingerprint  {pinned.fingerprint}")
 
 
 @click.group("storage-key", cls=KeyarkGroup)

@@ -16,7 +16,13 @@ from keyark.cli.options import password_source
 from keyark.cli.output import UsageError, print_json
 from keyark.client.ceremony_review import ReviewedCeremony
 from keyark.client.recovery import RecoveryClient
-from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, DecisionStatement
+from keyark.v1.ceremony_pb2 import (
+    CeremonyStatement,
+    CeremonyType,
+    Decision,
+    DecisionStatement,
+    StorageKeyFacts,
+)
 from keyark.v1.recovery_pb2 import Ceremony, CeremonyState
 
 POLL_SECONDS: Final = 0.3
@@ -78,6 +84,10 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
             f"key         {event.encryption_spki_sha256.hex()} of {details.common_name} <{details.email}>, "
             f"archived {when(event.time_us)}"
         )
+    for key in ceremony.facts.storage_keys:
+        _show_storage_key("opens", key)
+    if ceremony.facts.HasField("new_storage_key"):
+        _show_storage_key("makes", ceremony.facts.new_storage_key)
     for agent in message.agents:
         click.echo(f"new agent   {agent.agent}")
     if message.quorum:
@@ -92,6 +102,22 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
         click.echo(f"progress    {view.looked_at} of {view.archived_keys} keys, {view.resealed} sealed anew")
     if view.failure.message:
         click.echo(f"ended       {view.failure.message}")
+
+
+def _show_storage_key(what: str, key: StorageKeyFacts) -> None:
+    """Tell a storage key by its id, and who holds shares of it: the leaf that opened the ceremony binds all of it."""
+    holders = ", ".join(_short(share.agent) for share in key.shares)
+    click.echo(f"{what:11} storage key {key.generation}  {key.storage_key_id.hex()}")
+    click.echo(f"            {key.quorum} of {len(key.shares)}: {holders}")
+
+
+def _storage_key_values(key: StorageKeyFacts) -> dict[str, Any]:
+    return {
+        "storage_key_id": key.storage_key_id.hex(),
+        "generation": key.generation,
+        "quorum": key.quorum,
+        "holders": [share.agent for share in key.shares],
+    }
 
 
 def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
@@ -113,6 +139,12 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
                 "email": owner.details.email,
             }
             for owner in ceremony.owners
+        ],
+        "opens": [_storage_key_values(key) for key in ceremony.facts.storage_keys],
+        "makes": [
+            _storage_key_values(key)
+            for key in [ceremony.facts.new_storage_key]
+            if ceremony.facts.HasField("new_storage_key")
         ],
         "agents": [agent.agent for agent in message.agents],
         "quorum": view.quorum,

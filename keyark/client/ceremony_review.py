@@ -13,14 +13,15 @@ from typing import Final
 
 from keyark.client.audit import archive_verifier
 from keyark.client.home import Home
-from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, share_key_of, verify_request
+from keyark.crypto.ceremonies import AgentTrust, CeremonyClosedError, CeremonyRequest, Opening, verify_request
+from keyark.crypto.opening_facts import facts_digest, parse_facts, storage_key_facts
 from keyark.errors import KeyarkError, Kind
 from keyark.records.v1.drm_pb2 import SealedShare, SealSuite, SoftwareToken
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt, ProvenEntry
 from keyark.v1.audit_pb2 import EventType
-from keyark.v1.ceremony_pb2 import CeremonyType
-from keyark.v1.recovery_pb2 import Ceremony, CeremonyState, StorageKey
+from keyark.v1.ceremony_pb2 import CeremonyType, OpeningFacts, StorageKeyFacts
+from keyark.v1.recovery_pb2 import Ceremony, CeremonyKey, CeremonyState, StorageKey
 
 _VERSION: Final = 1
 RECOVER: Final = CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
@@ -36,13 +37,30 @@ class CeremonyMismatchError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewedCeremony:
-    """A ceremony that was verified; ``owners`` are the receipts of the keys that it brings back, in their order."""
+    """A ceremony that was verified.
+
+    ``owners`` are the receipts of the keys that it brings back, in their order; ``moves`` prove, for those that were
+    sealed anew since, the storage key that they lie under now. ``facts`` are what the leaf that opened it binds.
+    """
 
     view: Ceremony
     request: CeremonyRequest
     opening: Opening
     opened: ProvenEntry
+    facts: OpeningFacts
     owners: Sequence[ArchivalReceipt]
+    moves: Sequence[ProvenEntry | None]
+
+    @property
+    def sealed_under(self) -> list[bytes]:
+        """The storage key of each key, as the log says."""
+        pairs = zip(self.owners, self.moves, strict=True)
+        return [(moved or owner).event.storage_key_id for owner, moved in pairs]
+
+    @property
+    def entries(self) -> list[ProvenEntry]:
+        """Every entry of the log that this rests on."""
+        return [self.opened, *self.owners, *(moved for moved in self.moves if moved is not None)]
 
     @property
     def ceremony_id(self) -> bytes:
@@ -63,19 +81,20 @@ class CeremonyReview:
         self.trust = AgentTrust(
             trust_domain=home.config.trust_domain, anchors=[home.trust_anchor], revoked=home.revoked
         )
-        self._verifier = archive_verifier(home)
+        self.verifier = archive_verifier(home)
 
     def review(self, view: Ceremony) -> ReviewedCeremony:
         """Verify a ceremony as GetCeremony returns it.
 
         Raises CeremonyMismatchError, the errors of ``verify_request`` and those of ``ReceiptVerifier``.
         """
-        opened = self._verifier.verify_entry(view.opening_proof)
+        opened = self.verifier.verify_entry(view.opening_proof)
         request = verify_request(view.request, self.trust, at=opened.event.time_us // 1_000_000)
         self._check_opening(view, request, opened)
-        owners = [self._verifier.verify(key.receipt) for key in view.keys]
+        owners = [self.verifier.verify(key.receipt) for key in view.keys]
         if [owner.event.encryption_spki_sha256 for owner in owners] != list(request.message.key_ids):
-            raise _mismatch("shows receipts of other keys than those that were asked for")
+            raise mismatch("shows receipts of other keys than those that were asked for")
+        moves = [self._move(key, owner) for key, owner in zip(view.keys, owners, strict=True)]
         for agent in request.agents:
             agent.verify(self._home.trust_anchor, at=opened.event.time_us // 1_000_000)
         return ReviewedCeremony(
@@ -83,8 +102,22 @@ class CeremonyReview:
             request=request,
             opening=Opening(digest=request.digest, leaf_hash=leaf_hash(opened.leaf)),
             opened=opened,
+            facts=_facts(view, request, opened),
             owners=owners,
+            moves=moves,
         )
+
+    def _move(self, key: CeremonyKey, owner: ArchivalReceipt) -> ProvenEntry | None:
+        """Return the entry that says where a key was sealed anew, if it was."""
+        if not key.resealing_proof:
+            return None
+        moved = self.verifier.verify_entry(key.resealing_proof)
+        ids = [(e.encryption_spki_sha256, e.enrollment_id) for e in (moved.event, owner.event)]
+        if moved.event.type != EventType.EVENT_TYPE_KEY_RESEALED or ids[0] != ids[1]:
+            raise mismatch("shows that another key was sealed anew")
+        if moved.index <= owner.index or not moved.event.storage_key_id:
+            raise mismatch("shows no storage key that the key was sealed under since it was archived")
+        return moved
 
     def _check_opening(self, view: Ceremony, request: CeremonyRequest, opened: ProvenEntry) -> None:
         """Hold request, one-time key and new storage key against the leaf that all of them are bound to."""
@@ -94,13 +127,45 @@ class CeremonyReview:
             view.ceremony_id,
             request.digest,
         ):
-            raise _mismatch("was opened in the log as another one")
+            raise mismatch("was opened in the log as another one")
         key, recipient = view.share_recipient_key, event.share_recipient_sha256
         if key and sha256(key).digest() != recipient:
-            raise _mismatch("wants shares sealed to another key than the log says")
-        new_key = view.new_storage_key.public_key
-        if request.type == ROTATE and new_key and sha256(new_key).digest() != event.storage_key_id:
-            raise _mismatch("shows another storage key than the log says")
+            raise mismatch("wants shares sealed to another key than the log says")
+
+
+def _facts(view: Ceremony, request: CeremonyRequest, opened: ProvenEntry) -> OpeningFacts:
+    """Return the facts that the leaf binds, once all that is shown of storage keys is what they say."""
+    if facts_digest(view.opening_facts) != opened.event.opening_facts_sha256:
+        raise mismatch("lacks the facts that the log binds, or shows others")
+    facts = parse_facts(view.opening_facts)
+    rotates = request.type == ROTATE
+    if facts.HasField("new_storage_key") != rotates or (rotates and facts.storage_keys):
+        raise mismatch("opens or makes storage keys that its type does not")
+    if facts.new_storage_key.storage_key_id != opened.event.storage_key_id:
+        raise mismatch("makes another storage key than the log says")
+    if view.HasField("new_storage_key") and _shown(view.new_storage_key) != facts.new_storage_key:
+        raise mismatch("shows another new storage key than the log says")
+    if view.storage_keys and [_shown(key) for key in view.storage_keys] != list(facts.storage_keys):
+        raise mismatch("shows other storage keys than the log says")
+    return facts
+
+
+def _shown(key: StorageKey) -> StorageKeyFacts:
+    if [share.index for share in key.shares] != list(range(1, len(key.shares) + 1)):
+        raise mismatch("shows shares that are not numbered in order")
+    return storage_key_facts(token_of(key))
+
+
+def check_complete(ceremony: ReviewedCeremony) -> None:
+    """Raise CeremonyMismatchError unless all is there that an approval needs, CeremonyClosedError where it is over."""
+    view, facts = ceremony.view, ceremony.facts
+    if view.state != CeremonyState.CEREMONY_STATE_OPEN:
+        state = CeremonyState.Name(view.state).removeprefix("CEREMONY_STATE_")
+        raise CeremonyClosedError(f"The ceremony is {state}; there is nothing to approve any more.")
+    if len(view.storage_keys) != len(facts.storage_keys) or not view.share_recipient_key:
+        raise mismatch("lacks a storage key that the log says it opens, or the key to seal shares to")
+    if view.HasField("new_storage_key") != facts.HasField("new_storage_key"):
+        raise mismatch("lacks the new storage key that the log says it makes")
 
 
 def token_of(storage_key: StorageKey) -> SoftwareToken:
@@ -127,17 +192,6 @@ def token_of(storage_key: StorageKey) -> SoftwareToken:
     )
 
 
-def check_new_holders(home: Home, new: StorageKey, present: StorageKey, *, at: int) -> None:
-    """Raise CeremonyMismatchError unless a new storage key is split among the present agents, as the present one is.
-
-    ``at`` is in seconds UTC. Raises the errors of ``AgentShareKey.verify`` as well.
-    """
-    for share in new.shares:
-        share_key_of(share.holder).verify(home.trust_anchor, at=at)
-    holders, before = ({share.holder.agent for share in key.shares} for key in (new, present))
-    if holders != before or new.quorum != present.quorum:
-        raise _mismatch("splits the new storage key among others than the present agents")
-
-
-def _mismatch(how: str) -> CeremonyMismatchError:
+def mismatch(how: str) -> CeremonyMismatchError:
+    """Return the error for a ceremony that must not be approved: "The ceremony <how>"."""
     return CeremonyMismatchError(f"The ceremony {how}; do not approve it, and look at the archive's log.")

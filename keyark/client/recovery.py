@@ -18,11 +18,12 @@ from typing import Final
 from cryptography import x509
 
 from keyark.client.agent_keys import AgentKeys
+from keyark.client.archive_pins import ArchiveChangeError, ArchivePins
 from keyark.client.ceremony_review import (
     ROTATE,
     CeremonyReview,
     ReviewedCeremony,
-    check_new_holders,
+    check_complete,
     token_of,
 )
 from keyark.client.home import Home
@@ -37,6 +38,7 @@ from keyark.crypto.ceremonies import (
     sign_request,
 )
 from keyark.crypto.matching import prove_match
+from keyark.crypto.shares import Share
 from keyark.crypto.storage import HybridPublicKey
 from keyark.crypto.token import open_share
 from keyark.errors import InvalidInputError, KeyarkError, Kind
@@ -52,6 +54,7 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 TIMEOUT: Final = 60.0
 PAGE: Final = 200
+MAX_PAGES: Final = 100
 _MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 
 
@@ -135,13 +138,13 @@ class RecoveryClient:
 
     async def reseal_keys(self, *, reason: str) -> ReviewedCeremony:
         """Ask for the keys of all older generations to be sealed under the newest storage key."""
-        newest = (await self.storage_keys())[-1]
+        pins = await self.pins()
         return await self._request(
             CeremonyStatement(
                 type=CeremonyType.CEREMONY_TYPE_RESEAL_KEYS,
                 ceremony_id=new_request_id(),
                 reason=reason,
-                storage_key_id=sha256(newest.public_key).digest(),
+                storage_key_id=pins.storage_keys[-1],
             )
         )
 
@@ -184,11 +187,14 @@ class RecoveryClient:
     async def approve(self, ceremony: ReviewedCeremony) -> ReviewedCeremony:
         """Approve what was reviewed: open this agent's shares, and seal them to this very opening.
 
-        Where a new storage key is approved, this agent's share of it has to open too. Raises WrongShareError,
-        CeremonyMismatchError, and what the archive refuses with.
+        All that may be opened and made follows from the type, the keys' receipts and this agent's own pins. Where a
+        new storage key is approved, this agent's share of it has to open too. Raises WrongShareError,
+        CeremonyMismatchError, CeremonyClosedError, what ``pins`` raises, and what the archive refuses with.
         """
+        check_complete(ceremony)
+        (await self.pins()).check(ceremony)
         if ceremony.view.HasField("new_storage_key"):
-            await self._check_new_storage_key(ceremony.view.new_storage_key)
+            self._open_share(ceremony.view.new_storage_key)
         approval = sign_decision(
             ceremony.opening,
             self._keys.signer,
@@ -204,7 +210,7 @@ class RecoveryClient:
         return self._review.review(answer.ceremony)
 
     def _release(self, ceremony: ReviewedCeremony, storage_key: pb.StorageKey) -> pb.ReleasedShare:
-        share = open_share(token_of(storage_key), self._keys.share_key, str(self._keys.signer.agent))
+        share = self._open_share(storage_key)
         recipient = HybridPublicKey.from_bytes(ceremony.view.share_recipient_key)
         key_id = sha256(storage_key.public_key).digest()
         return pb.ReleasedShare(
@@ -212,10 +218,30 @@ class RecoveryClient:
             ciphertext=seal_released_share(share, recipient, ceremony.opening, key_id),
         )
 
-    async def _check_new_storage_key(self, new: pb.StorageKey) -> None:
-        present = (await self.storage_keys())[-1]
-        check_new_holders(self.session.home, new, present, at=int(time.time()))
-        open_share(token_of(new), self._keys.share_key, str(self._keys.signer.agent))
+    def _open_share(self, storage_key: pb.StorageKey) -> Share:
+        return open_share(token_of(storage_key), self._keys.share_key, str(self._keys.signer.agent))
+
+    async def pins(self) -> ArchivePins:
+        """Return who the agents are and which storage keys there are, by this agent's own pins and what followed.
+
+        Changes since then are verified, each with the word of a quorum of those who were pinned until it, and
+        remembered. Raises PinsMissingError, ArchiveChangeError, and the errors of ``ReceiptVerifier``.
+        """
+        pins = ArchivePins.load(self._keys.folder)
+        for _ in range(MAX_PAGES):
+            if not (changes := await self._changes(pins.known)):
+                return pins
+            for change in changes:
+                opened = self._review.verifier.verify_entry(change.opening_proof)
+                pins = pins.follow(change.change, opened, trust=self._review.trust, now=int(time.time()))
+            pins.save(self._keys.folder)
+        raise ArchiveChangeError(
+            "The archive shows no end of changes of agents and storage keys; look at its log."
+        )
+
+    async def _changes(self, known: int) -> Sequence[pb.ArchiveChange]:
+        request = pb.ListArchiveChangesRequest(known=known)
+        return (await call(self._stub.ListArchiveChanges, request, timeout=TIMEOUT)).changes
 
     async def reject(self, ceremony: ReviewedCeremony, *, reason: str) -> ReviewedCeremony:
         """Reject what was reviewed, and say why."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
+from keyark.client.archive_pins import ArchivePins
+from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.deployment.agents import make_share_key
 from keyark.deployment.authority import MAX_REQUEST, DeploymentAuthority
@@ -98,6 +100,7 @@ def initialize(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
     _make_people(plan, authority)
     say(f"made identities for {', '.join(plan.agents)} (agents), enroller, officer and auditor")
     storage_key_id = _init_drm(plan)
+    pin_agents(plan, storage_key_id)
     say(
         f"made the DRM's transport key, and storage key {storage_key_id} split {plan.quorum} of {len(plan.agents)}"
     )
@@ -156,6 +159,22 @@ def _init_drm(plan: DeploymentPlan) -> str:
     )
     storage_key_id: str = json.loads(printed)["storage_key_id"]
     return storage_key_id
+
+
+def pin_agents(plan: DeploymentPlan, storage_key_id: str) -> None:
+    """Tell every agent's own folder who the agents are, their quorum, and the storage key that they hold shares of."""
+    folders = [plan.folder / "identities" / "agent" / agent for agent in plan.agents]
+    pins = ArchivePins.first(
+        [
+            AgentShareKey.from_json(read_file(folder / "share-key.json", max_size=MAX_REQUEST).decode())
+            for folder in folders
+        ],
+        quorum=plan.quorum,
+        rule=plan.quorum_rule,
+        storage_keys=[bytes.fromhex(storage_key_id)],
+    )
+    for folder in folders:
+        pins.save(folder)
 
 
 def _archive_arguments(plan: DeploymentPlan, storage_key_id: str) -> list[str]:

@@ -35,6 +35,7 @@ _HASHES: Final = (
     "share_recipient_sha256",
     "decision_sha256",
     "policy_sha256",
+    "opening_facts_sha256",
 )
 _CEREMONY_ID_SIZE: Final = 16
 

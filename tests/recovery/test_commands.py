@@ -172,7 +172,16 @@ def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
         make_private_folder(people / "dave")
         for name in ("key.pem", "cert.pem", "share-key.pem"):
             (dave / name).rename(people / "dave" / name)
+        (key_id,) = re.findall("[0-9a-f]{64}", listed)
+        options = ("--quorum", "2", "--storage-key", key_id, "--home", home, "--as", "agent/dave")
+        pinned = keyark("agents", "pin", *named[:-1], dave / "share-key.json", *options).stdout
+        assert keyark("agents", "pins", *options[-4:]).stdout == pinned
+        assert "fingerprint" in pinned
         asked = keyark("storage-key", "rotate", "--reason", "carol left", "--home", home).stdout.strip()
+        shown = keyark("recover", "show", asked, "--home", home).stdout
+        assert re.search(
+            r"makes +storage key 2  [0-9a-f]{64}\n +2 of 3: agent/alice, agent/bob, agent/dave", shown
+        )
         for agent in ("bob", "dave"):
             keyark("recover", "approve", asked, "--home", home, "--as", f"agent/{agent}", "--yes")
         assert "storage key 2" in keyark("storage-key", "list", "--home", home).stdout

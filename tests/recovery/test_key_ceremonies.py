@@ -11,6 +11,7 @@ from keyark.client import KeyarkError
 from keyark.crypto.agents import AgentShareKey
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.initialize import DeploymentPlan, make_person
+from keyark.pki.files import write_file
 from keyark.pki.spiffe import SpiffeId
 from tests.support.deployment import Deployment, running
 from tests.support.recovering import (
@@ -102,6 +103,8 @@ async def test_other_agents_take_over_and_the_former_ones_open_nothing(
     plan = DeploymentPlan(folder=deployment_folder)
     for name in ("dave", "erin"):
         make_person(plan, authority, SpiffeId("example.org", f"agent/{name}"))
+        pins = identity_file(deployment_folder, "alice", "archive-pins.json").read_bytes()
+        write_file(identity_file(deployment_folder, name, "archive-pins.json"), pins, mode=0o600)
     async with running(deployment_folder) as deployment:
         lost = await lose_key(deployment)
         async with agents(deployment, "alice", "bob", "carol", "dave", "erin") as (

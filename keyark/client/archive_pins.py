@@ -1,0 +1,243 @@
+"""What an agent holds the archive to, pinned on its own disk: who holds shares, their quorum, and the storage keys.
+
+The first pins come from the agents themselves (their ``share-key.json`` files), never from the archive. From there on
+they change only by a ceremony that a quorum of the pinned agents approved, which this client verified::
+
+    pins = ArchivePins.load(folder)
+    pins = pins.follow(change, opened, trust=trust, now=now)
+    pins.check(reviewed)
+    pins.save(folder)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from keyark.client.ceremony_review import ROTATE, ReviewedCeremony, mismatch
+from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
+from keyark.crypto.opening_facts import facts_digest, parse_facts
+from keyark.crypto.shares import QuorumRule, check_quorum
+from keyark.errors import ConfigurationError, KeyarkError, Kind
+from keyark.pki.chains import CertificateChainError
+from keyark.pki.files import read_secret_file, write_file
+from keyark.pki.revoked_identities import IdentityRevokedError
+from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.receipts import ProvenEntry
+from keyark.v1.audit_pb2 import EventType
+from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType, OpeningFacts, StorageKeyFacts
+
+FILE: Final = "archive-pins.json"
+
+_VERSION: Final = 1
+_MAX_FILE: Final = 1 << 20
+_CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
+_RESEAL: Final = CeremonyType.CEREMONY_TYPE_RESEAL_KEYS
+
+
+class PinsMissingError(ConfigurationError):
+    """The agent's home does not say who the agents are."""
+
+    reason = "PINS_MISSING"
+
+
+class ArchiveChangeError(KeyarkError):
+    """A change of agents or storage keys that the archive shows does not have the word of the pinned agents."""
+
+    reason = "ARCHIVE_CHANGE"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchivePins:
+    """The pinned agents (SPIFFE ID to SHA-256 of the share public key), their quorum, and the storage keys.
+
+    ``storage_keys`` are ids by generation. Changes that were opened at or before ``newest_time_us`` (microseconds
+    UTC) are passed over; ``known`` of the archive's list were looked at.
+    """
+
+    agents: Mapping[str, bytes]
+    quorum: int
+    self_approval: bool
+    storage_keys: tuple[bytes, ...]
+    newest_time_us: int = 0
+    known: int = 0
+
+    @classmethod
+    def first(
+        cls,
+        share_keys: Sequence[AgentShareKey],
+        *,
+        quorum: int,
+        rule: QuorumRule,
+        storage_keys: Iterable[bytes],
+        time_us: int = 0,
+    ) -> ArchivePins:
+        """Pin agents by their own public files, which the caller verified; raises QuorumError."""
+        agents = {key.agent: sha256(key.public_key).digest() for key in share_keys}
+        check_quorum(len(agents), quorum, rule=rule)
+        return cls(
+            agents=agents,
+            quorum=quorum,
+            self_approval=rule is not QuorumRule.SEPARATE,
+            storage_keys=tuple(storage_keys),
+            newest_time_us=time_us,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> ArchivePins:
+        """Read the pins of an agent from its own folder; raises PinsMissingError and ConfigurationError."""
+        path = folder / FILE
+        if not path.exists():
+            raise PinsMissingError(
+                f"{path} is not there, so nothing says who the agents are: "
+                "pin them once with `keyark agents pin`, from their share-key.json files."
+            )
+        try:
+            return cls._from_values(json.loads(read_secret_file(path, max_size=_MAX_FILE)))
+        except (ValueError, KeyError, TypeError):
+            raise ConfigurationError(f"{path} is damaged; make it anew with `keyark agents pin`.") from None
+
+    @classmethod
+    def _from_values(cls, values: dict[str, Any]) -> ArchivePins:
+        if values["version"] != _VERSION:
+            raise ValueError("another version")
+        return cls(
+            agents={str(name): bytes.fromhex(key) for name, key in values["agents"].items()},
+            quorum=int(values["quorum"]),
+            self_approval=values["self_approval"] is True,
+            storage_keys=tuple(bytes.fromhex(key_id) for key_id in values["storage_keys"]),
+            newest_time_us=int(values["newest_time_us"]),
+            known=int(values["known"]),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the pins durably; raises UnwritableFileError."""
+        values = {
+            "version": _VERSION,
+            "agents": {agent: key.hex() for agent, key in self.agents.items()},
+            "quorum": self.quorum,
+            "self_approval": self.self_approval,
+            "storage_keys": [key_id.hex() for key_id in self.storage_keys],
+            "newest_time_us": self.newest_time_us,
+            "known": self.known,
+        }
+        write_file(folder / FILE, (json.dumps(values, indent=2) + "\n").encode(), mode=0o600)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over agents, quorum and storage keys, hexadecimal: what agents compare by word of mouth."""
+        lines = [f"{self.quorum} {self.self_approval}"]
+        lines += sorted(f"{agent} {key.hex()}" for agent, key in self.agents.items())
+        lines += [key_id.hex() for key_id in self.storage_keys]
+        return sha256("\n".join(lines).encode()).hexdigest()
+
+    def follow(
+        self, change: CeremonyProof, opened: ProvenEntry, *, trust: AgentTrust, now: int
+    ) -> ArchivePins:
+        """Return the pins after a change whose opening was proven to be in the log; ``now`` is in seconds UTC.
+
+        A quorum of the pinned agents has to have approved that very opening, with certificates that are in force now.
+        Raises ArchiveChangeError, and the errors of ``verify_request`` and ``verify_decision``.
+        """
+        if opened.event.time_us <= self.newest_time_us:
+            return replace(self, known=self.known + 1)
+        request = verify_request(change.request, trust, at=opened.event.time_us // 1_000_000)
+        facts = _opened_facts(change, opened, request)
+        self._check_quorum(change, opened, request, trust=trust, now=now)
+        after = replace(self, newest_time_us=opened.event.time_us, known=self.known + 1)
+        if request.type == ROTATE:
+            self._check_new(facts)
+            return replace(after, storage_keys=(*self.storage_keys, facts.new_storage_key.storage_key_id))
+        agents = {agent.agent: sha256(agent.public_key).digest() for agent in request.agents}
+        return replace(after, agents=agents, quorum=request.message.quorum)
+
+    def _check_quorum(
+        self,
+        change: CeremonyProof,
+        opened: ProvenEntry,
+        request: CeremonyRequest,
+        *,
+        trust: AgentTrust,
+        now: int,
+    ) -> None:
+        """Count distinct pinned agents who approved; the word of an expired or revoked one does not count."""
+        opening = Opening(digest=request.digest, leaf_hash=leaf_hash(opened.leaf))
+        approved = set()
+        for signed in change.approvals:
+            with contextlib.suppress(CertificateChainError, IdentityRevokedError):
+                decision = verify_decision(signed, opening, trust, at=now)
+                approved |= {str(decision.agent)} if decision.approves else set()
+        if not self.self_approval:
+            approved.discard(str(request.requester))
+        if len(approved & set(self.agents)) < self.quorum:
+            raise ArchiveChangeError(
+                f"Fewer than {self.quorum} of the pinned agents, with certificates in force, approved a change that "
+                "the archive shows; ask them, and if they did, pin them anew with `keyark agents pin`."
+            )
+
+    def check(self, ceremony: ReviewedCeremony) -> None:
+        """Raise CeremonyMismatchError unless a ceremony opens and makes what its type may, among the pinned agents."""
+        facts = ceremony.facts
+        opened = {key.storage_key_id for key in facts.storage_keys}
+        if opened != self._may_open(ceremony):
+            raise mismatch("opens other storage keys than its type and its keys' receipts call for")
+        for key in facts.storage_keys:
+            if self._of_generation(key.generation) != key.storage_key_id:
+                raise mismatch("opens a storage key that is not pinned here (see `keyark agents pins`)")
+            self._check_holders(key)
+        if ceremony.request.type == ROTATE:
+            self._check_new(facts)
+        target = ceremony.request.message.storage_key_id
+        if ceremony.request.type == _RESEAL and target != self.storage_keys[-1]:
+            raise mismatch("seals keys under another storage key than the newest that is pinned")
+
+    def _may_open(self, ceremony: ReviewedCeremony) -> set[bytes]:
+        match ceremony.request.type:
+            case CeremonyType.CEREMONY_TYPE_RECOVER_KEYS:
+                return set(ceremony.sealed_under)
+            case CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS:
+                return set(self.storage_keys)
+            case CeremonyType.CEREMONY_TYPE_RESEAL_KEYS:
+                return set(self.storage_keys[:-1])
+            case _:
+                return set()
+
+    def _of_generation(self, generation: int) -> bytes | None:
+        return self.storage_keys[generation - 1] if 1 <= generation <= len(self.storage_keys) else None
+
+    def _check_new(self, facts: OpeningFacts) -> None:
+        new = facts.new_storage_key
+        if new.generation != len(self.storage_keys) + 1 or new.storage_key_id in self.storage_keys:
+            raise mismatch("makes a storage key that does not follow on the pinned ones")
+        self._check_holders(new)
+
+    def _check_holders(self, key: StorageKeyFacts) -> None:
+        holders = {share.agent: share.share_key_id for share in key.shares}
+        if holders != dict(self.agents) or key.quorum != self.quorum:
+            raise mismatch("splits a storage key among others than the pinned agents, or with another quorum")
+
+
+def _opened_facts(change: CeremonyProof, opened: ProvenEntry, request: CeremonyRequest) -> OpeningFacts:
+    """Return the facts of a change; raises ArchiveChangeError unless leaf, request and facts belong together."""
+    event = opened.event
+    if (
+        request.type not in (_CHANGE, ROTATE)
+        or opened.leaf != change.opening_leaf
+        or event.type != EventType.EVENT_TYPE_CEREMONY_OPENED
+        or (event.ceremony_id, event.ceremony_digest) != (request.ceremony_id, request.digest)
+        or facts_digest(change.opening_facts) != event.opening_facts_sha256
+    ):
+        raise ArchiveChangeError(
+            "A change that the archive shows does not fit the leaf that opened it; look at the archive's log."
+        )
+    facts = parse_facts(change.opening_facts)
+    if facts.new_storage_key.storage_key_id != event.storage_key_id:
+        raise ArchiveChangeError("A change that the archive shows names two storage keys; look at its log.")
+    return facts

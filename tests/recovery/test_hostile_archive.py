@@ -1,0 +1,269 @@
+"""P4: an archive that lies coherently, in a log that it signs itself, gets nothing from an honest agent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from keyark.client import KeyarkError, RecoveryClient
+from keyark.crypto.ceremonies import agent_key_of
+from keyark.crypto.storage import HybridPrivateKey
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.initialize import DeploymentPlan, make_person
+from keyark.pki.spiffe import SpiffeId
+from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType
+from keyark.v1.recovery_pb2 import CeremonyState
+from tests.support.hostile_archive import AGENTS, HostileArchive, hostile_archive, share_key
+
+ROTATE = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
+CHANGE = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
+RESEAL = CeremonyType.CEREMONY_TYPE_RESEAL_KEYS
+
+
+@pytest.fixture
+def folder(deployment_folder: Path) -> Path:
+    """With mallory, an agent by certificate, who is the archive's friend and holds no share."""
+    authority = DeploymentAuthority.load(deployment_folder / "authority")
+    make_person(DeploymentPlan(folder=deployment_folder), authority, SpiffeId("example.org", "agent/mallory"))
+    return deployment_folder
+
+
+@pytest_asyncio.fixture
+async def archive(folder: Path) -> AsyncIterator[HostileArchive]:
+    async with hostile_archive(folder) as archive:
+        yield archive
+
+
+async def refused(archive: HostileArchive, ceremony_id: bytes) -> KeyarkError:
+    """Let bob review and approve; what he refuses with, and that nothing of his reached the archive."""
+    with pytest.raises(KeyarkError) as refusal:
+        async with RecoveryClient.open(archive.home, identity="agent/bob") as bob:
+            await bob.approve(await bob.review(ceremony_id))
+    assert archive.approvals == []
+    return refusal.value
+
+
+async def approved(archive: HostileArchive, ceremony_id: bytes) -> list[bytes]:
+    """Let bob approve what is as it should be; returns the storage keys whose shares he gave."""
+    async with RecoveryClient.open(archive.home, identity="agent/bob") as bob:
+        await bob.approve(await bob.review(ceremony_id))
+    return [share.storage_key_id for share in archive.approvals.pop().shares]
+
+
+def recovery(*key_ids: bytes) -> CeremonyStatement:
+    return CeremonyStatement(
+        type=CeremonyType.CEREMONY_TYPE_RECOVER_KEYS,
+        key_ids=sorted(key_ids),
+        recipient_public_key=HybridPrivateKey.generate().public_key.to_bytes(),
+    )
+
+
+def rotation() -> CeremonyStatement:
+    return CeremonyStatement(type=ROTATE)
+
+
+def change(folder: Path, *agents: str, quorum: int = 2) -> CeremonyStatement:
+    keys = [agent_key_of(share_key(folder, agent)) for agent in agents]
+    return CeremonyStatement(type=CHANGE, agents=keys, quorum=quorum)
+
+
+def key_id(token: SoftwareToken) -> bytes:
+    return sha256(token.public_key).digest()
+
+
+async def test_what_is_as_it_should_be_is_approved(archive: HostileArchive) -> None:
+    """Else the refusals below would say nothing."""
+    first, second, third = (archive.token(generation=number) for number in (1, 2, 3))
+    archive.pin(first, second)
+    assert await approved(archive, await archive.open(rotation(), makes=third)) == []
+    wanted, key = await archive.archive(first, enrollment_id=b"e" * 32)
+    ceremony = await archive.open(recovery(wanted), opens=[first], keys=[key])
+    assert await approved(archive, ceremony) == [key_id(first)]
+    moved = await archive.reseal(key, second, encryption_spki_sha256=wanted, enrollment_id=b"e" * 32)
+    ceremony = await archive.open(recovery(wanted), opens=[second], keys=[moved])
+    assert await approved(archive, ceremony) == [key_id(second)]
+    ceremony = await archive.open(change(archive.folder, *AGENTS), opens=[first, second])
+    assert await approved(archive, ceremony) == [key_id(first), key_id(second)]
+    statement = CeremonyStatement(type=RESEAL, storage_key_id=key_id(second))
+    assert await approved(archive, await archive.open(statement, opens=[first])) == [key_id(first)]
+
+
+async def test_changes_that_a_quorum_of_the_pinned_agents_approved_are_followed_in_their_order(
+    archive: HostileArchive,
+) -> None:
+    first, second = archive.token(), archive.token(generation=2)
+    archive.pin(first)
+    archive.changes = [
+        await archive.change(rotation(), approve=["bob", "carol"], makes=second),
+        await archive.change(change(archive.folder, "bob", "mallory", "alice"), approve=["bob", "carol"]),
+    ]
+    after = archive.token("bob", "mallory", "alice", generation=3)
+    assert await approved(archive, await archive.open(rotation(), makes=after)) == []
+    before = archive.token(generation=3)
+    assert (
+        await refused(archive, await archive.open(rotation(), makes=before))
+    ).reason == "CEREMONY_MISMATCH"
+
+
+async def test_a_rotation_whose_new_storage_key_is_left_out_is_refused(archive: HostileArchive) -> None:
+    first = archive.token()
+    archive.pin(first)
+    ceremony = await archive.open(rotation(), makes=archive.token("alice", "mallory", generation=2))
+    archive.view.ClearField("new_storage_key")
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+    archive.view.ClearField("opening_facts")
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+    ceremony = await archive.open(rotation())  # logged without any, too
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+
+
+@pytest.mark.parametrize(
+    ("holders", "quorum", "generation"),
+    [
+        (("bob", "mallory"), 2, 2),
+        (("alice", "bob", "carol", "mallory"), 2, 2),
+        (("alice", "bob"), 2, 2),
+        (AGENTS, 1, 2),
+        (AGENTS, 2, 3),
+        (AGENTS, 2, 1),
+    ],
+)
+async def test_a_new_storage_key_among_others_than_the_pinned_agents_is_refused(
+    archive: HostileArchive, holders: tuple[str, ...], quorum: int, generation: int
+) -> None:
+    archive.pin(archive.token())
+    new = archive.token(*holders, quorum=quorum, generation=generation)
+    error = await refused(archive, await archive.open(rotation(), makes=new))
+    assert error.reason == "CEREMONY_MISMATCH"
+
+
+async def test_a_holder_of_a_pinned_name_with_another_share_key_is_refused(
+    archive: HostileArchive, folder: Path
+) -> None:
+    """The internal CA's holder made a second alice; her certificate and share key are good."""
+    archive.pin(archive.token())
+    people = folder / "identities" / "agent"
+    (people / "alice").rename(people / "first-alice")
+    plan, authority = DeploymentPlan(folder=folder), DeploymentAuthority.load(folder / "authority")
+    make_person(plan, authority, SpiffeId("example.org", "agent/alice"))
+    error = await refused(archive, await archive.open(rotation(), makes=archive.token(generation=2)))
+    assert error.reason == "CEREMONY_MISMATCH"
+
+
+async def test_shares_of_storage_keys_that_a_ceremony_does_not_need_are_not_given(
+    archive: HostileArchive,
+) -> None:
+    first, second = archive.token(), archive.token(generation=2)
+    archive.pin(first, second)
+    wanted, key = await archive.archive(second)
+    for statement, opens, makes, keys in (
+        (rotation(), [first, second], archive.token(generation=3), []),
+        (recovery(wanted), [first, second], None, [key]),
+        (recovery(wanted), [first], None, [key]),
+        (recovery(wanted), [], None, [key]),
+        (change(archive.folder, *AGENTS), [second], None, []),
+        (CeremonyStatement(type=RESEAL, storage_key_id=key_id(second)), [first, second], None, []),
+        (CeremonyStatement(type=RESEAL, storage_key_id=key_id(second)), [], None, []),
+    ):
+        ceremony = await archive.open(statement, opens=opens, makes=makes, keys=keys)
+        assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+
+
+async def test_storage_keys_that_are_shown_and_not_logged_are_not_opened(archive: HostileArchive) -> None:
+    first, second = archive.token(), archive.token(generation=2)
+    archive.pin(first, second)
+    wanted, key = await archive.archive(second)
+    ceremony = await archive.open(recovery(wanted), opens=[first, second], keys=[key])
+    both = list(archive.view.storage_keys)
+    ceremony = await archive.open(recovery(wanted), opens=[second], keys=[key])
+    archive.view.storage_keys.insert(0, both[0])
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+
+
+async def test_where_a_key_lies_now_is_proven_for_that_very_key(archive: HostileArchive) -> None:
+    first, second = archive.token(), archive.token(generation=2)
+    archive.pin(first, second)
+    wanted, key = await archive.archive(first, enrollment_id=b"e" * 32)
+    moved = await archive.reseal(key, second, encryption_spki_sha256=os.urandom(32), enrollment_id=b"e" * 32)
+    ceremony = await archive.open(recovery(wanted), opens=[second], keys=[moved])
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+    stranger = archive.token(generation=3)
+    moved = await archive.reseal(key, stranger, encryption_spki_sha256=wanted, enrollment_id=b"e" * 32)
+    ceremony = await archive.open(recovery(wanted), opens=[stranger], keys=[moved])
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"  # nobody approved that one
+
+
+async def test_keys_are_not_sealed_under_a_storage_key_of_the_archives_choice(
+    archive: HostileArchive,
+) -> None:
+    first, second, friends = (archive.token(generation=number) for number in (1, 2, 3))
+    archive.pin(first, second)
+    statement = CeremonyStatement(type=RESEAL, storage_key_id=key_id(friends))
+    error = await refused(archive, await archive.open(statement, opens=[first]))
+    assert error.reason == "CEREMONY_MISMATCH"
+
+
+async def test_an_approval_is_not_coaxed_out_by_calling_the_ceremony_over(archive: HostileArchive) -> None:
+    archive.pin(archive.token())
+    ceremony = await archive.open(rotation(), makes=archive.token("bob", "mallory", generation=2))
+    archive.view.ClearField("new_storage_key")
+    archive.view.state = CeremonyState.CEREMONY_STATE_RUNNING
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_CLOSED"
+
+
+@pytest.mark.parametrize(
+    "approve", [[], ["bob"], ["bob", "mallory"], ["bob", "bob"], ["alice", "bob"]], ids=",".join
+)
+async def test_pinned_agents_change_with_the_word_of_a_quorum_of_them_only(
+    archive: HostileArchive, approve: list[str]
+) -> None:
+    """Alice asked, so her own approval does not count."""
+    first = archive.token()
+    archive.pin(first)
+    pins = (archive.folder / "identities" / "agent" / "bob" / "archive-pins.json").read_bytes()
+    archive.changes = [
+        await archive.change(change(archive.folder, "bob", "mallory", "alice"), approve=approve)
+    ]
+    new = archive.token("bob", "mallory", "alice", generation=2)
+    error = await refused(archive, await archive.open(rotation(), makes=new))
+    assert error.reason == "ARCHIVE_CHANGE"
+    after = (archive.folder / "identities" / "agent" / "bob" / "archive-pins.json").read_bytes()
+    assert after == pins
+
+
+async def test_a_change_is_followed_only_with_its_own_leaf_and_facts(archive: HostileArchive) -> None:
+    archive.pin(archive.token())
+    made = archive.token(generation=2)
+    good = await archive.change(rotation(), approve=["bob", "carol"], makes=made)
+    other = await archive.change(
+        rotation(), approve=["bob", "carol"], makes=archive.token("bob", "mallory", generation=2)
+    )
+    mixed: list[Any] = []
+    for name in ("request", "opening_leaf", "opening_facts"):
+        wrong = type(good).FromString(good.SerializeToString())
+        value = getattr(other.change, name)
+        if isinstance(value, bytes):
+            setattr(wrong.change, name, value)
+        else:
+            getattr(wrong.change, name).CopyFrom(value)
+        mixed.append(wrong)
+    ceremony = await archive.open(rotation(), makes=archive.token(generation=3))
+    for wrong in mixed:
+        archive.changes = [wrong]
+        assert (await refused(archive, ceremony)).reason == "ARCHIVE_CHANGE"
+    archive.changes = [other]  # a quorum approved, perhaps with older clients; the pins say no all the same
+    assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+
+
+async def test_an_agent_who_pinned_nobody_approves_nothing(archive: HostileArchive) -> None:
+    for agent in AGENTS:
+        (archive.folder / "identities" / "agent" / agent / "archive-pins.json").unlink()
+    ceremony = await archive.open(rotation(), makes=archive.token(generation=2))
+    assert (await refused(archive, ceremony)).reason == "PINS_MISSING"

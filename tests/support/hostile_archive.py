@@ -1,0 +1,277 @@
+"""A DRM in the wrong hands: identity and transport key of the real one, its own log, and it shows what it likes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from drm_service.ceremony_views import show_storage_keys
+from keyark.client.agent_keys import AgentKeys
+from keyark.client.archive_pins import ArchivePins
+from keyark.client.home import Home
+from keyark.client.passwords import no_password
+from keyark.clock import SystemClock
+from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.ceremonies import Opening, ceremony_digest, sign_decision, sign_request
+from keyark.crypto.opening_facts import encode_facts, facts_digest
+from keyark.crypto.shares import QuorumRule
+from keyark.crypto.storage import HybridPrivateKey
+from keyark.crypto.token import create_software_token
+from keyark.meters import Meters
+from keyark.pki.keys import load_private_key
+from keyark.pki.revoked_identities import RevokedIdentities
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.statements import new_request_id
+from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.rpc.audit import AuditServicer
+from keyark.rpc.identities import PeerReader
+from keyark.rpc.server import ServedService, build_server
+from keyark.store import MemoryStore
+from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.events import new_event
+from keyark.transparency.log import TABLES, Log
+from keyark.transparency.merkle import leaf_hash
+from keyark.v1 import audit_pb2, recovery_pb2
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType, Decision, SignedStatement
+from keyark.v1.recovery_pb2 import ArchiveChange, Ceremony, CeremonyKey, CeremonyState, StorageKey
+from keyark.v1.recovery_pb2_grpc import (
+    KeyRecoveryServiceServicer,
+    add_KeyRecoveryServiceServicer_to_server,
+)
+from tests.support.relays import service_identity
+
+ORIGIN = "example.org/drm"
+AGENTS = ("alice", "bob", "carol")
+OPEN = CeremonyState.CEREMONY_STATE_OPEN
+
+
+def share_key(folder: Path, agent: str) -> AgentShareKey:
+    """An agent's public file."""
+    return AgentShareKey.from_json((folder / "identities" / "agent" / agent / "share-key.json").read_text())
+
+
+@dataclass(kw_only=True)
+class HostileArchive(KeyRecoveryServiceServicer):
+    """Serves ``view`` and ``changes``, and keeps every approval that reaches it."""
+
+    folder: Path
+    view: Ceremony = field(default_factory=Ceremony)
+    changes: list[ArchiveChange] = field(default_factory=list)
+    approvals: list[recovery_pb2.ApproveCeremonyRequest] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        key: Any = load_private_key(self.folder / "drm" / "transport-keys" / "1" / "key.pem")
+        signer = NoteSigner.from_private_key(ORIGIN, key)
+        self.log = Log(origin=ORIGIN, signer=signer, clock=SystemClock())
+        self.store = MemoryStore(tables=TABLES, finisher=self.log.finisher)
+        self.home = Home.load(self.folder)
+
+    def token(self, *agents: str, generation: int = 1, quorum: int = 2) -> SoftwareToken:
+        """A storage key of its making, split among agents."""
+        keys = [share_key(self.folder, agent) for agent in agents or AGENTS]
+        return create_software_token(keys, quorum, generation=generation)[0]
+
+    def pin(self, *tokens: SoftwareToken) -> None:
+        """Let the agents have pinned alice, bob and carol, two of them, and these storage keys."""
+        pins = ArchivePins.first(
+            [share_key(self.folder, agent) for agent in AGENTS],
+            quorum=2,
+            rule=QuorumRule.SEPARATE,
+            storage_keys=[sha256(token.public_key).digest() for token in tokens],
+        )
+        for agent in AGENTS:
+            pins.save(self.folder / "identities" / "agent" / agent)
+
+    def signer(self, agent: str) -> Any:
+        """An agent's certificate key; a hostile archive has those of its friends at most."""
+        return AgentKeys.of(self.home, f"agent/{agent}", no_password).signer
+
+    async def append(self, event: LoggedEvent) -> int:
+        """Log something."""
+        return (await self.store.update(lambda txn: self.log.append(txn, event))).index
+
+    async def proof(self, event: LoggedEvent, index: int) -> bytes:
+        """Prove that something is in this log."""
+        return self.log.prove(event, index, await self.log.checkpoint(covering=index))
+
+    async def archive(self, token: SoftwareToken, **ids: bytes) -> tuple[bytes, CeremonyKey]:
+        """Log a key as archived under a storage key; returns its id and how a ceremony shows it."""
+        key_id = ids.setdefault("encryption_spki_sha256", os.urandom(32))
+        for name in ("enrollment_id", "statement_sha256", "signing_spki_sha256"):
+            ids.setdefault(name, os.urandom(32))
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_KEY_ARCHIVED,
+            time_us=time.time_ns() // 1000,
+            storage_key_id=sha256(token.public_key).digest(),
+            **ids,
+        )
+        logged = new_event(event, AuditDetails(common_name="Alice", email="alice@example.org"))
+        return key_id, CeremonyKey(receipt=await self.proof(logged, await self.append(logged)))
+
+    async def reseal(self, key: CeremonyKey, token: SoftwareToken, **ids: bytes) -> CeremonyKey:
+        """Log that an archived key lies under another storage key by now."""
+        ids.setdefault("enrollment_id", os.urandom(32))
+        event = AuditEvent(
+            version=1,
+            type=EventType.EVENT_TYPE_KEY_RESEALED,
+            time_us=time.time_ns() // 1000,
+            storage_key_id=sha256(token.public_key).digest(),
+            **ids,
+        )
+        logged = new_event(event, AuditDetails())
+        key.resealing_proof = await self.proof(logged, await self.append(logged))
+        return key
+
+    async def open(
+        self,
+        statement: CeremonyStatement,
+        *,
+        opens: Sequence[SoftwareToken] = (),
+        makes: SoftwareToken | None = None,
+        keys: Sequence[CeremonyKey] = (),
+    ) -> bytes:
+        """Open what alice asks for: logged in full and shown to bob, coherent in itself; returns the ceremony's id."""
+        statement.ceremony_id, statement.reason = new_request_id(), "why not"
+        request = sign_request(statement, self.signer("alice"))
+        one_time, facts = HybridPrivateKey.generate().public_key, encode_facts(opens, makes)
+        logged = opening_leaf(
+            request,
+            statement,
+            share_recipient_sha256=one_time.key_id,
+            opening_facts_sha256=facts_digest(facts),
+            storage_key_id=sha256(makes.public_key).digest() if makes else b"",
+        )
+        bob = SpiffeId("example.org", "agent/bob")
+        self.view = Ceremony(
+            ceremony_id=statement.ceremony_id,
+            state=OPEN,
+            request=request,
+            opening_proof=await self.proof(logged, await self.append(logged)),
+            opening_facts=facts,
+            share_recipient_key=one_time.to_bytes(),
+            quorum=2,
+            keys=keys,
+            storage_keys=show_storage_keys(opens, bob),
+        )
+        if makes is not None:
+            self.view.new_storage_key.CopyFrom(show_storage_keys([makes], bob)[0])
+        return statement.ceremony_id
+
+    async def change(
+        self,
+        statement: CeremonyStatement,
+        *,
+        approve: Sequence[str],
+        makes: SoftwareToken | None = None,
+    ) -> ArchiveChange:
+        """A change of agents or storage keys as it is shown to those who follow."""
+        await self.open(statement, makes=makes)
+        request = self.view.request
+        logged = self.log.entry(self.log.size - 1)
+        opening = Opening(digest=ceremony_digest(request.statement), leaf_hash=leaf_hash(logged.leaf))
+        return ArchiveChange(
+            change=CeremonyProof(
+                request=request,
+                opening_leaf=logged.leaf,
+                opening_facts=self.view.opening_facts,
+                approvals=[
+                    sign_decision(
+                        opening,
+                        self.signer(name),
+                        decision=Decision.DECISION_APPROVE,
+                        time_us=time.time_ns() // 1000,
+                    )
+                    for name in approve
+                ],
+            ),
+            opening_proof=self.view.opening_proof,
+        )
+
+    async def GetCeremony(self, request: Any, context: Any) -> recovery_pb2.GetCeremonyResponse:
+        """What it likes to show."""
+        return recovery_pb2.GetCeremonyResponse(ceremony=self.view)
+
+    async def ListArchiveChanges(
+        self, request: recovery_pb2.ListArchiveChangesRequest, context: Any
+    ) -> recovery_pb2.ListArchiveChangesResponse:
+        """The changes that it claims."""
+        return recovery_pb2.ListArchiveChangesResponse(changes=self.changes[request.known :])
+
+    async def ListStorageKeys(self, request: Any, context: Any) -> recovery_pb2.ListStorageKeysResponse:
+        """A friend's key, for whoever believes it."""
+        keys: list[StorageKey] = list(self.view.storage_keys)
+        return recovery_pb2.ListStorageKeysResponse(storage_keys=keys)
+
+    async def ApproveCeremony(
+        self, request: recovery_pb2.ApproveCeremonyRequest, context: Any
+    ) -> recovery_pb2.ApproveCeremonyResponse:
+        """An agent was fooled."""
+        self.approvals.append(request)
+        return recovery_pb2.ApproveCeremonyResponse(ceremony=self.view)
+
+
+def opening_leaf(request: SignedStatement, statement: CeremonyStatement, **ids: bytes) -> LoggedEvent:
+    """The leaf that opens a ceremony."""
+    recovers = statement.type == CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
+    event = AuditEvent(
+        version=1,
+        type=EventType.EVENT_TYPE_RECOVERY_OPENED if recovers else EventType.EVENT_TYPE_CEREMONY_OPENED,
+        time_us=time.time_ns() // 1000,
+        ceremony_id=statement.ceremony_id,
+        ceremony_digest=ceremony_digest(request.statement),
+        expires_time_us=time.time_ns() // 1000 + 10**12,
+        **ids,
+    )
+    return new_event(event, AuditDetails(caller=statement.requester))
+
+
+@asynccontextmanager
+async def hostile_archive(folder: Path) -> AsyncIterator[HostileArchive]:
+    """Serve in the DRM's place; ``home`` leads people to it."""
+    archive = HostileArchive(folder=folder)
+    await archive.log.open(archive.store)
+
+    async def ignore(*_: Any) -> None:
+        """Refusals of a hostile subsystem are its own business."""
+
+    recovery = recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"]
+    audit = audit_pb2.DESCRIPTOR.services_by_name["AuditService"]
+    everyone = {"rm", "cm", "client", "officer", "agent", "auditor"}
+    identity = service_identity(folder, "drm")
+    server = build_server(
+        present=lambda: identity,
+        address="127.0.0.1:0",
+        services=[
+            ServedService(
+                descriptor=recovery, add=add_KeyRecoveryServiceServicer_to_server, servicer=archive
+            ),
+            ServedService(
+                descriptor=audit,
+                add=add_AuditServiceServicer_to_server,
+                servicer=AuditServicer(archive.log, SystemClock(), None),
+            ),
+        ],
+        allow={f"/{d.full_name}/{m.name}": everyone for d in (recovery, audit) for m in d.methods},
+        peers=PeerReader(lambda: int(time.time()), RevokedIdentities([])),
+        max_in_flight=1000,
+        on_rejected=ignore,
+        meters=Meters(Path()),
+    )
+    await server.start()
+    moved = archive.home.config.model_copy(update={"drm": f"127.0.0.1:{server.port}"})
+    object.__setattr__(archive.home, "config", moved)
+    try:
+        yield archive
+    finally:
+        await server.drain(1)
+        await archive.log.close()
+        await archive.store.close()

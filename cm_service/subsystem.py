@@ -115,8 +115,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 server=server,
                 policy=policy,
                 reloads=[
-                    foundation.identity_list.reload,
-                    foundation.identity.reload,
+                    *foundation.reloads,
                     replace_workers,
                     *([http.reload] if http else []),
                 ],

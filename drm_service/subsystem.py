@@ -130,8 +130,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             server=server,
             policy=policy,
             reloads=[
-                foundation.identity_list.reload,
-                foundation.identity.reload,
+                *foundation.reloads,
                 transport_keys.reload,
                 workers.recycle,
             ],

@@ -16,14 +16,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.config import Config, load_config
+from keyark.deployment.issued import IssuedIdentities, IssuedIdentity
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import Authority, ca_name, create_internal_ca, create_root, issue_ca
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
 from keyark.pki.files import read_file, write_file, write_new_file
-from keyark.pki.identities import identity_of, issue_identity, renew_identity, request_identity
+from keyark.pki.identities import check_own, identity_of, issue_identity, renew_identity, request_identity
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing, narrow_signing_key
 from keyark.pki.keys import load_private_key
+from keyark.pki.revoked_identities import (
+    IDENTITY_LIST,
+    IdentityRevokedError,
+    RevokedIdentities,
+    load_revoked,
+)
 from keyark.pki.spiffe import SpiffeId, check_trust_domain
 from keyark.service.initialization import PRIVATE, PUBLIC, new_folder, new_signing_key
 
@@ -105,12 +112,15 @@ class DeploymentAuthority:
     def sign_identity(self, request: Path, identity: SpiffeId, certificate: Path) -> None:
         """Issue the certificate of a service, a person or the transport key, and write it as PEM.
 
-        Raises CertificateRequestError unless the request asks for this identity and nothing else, UnsupportedKeyError
-        and IssuerValidityError; the file is written only if it does not.
+        Raises CertificateRequestError unless the request asks for this identity and nothing else, UnsupportedKeyError,
+        IdentityRevokedError for a key that had a certificate which is revoked, and IssuerValidityError; the file is
+        written only if it does not.
         """
         lifetime = TRANSPORT_SECONDS if identity.role == "drm/transport" else SERVICE_SECONDS
         validity = self._validity(self.internal, lifetime)
         issued = issue_identity(self.internal, _load_request(request), identity=identity, validity=validity)
+        self._check_key(issued)
+        self.issued.record(issued)
         save_certificates(certificate, [issued])
 
     def renew_identity(self, certificate: Path) -> x509.Certificate:
@@ -118,11 +128,14 @@ class DeploymentAuthority:
 
         For a key that is not at hand: encrypted, or on its owner's machine.
 
-        Raises CertificateRequestError for one that is not from this authority, InternalCaEndsError, and the errors of
-        files.
+        Raises CertificateRequestError for one that is not from this authority, IdentityRevokedError for a revoked one,
+        InternalCaEndsError, and the errors of files.
         """
         present = load_certificates(certificate)[0]
         renewed = renew_identity(self.internal, present, validity=self._longer(present))
+        self.revoked().check(present)
+        self._check_key(renewed)
+        self.issued.record(renewed)
         save_certificates(certificate, [renewed])
         return renewed
 
@@ -137,10 +150,32 @@ class DeploymentAuthority:
         _, (present, *_) = files.load()
         key, validity = generate_signing(KeyType.EC_P256), self._longer(present)
         renewed = renew_identity(self.internal, present, validity=validity, new_key=key.public_key())
+        self.issued.record(renewed)
         files.replace(key, [renewed])
         request = request_identity(key, identity_of(renewed)).public_bytes(Encoding.PEM)
         write_file(files.certificate.with_name(REQUEST), request, mode=PUBLIC)
         return renewed
+
+    @property
+    def issued(self) -> IssuedIdentities:
+        """The record of what the internal CA signed."""
+        return IssuedIdentities(self.folder)
+
+    def revoked(self) -> RevokedIdentities:
+        """Read the newest list of revoked identities; raises IdentityListError and the errors of files."""
+        return load_revoked(self.folder / IDENTITY_LIST, [self.internal.certificate])
+
+    def own(self, certificate: x509.Certificate) -> x509.Certificate:
+        """Return a certificate that the internal CA issued; raises CertificateRequestError for another's."""
+        return check_own(self.internal, certificate)
+
+    def _check_key(self, certificate: x509.Certificate) -> None:
+        """Raise IdentityRevokedError for a key of a revoked certificate, which may be in other hands."""
+        revoked, key = self.revoked().serials, IssuedIdentity.of(certificate).spki_sha256
+        if any(one.spki_sha256 == key and int(one.serial, 16) in revoked for one in self.issued.entries()):
+            raise IdentityRevokedError(
+                "The key had a certificate that is revoked, so it gets no other; make a new key and request."
+            )
 
     def sign_issuing_ca(self, request: Path, name: str, certificate: Path) -> None:
         """Issue the issuing CA's certificate, and write it followed by the root, as PEM."""

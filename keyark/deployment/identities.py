@@ -36,15 +36,18 @@ class IdentityRenewal:
 
     def identities(self) -> dict[str, Path]:
         """Return where the certificate of each identity is, services first."""
-        services = {role: self.home / role / "identity.pem" for role in sorted(ROLES)}
-        people = sorted(self.home.glob("identities/*/*/cert.pem"))
-        found = services | {f"{path.parent.parent.name}/{path.parent.name}": path for path in people}
-        return {name: path for name, path in found.items() if path.is_file()}
+        return identity_files(self.home)
+
+    def in_force(self) -> list[str]:
+        """Return those that are not revoked; whoever is gets a new identity by name only."""
+        revoked = self.authority.revoked().serials
+        files = self.identities().items()
+        return [name for name, path in files if load_certificates(path)[0].serial_number not in revoked]
 
     def due(self, within: int) -> list[str]:
-        """Return whose certificates end within so many seconds."""
-        latest = time.time() + within
-        return [name for name, path in self.identities().items() if _end(path) < latest]
+        """Return whose certificates end within so many seconds; revoked ones are left out."""
+        latest, files = time.time() + within, self.identities()
+        return [name for name in self.in_force() if _end(files[name]) < latest]
 
     def renew(self, names: Sequence[str]) -> list[Renewed]:
         """Renew these identities, and let services that run present the new certificates at once.
@@ -57,7 +60,7 @@ class IdentityRenewal:
         for name in names:
             if name not in there:
                 raise ConfigurationError(f"There is no identity {name!r} here; there are {', '.join(there)}.")
-        with _alone(self.authority.folder):
+        with alone(self.authority.folder):
             return [self._renew(name, there[name]) for name in names]
 
     def _renew(self, name: str, path: Path) -> Renewed:
@@ -95,8 +98,17 @@ class IdentityRenewal:
         return "it presents the new one"
 
 
+def identity_files(home: Path) -> dict[str, Path]:
+    """Return where the certificate of each identity of a deployment is, services first."""
+    services = {role: home / role / "identity.pem" for role in sorted(ROLES)}
+    people = sorted(home.glob("identities/*/*/cert.pem"))
+    found = services | {f"{path.parent.parent.name}/{path.parent.name}": path for path in people}
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """Change what an authority signs one after the other: a second one waits."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

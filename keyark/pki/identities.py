@@ -86,18 +86,23 @@ def renew_identity(
     UnauthenticatedError for one of no identity, UnsupportedKeyError for a new key that is not P-256, and
     IssuerValidityError.
     """
+    identity = identity_of(check_own(authority, certificate))
+    if identity.role == TRANSPORT_ROLE:
+        raise CertificateRequestError("A transport key is not renewed; use `keyark transport-key rotate`.")
+    if new_key is not None:
+        check_key_type(key_type_of(new_key), _permitted(identity))
+    return _certify(authority, new_key or certificate.public_key(), identity, validity)
+
+
+def check_own(authority: Authority, certificate: x509.Certificate) -> x509.Certificate:
+    """Return a certificate that this authority issued; raises CertificateRequestError for another's."""
     try:
         certificate.verify_directly_issued_by(authority.certificate)
     except (ValueError, TypeError, InvalidSignature):
         raise CertificateRequestError(
             "The certificate is not from this internal CA; have a request signed with `keyark authority sign`."
         ) from None
-    identity = identity_of(certificate)
-    if identity.role == TRANSPORT_ROLE:
-        raise CertificateRequestError("A transport key is not renewed; use `keyark transport-key rotate`.")
-    if new_key is not None:
-        check_key_type(key_type_of(new_key), _permitted(identity))
-    return _certify(authority, new_key or certificate.public_key(), identity, validity)
+    return certificate
 
 
 def _certify(

@@ -7,6 +7,7 @@ import time
 
 import grpc
 import pytest
+from grpc.experimental import session_cache
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyark.errors import (
@@ -23,6 +24,7 @@ from keyark.rpc.errors import InternalError, from_rpc_error
 from keyark.rpc.identities import PeerReader
 from keyark.store import StoreFullError
 from keyark.v1 import audit_pb2
+from tests.support.pki import TRUST_DOMAIN
 from tests.support.rpc import (
     Scripted,
     channel_to,
@@ -184,3 +186,21 @@ async def test_a_revoked_identity_is_refused_over_its_open_connection_and_the_re
         ("spiffe://example.org/auditor/alice", "/keyark.v1.AuditService/GetCheckpoint", "IDENTITY_REVOKED"),
         ("spiffe://example.org/auditor/alice", "/grpc.health.v1.Health/Watch", "IDENTITY_REVOKED"),
     ]
+
+
+async def test_a_caller_that_offers_its_tls_session_again_is_checked_like_any_other() -> None:
+    alice, revoked = identity("auditor/alice"), revoked_identities()
+    async with serving(Scripted(), peers=PeerReader(lambda: int(time.time()), revoked)) as server:
+        options = (
+            ("grpc.ssl_target_name_override", f"drm.{TRUST_DOMAIN}"),
+            ("grpc.ssl_session_cache", session_cache.ssl_session_cache_lru(4)),
+            ("grpc.use_local_subchannel_pool", 1),
+        )
+        credentials = grpc.ssl_channel_credentials(alice.trust_anchor, alice.private_key, alice.certificate)
+        address = f"127.0.0.1:{server.port}"
+        async with grpc.aio.secure_channel(address, credentials, options=options) as first:
+            await call(stub(first).GetCheckpoint, REQUEST, timeout=10)
+        revoked.take(revoked.newer(identity_list(serial_of(alice))))
+        async with grpc.aio.secure_channel(address, credentials, options=options) as second:
+            with pytest.raises(IdentityRevokedError):
+                await call(stub(second).GetCheckpoint, REQUEST, timeout=10)

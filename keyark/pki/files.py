@@ -13,6 +13,8 @@ from typing import Final
 from keyark.errors import ConfigurationError
 
 _OTHERS: Final = 0o077
+_OTHERS_WRITE: Final = 0o022
+_ROOT: Final = 0
 _FOLDER_MODE: Final = 0o700
 
 
@@ -20,6 +22,12 @@ class LaxPermissionsError(ConfigurationError):
     """Others than the owner may read or change a file or folder with secrets."""
 
     reason = "LAX_PERMISSIONS"
+
+
+class ForeignOwnerError(ConfigurationError):
+    """Another user owns a file or folder that this process would have to trust."""
+
+    reason = "FOREIGN_OWNER"
 
 
 class FileExistsAlreadyError(ConfigurationError):
@@ -49,30 +57,61 @@ def read_file(path: Path, *, max_size: int) -> bytes:
 def read_secret_file(path: Path, *, max_size: int) -> bytes:
     """Return the bytes of a file that only its owner may open, in a folder that only its owner may open.
 
-    Raises LaxPermissionsError with the command that helps, and UnreadableFileError.
+    The owner is this user or root. Root may open the files of any one user, in that user's folder.
+    Raises LaxPermissionsError with the command that helps, ForeignOwnerError and UnreadableFileError.
     """
     with _opened(path) as descriptor:
-        mode = os.fstat(descriptor).st_mode
-        if mode & _OTHERS:
+        status = os.fstat(descriptor)
+        if status.st_mode & _OTHERS:
             raise LaxPermissionsError(
                 f"{path} may be opened by others than its owner; run: chmod 600 '{path}'"
             )
-        check_private_folder(path.resolve().parent)
+        owners = {_check_private(path.resolve().parent).st_uid, status.st_uid}
+        if not owners <= {os.geteuid(), _ROOT} and (os.geteuid() != _ROOT or len(owners) > 1):
+            raise _foreign(path)
         return _read(descriptor, path, max_size)
 
 
 def check_private_folder(folder: Path) -> None:
-    """Raise LaxPermissionsError where a folder is laxer than 0700, UnreadableFileError where it is none."""
+    """Raise ForeignOwnerError where another user owns a folder, LaxPermissionsError where it is laxer than 0700.
+
+    Raises UnreadableFileError where it is no folder.
+    """
+    if _check_private(folder).st_uid != os.geteuid():
+        raise _foreign(folder)
+
+
+def check_trusted_file(path: Path) -> None:
+    """Raise ForeignOwnerError where another user than root owns a file, LaxPermissionsError where others may write it.
+
+    Raises UnreadableFileError where there is none.
+    """
+    with _opened(path) as descriptor:
+        status = os.fstat(descriptor)
+    if status.st_uid not in {os.geteuid(), _ROOT}:
+        raise _foreign(path)
+    if status.st_mode & _OTHERS_WRITE:
+        raise LaxPermissionsError(f"{path} may be written by others than its owner; run: chmod go-w '{path}'")
+
+
+def _check_private(folder: Path) -> os.stat_result:
     try:
-        mode = folder.stat().st_mode
+        status = folder.stat()
     except OSError as error:
         raise UnreadableFileError(f"{folder} cannot be opened: {error.strerror}.") from None
-    if not stat.S_ISDIR(mode):
+    if not stat.S_ISDIR(status.st_mode):
         raise UnreadableFileError(f"{folder} is no folder.")
-    if mode & _OTHERS:
+    if status.st_mode & _OTHERS:
         raise LaxPermissionsError(
             f"{folder} may be opened by others than its owner; run: chmod 700 '{folder}'"
         )
+    return status
+
+
+def _foreign(path: Path) -> ForeignOwnerError:
+    return ForeignOwnerError(
+        f"{path} belongs to another user, who could exchange it; run this as its owner, or change the owner."
+    )
 
 
 def make_private_folder(folder: Path) -> None:

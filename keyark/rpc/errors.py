@@ -32,6 +32,15 @@ from keyark.errors import (
 
 DOMAIN: Final = "keyark"
 STATUS_KEY: Final = "grpc-status-details-bin"
+LONGEST_TEXT: Final = 4000
+"""Characters of a text in a status; a whole batch's statuses travel in one answer."""
+
+MAX_TRAILERS: Final = 4096
+"""Bytes of the rich status in trailers, a third more on the way; gRPC takes 8 KiB of trailers for sure."""
+
+SUMMARY: Final = 120
+"""Characters of the plain message beside the rich status; each may become 12 bytes on the way."""
+
 LONGEST_RETRY_SECONDS: Final = 60.0
 """More than this no service makes a caller wait, whatever it says."""
 
@@ -85,25 +94,49 @@ def status_code(error: KeyarkError) -> grpc.StatusCode:
     return _CODES[error.kind]
 
 
-def to_status(error: KeyarkError) -> Status:
-    """Return the rich status of an error: ErrorInfo, and what its type adds."""
-    status = Status(code=status_code(error).value[0], message=error.message)
-    reason = error.reason
-    _add(status, ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.metadata))
+def to_status(error: KeyarkError, *, longest: int = LONGEST_TEXT) -> Status:
+    """Return the rich status of an error: ErrorInfo, and what its type adds; texts are cut to so many characters."""
+    message = _cut(error.message, longest)
+    metadata = {_cut(name, longest): _cut(value, longest) for name, value in error.metadata.items()}
+    status = Status(code=status_code(error).value[0], message=message)
+    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if isinstance(error, PolicyRejectedError):
         violations = [
-            PreconditionFailure.Violation(type=v.rule, subject=v.subsystem, description=v.message)
+            PreconditionFailure.Violation(
+                type=_cut(v.rule, longest), subject=v.subsystem, description=_cut(v.message, longest)
+            )
             for v in error.violations
         ]
         _add(status, PreconditionFailure(violations=violations))
     if isinstance(error, InvalidInputError) and error.field:
-        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = BadRequest.FieldViolation(field=_cut(error.field, longest), description=message)
         _add(status, BadRequest(field_violations=[violation]))
     if isinstance(error, OverloadedError):
         delay = Duration()
         delay.FromTimedelta(timedelta(seconds=error.retry_after))
         _add(status, RetryInfo(retry_delay=delay))
     return status
+
+
+def to_trailers(error: KeyarkError) -> Status:
+    """Return an error's rich status so that it fits into a call's trailers.
+
+    gRPC would replace trailers that are too large by RESOURCE_EXHAUSTED, which says that trying again helps. Shorter
+    texts come first; then all details but the reason go.
+    """
+    for longest in (LONGEST_TEXT, 240, 60):
+        status = to_status(error, longest=longest)
+        if status.ByteSize() <= MAX_TRAILERS:
+            return status
+    status = Status(code=status_code(error).value[0], message=_cut(error.message, 240))
+    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN))
+    return status
+
+
+def _cut(text: str, longest: int) -> str:
+    """Return a text as protobuf takes it, with at most so many characters."""
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text.encode(errors="replace").decode()
 
 
 def _add(status: Status, detail: Message) -> None:
@@ -207,7 +240,7 @@ def internal_error() -> tuple[InternalError, str]:
 
 async def abort(context: grpc.aio.ServicerContext, error: KeyarkError) -> NoReturn:  # type: ignore[type-arg]
     """End a call with an error's rich status."""
-    status = to_status(error)
+    status = to_trailers(error)
     metadata = ((STATUS_KEY, status.SerializeToString()),)
-    await context.abort(status_code(error), error.message, metadata)
+    await context.abort(status_code(error), _cut(error.message, SUMMARY), metadata)
     raise AssertionError

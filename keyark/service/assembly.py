@@ -99,7 +99,8 @@ class RunningService:
 
 
 def load_identity(settings: ServiceSettings) -> LocalIdentity:
-    """Load the service's own identity; refuses lax permissions."""
+    """Load the service's own identity; refuses lax permissions and another user's folder."""
+    check_private_folder(settings.identity_key.parent)
     return LocalIdentity.load(
         key=settings.identity_key,
         certificate=settings.identity_certificate,
@@ -181,7 +182,7 @@ async def open_foundation(
 
 
 def make_store_folder(path: Path) -> None:
-    """Refuse a store's folder that others may open; one that does not exist is made by the store."""
+    """Refuse a store's folder that another user owns or may open; one that does not exist is made by the store."""
     if path.exists():
         check_private_folder(path)
 

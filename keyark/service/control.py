@@ -104,7 +104,9 @@ async def answering(folder: Path, commands: Commands) -> AsyncIterator[None]:
 
     with _address(folder) as path, socket.socket(socket.AF_UNIX) as listener:
         (folder / SOCKET).unlink(missing_ok=True)
+        os.fchmod(listener.fileno(), 0o600)  # Linux gives the file this mode, less the umask
         listener.bind(path)
+        (folder / SOCKET).chmod(0o600)
         listener.setblocking(False)  # noqa: FBT003 — the standard library's signature
         server = await asyncio.start_unix_server(connected, sock=listener, limit=MAX_LINE)
         try:

@@ -86,6 +86,6 @@ def _is_current(headers: Mapping[str, str], caching: Caching) -> bool:
         return caching.entity_tag in tags or tags == ["*"]
     try:
         since = parsedate_to_datetime(headers.get("if-modified-since", ""))
-    except ValueError:  # none, or no date: a condition that cannot be read is not there
+        return since.tzinfo is not None and caching.last_modified <= since.timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):  # a condition that cannot be read is not there
         return False
-    return since.tzinfo is not None and caching.last_modified <= since.timestamp()

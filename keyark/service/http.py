@@ -201,6 +201,7 @@ class _Conversation:
         if not isinstance(head, h11.Request):
             return None
         self._method = head.method
+        self._check_framing(head)
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
             body += event.data
@@ -212,6 +213,13 @@ class _Conversation:
             headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
             body=bytes(body),
         )
+
+    @staticmethod
+    def _check_framing(head: h11.Request) -> None:
+        """Refuse what servers before this one could read as two requests (RFC 9112 §6.1)."""
+        names = {name for name, _ in head.headers}
+        if b"transfer-encoding" in names and (b"content-length" in names or head.http_version != b"1.1"):
+            raise _RefusedError(plain(HTTPStatus.BAD_REQUEST))
 
     async def _next_event(self) -> object:
         while (event := self._machine.next_event()) is h11.NEED_DATA:

@@ -80,10 +80,10 @@ PRIVATE: Final = 0o600
 
 
 def new_folder(folder: Path) -> Path:
-    """Make the folder (0700); raises ConfigurationError where it holds anything."""
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigurationError(f"{folder} is not empty and is left as it is; name another folder.")
+    """Make the folder (0700); raises ConfigurationError where it holds anything or another user owns it."""
     make_private_folder(folder)
+    if any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} is not empty and is left as it is; name another folder.")
     return folder
 
 

@@ -21,6 +21,7 @@ from keyark.config import Config, load_config
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.meters import Meters
+from keyark.pki.files import check_trusted_file
 from keyark.policy.config import describe_policy
 from keyark.programs import WORKING_FOLDER
 from keyark.service.control import Command, Commands, answering, ask
@@ -121,6 +122,7 @@ class Program(Generic[C]):
         return parser
 
     def _serve(self, parsed: argparse.Namespace) -> None:
+        check_trusted_file(parsed.config)
         config = load_config(parsed.config, self.config)
         config = self.adjust(config, parsed) if self.adjust else config
         os.chdir(WORKING_FOLDER)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -13,12 +14,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.pki.files import (
     FileExistsAlreadyError,
+    ForeignOwnerError,
     LaxPermissionsError,
     UnreadableFileError,
     UnwritableFileError,
     check_private_folder,
+    check_trusted_file,
     make_private_folder,
     read_file,
     write_file,
@@ -34,6 +38,7 @@ from keyark.pki.keys import (
     save_private_key,
 )
 from keyark.pki.spki import encode_spki
+from keyark.service.initialization import new_folder
 from tests.support.pki import private_key, spki
 
 
@@ -219,3 +224,82 @@ def test_a_folder_that_cannot_be_written_is_told(folder):
         check_private_folder(folder / "file")
     with pytest.raises(UnreadableFileError):
         check_private_folder(folder / "missing")
+
+
+ANOTHER = 4711
+
+
+@pytest.fixture
+def another_user(monkeypatch):
+    """This process is another user than the one who owns what the test made."""
+
+    def become(uid=ANOTHER):
+        monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+    return become
+
+
+def owned_by(monkeypatch, owners):
+    """Files and folders of these names belong to these users."""
+    opened, named = os.fstat, type(Path()).stat
+
+    def of(status, name):
+        values = list(status)
+        values[stat.ST_UID] = owners.get(name, values[stat.ST_UID])
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "fstat", lambda fd: of(opened(fd), Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+    monkeypatch.setattr(Path, "stat", lambda path, **options: of(named(path, **options), path.name))
+
+
+@pytest.mark.parametrize(
+    ("user", "folder_owner", "file_owner", "taken"),
+    [
+        (ANOTHER, ANOTHER, ANOTHER, True),
+        (ANOTHER, 0, 0, True),
+        (ANOTHER, ANOTHER, 0, True),
+        (ANOTHER, 1000, ANOTHER, False),
+        (ANOTHER, ANOTHER, 1000, False),
+        (0, 1000, 1000, True),
+        (0, 1000, 0, False),
+        (0, 0, 1000, False),
+    ],
+)
+def test_a_key_is_taken_from_its_owner_or_root(
+    folder, monkeypatch, another_user, user, folder_owner, file_owner, taken
+):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.EC_P256))
+    owned_by(monkeypatch, {folder.name: folder_owner, path.name: file_owner})
+    another_user(user)
+    if taken:
+        load_private_key(path)
+        return
+    with pytest.raises(ForeignOwnerError, match="belongs to another user"):
+        load_private_key(path)
+
+
+def test_nothing_secret_is_made_in_another_users_folder(folder, another_user):
+    another_user()
+    for make in (make_private_folder, check_private_folder, new_folder):
+        with pytest.raises(ForeignOwnerError):
+            make(folder)
+    with pytest.raises(ForeignOwnerError):
+        save_private_key(folder / "key.pem", private_key(KeyType.EC_P256))
+    with pytest.raises(ForeignOwnerError):
+        initialize(DeploymentPlan(folder=folder), lambda _: None)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_configuration_that_others_may_change_is_refused(folder, monkeypatch):
+    path = folder / "rm.toml"
+    path.write_text("")
+    for lax in (0o620, 0o602, 0o666):
+        path.chmod(lax)
+        with pytest.raises(LaxPermissionsError, match="chmod go-w"):
+            check_trusted_file(path)
+    path.chmod(0o644)
+    check_trusted_file(path)
+    owned_by(monkeypatch, {path.name: 1000})
+    with pytest.raises(ForeignOwnerError):
+        check_trusted_file(path)

@@ -22,11 +22,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from keyark.errors import (
     ConfigurationError,
     DeadlineExceededError,
+    InvalidInputError,
     KeyarkError,
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
+    PolicyRejectedError,
     UnauthenticatedError,
+    Violation,
 )
 from keyark.pki.authority import ca_name, create_internal_ca
 from keyark.pki.certificates import Validity
@@ -285,3 +288,26 @@ async def test_nobody_listening_is_no_connection() -> None:
 
     with pytest.raises(NoConnectionError):
         await get(SimpleNamespace(port=port), timeout=3)
+
+
+LONG = "é💥\n" * 50_000
+OVERSIZED = [
+    NotFoundError(LONG),
+    NotFoundError("gone", metadata={"where": LONG}),
+    NotFoundError("gone", metadata={f"{number}": "x" for number in range(5000)}),
+    InvalidInputError("It is wrong.", field=LONG),
+    InvalidInputError(LONG, field="name"),
+    PolicyRejectedError(
+        "Policy rejects it.",
+        violations=[Violation(rule=f"rule{number}", subsystem="rm", message=LONG) for number in range(500)],
+    ),
+    PermissionDeniedError("\udcff is no text"),
+]
+
+
+@pytest.mark.parametrize("error", OVERSIZED, ids=range(len(OVERSIZED)))
+async def test_an_error_too_large_for_trailers_is_cut_and_stays_what_it_is(error: KeyarkError) -> None:
+    async with serving(Scripted(error)) as server:
+        with pytest.raises(type(error)) as raised:
+            await get(server)
+    assert raised.value.message.startswith(error.message.encode(errors="replace").decode()[:50])

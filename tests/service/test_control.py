@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,13 @@ async def test_a_service_that_ends_first_is_said_so(folder: Path) -> None:
         async with await asyncio.start_unix_server(hang_up, sock=listener):
             with pytest.raises(UnavailableError, match="ended before"):
                 await asyncio.to_thread(ask, folder, "echo")
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o277, 0o777], ids=oct)
+async def test_the_socket_is_its_owners_alone_under_any_umask(folder: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        async with answering(folder, Asked().commands()):
+            assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
+    finally:
+        os.umask(before)

@@ -297,3 +297,40 @@ def test_conditions(headers: dict[str, str], status: int) -> None:
     assert told["Cache-Control"] == "public, no-transform, max-age=60"
     assert told["Expires"] == "Fri, 15 Jan 2027 08:01:00 GMT"
     assert told["Last-Modified"] == "Fri, 15 Jan 2027 07:59:55 GMT"
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        f"Mon, 01 Jan {10**30} 00:00:00 GMT",
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        f"Mon, {10**20} Jan 2030 00:00:00 GMT",
+        f"Mon, 01 Jan 2030 00:00:00 +{10**20}",
+        f"Mon, 01 Jan 2030 {10**20}:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        ",",
+        "\xff",
+    ],
+)
+def test_a_date_that_cannot_be_read_is_no_condition(since: str) -> None:
+    request = HttpRequest(method="GET", target="/", headers={"if-modified-since": since}, body=b"")
+    caching = Caching(now=NOW, max_age=60, last_modified=NOW, entity_tag='"1"')
+    cached(request, plain(HTTPStatus.OK), caching)
+
+
+@pytest.mark.parametrize(
+    ("version", "framing"),
+    [
+        (b"1.1", b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        (b"1.1", b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"),
+        (b"1.1", b"Content-Length: 5\r\nContent-Length: 6\r\n"),
+        (b"1.0", b"Transfer-Encoding: chunked\r\n"),
+    ],
+)
+async def test_a_body_whose_end_is_in_doubt_is_refused(version: bytes, framing: bytes) -> None:
+    documents = Documents()
+    sent = b"POST /there HTTP/%b\r\nHost: ca\r\n%b\r\n5\r\nhello\r\n0\r\n\r\n" % (version, framing)
+    async with serving(documents.answer) as server:
+        assert status_of(await exchange(server, sent)) == 400
+    assert documents.last is None

@@ -1,4 +1,4 @@
-"""Regular expressions in conditions: RE2, as CEL demands, in time linear in the text, and compiled once."""
+"""Regular expressions of administrators on texts of others: RE2, in time linear in the text, and compiled once."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ _OPTIONS.log_errors = False
 def matches(text: str, pattern: str) -> bool:
     """Whether the pattern matches anywhere in the text; raises ValueError where it is no regular expression."""
     return _compiled(pattern).search(text) is not None
+
+
+def matches_whole(text: str, pattern: str) -> bool:
+    """Whether the pattern matches the whole text; raises as ``matches``."""
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+def check_pattern(pattern: str) -> str:
+    """Return a pattern; raises ValueError where it is no regular expression of RE2."""
+    _compiled(pattern)
+    return pattern
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from keyark.config import Config
 from keyark.errors import KeyarkError
@@ -14,6 +13,7 @@ from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyTyp
 from keyark.pki.spiffe import SpiffeId
 from keyark.policy.engine import ACCEPT, Defer, Outcome, Reject
 from keyark.policy.expressions import Condition, ExpressionError
+from keyark.policy.patterns import check_pattern, matches_whole
 from keyark.policy.requests import (
     ENROLLMENT_STAGES,
     EVERYWHERE,
@@ -141,24 +141,15 @@ class KeyTypes(RuleSettings):
 
 
 class SubjectConstraints(RuleSettings):
-    """Constrains common names by a regular expression (whole match) and addresses by domain."""
+    """Constrains common names by a regular expression (RE2, whole match) and addresses by domain."""
 
     type: Literal["SubjectConstraints"]
-    common_name_pattern: str = ""
+    common_name_pattern: Annotated[str, AfterValidator(check_pattern)] = ""
     email_domains: list[Domain] = []
-
-    @field_validator("common_name_pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error:
-            raise ValueError("this is no regular expression") from None
-        return pattern
 
     def evaluate(self, request: PolicyRequest) -> Outcome:
         """Reject a name or an address that does not fit."""
-        if self.common_name_pattern and not re.fullmatch(self.common_name_pattern, request.common_name):
+        if self.common_name_pattern and not matches_whole(request.common_name, self.common_name_pattern):
             return Reject("the common name does not have the form that is configured")
         if self.email_domains and not any(in_domain(request.email, domain) for domain in self.email_domains):
             return Reject(f"the e-mail address is in none of the domains {', '.join(self.email_domains)}")

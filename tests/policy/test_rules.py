@@ -207,7 +207,12 @@ def test_no_other_domain_passes_for_ours(host: str) -> None:
         (
             'name = "x"\ntype = "SubjectConstraints"\nstage = "issue"\ncommon_name_pattern = "("',
             5,
-            "regular expression",
+            "not a valid regex",
+        ),
+        (
+            'name = "x"\ntype = "SubjectConstraints"\nstage = "issue"\ncommon_name_pattern = "(a)\\\\1"',
+            5,
+            "not a valid regex",
         ),
         ('name = "x"\ntype = "Archival"\nstage = "submit"', 1, "demand it at 'issue'"),
         ('name = "x"\ntype = "Archival"\nstage = "issue"\narchival = "always"', 5, "'required', 'permitted'"),
@@ -261,3 +266,18 @@ def test_the_digest_is_that_of_the_policy(tmp_path: Path) -> None:
     same, other = load(tmp_path, GRANT), load(tmp_path, GRANT.replace("boss@", "chief@"))
     assert same.digest() == load(tmp_path, "# a comment\n" + GRANT).digest()
     assert same.digest() != other.digest()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'type = "SubjectConstraints"\ncommon_name_pattern = "(a+)+b"',
+        'type = "SubjectNameConstraints"\npattern = "(a+)+b"',
+        'type = "Expression"\ncondition = "common_name.matches(\'^(a+)+b$\')"\nmessage = "no"',
+    ],
+)
+def test_no_name_makes_a_pattern_take_long(tmp_path: Path, rule: str) -> None:
+    """A pattern that backtracks takes 2^63 steps for this name, and the service stands still meanwhile."""
+    text = GRANT + f'[[policy.rule]]\nname = "slow"\nstage = "submit"\n{rule}\n'
+    with pytest.raises(PolicyRejectedError):
+        build_engine("rm", load(tmp_path, text)).enforce("submit", replace(REQUEST, common_name="a" * 64))

@@ -4,8 +4,9 @@ A folder (0700) holds a file per key type (0600), each key as its length (4 byte
 ``used.json``: how many keys of each type each deployment has seen. A public key enrolls once, so none is handed out
 twice for a deployment; for another one all of them are new again.
 
-The keys protect nothing. RSA keys share primes with one another, which makes thousands out of a few dozen: whoever has
-two of their public keys has the private ones.
+The keys protect nothing. RSA keys share primes with one another, which makes hundreds out of a few: whoever has two of
+their public keys has the private ones. keyark refuses two such keys in one statement, so each block of 256 has primes
+of its own, and what is taken begins with a block.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from keyark.pki.key_types import RSA_KEY_TYPES, RSA_PUBLIC_EXPONENT, KeyType, ge
 LENGTH: Final = 4
 CHUNK: Final = 2000
 USED: Final = "used.json"
+BLOCK: Final = 256
 
 
 class KeysExhaustedError(KeyarkError):
@@ -81,13 +83,16 @@ class KeyCache:
             used = self._used()
             mine = used.setdefault(deployment, {})
             start = mine.get(key_type.value, 0)
+            if key_type in RSA_KEY_TYPES:
+                start = -(-start // BLOCK) * BLOCK
             self._ensure(key_type, start + count)
             mine[key_type.value] = start + count
             write_file(self._folder / USED, json.dumps(used).encode(), mode=0o600)
         return KeyRange(self._path(key_type), start, count)
 
     def _path(self, key_type: KeyType) -> Path:
-        return self._folder / f"{key_type.value}.keys"
+        blocks = f".{BLOCK}" if key_type in RSA_KEY_TYPES else ""
+        return self._folder / f"{key_type.value}{blocks}.keys"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -113,11 +118,12 @@ class KeyCache:
     def _ensure(self, key_type: KeyType, count: int) -> None:
         path = self._path(key_type)
         path.touch(mode=0o600)
-        lacking = count - _count(path)
+        have = _count(path)
+        lacking = count - have
         if lacking <= 0:
             return
         self._say(f"making {lacking} {key_type.value} keys")
-        made = _rsa_keys(key_type, lacking) if key_type in RSA_KEY_TYPES else _keys(key_type, lacking)
+        made = _rsa_keys(key_type, have, lacking) if key_type in RSA_KEY_TYPES else _keys(key_type, lacking)
         with path.open("ab") as file:
             while chunk := list(itertools.islice(made, CHUNK)):
                 file.write(b"".join(len(der).to_bytes(LENGTH, "big") + der for der in chunk))
@@ -144,7 +150,16 @@ def _keys(key_type: KeyType, count: int) -> Iterator[bytes]:
         yield key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _rsa_keys(key_type: KeyType, count: int) -> Iterator[bytes]:
+def _rsa_keys(key_type: KeyType, have: int, lacking: int) -> Iterator[bytes]:
+    """Make keys from the position ``have`` on; those of another block share no prime with them."""
+    end = have + lacking
+    while have < end:
+        count = min(BLOCK - have % BLOCK, end - have)
+        yield from _rsa_block(key_type, count)
+        have += count
+
+
+def _rsa_block(key_type: KeyType, count: int) -> Iterator[bytes]:
     """Every pair of a pool of primes is a key; OpenSSL sets both top bits, so each product has full length."""
     bits = int(key_type.value.removeprefix("rsa-"))
     primes: list[int] = []

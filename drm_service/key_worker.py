@@ -1,4 +1,4 @@
-"""What a DRM worker process does: open, prove the match, seal. Plaintext keys exist nowhere else.
+"""What a DRM worker process does: open, prove the key fit, seal. Plaintext keys exist nowhere else.
 
 A worker holds the transport private keys and the storage *public* keys; it can put keys in and take none out.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyark.crypto.envelopes import TransportKeys
-from keyark.crypto.matching import prove_match
+from keyark.crypto.matching import prove_fit
 from keyark.crypto.storage import StoragePublicKey
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import KeyarkError
@@ -61,7 +61,7 @@ def archive_one(task: bytes, keys: ArchiveKeys) -> bytes:
     request = ArchiveTask.FromString(task)
     try:
         private_key = keys.transport.open(request.wrapped_private_key, request.statement_sha256)
-        private_key = prove_match(private_key, request.encryption_spki)
+        private_key = prove_fit(private_key, request.encryption_spki)
         sealed = keys.storage[request.storage_key_id].seal(private_key, request.leaf)
         result = ArchiveResult(sealed_key=sealed)
     except KeyarkError as error:

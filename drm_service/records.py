@@ -6,9 +6,8 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from keyark.crypto.matching import match_proof_name
 from keyark.errors import KeyarkError, Kind, NotFoundError
-from keyark.pki.statements import Statement, parse_statement
+from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey
 from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.service import key_uses, tables
@@ -17,7 +16,7 @@ from keyark.transparency import log
 from keyark.transparency.events import parse_leaf
 from keyark.transparency.integrity import stored_entry
 from keyark.transparency.log import LogCorruptError, row_key
-from keyark.v1.audit_pb2 import AuditEvent
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent
 from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
 
@@ -127,7 +126,7 @@ def put_sealed_key(txn: WriteTransaction, log_index: int, sealed_key: SealedKey)
 def read_contents(record: ArchivedKeyRecord) -> tuple[Statement, AuditEvent]:
     """Return the owner's statement and the leaf of a record; raises KeyIntegrityError unless they belong together."""
     try:
-        statement, event = parse_statement(record.statement), parse_leaf(record.leaf)
+        statement, event = reread_statement(record.statement), parse_leaf(record.leaf)
     except KeyarkError:
         raise damaged_key(b"") from None
     if (event.enrollment_id, event.statement_sha256, event.encryption_spki_sha256) != (
@@ -159,7 +158,7 @@ def find_by_key_id(txn: ReadTransaction, key_id: bytes) -> ArchivedKeyRecord:
 
 def describe(record: ArchivedKeyRecord) -> ArchivedKey:
     """Return what may be shown of a record: no key material."""
-    statement = parse_statement(record.statement)
+    statement = reread_statement(record.statement)
     event = AuditEvent.FromString(record.leaf)
     return ArchivedKey(
         key_id=event.encryption_spki_sha256,
@@ -175,7 +174,7 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
         storage_key_id=record.sealed_key.storage_key_id,
         log_index=record.log_index,
         certificate_serial=record.certificate_serial,
-        match_proof=match_proof_name(statement.archived_key_type),
+        match_proof=AuditDetails.FromString(record.details).match_proof,
     )
 
 

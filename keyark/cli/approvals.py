@@ -21,7 +21,7 @@ from keyark.client.approvals import ApprovalClient
 from keyark.client.enrollment import TIMEOUT
 from keyark.pki.approvals import MAX_VALIDITY_DAYS, Edits, edits_of
 from keyark.pki.certificates import Validity, load_certificate
-from keyark.pki.statements import parse_statement
+from keyark.pki.statements import reread_statement
 from keyark.rpc.channels import call
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
@@ -153,7 +153,7 @@ def _print(enrollment: pb.Enrollment, *, as_json: bool) -> None:
         print_json(to_json(enrollment))
         return
     click.echo(enrollment_line(enrollment))
-    statement, review = parse_statement(enrollment.statement), enrollment.review
+    statement, review = reread_statement(enrollment.statement), enrollment.review
     types = (statement.signing_key_type, statement.encryption_key_type)
     keys = " and ".join(key_type.value for key_type in types if key_type is not None)
     click.echo(f"profile     {statement.profile}, keys {keys}")

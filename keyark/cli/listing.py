@@ -21,7 +21,7 @@ from keyark.cli.options import (
 from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
-from keyark.pki.statements import parse_statement
+from keyark.pki.statements import reread_statement
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 
 M = TypeVar("M", bound=Message)
@@ -118,7 +118,7 @@ def when(seconds: float) -> str:
 
 def enrollment_line(enrollment: Enrollment) -> str:
     """Return an enrollment on one line: when it was completed, or when it was submitted while it waits."""
-    statement = parse_statement(enrollment.statement)
+    statement = reread_statement(enrollment.statement)
     state = EnrollmentState.Name(enrollment.state).removeprefix("ENROLLMENT_STATE_")
     time_us = enrollment.completed_time_us or enrollment.review.submitted_time_us
     return (

@@ -18,7 +18,7 @@ from keyark.client.administration import list_enrollments
 from keyark.deployment.commands import check_policies, reload_policies
 from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.key_types import key_type_of
-from keyark.pki.statements import parse_statement
+from keyark.pki.statements import reread_statement
 from keyark.policy.config import build_engine, policy_section
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
@@ -104,7 +104,7 @@ async def _past(options: dict[str, Any]) -> list[PolicyRequest]:
         kept: deque[tuple[Enrollment, dict[str, Any]]] = deque(maxlen=options["last"])
         past = PastEnrollments()
         async for enrollment in list_enrollments(session, ISSUED):
-            statement = parse_statement(enrollment.statement)
+            statement = reread_statement(enrollment.statement)
             within = past.count(str(statement.caller), enrollment.completed_time_us // 1_000_000)
             holders = past.hold(statement.common_name, statement.email)
             kept.append((enrollment, {"enrollments_within": within, "name_holders": holders}))
@@ -112,7 +112,7 @@ async def _past(options: dict[str, Any]) -> list[PolicyRequest]:
 
 
 def _as_issued(enrollment: Enrollment) -> PolicyRequest:
-    statement = parse_statement(enrollment.statement)
+    statement = reread_statement(enrollment.statement)
     validity = Validity.of(load_certificate(enrollment.certificates.signing_certificate))
     issuer = load_certificate(enrollment.certificates.chain[0])
     return PolicyRequest(

@@ -14,7 +14,7 @@ from keyark.pki.approvals import edits_of
 from keyark.pki.certificates import load_certificate
 from keyark.pki.identities import identity_of
 from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import parse_statement
+from keyark.pki.statements import reread_statement
 from keyark.v1 import recovery_pb2, registration_pb2
 from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
@@ -49,7 +49,7 @@ def _request(enrollment: registration_pb2.Enrollment) -> str:
 
 
 def _owner(enrollment: registration_pb2.Enrollment) -> str:
-    return parse_statement(enrollment.statement).email
+    return reread_statement(enrollment.statement).email
 
 
 def _approve(examination: Examination, enrollment: registration_pb2.Enrollment) -> str:

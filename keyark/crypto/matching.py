@@ -1,8 +1,10 @@
 """The match check: proof that a private key is the one of a given public key, before it is archived (P1).
 
 The public key that counts is the one of the signed statement; one that travels inside the private key is
-never believed, only refused where it differs. OpenSSL's full validation of RSA keys is left out (49 ms for
-RSA-2048) for arithmetic that says more about the match; numbers that fail it never become a key object.
+never believed, only refused where it differs. Of RSA keys the arithmetic comes first, for it says more about the match
+and costs microseconds; numbers that fail it never become a key object. OpenSSL's full validation then decides whether
+the factors are prime, with at least 64 Miller-Rabin rounds each under random bases: a liar who chooses the numbers
+passes with a chance of 2⁻¹²⁸. The equations alone hold for composite factors too.
 
 Accepted are, within the PKCS#8 of ``keyark.crypto.pkcs8``: RSAPrivateKey of two primes (RFC 8017 §A.1.2);
 ECPrivateKey with or without curve and public key (RFC 5915 §3); the X25519 scalar (RFC 8410 §7); the seed of
@@ -42,12 +44,14 @@ from keyark.pki.key_types import (
     check_key_type,
 )
 from keyark.pki.spki import encode_spki, load_spki, spki_key_type
+from keyark.pki.weak_keys import check_private_key
 
 __all__ = [
     "InvalidPrivateKeyError",
     "KeyMismatchError",
     "MlKemSeedRequiredError",
     "match_proof_name",
+    "prove_fit",
     "prove_match",
 ]
 
@@ -82,6 +86,16 @@ def match_proof_name(key_type: KeyType) -> str:
     return f"{key_type.value}: {_PROOFS[key_type][0]}"
 
 
+def prove_fit(private_key: bytes, encryption_spki: bytes) -> bytes:
+    """Prove that a private key is fit to be archived: as ``prove_match``, and it is not weak.
+
+    Raises WeakKeyError too. What was archived once is not judged again when it is recovered.
+    """
+    proven = _prove(private_key, encryption_spki)
+    check_private_key(proven, field="encryption_spki")
+    return _encode(proven)
+
+
 def prove_match(private_key: bytes, encryption_spki: bytes) -> bytes:
     """Prove that a private key (PKCS#8 DER, at most 16 KiB) matches an SPKI (canonical DER).
 
@@ -89,6 +103,14 @@ def prove_match(private_key: bytes, encryption_spki: bytes) -> bytes:
     Raises InvalidPrivateKeyError, MlKemSeedRequiredError and KeyMismatchError; for the SPKI
     UnsupportedKeyError and SpkiNotCanonicalError.
     """
+    return _encode(_prove(private_key, encryption_spki))
+
+
+def _encode(proven: PrivateKey) -> bytes:
+    return proven.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _prove(private_key: bytes, encryption_spki: bytes) -> PrivateKey:
     given = _GivenKey.of(encryption_spki)
     info = parse_private_key_info(private_key)
     if info.algorithm.encoding != given.algorithm.encoding:
@@ -99,7 +121,7 @@ def prove_match(private_key: bytes, encryption_spki: bytes) -> bytes:
     proven = _PROOFS[given.key_type][1](info.private_key, given)
     if info.public_key is not None and info.public_key != given.bit_string.content:
         raise _foreign_public_key()
-    return proven.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return proven
 
 
 @dataclass(frozen=True)
@@ -160,15 +182,16 @@ class _RsaNumbers:
             )
 
     def private_key(self) -> rsa.RSAPrivateKey:
+        """Return the key once OpenSSL found both factors prime; raises ValueError where one is not."""
         public = rsa.RSAPublicNumbers(self.e, self.n)
         numbers = rsa.RSAPrivateNumbers(self.p, self.q, self.d, self.dp, self.dq, self.qinv, public)
-        return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+        return numbers.private_key()
 
 
 def _prove_rsa(content: bytes, given: _GivenKey) -> PrivateKey:
     """The numbers carry the proof, for with a wrong d or CRT value a key may still decrypt.
 
-    The decryption then shows that p and q are what the arithmetic takes them for.
+    With composite factors it decrypts a fraction of the messages that the liar chooses, so both have to be prime.
     """
     numbers, public = _RsaNumbers.read(content), given.key.public_numbers()
     if numbers.e != RSA_PUBLIC_EXPONENT:
@@ -178,9 +201,14 @@ def _prove_rsa(content: bytes, given: _GivenKey) -> PrivateKey:
     if numbers.n != public.n:  # before the arithmetic, whose size it bounds
         raise _mismatch()
     numbers.check_consistent()
-    challenge = os.urandom(_CHALLENGE_SIZE)
     try:
         private_key = numbers.private_key()
+    except ValueError:
+        raise KeyMismatchError(
+            "The RSA key's factors are not both prime, so it would not open every message; make a new key pair."
+        ) from None
+    challenge = os.urandom(_CHALLENGE_SIZE)
+    try:
         answer = private_key.decrypt(given.key.encrypt(challenge, _OAEP), _OAEP)
     except ValueError:
         raise _mismatch() from None
@@ -274,7 +302,7 @@ def _foreign_public_key() -> InvalidPrivateKeyError:
 
 
 _Prove = Callable[[bytes, _GivenKey], PrivateKey]
-_RSA_PROOF: Final = ("components and decryption", _prove_rsa)
+_RSA_PROOF: Final = ("prime factors, components and decryption", _prove_rsa)
 _EC_PROOF: Final = ("derived public key", _prove_ec)
 _ML_KEM_PROOF: Final = ("encapsulation", _prove_ml_kem)
 _PROOFS: Final[dict[KeyType, tuple[str, _Prove]]] = {

@@ -20,6 +20,8 @@ from keyark.pki import _der
 from keyark.pki.key_types import KeyType, PublicKey, UnsupportedKeyError, key_type_of
 
 KEY_IDENTIFIER_SIZE: Final = 20
+FIELD_25519: Final = 2**255 - 19
+"""The field of X25519 and Ed25519 (RFC 7748 §4.1)."""
 
 
 class SpkiNotCanonicalError(InvalidInputError):
@@ -94,6 +96,7 @@ _ALL_SHAPES: Final = (
     _raw_shape(KeyType.ML_KEM_768, "2.16.840.1.101.3.4.4.2", 1184),
     _raw_shape(KeyType.ML_KEM_1024, "2.16.840.1.101.3.4.4.3", 1568),
 )
+_BY_TYPE: Final = {shape.key_type: shape for shape in _ALL_SHAPES}
 _BY_SIZE: Final = {s.size: tuple(t for t in _ALL_SHAPES if t.size == s.size) for s in _ALL_SHAPES}
 
 
@@ -121,14 +124,31 @@ def load_spki(der: bytes, *, field: str = "") -> PublicKey:
     Raises UnsupportedKeyError for keys of other types, sizes, curves or exponents, and SpkiNotCanonicalError
     where the key is invalid (for example no point of its curve) or encoded in another way.
     """
-    if _match(der) is None:
+    shape = _match(der)
+    if shape is None:
         raise _refusal(der, field)
     try:
-        return cast("PublicKey", load_der_public_key(der))
+        key = cast("PublicKey", load_der_public_key(der))
     except (ValueError, UnsupportedAlgorithm):
         raise SpkiNotCanonicalError(
             "The public key is not valid; make a new key pair.", field=field
         ) from None
+    _check_coordinate(shape.key_type, der[shape.bits_offset :], field)
+    return key
+
+
+def _check_coordinate(key_type: KeyType, key: bytes, field: str) -> None:
+    """Refuse the other encodings of a coordinate: OpenSSL reduces it and ignores the highest bit of a u-coordinate."""
+    if key_type not in (KeyType.X25519, KeyType.ED25519):
+        return
+    coordinate = int.from_bytes(key, "little")
+    if key_type is KeyType.ED25519:
+        coordinate %= 1 << 255  # the highest bit is the sign of x
+    if coordinate >= FIELD_25519:
+        raise SpkiNotCanonicalError(
+            "The public key's coordinate is not reduced (RFC 7748 §5, RFC 8032 §5.1.3); send its canonical encoding.",
+            field=field,
+        )
 
 
 def _refusal(der: bytes, field: str) -> InvalidInputError:
@@ -156,6 +176,20 @@ def encode_spki(public_key: PublicKeyTypes) -> bytes:
     return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
+def key_bytes(der: bytes) -> bytes:
+    """Return what the BIT STRING of a canonical SPKI (DER) holds; raises as ``spki_key_type`` does."""
+    shape = _match(der)
+    if shape is None:
+        raise _refusal(der, "")
+    return der[shape.bits_offset :]
+
+
+def encode_key_bytes(key_type: KeyType, key: bytes) -> bytes:
+    """Return the canonical SPKI (DER) around such bytes, which are not checked."""
+    shape = _BY_TYPE[key_type]
+    return shape.header[: shape.bits_offset] + key
+
+
 def spki_sha256(der: bytes) -> bytes:
     """Return the key id of a canonical SPKI: its SHA-256, 32 bytes."""
     return sha256(der).digest()
@@ -166,7 +200,4 @@ def key_identifier(der: bytes) -> bytes:
 
     Raises as ``spki_key_type`` does.
     """
-    shape = _match(der)
-    if shape is None:
-        raise _refusal(der, "")
-    return sha256(der[shape.bits_offset :]).digest()[:KEY_IDENTIFIER_SIZE]
+    return sha256(key_bytes(der)).digest()[:KEY_IDENTIFIER_SIZE]

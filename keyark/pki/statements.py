@@ -28,10 +28,12 @@ from keyark.pki.key_types import (
     check_key_type,
 )
 from keyark.pki.names import check_email, check_name
+from keyark.pki.related_keys import related_key_ids
 from keyark.pki.serials import check_serial
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
-from keyark.pki.spki import load_spki, spki_key_type, spki_sha256
+from keyark.pki.spki import load_spki, spki_key_type
+from keyark.pki.weak_keys import check_apart, check_public_key
 from keyark.v1.statement_pb2 import EnrollmentStatement
 
 STATEMENT_LABEL: Final = "keyark/v1/enrollment-statement"
@@ -103,12 +105,22 @@ class Statement:
     @cached_property
     def signing_spki_sha256(self) -> bytes:
         """The signing key's id: SHA-256 of its SPKI, 32 bytes."""
-        return spki_sha256(self.signing_spki)
+        return self.signing_key_ids[0]
 
     @cached_property
     def encryption_spki_sha256(self) -> bytes:
         """The encryption key's id: SHA-256 of its SPKI, 32 bytes; empty where there is none."""
-        return spki_sha256(self.encryption_spki) if self.encryption_spki else b""
+        return self.encryption_key_ids[0] if self.encryption_spki else b""
+
+    @cached_property
+    def signing_key_ids(self) -> tuple[bytes, ...]:
+        """The signing key's id, then those of the keys whose private half would reveal this one's (P8)."""
+        return related_key_ids(self.signing_spki)
+
+    @cached_property
+    def encryption_key_ids(self) -> tuple[bytes, ...]:
+        """The same of the encryption key; empty where there is none."""
+        return related_key_ids(self.encryption_spki) if self.encryption_spki else ()
 
     @property
     def archived_key_type(self) -> KeyType:
@@ -123,28 +135,30 @@ class Statement:
 def parse_statement(raw: bytes) -> Statement:
     """Read a serialized EnrollmentStatement, strictly; the signature is not looked at.
 
-    Raises InvalidInputError with the field (``statement`` for the whole), and its kinds UnsupportedKeyError
-    and SpkiNotCanonicalError for the keys.
+    Raises InvalidInputError with the field (``statement`` for the whole), and its kinds UnsupportedKeyError,
+    SpkiNotCanonicalError and WeakKeyError for the keys.
     """
     statement = reread_statement(raw)
+    check_public_key(statement.signing_spki, statement.signing_public_key, field="signing_spki")
     if statement.encryption_spki:
-        load_spki(statement.encryption_spki, field="encryption_spki")
-    _ = statement.signing_public_key
+        field = "encryption_spki"
+        encryption_key = load_spki(statement.encryption_spki, field=field)
+        check_public_key(statement.encryption_spki, encryption_key, field=field)
+        check_apart(statement.signing_public_key, encryption_key, field=field)
+        if statement.signing_spki_sha256 in statement.encryption_key_ids:
+            raise _same_key()
     return statement
 
 
 def reread_statement(raw: bytes) -> Statement:
-    """Read a statement that was parsed before and kept: as ``parse_statement``, but its keys are not loaded again."""
+    """Read a statement that was parsed before and kept: as ``parse_statement``, but its keys are not judged again."""
     message = _decode(raw)
     caller = _check_request(message)
     signing_key_type = spki_key_type(message.signing_spki, field="signing_spki")
     check_key_type(signing_key_type, SIGNING_KEY_TYPES, field="signing_spki")
     encryption_key_type = _encryption_key_type(message.encryption_spki)
     if message.signing_spki == message.encryption_spki:
-        raise InvalidInputError(
-            "Both roles have the same key; a signing key is never archived, so make two key pairs.",
-            field="encryption_spki",
-        )
+        raise _same_key()
     return Statement(
         raw=raw,
         trust_domain=message.trust_domain,
@@ -159,6 +173,13 @@ def reread_statement(raw: bytes) -> Statement:
         encryption_key_type=encryption_key_type,
         renews=message.renews,
         renewal_signature=message.renewal_signature,
+    )
+
+
+def _same_key() -> InvalidInputError:
+    return InvalidInputError(
+        "The private half of one key reveals the other's; a signing key is never archived, so make two key pairs.",
+        field="encryption_spki",
     )
 
 

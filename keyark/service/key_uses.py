@@ -1,4 +1,8 @@
-"""One public key, one enrollment, one role: the register behind promise P8, kept by every subsystem."""
+"""One public key, one enrollment, one role: the register behind promise P8, kept by every subsystem.
+
+A row stands under the key's own id. Keys that reveal one another are one key, so the ids of all of them are looked up:
+rows of earlier releases are found like new ones.
+"""
 
 from __future__ import annotations
 
@@ -30,32 +34,33 @@ class PublicKeyInUseError(KeyarkError):
 
 def check_key_uses(txn: ReadTransaction, statement: Statement) -> None:
     """Raise where either public key belongs to another enrollment or to the other role."""
-    for digest, role in _roles(statement):
-        _check(txn, statement, digest, role)
+    for key_ids, role in _roles(statement):
+        for key_id in key_ids:
+            _check(txn, statement, key_id, role)
 
 
 def claim_key_uses(txn: WriteTransaction, statement: Statement) -> None:
     """Record both public keys for this enrollment and their roles; raise as ``check_key_uses`` does."""
     check_key_uses(txn, statement)
-    for digest, role in _roles(statement):
-        txn.put(TABLE, digest, KeyUse(enrollment_id=statement.enrollment_id, role=role).SerializeToString())
+    for (key_id, *_), role in _roles(statement):
+        txn.put(TABLE, key_id, KeyUse(enrollment_id=statement.enrollment_id, role=role).SerializeToString())
 
 
-def _roles(statement: Statement) -> Iterator[tuple[bytes, KeyRole.ValueType]]:
-    yield statement.signing_spki_sha256, KeyRole.KEY_ROLE_SIGNING
+def _roles(statement: Statement) -> Iterator[tuple[tuple[bytes, ...], KeyRole.ValueType]]:
+    yield statement.signing_key_ids, KeyRole.KEY_ROLE_SIGNING
     if statement.encryption_spki:
-        yield statement.encryption_spki_sha256, KeyRole.KEY_ROLE_ENCRYPTION
+        yield statement.encryption_key_ids, KeyRole.KEY_ROLE_ENCRYPTION
 
 
-def _check(txn: ReadTransaction, statement: Statement, digest: bytes, role: KeyRole.ValueType) -> None:
-    value = txn.get(TABLE, digest)
+def _check(txn: ReadTransaction, statement: Statement, key_id: bytes, role: KeyRole.ValueType) -> None:
+    value = txn.get(TABLE, key_id)
     if value is None:
         return
     use = KeyUse.FromString(value)
     if use.role != role:
         raise KeyRoleConflictError(
-            "A public key of this request is already known in the other role; a signing key is never archived "
-            "and an encryption key never signs: make a new key pair."
+            "A public key of this request, or one that reveals its private half, is already known in the other role; "
+            "a signing key is never archived and an encryption key never signs: make a new key pair."
         )
     if use.enrollment_id != statement.enrollment_id:
         raise PublicKeyInUseError(

@@ -156,7 +156,7 @@ def test_primes_may_be_swapped():
 
 def test_the_name_of_a_proof_follows_from_the_type():
     names = {t: match_proof_name(t) for t in ENCRYPTION_KEY_TYPES}
-    assert names[KeyType.RSA_2048] == "rsa-2048: components and decryption"
+    assert names[KeyType.RSA_2048] == "rsa-2048: prime factors, components and decryption"
     assert names[KeyType.EC_P256] == "ec-p256: derived public key"
     assert names[KeyType.X25519] == "x25519: derived public key"
     assert names[KeyType.ML_KEM_768] == "ml-kem-768: encapsulation"

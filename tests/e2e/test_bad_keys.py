@@ -13,14 +13,17 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from keyark.errors import KeyarkError
 from keyark.pki import _der
-from keyark.pki.key_types import KeyType
+from keyark.pki.key_types import KeyType, generate
 from keyark.pki.spki import encode_spki
 from tests.support.attacks import ec_pkcs8, expanded_ml_kem_pkcs8, refused
 from tests.support.crypto import RSA_ALGORITHM, private_key_info, rsa_numbers, rsa_pkcs8
 from tests.support.deployment import Deployment, copy_deployment, running
 from tests.support.enrolling import Enroller, enrolling, pkcs8
 from tests.support.pki import private_key
+from tests.support.related import negated_ec, x25519_twin
+from tests.support.weak_rsa import COMPOSITE, FAR, NEAR, PRIME, ROCA, rsa_key
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -142,3 +145,68 @@ async def test_a_point_that_is_not_on_the_curve_is_refused(
     request = enroller.request(fields={"encryption_spki": bytes(spki)})
     error = await refused(deployment.home(), enroller, request)
     assert error.reason in ("UNSUPPORTED_KEY", "SPKI_NOT_CANONICAL")
+
+
+async def test_a_key_whose_archived_half_opens_every_second_message_is_refused_at_every_try(
+    deployment: Deployment, enroller: Enroller
+) -> None:
+    """P1: its factors are composite and its equations hold, so that one random challenge passes now and then."""
+    key = rsa_key(COMPOSITE, PRIME)
+    for _ in range(6):
+        error = await refused(
+            deployment.home(), enroller, enroller.request(encryption_key=key), also_by=["drm"]
+        )
+        assert error.reason == "KEY_MISMATCH"
+
+
+WEAK: dict[str, Callable[[], Any]] = {
+    "ROCA": lambda: rsa_key(*ROCA),
+    "close factors": lambda: rsa_key(PRIME, NEAR),
+}
+
+
+@pytest.mark.parametrize("role", ["signing_key", "encryption_key"])
+@pytest.mark.parametrize("name", WEAK)
+async def test_a_weak_rsa_key_is_refused_in_either_role(
+    deployment: Deployment, enroller: Enroller, name: str, role: str
+) -> None:
+    error = await refused(deployment.home(), enroller, enroller.request(**{role: WEAK[name]()}))
+    assert error.reason == "WEAK_KEY"
+
+
+async def test_two_rsa_keys_with_a_common_factor_are_refused(
+    deployment: Deployment, enroller: Enroller
+) -> None:
+    request = enroller.request(signing_key=rsa_key(PRIME, FAR), encryption_key=rsa_key(PRIME, ROCA[0]))
+    assert (await refused(deployment.home(), enroller, request)).reason == "WEAK_KEY"
+
+
+RELATED: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "P-256 d and n - d": lambda: _with(negated_ec, KeyType.EC_P256),
+    "P-384 d and n - d": lambda: _with(negated_ec, KeyType.EC_P384),
+    "Ed25519 and X25519": lambda: _with(x25519_twin, KeyType.ED25519),
+}
+
+
+def _with(relative: Callable[[Any], Any], key_type: KeyType) -> tuple[Any, Any]:
+    key = generate(key_type)
+    return key, relative(key)
+
+
+@pytest.mark.parametrize("name", RELATED)
+@pytest.mark.parametrize("first", ["signing_key", "encryption_key"])
+async def test_a_key_that_reveals_a_signing_key_is_never_archived_in_either_order(
+    deployment: Deployment, enroller: Enroller, name: str, first: str
+) -> None:
+    """P8: the keys differ, and whoever has the private half of one has that of the other."""
+    signing, encryption = RELATED[name]()
+    requests = {
+        "signing_key": enroller.request(signing_key=signing),
+        "encryption_key": enroller.request(encryption_key=encryption),
+    }
+    outcome = (await enroller.send(requests.pop(first)))[0]
+    assert not isinstance(outcome, KeyarkError)
+    error = await refused(deployment.home(), enroller, requests.popitem()[1])
+    assert error.reason == "KEY_ROLE_CONFLICT"
+    both = enroller.request(signing_key=signing, encryption_key=encryption)
+    assert (await refused(deployment.home(), enroller, both)).reason == "INVALID_INPUT"

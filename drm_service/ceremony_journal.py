@@ -183,6 +183,7 @@ class CeremonyJournal:
             current.state = state
             current.failure.CopyFrom(pack_failure(error))
             current.ClearField("recovered")
+            current.ClearField("new_token")
             forget_opening(current)
             put_ceremony(txn, current)
             self.log.append(txn, event)

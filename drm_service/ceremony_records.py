@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from drm_service.records import CEREMONIES, OPEN_CEREMONIES
+from drm_service.ceremony_rows import CEREMONIES, put_row, read_row
+from drm_service.records import OPEN_CEREMONIES
 from keyark.crypto.ceremonies import CeremonyClosedError, CeremonyRequest, Opening, ceremony_digest
 from keyark.errors import NotFoundError
 from keyark.pki.spiffe import SpiffeId
@@ -59,8 +60,7 @@ class RequesterLeftError(CeremonyClosedError):
 
 def read_ceremony(txn: ReadTransaction, ceremony_id: bytes) -> CeremonyRecord | None:
     """Return the record of a ceremony (16 bytes), or None."""
-    value = txn.get(CEREMONIES, ceremony_id)
-    return None if value is None else CeremonyRecord.FromString(value)
+    return read_row(txn, ceremony_id)
 
 
 def find_ceremony(txn: ReadTransaction, ceremony_id: bytes) -> CeremonyRecord:
@@ -76,7 +76,7 @@ def find_ceremony(txn: ReadTransaction, ceremony_id: bytes) -> CeremonyRecord:
 def put_ceremony(txn: WriteTransaction, record: CeremonyRecord) -> None:
     """Write a record, and keep the list of open ones."""
     ceremony_id = statement_of(record).ceremony_id
-    txn.put(CEREMONIES, ceremony_id, record.SerializeToString())
+    put_row(txn, ceremony_id, record)
     if record.state == CeremonyState.CEREMONY_STATE_OPEN:
         txn.put(OPEN_CEREMONIES, ceremony_id, b"")
     else:
@@ -177,7 +177,7 @@ def open_ceremonies(txn: ReadTransaction, *, limit: int) -> list[CeremonyRecord]
 def ceremonies_after(txn: ReadTransaction, *, after: bytes) -> list[tuple[bytes, CeremonyRecord]]:
     """Return a page of all ceremonies after an id, open or not, with their ids; empty after the last."""
     rows = txn.scan(CEREMONIES, after=after or None, limit=_PAGE)
-    return [(ceremony_id, CeremonyRecord.FromString(value)) for ceremony_id, value in rows]
+    return [(ceremony_id, find_ceremony(txn, ceremony_id)) for ceremony_id, _ in rows]
 
 
 def recovery_key(record: CeremonyRecord, request: CeremonyRequest) -> bytes:

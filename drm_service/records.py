@@ -6,12 +6,13 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from drm_service.ceremony_rows import CEREMONIES, CEREMONY_SECRETS
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey
 from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.service import key_uses, tables
-from keyark.store import ReadTransaction, WriteTransaction
+from keyark.store import Backups, ReadTransaction, VanishingTable, WriteTransaction
 from keyark.transparency import log
 from keyark.transparency.events import parse_leaf
 from keyark.transparency.integrity import stored_entry
@@ -23,8 +24,7 @@ from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
 KEYS: Final = "archived_keys"
 SEALED_KEYS: Final = "sealed_keys"
 CERTIFICATES: Final = "certificates"
-TOKENS: Final = "storage_tokens"
-CEREMONIES: Final = "ceremonies"
+TOKENS: Final = VanishingTable("storage_tokens", backups=Backups.WITH_KEYS)
 OPEN_CEREMONIES: Final = "open_ceremonies"
 RECOVERIES: Final = "recoveries"
 TRUST_CHANGES: Final = "trust_changes"
@@ -42,6 +42,7 @@ TABLES: Final = (
     TOKENS,
     CEREMONIES,
     OPEN_CEREMONIES,
+    CEREMONY_SECRETS,
     RECOVERIES,
     TRUST_CHANGES,
     TRANSPORT_KEYS,

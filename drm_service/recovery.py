@@ -19,7 +19,7 @@ from drm_service.quorum import check_present
 from drm_service.records import RECOVERIES, find_by_key_id, read_contents
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
-from keyark.errors import PermissionDeniedError
+from keyark.errors import KeyarkError, Kind, PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import RecoveryRequest
@@ -32,6 +32,13 @@ from keyark.v1.recovery_pb2 import CeremonyState, RecoveredKey
 STAGE: Final = "recover"
 DAY_US: Final = 86_400 * 1_000_000
 MAX_COUNTED: Final = 100_000
+
+
+class RecoveredKeysLostError(KeyarkError):
+    """Keys were recovered and not handed over before the archive was restored from a backup."""
+
+    reason = "RECOVERED_KEYS_LOST"
+    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +128,19 @@ class Delivery:
     clock: Clock
 
     def recovered_keys(self, caller: SpiffeId, ceremony_id: bytes) -> list[RecoveredKey]:
-        """Return what was sealed to the requester; raises PermissionDeniedError and CeremonyClosedError."""
+        """Return what was sealed to the requester.
+
+        Raises PermissionDeniedError, CeremonyClosedError and RecoveredKeysLostError.
+        """
         record = self.store.read(lambda txn: find_ceremony(txn, ceremony_id))
         _check_requester(record, caller)
         if record.state != CeremonyState.CEREMONY_STATE_READY:
             raise closed(record)
+        if not record.recovered:
+            raise RecoveredKeysLostError(
+                "The archive was restored from a backup, which has no recovered keys in it; cancel this recovery and "
+                "ask for the keys again."
+            )
         return [RecoveredKey.FromString(key) for key in record.recovered]
 
     async def acknowledge(self, caller: SpiffeId, ceremony_id: bytes) -> None:

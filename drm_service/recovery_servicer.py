@@ -9,11 +9,12 @@ from grpc.aio import ServicerContext
 
 from drm_service.ceremonies import Ceremonies
 from drm_service.ceremony_records import find_ceremony
+from drm_service.ceremony_rows import CEREMONIES
 from drm_service.ceremony_views import CeremonyViews
 from drm_service.key_search import find_keys
 from drm_service.key_states import KeyStates
 from drm_service.quorum import check_present
-from drm_service.records import CEREMONIES, describe, find_by_key_id
+from drm_service.records import describe, find_by_key_id
 from drm_service.recovery import Delivery
 from keyark.crypto.ceremonies import AGENT_ROLE
 from keyark.pki.spiffe import SpiffeId

@@ -51,13 +51,15 @@ STAGE: Final = "submit"
 class EnrollmentRequest:
     """Statement, its signature, and the transport envelope (empty to be asked for it), all serialized.
 
-    ``approval`` is an officer's, where policy deferred the request.
+    ``approval`` is an officer's, where policy deferred the request. ``lacks_private_key`` tells that the request came
+    with an envelope which is not here any more: a backup, which leaves it out, was restored.
     """
 
     statement: bytes
     signature: bytes
     wrapped_private_key: bytes
     approval: SignedStatement | None = None
+    lacks_private_key: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +264,8 @@ class Enrollments:
             raise ArchivalForbiddenError(
                 f"Profile {statement.profile!r} forbids archival; enroll without a wrapped private key."
             )
-        if request.wrapped_private_key or form.archival != ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED:
+        required = form.archival == ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED
+        if request.wrapped_private_key or not (required or request.lacks_private_key):
             return None
         return Enrollment(
             enrollment_id=statement.enrollment_id,
@@ -360,12 +363,13 @@ class _InFlight:
 def approved_request(store: Store, record: EnrollmentRecord, *, newer_key: bytes) -> EnrollmentRequest:
     """Return the request of a record that an officer approved, with the wrapped key that waited or a newer one."""
     enrollment_id = reread_statement(record.statement).enrollment_id
-    kept = store.read(lambda txn: wrapped_key(txn, enrollment_id))
+    kept = newer_key or store.read(lambda txn: wrapped_key(txn, enrollment_id))
     return EnrollmentRequest(
         statement=record.statement,
         signature=record.signature,
-        wrapped_private_key=(newer_key or kept) if record.review.with_private_key else b"",
+        wrapped_private_key=kept if record.review.with_private_key else b"",
         approval=record.review.approval,
+        lacks_private_key=record.review.with_private_key and not kept,
     )
 
 

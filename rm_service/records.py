@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.service import archive_trust, key_uses, tables
-from keyark.store import ReadTransaction
+from keyark.store import Backups, ReadTransaction, VanishingTable
 from keyark.transparency import heads, log
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
@@ -15,7 +15,7 @@ ENROLLMENTS: Final = "enrollments"
 OUTBOX: Final = "outbox"
 CALLER_COUNTS: Final = "caller_counts"
 APPROVAL_QUEUE: Final = "approval_queue"
-WRAPPED_KEYS: Final = "wrapped_keys"
+WRAPPED_KEYS: Final = VanishingTable("wrapped_keys", backups=Backups.WITHOUT_KEYS)
 TABLES: Final = (
     ENROLLMENTS,
     OUTBOX,

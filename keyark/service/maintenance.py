@@ -48,7 +48,10 @@ def check(
 
 
 def backup(config: ServiceConfig, target: Path, *, tables: Sequence[str], schema_version: int) -> None:
-    """Write a consistent copy of the store, and of nothing else: no key, no token."""
+    """Write a consistent copy of the store, and beside it what opens the tokens in it: no other key.
+
+    Raises StoreError.
+    """
 
     async def copy() -> None:
         store = open_store(config.store.path, tables=tables, schema_version=schema_version)

@@ -26,6 +26,7 @@ from keyark.policy.config import describe_policy
 from keyark.programs import WORKING_FOLDER
 from keyark.service.control import Command, Commands, answering, ask
 from keyark.service.live_policy import LivePolicy, policy_of
+from keyark.store import row_keys_beside
 
 C = TypeVar("C", bound=Config)
 Adjust = Callable[[C, argparse.Namespace], C]
@@ -109,7 +110,7 @@ class Program(Generic[C]):
                 "let the running service put the policy of its file in force",
             ),
             ("check", self._check, "check configuration, keys, store and log"),
-            ("backup", self._backup, "write a consistent copy of the store"),
+            ("backup", self._backup, "write a consistent copy of the store, and of its row keys beside it"),
         ):
             sub = commands.add_parser(name, help=text)
             sub.add_argument("config", type=_absolute, help=f"{self.role}.toml")
@@ -169,6 +170,9 @@ class Program(Generic[C]):
 
     def _backup(self, parsed: argparse.Namespace) -> None:
         self.backup(load_config(parsed.config, self.config), parsed.target)
+        print(f"store: {parsed.target}")
+        if (row_keys := row_keys_beside(parsed.target)).exists():
+            print(f"row keys: {row_keys}: keep them apart, and destroy old ones after a change of agents")
 
 
 def _absolute(path: str) -> Path:

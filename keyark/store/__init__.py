@@ -1,6 +1,7 @@
 """Transactional storage of ordered byte keys in named tables; LMDB stands behind it and does not show."""
 
 from keyark.store.interface import (
+    Backups,
     Finisher,
     KeyExistsError,
     ReadTransaction,
@@ -12,12 +13,15 @@ from keyark.store.interface import (
     StoreFullError,
     StoreLockedError,
     StoreStats,
+    VanishingTable,
     WriteTransaction,
+    row_keys_beside,
 )
 from keyark.store.memory import MemoryStore
 from keyark.store.opening import open_store
 
 __all__ = [
+    "Backups",
     "Finisher",
     "KeyExistsError",
     "MemoryStore",
@@ -30,6 +34,8 @@ __all__ = [
     "StoreFullError",
     "StoreLockedError",
     "StoreStats",
+    "VanishingTable",
     "WriteTransaction",
     "open_store",
+    "row_keys_beside",
 ]

@@ -6,20 +6,26 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import lmdb
 
+from keyark.erasure import exchange_file, finish_exchange, sync_folder
 from keyark.store.interface import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
 
 MAX_READERS: Final = 512
 DATA_FILE: Final = "data.mdb"
+_NEW_FILE: Final = "data.mdb.new"
 _LOCK_FILE: Final = "store.lock"
+_MAX_TABLES: Final = 256
+_ROWS_AT_ONCE: Final = 10_000
 _PROBE_SIZE: Final = 1 << 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGED: Final = (
@@ -94,6 +100,54 @@ def _check_length(environment: lmdb.Environment, data: Path, map_size: int) -> N
         raise StoreCorruptError(f"{data} is damaged: its end is missing; restore it from a backup.")
 
 
+def check_room(path: Path) -> None:
+    """Raise StoreFullError where the file could not be written a second time beside itself."""
+    needed = (path / DATA_FILE).stat().st_blocks * 512
+    if shutil.disk_usage(path).free < needed:
+        raise StoreFullError(
+            f"{path / DATA_FILE} has to be written anew, once, and there is no room: make {needed >> 20} MiB free."
+        )
+
+
+def rewrite_file(path: Path, *, map_size: int, table: bytes, row: tuple[bytes, bytes]) -> None:
+    """Write every row anew into another file, with one row changed, put that in place, and erase the former file.
+
+    LMDB's own copy would not do: it takes pages as they are, with what was deleted between their rows. No environment
+    of the folder may be open. Raises lmdb.Error and OSError; done again after a crash, it goes on.
+    """
+    new = path / _NEW_FILE
+    new.unlink(missing_ok=True)
+    source = lmdb.open(str(path), map_size=map_size, max_dbs=_MAX_TABLES, readonly=True, lock=False)
+    target = lmdb.open(
+        str(new), subdir=False, map_size=map_size, max_dbs=_MAX_TABLES, lock=False, sync=False, mode=0o600
+    )
+    with source, target:
+        _copy_rows(source, target)
+        with target.begin(write=True) as txn:
+            txn.put(*row, db=target.open_db(table, txn=txn))
+        target.sync(force=True)
+    exchange_file(new, path / DATA_FILE)
+
+
+def _copy_rows(source: lmdb.Environment, target: lmdb.Environment) -> None:
+    with source.begin() as reading:
+        with reading.cursor() as names:
+            tables = [bytes(name) for name in names.iternext(keys=True, values=False)]
+        for name in tables:
+            written = target.open_db(name)
+            with reading.cursor(source.open_db(name, txn=reading, create=False)) as cursor:
+                rows = iter(cursor)
+                while page := list(islice(rows, _ROWS_AT_ONCE)):
+                    with target.begin(write=True) as txn, txn.cursor(written) as writing:
+                        writing.putmulti(page, append=True)
+
+
+def finish_rewriting(path: Path) -> None:
+    """Erase what an interrupted ``rewrite_file`` left beside the file that is in place. Raises OSError."""
+    (path / _NEW_FILE).unlink(missing_ok=True)
+    finish_exchange(path / DATA_FILE)
+
+
 def walk_pages(environment: lmdb.Environment) -> None:
     """Let LMDB visit and count every page of the newest snapshot; raises lmdb.Error."""
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -113,16 +167,21 @@ def copy_environment(environment: lmdb.Environment, target: Path) -> None:
         ) from None
     partial = target / f"{DATA_FILE}.partial"
     try:
-        with _translated(target):
+        with translated(target):
             _copy_file(environment, partial)
             partial.rename(target / DATA_FILE)
             sync_folder(target)
             sync_folder(target.parent)
     except BaseException:
-        for left in target.iterdir():
-            left.unlink()
-        target.rmdir()
+        remove_copy(target)
         raise
+
+
+def remove_copy(target: Path) -> None:
+    """Delete a folder that ``copy_environment`` made."""
+    for left in target.iterdir():
+        left.unlink()
+    target.rmdir()
 
 
 def _copy_file(environment: lmdb.Environment, target: Path) -> None:
@@ -134,17 +193,9 @@ def _copy_file(environment: lmdb.Environment, target: Path) -> None:
         os.close(descriptor)
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable: LMDB syncs the file, not its entry."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
+def translated(folder: Path) -> Iterator[None]:
+    """Turn errors of LMDB and the system into the store's; ``folder`` is where it wrote."""
     try:
         yield
     except (lmdb.Error, OSError) as error:

@@ -6,14 +6,16 @@ may run more than once. Parsing and cryptography come before it.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from keyark.errors import KeyarkError, Kind
 
 T = TypeVar("T")
+TakeOver: TypeAlias = Callable[["WriteTransaction"], None]
 
 MAX_KEY_SIZE: Final = 511
 """Bytes of the longest key; the shortest has one. No row has any other key."""
@@ -71,6 +73,39 @@ def check_key(key: bytes) -> bytes:
     if not 1 <= len(key) <= MAX_KEY_SIZE:
         raise StoreError(f"A key has 1 to {MAX_KEY_SIZE} bytes, not {len(key)}; hash a longer one.")
     return key
+
+
+def nothing_to_take_over(_: WriteTransaction) -> None:
+    """What older releases kept elsewhere of most tables."""
+
+
+class Backups(enum.Enum):
+    """Whether the rows of a vanishing table open in what a backup restores."""
+
+    WITH_KEYS = "with keys"
+    WITHOUT_KEYS = "without keys"
+
+
+class VanishingTable(str):
+    """The name of a table whose rows vanish with the transaction that replaces or deletes them.
+
+    Once its caller hears of that, nothing that the store keeps opens them any more: neither its files nor earlier
+    copies of the file that holds the rows. What remains are copies of the file that holds the rows' keys; ``backups``
+    says whether those are part of a backup. ``take_over`` runs once, in a store of a release that did not know the
+    table as a vanishing one: it moves into it what that release kept elsewhere. Writing such a row costs one more
+    fsync, and so does taking it away: nothing that most requests write belongs into such a table.
+    """
+
+    backups: Backups
+    take_over: TakeOver
+
+    def __new__(
+        cls, name: str, *, backups: Backups, take_over: TakeOver = nothing_to_take_over
+    ) -> VanishingTable:
+        """Name a table."""
+        table = super().__new__(cls, name)
+        table.backups, table.take_over = backups, take_over
+        return table
 
 
 class ReadTransaction(Protocol):
@@ -140,6 +175,11 @@ class StoreStats:
         self.last_commit_seconds = seconds
 
 
+def row_keys_beside(backup: Path) -> Path:
+    """Where the row keys of a backup are: not in its folder, so that they can be destroyed without it."""
+    return backup.with_name(f"{backup.name}.row-keys")
+
+
 class Store(Protocol):
     """A store that is open; it serves one event loop at a time. Closed, it raises StoreClosedError."""
 
@@ -165,7 +205,8 @@ class Store(Protocol):
     async def backup(self, target: Path) -> None:
         """Write a consistent, durable copy to a folder that does not exist yet, or nothing.
 
-        Raises StoreError, and StoreFullError where the target's disk is full.
+        The keys of vanishing rows that belong to a backup are a file beside it: see ``row_keys_beside``. Raises
+        StoreError, and StoreFullError where the target's disk is full.
         """
 
     async def check(self) -> dict[str, int]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias, TypeVar
@@ -24,110 +26,26 @@ import lmdb
 
 from keyark.errors import OverloadedError
 from keyark.store import _lmdb_files as files
+from keyark.store._lmdb_opening import copy_store, named_slots, open_files
+from keyark.store._lmdb_transactions import Reader, Writer
 from keyark.store._outcomes import settle
+from keyark.store._row_keys import RowChanges, VanishedError
 from keyark.store.interface import (
     Finisher,
-    KeyExistsError,
     ReadTransaction,
-    SchemaVersionError,
     StoreClosedError,
     StoreCorruptError,
-    StoreError,
     StoreStats,
     WriteTransaction,
-    check_key,
 )
 
 T = TypeVar("T")
 
-META: Final = b"_meta"
-SCHEMA_KEY: Final = b"schema_version"
 MAX_GROUP: Final = 256
 MAX_WAITING: Final = 8_192
 VIEW_THREADS: Final = 4
 
-
-class _Reader:
-    """A snapshot; table names become LMDB databases here and nowhere else."""
-
-    def __init__(self, txn: lmdb.Transaction[bytes], tables: Mapping[str, lmdb._Database]) -> None:
-        self._txn = txn
-        self._tables = tables
-
-    def _table(self, name: str) -> lmdb._Database:
-        try:
-            return self._tables[name]
-        except KeyError:
-            raise StoreError(f"There is no table {name!r}; name it when the store is opened.") from None
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        database = self._table(table)
-        return self._txn.get(key, db=database) if key else None  # LMDB refuses to look for an empty key
-
-    def scan(
-        self, table: str, *, prefix: bytes = b"", after: bytes | None = None, limit: int
-    ) -> list[tuple[bytes, bytes]]:
-        rows: list[tuple[bytes, bytes]] = []
-        start = prefix if after is None or after < prefix else after
-        with self._txn.cursor(self._table(table)) as cursor:
-            if not (cursor.set_range(start) if start else cursor.first()):
-                return rows
-            for key, value in cursor.iternext(keys=True, values=True):
-                if len(rows) >= limit or not key.startswith(prefix):
-                    break
-                if key != after:
-                    rows.append((key, value))
-        return rows
-
-    def last(self, table: str) -> tuple[bytes, bytes] | None:
-        with self._txn.cursor(self._table(table)) as cursor:
-            return cursor.item() if cursor.last() else None
-
-    def count(self, table: str) -> int:
-        return self._txn.stat(self._table(table))["entries"]
-
-    def walk(self, table: str) -> int:
-        """Visit every row; returns their number. Raises StoreCorruptError."""
-        walked, before = 0, b""
-        with self._txn.cursor(self._table(table)) as cursor:
-            for key, _ in cursor.iternext(keys=True, values=True):
-                if key <= before:
-                    raise StoreCorruptError(f"Table {table!r} is out of order; restore a backup.")
-                walked, before = walked + 1, key
-        if walked != self.count(table):
-            raise StoreCorruptError(f"Table {table!r} lacks rows; restore a backup.")
-        return walked
-
-
-class _Writer(_Reader):
-    """A write transaction or a member of one."""
-
-    def __init__(self, txn: lmdb.Transaction[bytes], tables: Mapping[str, lmdb._Database]) -> None:
-        super().__init__(txn, tables)
-        self.emitted: list[object] = []
-        self.has_written = False
-
-    def put(self, table: str, key: bytes, value: bytes) -> None:
-        self.has_written = True
-        self._txn.put(check_key(key), value, db=self._table(table))
-
-    def append(self, table: str, key: bytes, value: bytes) -> None:
-        self.has_written = True
-        if not self._txn.put(check_key(key), value, db=self._table(table), append=True):
-            raise KeyExistsError(f"The key does not come after the others of table {table!r}.")
-
-    def insert(self, table: str, key: bytes, value: bytes) -> None:
-        self.has_written = True
-        if not self._txn.put(check_key(key), value, db=self._table(table), overwrite=False):
-            raise KeyExistsError(f"The key exists in table {table!r}.")
-
-    def delete(self, table: str, key: bytes) -> bool:
-        self.has_written = True
-        database = self._table(table)
-        return self._txn.delete(key, db=database) if key else False
-
-    def emit(self, item: object) -> None:
-        self.emitted.append(item)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -140,7 +58,7 @@ class _Member:
     error: BaseException | None = None
 
 
-_RunMember: TypeAlias = Callable[["lmdb.Transaction[bytes]", _Member], Sequence[object]]
+_RunMember: TypeAlias = Callable[["lmdb.Transaction[bytes]", RowChanges, _Member], Sequence[object]]
 
 
 class _LateFailure(Exception):  # noqa: N818 — no error that leaves the store
@@ -166,14 +84,11 @@ class LmdbStore:
             self._lock = files.lock_folder(path)
             undo.callback(os.close, self._lock)
             try:
-                self._env = files.open_environment(path, map_size=map_size, tables=len(tables) + 1)
-                undo.callback(self._env.close)
-                self._check_schema(schema_version)
-                self._tables = {name: self._env.open_db(name.encode()) for name in tables}
-                files.sync_folder(path)
+                opened = open_files(path, tables=tables, schema_version=schema_version, map_size=map_size)
             except (lmdb.Error, OSError) as error:
                 raise files.store_error(error, path) from error
             undo.pop_all()
+        self._env, self._tables, self._row_keys = opened.environment, opened.tables, opened.row_keys
         self._released = self._closing = False
         self._views = ThreadPoolExecutor(VIEW_THREADS, thread_name_prefix=f"view-{path.name}")
         self._queue: SimpleQueue[Sequence[_Member] | None] = SimpleQueue()
@@ -182,30 +97,25 @@ class LmdbStore:
         self._thread = threading.Thread(target=self._write_groups, name=f"store-{path.name}", daemon=True)
         self._thread.start()
 
-    def _check_schema(self, version: int) -> None:
-        meta = self._env.open_db(META)
-        wanted = str(version).encode()
-        with self._env.begin(write=True) as txn:
-            found = txn.get(SCHEMA_KEY, db=meta)
-            if found is None:
-                txn.put(SCHEMA_KEY, wanted, db=meta)
-            elif found != wanted:
-                raise SchemaVersionError(
-                    f"{self._path} has schema {found.decode()} and this release reads {version}; use the release "
-                    "that wrote it, or migrate."
-                )
-
     def get(self, table: str, key: bytes) -> bytes | None:
         return self.read(lambda txn: txn.get(table, key))
 
-    def read(self, fn: Callable[[_Reader], T]) -> T:
+    def read(self, fn: Callable[[Reader], T]) -> T:
         if self._released:
             raise StoreClosedError("The store is closed; start the service again.")
-        try:
-            with self._env.begin() as txn:
-                return fn(_Reader(txn, self._tables))
-        except lmdb.Error as error:
-            raise files.store_error(error, self._path) from error
+        vanished = b""
+        while True:
+            try:
+                with self._env.begin() as txn:
+                    return fn(Reader(txn, self._tables, self._row_keys))
+            except VanishedError as gone:  # since the snapshot was taken: a newer one is without it
+                if gone.stored == vanished:
+                    raise StoreCorruptError(
+                        f"A row does not open with {self._row_keys.path}; restore both from a backup."
+                    ) from None
+                vanished = gone.stored
+            except lmdb.Error as error:
+                raise files.store_error(error, self._path) from error
 
     async def view(self, fn: Callable[[ReadTransaction], T]) -> T:
         return await self._in_thread(lambda: self.read(fn))
@@ -256,7 +166,9 @@ class LmdbStore:
             except _LateFailure:
                 self._commit_members(group, self._run_member_alone)
         except BaseException as error:  # all of it: without this thread every caller would wait for ever
-            failure = files.store_error(error, self._path) if isinstance(error, lmdb.Error) else error
+            failure = (
+                files.store_error(error, self._path) if isinstance(error, lmdb.Error | OSError) else error
+            )
             for member in group:
                 member.error = failure if member.error is None else member.error
             return
@@ -264,14 +176,26 @@ class LmdbStore:
         self.stats.committed(updates=kept, seconds=time.perf_counter() - started)
 
     def _commit_members(self, group: Sequence[_Member], run: _RunMember) -> None:
-        with self._env.begin(write=True) as txn:
-            emitted = [item for member in group for item in run(txn, member)]
-            if emitted and self._finisher is not None:
-                self._finisher(_Writer(txn, self._tables), emitted)
+        changes = RowChanges(self._row_keys)
+        try:
+            with self._env.begin(write=True) as txn:
+                emitted = [item for member in group for item in run(txn, changes, member)]
+                if emitted and self._finisher is not None:
+                    self._finisher(Writer(txn, self._tables, changes), emitted)
+                changes.keep()
+        except BaseException:
+            changes.forget()
+            raise
+        try:
+            changes.finish(partial(named_slots, self._env, self._tables, self._row_keys))
+        except OSError as error:  # what was written is durable all the same
+            logger.error("%s: keys of rows that vanished are still there: %s", self._path, error.strerror)  # noqa: TRY400
 
-    def _run_member(self, txn: lmdb.Transaction[bytes], member: _Member) -> Sequence[object]:
+    def _run_member(
+        self, txn: lmdb.Transaction[bytes], changes: RowChanges, member: _Member
+    ) -> Sequence[object]:
         """Run a member in the group's own transaction; raises _LateFailure where something has to be undone."""
-        writer = _Writer(txn, self._tables)
+        writer = Writer(txn, self._tables, changes)
         try:
             member.result = member.fn(writer)
         except lmdb.MapFullError:
@@ -285,12 +209,14 @@ class LmdbStore:
             return ()
         return writer.emitted
 
-    def _run_member_alone(self, parent: lmdb.Transaction[bytes], member: _Member) -> Sequence[object]:
+    def _run_member_alone(
+        self, parent: lmdb.Transaction[bytes], changes: RowChanges, member: _Member
+    ) -> Sequence[object]:
         """Run a member in a child transaction, which what it raises undoes alone; returns what it emitted."""
-        member.error = None
+        member.error, mark = None, changes.mark()
         try:
             with self._env.begin(write=True, parent=parent) as txn:
-                writer = _Writer(txn, self._tables)
+                writer = Writer(txn, self._tables, changes)
                 member.result = member.fn(writer)
         except lmdb.MapFullError as error:  # this one was too large; the parent is as before
             member.error = files.store_error(error, self._path)
@@ -300,10 +226,11 @@ class LmdbStore:
             member.error = error
         else:
             return writer.emitted
+        changes.undo(mark)
         return ()
 
     async def backup(self, target: Path) -> None:
-        await self._in_thread(lambda: files.copy_environment(self._env, target))
+        await self._in_thread(partial(copy_store, self._env, self._row_keys, target))
 
     async def check(self) -> dict[str, int]:
         return await self._in_thread(self._walk)
@@ -325,6 +252,7 @@ class LmdbStore:
         if not self._released:
             self._released = True
             self._env.close()
+            self._row_keys.close()
             os.close(self._lock)
 
     def _finish_work(self) -> None:

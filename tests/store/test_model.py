@@ -11,7 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from keyark.store import KeyExistsError, MemoryStore, StoreError, WriteTransaction, open_store
+from keyark.store import (
+    Backups,
+    KeyExistsError,
+    MemoryStore,
+    StoreError,
+    VanishingTable,
+    WriteTransaction,
+    open_store,
+)
 from tests.support.store import one_group
 
 TABLES = ("rows", "finished")
@@ -71,6 +79,8 @@ def told(outcome: object) -> object:
 class Stores(RuleBasedStateMachine):
     """Does everything to both stores and compares."""
 
+    tables: tuple[str, ...] = TABLES
+
     @initialize()
     def open(self) -> None:
         self.runner = asyncio.Runner()
@@ -79,7 +89,9 @@ class Stores(RuleBasedStateMachine):
         self.open_durable()
 
     def open_durable(self) -> None:
-        self.durable = open_store(self.folder / "store", tables=TABLES, finisher=finish, map_size=1 << 26)
+        self.durable = open_store(
+            self.folder / "store", tables=self.tables, finisher=finish, map_size=1 << 26
+        )
 
     @rule(members=st.lists(MEMBERS, min_size=1, max_size=5))
     def group(self, members) -> None:
@@ -117,5 +129,14 @@ class Stores(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
+class VanishingStores(Stores):
+    """The same where the rows can vanish."""
+
+    tables = (VanishingTable("rows", backups=Backups.WITH_KEYS), "finished")
+
+
 TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestVanishingStores = VanishingStores.TestCase
+TestStores.settings = TestVanishingStores.settings = settings(
+    max_examples=30, stateful_step_count=15, deadline=None
+)

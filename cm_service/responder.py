@@ -21,7 +21,7 @@ from cm_service.ocsp_worker import responder_certificate
 from keyark.clock import Clock
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
-from keyark.pki.files import UnwritableFileError, sync_folder
+from keyark.pki.files import exchange_secret_file
 from keyark.pki.serials import encode_serial
 from keyark.pki.spki import encode_spki
 from keyark.records.v1.cm_pb2 import MakeResponderTask
@@ -80,7 +80,7 @@ class Responder:
         waiting = self.path.with_name(f".{self.path.name}.new")
         certificate = load_certificate(await self._make(waiting, Validity.of(issuer)))
         await self._record(certificate)
-        await asyncio.to_thread(_put_in_place, waiting, self.path)
+        await asyncio.to_thread(exchange_secret_file, waiting, self.path)
 
     def _is_due(self, present: x509.Certificate, issuer: x509.Certificate) -> bool:
         validity = Validity.of(present)
@@ -123,11 +123,3 @@ def _authority_of(certificate: x509.Certificate) -> bytes | None:
 
 def _own_key_id(issuer: x509.Certificate) -> bytes:
     return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-
-
-def _put_in_place(waiting: Path, target: Path) -> None:
-    try:
-        waiting.replace(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise UnwritableFileError(f"{target} cannot be written: {error.strerror}.") from None

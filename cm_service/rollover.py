@@ -16,7 +16,7 @@ from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import ca_name, request_ca
 from keyark.pki.certificates import load_certificates
-from keyark.pki.files import write_file
+from keyark.pki.files import erase_secret_file, write_file
 from keyark.pki.issuer_keys import check_crl_issuer
 from keyark.pki.key_types import CA_KEY_TYPES, narrow_signing_key, parse_key_type
 from keyark.service.initialization import new_signing_key, save_request
@@ -59,7 +59,7 @@ def make_key(path: Path, name: str, key_type: str) -> dict[str, Any]:
     number, key_path, request, chain = _next_files(config)
     for_issuer(config.profiles, number)
     if not request.exists():
-        key_path.unlink(missing_ok=True)  # without its request nobody has certified it
+        erase_secret_file(key_path)  # without its request nobody has certified it
         key = new_signing_key(key_path, permitted)
         save_request(request, request_ca(key, subject=ca_name(name)))
     return {"generation": number, "request": str(request), "chain": str(chain)}

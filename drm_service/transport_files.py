@@ -17,7 +17,7 @@ from typing import cast
 
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import encode_certificate, load_certificates
-from keyark.pki.files import make_private_folder, sync_folder
+from keyark.pki.files import erase_secret_file, make_private_folder
 from keyark.pki.identities import request_identity
 from keyark.pki.key_types import KeyType, SigningPrivateKey, key_type_of
 from keyark.pki.keys import load_private_key
@@ -90,11 +90,8 @@ class TransportFiles:
         return key
 
     def delete_key(self, generation: int) -> None:
-        """Delete a private key, durably; copies of the disk keep theirs."""
-        path = self.key_path(generation)
-        if path.exists():
-            path.unlink()
-            sync_folder(path.parent)
+        """Erase a private key, durably; copies of the disk keep theirs. Raises UnwritableFileError."""
+        erase_secret_file(self.key_path(generation))
 
     def certificate(self, generation: int) -> TransportCertificate:
         """Load a certificate with its chain, as it is handed out; raises UnreadableFileError and the like."""

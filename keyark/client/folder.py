@@ -31,7 +31,7 @@ from keyark.pki.certificates import (
     load_pem_certificates,
     save_certificates,
 )
-from keyark.pki.files import make_private_folder, read_file, write_file, write_new_file
+from keyark.pki.files import erase_secret_file, make_private_folder, read_file, write_file, write_new_file
 from keyark.pki.key_types import RSA_KEY_TYPES, KeyType, PrivateKey, narrow_signing_key
 from keyark.pki.keys import load_private_key, save_private_key
 from keyark.pki.pkcs12 import build_pkcs12, open_pkcs12
@@ -132,7 +132,7 @@ class EnrollmentFolder:
         write_file(self.path / "chain.pem", encode_pem_certificates(enrolled.chain), mode=0o644)
         if self.key_format is KeyFormat.P12:
             for role in ROLES:
-                self._key_path(role).unlink(missing_ok=True)
+                erase_secret_file(self._key_path(role))
 
     def certificates(self) -> list[x509.Certificate]:
         """Return the certificates of a finished enrollment, signing first, and alone where there is no other."""
@@ -170,7 +170,7 @@ class EnrollmentFolder:
 
     def _save_key(self, role: str, key: PrivateKey) -> None:
         """Write a key; one that a crash left without its request was never sent and is replaced."""
-        self._key_path(role).unlink(missing_ok=True)
+        erase_secret_file(self._key_path(role))
         save_private_key(self._key_path(role), key, password=self.password)
 
     def _load_key(self, role: str) -> PrivateKey:

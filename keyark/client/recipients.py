@@ -8,7 +8,7 @@ from typing import Final
 
 from keyark.crypto.agents import ShareKey
 from keyark.errors import ConfigurationError
-from keyark.pki.files import make_private_folder, read_secret_file, write_new_file
+from keyark.pki.files import erase_secret_file, make_private_folder, read_secret_file, write_new_file
 
 MAX_PEM: Final = 1 << 16
 
@@ -43,8 +43,8 @@ class RecipientKeys:
         return ShareKey.from_pem(read_secret_file(path, max_size=MAX_PEM), password=self.password)
 
     def delete(self, ceremony_id: bytes) -> None:
-        """Forget the key of a recovery that is over."""
-        self._path(ceremony_id).unlink(missing_ok=True)
+        """Erase the key of a recovery that is over; raises UnwritableFileError."""
+        erase_secret_file(self._path(ceremony_id))
 
     def _path(self, ceremony_id: bytes) -> Path:
         return self.folder / f"{ceremony_id.hex()}.pem"

@@ -17,9 +17,10 @@ from typing import Final
 
 from cryptography import x509
 
+from keyark.erasure import sync_folder
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import Validity
-from keyark.pki.files import UnwritableFileError, read_file, sync_folder
+from keyark.pki.files import UnwritableFileError, read_file
 from keyark.pki.identities import identity_of
 from keyark.pki.spki import encode_spki
 

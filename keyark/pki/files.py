@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from keyark.erasure import erase_file, exchange_file, finish_exchange, sync_folder
 from keyark.errors import ConfigurationError
 
 _OTHERS: Final = 0o077
@@ -144,6 +145,32 @@ def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
             ) from None
 
 
+def erase_secret_file(path: Path) -> None:
+    """Overwrite and delete a file, durably; one that does not exist is left at that. Raises UnwritableFileError."""
+    with _writing(path):
+        erase_file(path)
+
+
+def exchange_secret_file(new: Path, path: Path) -> None:
+    """Put a file in the place of another in one durable step, and erase the former one; raises UnwritableFileError."""
+    with _writing(path):
+        exchange_file(new, path)
+
+
+def finish_secret_exchange(path: Path) -> None:
+    """Erase what an interrupted ``exchange_secret_file`` left; raises UnwritableFileError."""
+    with _writing(path):
+        finish_exchange(path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableFileError(f"{path} cannot be written: {error.strerror}.") from None
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     try:
@@ -167,10 +194,10 @@ def _read(descriptor: int, path: Path, max_size: int) -> bytes:
 @contextlib.contextmanager
 def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     """Write and sync a temporary file beside the target, and sync the folder once it was put in place."""
-    temporary: Path | None = None
-    try:
+    with _writing(path), contextlib.ExitStack() as undo:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
+        undo.callback(_forget, temporary)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
@@ -178,17 +205,10 @@ def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
             os.fsync(descriptor)
         yield temporary
         sync_folder(path.parent)
-    except OSError as error:
-        raise UnwritableFileError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _forget(temporary: Path) -> None:
+    """Delete a temporary file that may hold a secret; where the target is another name of it, only the name."""
+    if temporary.exists() and temporary.stat().st_nlink == 1:
+        erase_file(temporary)
+    temporary.unlink(missing_ok=True)

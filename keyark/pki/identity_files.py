@@ -16,7 +16,7 @@ from cryptography import x509
 
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.files import sync_folder, write_file
+from keyark.pki.files import erase_secret_file, exchange_secret_file, finish_secret_exchange, write_file
 from keyark.pki.key_types import PrivateKey
 from keyark.pki.keys import AskPassword, encode_private_key, load_private_key
 from keyark.pki.spki import encode_spki
@@ -58,11 +58,13 @@ class IdentityFiles:
         if self.next_key.exists() and _belong(
             load_private_key(self.next_key), load_certificates(self.certificate)[0]
         ):
-            self.next_key.replace(self.key)
-            sync_folder(self.key.parent)
+            exchange_secret_file(self.next_key, self.key)
+        finish_secret_exchange(self.key)
 
     def replace(self, key: PrivateKey, chain: Sequence[x509.Certificate]) -> None:
-        """Switch to another key, kept unencrypted, and its certificate; the files stay the owner's that they were.
+        """Switch to another key, kept unencrypted, and its certificate, and erase the former key.
+
+        The files stay the owner's that they were.
 
         One at a time, after ``finish``. Raises ConfigurationError where they do not belong together, and
         UnwritableFileError.
@@ -70,12 +72,12 @@ class IdentityFiles:
         if not _belong(key, chain[0]):
             raise ConfigurationError(f"The new certificate for {self.certificate} is not of the new key.")
         owner = self.key.stat()
+        erase_secret_file(self.next_key)  # of a renewal that was interrupted before it was decided
         write_file(self.next_key, encode_private_key(key), mode=0o600)
         if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
             os.chown(self.next_key, owner.st_uid, owner.st_gid)
         save_certificates(self.certificate, chain)
-        self.next_key.replace(self.key)
-        sync_folder(self.key.parent)
+        exchange_secret_file(self.next_key, self.key)
 
 
 def _belong(key: PrivateKey, certificate: x509.Certificate) -> bool:

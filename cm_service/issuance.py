@@ -233,7 +233,11 @@ class Issuance:
 
         def reserve(txn: WriteTransaction) -> list[_Reserved | CertificatePair | KeyarkError]:
             self.log.append(txn, leaf)
-            return [self._reserve(txn, item) if isinstance(item, _Reserved) else item for item in drawn]
+            outcomes = list(drawn)
+            for position, item in sorted(enumerate(drawn), key=lambda place: not _is_archived(place[1])):
+                if isinstance(item, _Reserved):  # a key that a receipt says is archived never signs (P8)
+                    outcomes[position] = self._reserve(txn, item)
+            return outcomes
 
         return await self.store.update(reserve)
 
@@ -367,6 +371,10 @@ class Issuance:
             encryption_certificate=record.encryption_certificate,
             chain=self.chains.get(record.issuer_generation, self.chain),
         )
+
+
+def _is_archived(item: _Reserved | CertificatePair | KeyarkError) -> bool:
+    return isinstance(item, _Reserved) and bool(item.accepted.receipt_leaf_hash)
 
 
 def _serials(record: PairRecord) -> list[bytes]:

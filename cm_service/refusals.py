@@ -5,10 +5,13 @@ The archived key stays UNCERTIFIED, which nobody can recover; the person enrolls
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from cm_service.records import REFUSED
-from keyark.errors import NotFoundError, PolicyRejectedError, Violation
+from keyark.errors import KeyarkError, NotFoundError, PolicyRejectedError, Violation
 from keyark.pki.statements import Statement
 from keyark.records.v1.cm_pb2 import RefusalRecord, RefusedByRule
+from keyark.service.key_uses import claim_key_uses
 from keyark.service.requests import check_same_statement
 from keyark.store import ReadTransaction, WriteTransaction
 
@@ -33,7 +36,9 @@ def check_not_refused(txn: ReadTransaction, statement: Statement) -> None:
 
 
 def refuse_for_good(txn: WriteTransaction, statement: Statement, error: PolicyRejectedError) -> None:
-    """Remember that an enrollment was refused, and why."""
+    """Remember that an enrollment was refused, and why; its keys, of which one is archived, keep their roles (P8)."""
+    with suppress(KeyarkError):  # another enrollment has them
+        claim_key_uses(txn, statement)
     record = RefusalRecord(
         statement_sha256=statement.sha256,
         message=error.message,

@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
+from drm_service import refused_pairs
 from drm_service.key_search import index_archived
 from drm_service.records import append_sealed_key, put_row, read_record, read_row
 from drm_service.storage_keys import StorageKeys
 from keyark.clock import Clock
-from keyark.crypto.matching import match_proof_name
+from keyark.crypto.matching import KeyMismatchError, match_proof_name
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
 from keyark.pki.statements import Statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveTask, SealedKey
 from keyark.service.failures import unpack_failure
-from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.key_uses import check_key_uses, claim_key_uses, reserve_signing_key
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.policy_requests import policy_request
 from keyark.service.requests import accept_statement, check_same_statement
@@ -50,6 +51,14 @@ class ArchiveRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SigningKeyRequest:
+    """An enrollment that archives nothing: statement and its signature, serialized."""
+
+    statement: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArchiveBatch:
     """What a batch came to: a receipt or a typed error per item, and the link to the receipts' tree."""
 
@@ -73,6 +82,14 @@ class _Sealed:
 
     accepted: _Accepted
     sealed_key: SealedKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mismatched:
+    """A request whose private key is not the one of its public keys."""
+
+    accepted: _Accepted
+    error: KeyMismatchError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +129,24 @@ class KeyArchive:
         recorded = await self.store.update(lambda txn: [self.record_key(txn, item) for item in sealed])
         return await self.give_receipts([self._placed(item) for item in recorded], known_tree_size)
 
+    async def reserve_signing_keys(self, requests: Sequence[SigningKeyRequest]) -> list[KeyarkError | None]:
+        """Keep the signing keys of enrollments that archive nothing out of the archive, durably (P8).
+
+        Outcomes stand in the order of the requests; None for a key that signs from now on, or did before.
+        """
+        statements = [self._accept_statement(request) for request in requests]
+
+        def reserve(txn: WriteTransaction) -> list[KeyarkError | None]:
+            return [_reserve(txn, statement) for statement in statements]
+
+        return await self.store.update(reserve)
+
+    def _accept_statement(self, request: SigningKeyRequest) -> Statement | KeyarkError:
+        try:
+            return accept_statement(request.statement, request.signature, self.trust_domain)
+        except KeyarkError as error:
+            return error
+
     def accept_request(self, request: ArchiveRequest) -> _Accepted | _Archived | KeyarkError:
         """Verify the statement, find an earlier outcome, apply policy, and write the leaf to be."""
         try:
@@ -136,6 +171,7 @@ class KeyArchive:
         """Return what was archived for this enrollment; where nothing was, its keys must be nobody else's."""
         record = read_record(txn, statement.enrollment_id)
         if record is None:
+            refused_pairs.check_not_refused(txn, statement)
             check_key_uses(txn, statement)
         return record
 
@@ -150,16 +186,22 @@ class KeyArchive:
 
     async def prove_and_seal(
         self, items: Sequence[_Accepted | _Archived | KeyarkError]
-    ) -> list[_Sealed | _Archived | KeyarkError]:
+    ) -> list[_Sealed | _Mismatched | _Archived | KeyarkError]:
         """Let the workers open each envelope, prove the match, and seal under the storage key."""
         waiting = [item for item in items if isinstance(item, _Accepted)]
         results = iter(await self.pool.run([_task(item) for item in waiting]) if waiting else ())
         return [_sealed(item, next(results)) if isinstance(item, _Accepted) else item for item in items]
 
     def record_key(
-        self, txn: WriteTransaction, item: _Sealed | _Archived | KeyarkError
+        self, txn: WriteTransaction, item: _Sealed | _Mismatched | _Archived | KeyarkError
     ) -> _Archived | _Overtaken | KeyarkError:
-        """Write row, key uses and leaf of one sealed key; nothing is written where a check fails."""
+        """Write row, key uses and leaf of one sealed key; nothing is written where a check fails.
+
+        Public keys whose private half did not match are refused for good.
+        """
+        if isinstance(item, _Mismatched):
+            refused_pairs.refuse_for_good(txn, item.accepted.statement, time_us=item.accepted.time_us)
+            return item.error
         if not isinstance(item, _Sealed):
             return item
         statement, event = item.accepted.statement, item.accepted.event
@@ -208,6 +250,16 @@ class KeyArchive:
         return ArchiveBatch(outcomes=outcomes, link=self.log.link(known_tree_size, head))
 
 
+def _reserve(txn: WriteTransaction, statement: Statement | KeyarkError) -> KeyarkError | None:
+    if isinstance(statement, KeyarkError):
+        return statement
+    try:
+        reserve_signing_key(txn, statement)
+    except KeyarkError as error:
+        return error
+    return None
+
+
 def _earlier(statement: Statement, record: ArchivedKeyRecord) -> _Archived:
     event = AuditEvent.FromString(record.leaf)
     check_same_statement(statement, event.statement_sha256)
@@ -229,12 +281,13 @@ def _task(item: _Accepted) -> bytes:
     ).SerializeToString()
 
 
-def _sealed(item: _Accepted, result: bytes | KeyarkError) -> _Sealed | KeyarkError:
+def _sealed(item: _Accepted, result: bytes | KeyarkError) -> _Sealed | _Mismatched | KeyarkError:
     if isinstance(result, KeyarkError):
         return result
     outcome = ArchiveResult.FromString(result)
     if outcome.HasField("failure"):
-        return unpack_failure(outcome.failure)
+        error = unpack_failure(outcome.failure)
+        return _Mismatched(accepted=item, error=error) if isinstance(error, KeyMismatchError) else error
     return _Sealed(accepted=item, sealed_key=outcome.sealed_key)
 
 

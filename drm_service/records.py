@@ -29,6 +29,8 @@ OPEN_CEREMONIES: Final = "open_ceremonies"
 RECOVERIES: Final = "recoveries"
 TRUST_CHANGES: Final = "trust_changes"
 TRANSPORT_KEYS: Final = "transport_keys"
+REFUSED_PAIRS: Final = "refused_pairs"
+FAILED_KEYS: Final = "failed_keys"
 BY_OWNER: Final = "keys_by_owner"
 BY_SERIAL: Final = "keys_by_serial"
 BY_TIME: Final = "keys_by_time"
@@ -46,6 +48,8 @@ TABLES: Final = (
     RECOVERIES,
     TRUST_CHANGES,
     TRANSPORT_KEYS,
+    REFUSED_PAIRS,
+    FAILED_KEYS,
     key_uses.TABLE,
     tables.IDENTITY_LISTS,
     tables.POLICY,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from google.rpc.status_pb2 import Status
 from grpc.aio import ServicerContext
 
-from drm_service.archival import ArchiveRequest, KeyArchive
+from drm_service.archival import ArchiveRequest, KeyArchive, SigningKeyRequest
 from drm_service.key_ceremonies import read_trust_changes
 from drm_service.linking import CertificateLinks, LinkRequest
 from drm_service.transport_keys import TransportKeys
@@ -21,11 +21,13 @@ from keyark.v1.archive_pb2_grpc import KeyArchiveServiceServicer
 Context = ServicerContext[Any, Any]
 
 ARCHIVE: Final = "/keyark.v1.KeyArchiveService/ArchiveKeys"
+RESERVE: Final = "/keyark.v1.KeyArchiveService/ReserveSigningKeys"
 LINK: Final = "/keyark.v1.KeyArchiveService/LinkCertificates"
 
 ALLOWED: Final = {
     "/keyark.v1.KeyArchiveService/GetTransportCertificate": {"rm"},
     ARCHIVE: {"rm"},
+    RESERVE: {"rm"},
     LINK: {"rm"},
     "/keyark.v1.KeyArchiveService/ListTrustChanges": {"rm"},
 }
@@ -78,6 +80,19 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
             for outcome in batch.outcomes
         ]
         return pb.ArchiveKeysResponse(outcomes=outcomes, link=batch.link)
+
+    async def ReserveSigningKeys(
+        self, request: pb.ReserveSigningKeysRequest, context: Context
+    ) -> pb.ReserveSigningKeysResponse:
+        """Step 4 of enrollments that archive nothing."""
+        check_batch_size(len(request.items))
+        requests = [SigningKeyRequest(statement=i.statement, signature=i.signature) for i in request.items]
+        outcomes = await self._archive.reserve_signing_keys(requests)
+        statuses = [
+            Status() if outcome is None else await self._refusals.status(RESERVE, outcome)
+            for outcome in outcomes
+        ]
+        return pb.ReserveSigningKeysResponse(outcomes=statuses)
 
     async def LinkCertificates(
         self, request: pb.LinkCertificatesRequest, context: Context

@@ -85,10 +85,29 @@ class ArchiveClient:
         self.batches: Coalescer[ArchiveItem, VerifiedReceipt] = Coalescer(
             self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
         )
+        self.reservations: Coalescer[ArchiveItem, None] = Coalescer(
+            self._reserve, weigh=_size, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
+        )
 
     async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
         """Return the verified archival receipt of one key; it travels with whatever else is waiting."""
         return await self.batches.submit(ArchiveItem(statement, request))
+
+    async def reserve_signing_key(self, statement: Statement, request: EnrollmentRequest) -> None:
+        """Have a signing key reserved whose enrollment archives nothing; raises KeyRoleConflictError."""
+        await self.reservations.submit(ArchiveItem(statement, request))
+
+    async def _reserve(self, items: Sequence[ArchiveItem]) -> Sequence[KeyarkError | None]:
+        message = archive_pb2.ReserveSigningKeysRequest(
+            items=[
+                archive_pb2.SigningKeyItem(statement=item.request.statement, signature=item.request.signature)
+                for item in items
+            ]
+        )
+        response = await call(self._archive.ReserveSigningKeys, message, timeout=BATCH_SECONDS)
+        if len(response.outcomes) != len(items):
+            raise UnavailableError("The DRM answered another number of outcomes than it was sent; try again.")
+        return [from_status(status) if status.code else None for status in response.outcomes]
 
     async def _send(self, items: Sequence[ArchiveItem]) -> Sequence[VerifiedReceipt | KeyarkError]:
         """Archive a batch; receipts whose checkpoint a newer one overtook on the way are asked for once more.
@@ -226,9 +245,12 @@ def _is_overtaken(result: VerifiedReceipt | KeyarkError) -> bool:
     )
 
 
+def _size(item: ArchiveItem) -> int:
+    return len(item.request.statement) + len(item.request.wrapped_private_key) + len(item.request.signature)
+
+
 def _weigh(item: ArchiveItem) -> int:
-    size = len(item.request.statement) + len(item.request.wrapped_private_key) + len(item.request.signature)
-    return size + _PROOF_WEIGHT.get(item.statement.archived_key_type, 0)
+    return _size(item) + _PROOF_WEIGHT.get(item.statement.archived_key_type, 0)
 
 
 def _outcome(outcome: archive_pb2.ArchiveOutcome) -> bytes | KeyarkError:

@@ -86,6 +86,9 @@ class Archive(Protocol):
     async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
         """Have the wrapped private key archived; return the receipt once it is verified."""
 
+    async def reserve_signing_key(self, statement: Statement, request: EnrollmentRequest) -> None:
+        """Keep the signing key of an enrollment that archives nothing out of the archive."""
+
 
 class Issuer(Protocol):
     """The way to the CM; batches are its business."""
@@ -275,8 +278,13 @@ class Enrollments:
         )
 
     async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
-        """Step 4: have the private key archived; the receipt is empty where there is none to archive."""
+        """Step 4: have the private key archived; the receipt is empty where there is none to archive.
+
+        The archive's register is the one that decides what a key is (P8), so it is told of every signing key before
+        anything is issued: with the key that is archived, or alone.
+        """
         if not request.wrapped_private_key:
+            await self.archiver.reserve_signing_key(statement, request)
             return VerifiedReceipt()
         return await self.archiver.archive(statement, request)
 

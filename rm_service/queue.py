@@ -186,6 +186,8 @@ _FINAL: Final = frozenset(
         "INVALID_PRIVATE_KEY",
         "ML_KEM_SEED_REQUIRED",
         "KEY_MISMATCH",
+        "KEY_PAIR_REFUSED",
+        "WEAK_KEY",
         "POISONED_ITEM",
         "UNSUPPORTED_KEY",
         "APPROVAL_MISMATCH",

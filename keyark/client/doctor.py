@@ -24,6 +24,7 @@ MOST_SKEW: Final = 30.0
 MOST_KEYS: Final = 1000
 """Findings of one kind that one run tells."""
 ENCRYPTION: Final = certificates_pb2.KeyRole.KEY_ROLE_ENCRYPTION
+SIGNING: Final = certificates_pb2.KeyRole.KEY_ROLE_SIGNING
 VALID: Final = certificates_pb2.CertificateState.CERTIFICATE_STATE_VALID
 
 Check: TypeAlias = Callable[[Examination], AsyncIterator[Finding]]
@@ -107,6 +108,13 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
     subject = f"key {key.key_id.hex()}"
     wanted = certificates_pb2.CertificateFilter(spki_sha256=key.key_id)
     async for certificate in list_certificates(issuer, wanted):
+        if certificate.role == SIGNING:
+            return error(
+                subject,
+                f"of {key.email} is archived and signs too, with certificate {certificate.serial.hex()}",
+                f"keyark certificates revoke {certificate.serial.hex()} --pair --reason keyCompromise "
+                f"--home {examination.home.folder}",
+            )
         return error(
             subject,
             f"of {key.email} is certified as {certificate.serial.hex()} and not linked, so it cannot be recovered",

@@ -46,6 +46,18 @@ def claim_key_uses(txn: WriteTransaction, statement: Statement) -> None:
         txn.put(TABLE, key_id, KeyUse(enrollment_id=statement.enrollment_id, role=role).SerializeToString())
 
 
+def reserve_signing_key(txn: WriteTransaction, statement: Statement) -> None:
+    """Record that a statement's signing key signs, and for no enrollment; raises KeyRoleConflictError.
+
+    The enrollment of such a key is recorded by who issues for it.
+    """
+    for key_id in statement.signing_key_ids:
+        _check_role(_find(txn, key_id), KeyRole.KEY_ROLE_SIGNING)
+    if txn.get(TABLE, statement.signing_spki_sha256) is None:
+        use = KeyUse(role=KeyRole.KEY_ROLE_SIGNING)
+        txn.put(TABLE, statement.signing_spki_sha256, use.SerializeToString())
+
+
 def _roles(statement: Statement) -> Iterator[tuple[tuple[bytes, ...], KeyRole.ValueType]]:
     yield statement.signing_key_ids, KeyRole.KEY_ROLE_SIGNING
     if statement.encryption_spki:
@@ -53,16 +65,22 @@ def _roles(statement: Statement) -> Iterator[tuple[tuple[bytes, ...], KeyRole.Va
 
 
 def _check(txn: ReadTransaction, statement: Statement, key_id: bytes, role: KeyRole.ValueType) -> None:
+    use = _find(txn, key_id)
+    _check_role(use, role)
+    if use is not None and use.enrollment_id not in (b"", statement.enrollment_id):
+        raise PublicKeyInUseError(
+            "A public key of this request belongs to another enrollment; make a new key pair and enroll that."
+        )
+
+
+def _find(txn: ReadTransaction, key_id: bytes) -> KeyUse | None:
     value = txn.get(TABLE, key_id)
-    if value is None:
-        return
-    use = KeyUse.FromString(value)
-    if use.role != role:
+    return None if value is None else KeyUse.FromString(value)
+
+
+def _check_role(use: KeyUse | None, role: KeyRole.ValueType) -> None:
+    if use is not None and use.role != role:
         raise KeyRoleConflictError(
             "A public key of this request, or one that reveals its private half, is already known in the other role; "
             "a signing key is never archived and an encryption key never signs: make a new key pair."
-        )
-    if use.enrollment_id != statement.enrollment_id:
-        raise PublicKeyInUseError(
-            "A public key of this request belongs to another enrollment; make a new key pair and enroll that."
         )

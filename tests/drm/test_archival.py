@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from drm_service.archival import ArchiveRequest, KeyArchive
+from drm_service.archival import ArchiveRequest, KeyArchive, SigningKeyRequest
 from drm_service.key_worker import open_worker, worker_setup
 from drm_service.records import KEYS, TABLES, find_by_key_id, read_record
 from drm_service.storage_keys import StorageKeys
@@ -28,6 +28,7 @@ from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.receipts import ReceiptVerifier
 from tests.support.enrolling import pkcs8
 from tests.support.pki import NOW, private_key, spki, statement_bytes
+from tests.support.related import negated_ec
 from tests.support.transparency import ORIGIN, ecdsa_key, new_log
 
 STORAGE = StoragePrivateKey.generate()
@@ -171,3 +172,66 @@ async def test_a_batch_in_which_all_fail_writes_no_key_and_signs_nothing(archive
     assert [type(outcome).__name__ for outcome in outcomes] == ["EnvelopeError", "EnvelopeError"]
     assert archive.log.size == before
     assert archive.store.read(lambda txn: txn.count(KEYS)) == 0
+
+
+def reservation(number: int) -> SigningKeyRequest:
+    asked = request(number)
+    return SigningKeyRequest(statement=asked.statement, signature=asked.signature)
+
+
+def request_with(signing: Any, encryption: Any, *, wrapped: Any = None) -> ArchiveRequest:
+    """A request for any keys; ``wrapped`` travels in place of the encryption key."""
+    statement = statement_bytes(
+        request_id=new_request_id(),
+        signing_spki=encode_spki(signing.public_key()),
+        encryption_spki=encode_spki(encryption.public_key()),
+    )
+    envelope = seal_to_transport(
+        pkcs8(wrapped or encryption),
+        transport_public_key=TransportPublicKey.from_spki(encode_spki(ecdsa_key().public_key())),
+        statement_sha256=parse_statement(statement).sha256,
+    )
+    return ArchiveRequest(
+        statement=statement, signature=sign_statement(statement, signing), wrapped_private_key=envelope
+    )
+
+
+def reasons(outcomes: Sequence[Any]) -> list[str]:
+    return [outcome.reason if isinstance(outcome, KeyarkError) else "" for outcome in outcomes]
+
+
+async def test_a_reserved_signing_key_is_never_archived_nor_a_relative_of_it(archive: Archive) -> None:
+    """P8: a key is reserved once or often, and for no enrollment; an archived one never signs."""
+    signing, fresh = private_key(KeyType.EC_P256, 200), private_key(KeyType.EC_P256, 199)
+    assert await archive.keys.reserve_signing_keys([reservation(0), reservation(0)]) == [None, None]
+    for secret in (signing, negated_ec(signing)):
+        assert reasons(await archive.archive(request_with(fresh, secret))) == ["KEY_ROLE_CONFLICT"]
+    assert reasons(await archive.archive(request(0))) == [""]  # in its own role it is as free as before
+    assert await archive.keys.reserve_signing_keys([reservation(0)]) == [None]
+    encryption = private_key(KeyType.EC_P256, 201)
+    for secret in (encryption, negated_ec(encryption)):
+        asked = request_with(secret, fresh)
+        outcome = await archive.keys.reserve_signing_keys(
+            [SigningKeyRequest(statement=asked.statement, signature=asked.signature)]
+        )
+        assert reasons(outcome) == ["KEY_ROLE_CONFLICT"]
+
+
+async def test_a_signing_key_is_reserved_on_its_own_word_only(archive: Archive) -> None:
+    """Nobody keeps another's key out of the archive."""
+    forged = SigningKeyRequest(statement=request(0).statement, signature=request(1).signature)
+    assert reasons(await archive.keys.reserve_signing_keys([forged])) == ["STATEMENT_SIGNATURE"]
+    fresh = private_key(KeyType.EC_P256, 199)
+    victim = private_key(KeyType.EC_P256, 200)
+    assert reasons(await archive.archive(request_with(fresh, victim))) == [""]
+
+
+async def test_a_pair_that_did_not_match_is_refused_for_good_and_nobody_elses_is(archive: Archive) -> None:
+    mine, yours, key = (private_key(KeyType.EC_P256, number) for number in (197, 198, 199))
+    wrong = request_with(mine, key, wrapped=yours)
+    assert reasons(await archive.archive(wrong, request(0))) == ["KEY_MISMATCH", ""]
+    assert reasons(await archive.archive(wrong)) == ["KEY_PAIR_REFUSED"]
+    batches = list(archive.pool.batches)
+    assert reasons(await archive.archive(request_with(mine, key))) == ["KEY_PAIR_REFUSED"]
+    assert archive.pool.batches == batches  # no worker looks at it again
+    assert reasons(await archive.archive(request_with(yours, key))) == [""]

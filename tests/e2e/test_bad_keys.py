@@ -5,6 +5,7 @@ Each goes through the whole stack in a good envelope; tests/crypto/test_matching
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,10 +14,19 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from keyark.errors import KeyarkError
+from keyark.client.administration import get_key, list_certificates
+from keyark.client.sessions import open_session
+from keyark.errors import KeyarkError, NotFoundError
 from keyark.pki import _der
 from keyark.pki.key_types import KeyType, generate
-from keyark.pki.spki import encode_spki
+from keyark.pki.spki import encode_spki, spki_sha256
+from keyark.rpc.channels import call
+from keyark.rpc.errors import from_status
+from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2
+from keyark.v1 import registration_pb2 as pb
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.certificates_pb2 import CertificateFilter
+from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.attacks import ec_pkcs8, expanded_ml_kem_pkcs8, refused
 from tests.support.crypto import RSA_ALGORITHM, private_key_info, rsa_numbers, rsa_pkcs8
 from tests.support.deployment import Deployment, copy_deployment, running
@@ -210,3 +220,106 @@ async def test_a_key_that_reveals_a_signing_key_is_never_archived_in_either_orde
     assert error.reason == "KEY_ROLE_CONFLICT"
     both = enroller.request(signing_key=signing, encryption_key=encryption)
     assert (await refused(deployment.home(), enroller, both)).reason == "INVALID_INPUT"
+
+
+def signing_only(enroller: Enroller, key: Any) -> pb.EnrollmentRequest:
+    fields = {"encryption_spki": b"", "profile": "signing-only"}
+    return enroller.request(signing_key=key, fields=fields, envelope=b"")
+
+
+async def signs_and_is_archived(deployment: Deployment, key: Any) -> tuple[bool, bool]:
+    """Whether the CM certified a key and whether the DRM holds it."""
+    key_id = spki_sha256(encode_spki(key.public_key()))
+    async with open_session(deployment.home(), "cm", identity="officer/officer") as session:
+        certified = [c async for c in list_certificates(session, CertificateFilter(spki_sha256=key_id))]
+    async with open_session(deployment.home(), "drm", identity="agent/alice") as session:
+        try:
+            await get_key(session, key_id)
+        except NotFoundError:
+            return bool(certified), False
+    return bool(certified), True
+
+
+@pytest.mark.parametrize("signing_first", [True, False])
+@pytest.mark.parametrize("calls", ["one call", "two calls at once"])
+async def test_two_requests_at_once_never_make_one_key_both_signing_and_archived(
+    deployment: Deployment, enroller: Enroller, calls: str, signing_first: bool
+) -> None:
+    """P8: the one goes to the CM without the archive, the other to the archive first."""
+    for _ in range(3):
+        key = generate(EC)
+        requests = [signing_only(enroller, key), enroller.request(encryption_key=key)]
+        if not signing_first:
+            requests.reverse()
+        if calls == "one call":
+            outcomes = await enroller.send(*requests)
+        else:
+            outcomes = [o for (o,) in await asyncio.gather(*(enroller.send(r) for r in requests))]
+        refusals = [o.reason for o in outcomes if isinstance(o, KeyarkError)]
+        assert refusals == ["KEY_ROLE_CONFLICT"]
+        again = await enroller.send(*requests)  # P9: each has its first outcome
+        assert [isinstance(o, KeyarkError) for o in again] == [isinstance(o, KeyarkError) for o in outcomes]
+        signs = isinstance(outcomes[0], pb.Enrollment) == signing_first
+        assert await signs_and_is_archived(deployment, key) == (True, not signs)
+
+
+async def test_a_key_that_signs_alone_is_known_to_the_archive(
+    deployment: Deployment, enroller: Enroller
+) -> None:
+    """P8 with a hostile RM, which has its own register: the DRM refuses what it was told signs."""
+    key = generate(EC)
+    assert isinstance((await enroller.send(signing_only(enroller, key)))[0], pb.Enrollment)
+    rm = HostileRm(deployment)
+    for secret in (key, negated_ec(key)):
+        with pytest.raises(AssertionError, match="KEY_ROLE_CONFLICT"):
+            await rm.archived(enroller.request(encryption_key=secret))
+    await rm.close()
+    assert await signs_and_is_archived(deployment, key) == (True, False)
+
+
+@pytest.mark.parametrize("signing_first", [True, False])
+async def test_a_key_that_a_receipt_says_is_archived_is_not_certified_to_sign_by_the_cm(
+    deployment: Deployment, enroller: Enroller, signing_first: bool
+) -> None:
+    """P8 with a hostile RM that asks for both at once, and tells the DRM of neither signing key."""
+    key, rm = generate(EC), HostileRm(deployment)
+    archived, signs = enroller.request(encryption_key=key), signing_only(enroller, key)
+    receipt, newest = await rm.archived(archived)
+    async with open_session(deployment.home(), "cm", identity="auditor/auditor") as session:
+        stub = AuditServiceStub(session.channel)
+        followed = (
+            await call(stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), timeout=30)
+        ).followed_size
+    proof = audit_pb2.GetConsistencyProofRequest(first_size=followed, second_size=newest.second_size)
+    link = (await call(AuditServiceStub(rm.drm).GetConsistencyProof, proof, timeout=30)).link
+    items = [
+        certificates_pb2.PairRequest(statement=r.statement, signature=r.signature, receipt=receipt)
+        for r, receipt in ((signs, b""), (archived, receipt))
+    ]
+    asked = archive_pb2.GetTransportCertificateRequest()
+    transport = await call(rm.archive.GetTransportCertificate, asked, timeout=30)
+    message = certificates_pb2.IssueCertificatePairsRequest(
+        items=items if signing_first else reversed(items),
+        links=[link],
+        transport_certificates=[transport.transport_certificate],
+    )
+    response = await call(rm.certificates.IssueCertificatePairs, message, timeout=30)
+    outcomes = list(response.outcomes) if signing_first else list(reversed(response.outcomes))
+    assert from_status(outcomes[0].error).reason == "KEY_ROLE_CONFLICT"
+    assert outcomes[1].HasField("pair"), outcomes[1].error
+    await rm.close()
+
+
+async def test_keys_that_did_not_match_once_are_refused_for_good(
+    deployment: Deployment, enroller: Enroller
+) -> None:
+    """P1: whatever the match check leaves to chance, there is one try for each pair of public keys."""
+    keys = {"signing_key": generate(EC), "encryption_key": generate(EC)}
+    wrong = enroller.request(**keys, private_key=pkcs8(generate(EC)))
+    error = await refused(deployment.home(), enroller, wrong, also_by=["drm"])
+    assert error.reason == "KEY_MISMATCH"
+    for request in (wrong, enroller.request(**keys)):
+        error = await refused(deployment.home(), enroller, request, also_by=["drm"])
+        assert error.reason == "KEY_PAIR_REFUSED"
+    other = enroller.request(signing_key=generate(EC), encryption_key=keys["encryption_key"])
+    assert isinstance((await enroller.send(other))[0], pb.Enrollment)

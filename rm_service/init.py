@@ -52,8 +52,10 @@ separation_of_duties = true
 name = "who-enrolls-whom"
 type = "CallerSubjects"
 stage = "submit"
-# Who may enroll which addresses; whoever is not named may enroll nobody.
-callers = [{ caller = "client/enroller", domains = ["$trust_domain"] }]
+# Who may enroll whom: addresses, and common names as regular expressions. A caller that is not named may enroll nobody.
+# client/enroller is a registration office here, which may name anybody in the domain. For people who enroll
+# themselves: { caller = "client/alice", addresses = ["alice@$trust_domain"], common_names = ["Alice Example"] }
+callers = [{ caller = "client/enroller", domains = ["$trust_domain"], common_names = [".+"] }]
 
 [[policy.rule]]
 name = "requested-key-types"

@@ -90,9 +90,8 @@ def build_engine(subsystem: str, config: PolicyConfig) -> PolicyEngine:
                 "not have; move it to the service that does."
             )
         rules.setdefault(rule.stage, []).append(rule)
-    if subsystem == "rm" and not any(
-        isinstance(rule, CallerSubjects) and not rule.profiles and not rule.when for rule in config.rule
-    ):
+    grants = [rule for rule in rules.get("submit", []) if isinstance(rule, CallerSubjects)]
+    if subsystem == "rm" and all(rule.profiles or rule.when for rule in grants):
         raise ConfigurationError(
             f"{place}The stage 'submit' has no CallerSubjects rule for all requests, so anybody could enroll anyone; "
             "add one."

@@ -229,19 +229,41 @@ class ManualApproval(RuleSettings):
         return Defer(self.message)
 
 
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(check_pattern)]
+"""A regular expression in RE2's syntax."""
+
+
 class CallerGrant(Config):
-    """Which addresses one caller may enroll: by domain ("*.example.org" for those below it) or one by one."""
+    """Whom one caller may enroll: addresses by domain ("*.example.org" for those below it) or one by one, and names.
+
+    ``common_names`` are regular expressions for whole names. A grant without them is refused at start: a caller who
+    may choose any name can have a certificate in another's.
+    """
 
     caller: str
     domains: list[Domain] = []
     addresses: list[str] = []
+    common_names: list[Pattern] = []
 
     @field_validator("caller")
     @classmethod
     def _is_client(cls, caller: str) -> str:
         return check_identity(caller, role="client")
 
-    def covers(self, email: str) -> bool:
+    @model_validator(mode="after")
+    def _grants_names(self) -> CallerGrant:
+        if not self.common_names:
+            raise ValueError(
+                f"{self.caller} is granted no common names; add common_names, such as "
+                "['Alice Example'], or ['.+'] for a registration office that may enroll people of any name"
+            )
+        return self
+
+    def covers_name(self, common_name: str) -> bool:
+        """Whether the caller may enroll somebody of this name."""
+        return any(matches_whole(common_name, pattern) for pattern in self.common_names)
+
+    def covers_address(self, email: str) -> bool:
         """Whether the caller may enroll this address."""
         return email.lower() in (a.lower() for a in self.addresses) or any(
             in_domain(email, d) for d in self.domains
@@ -249,19 +271,24 @@ class CallerGrant(Config):
 
 
 class CallerSubjects(RuleSettings):
-    """Binds subjects to callers: who is not named may enroll nobody."""
+    """Binds addresses and names to callers: one grant must cover both, and a caller without one enrolls nobody."""
 
-    stages: ClassVar[frozenset[str]] = frozenset({"submit"})
+    stages: ClassVar[frozenset[str]] = frozenset({"submit", "issue", "archive"})
 
     type: Literal["CallerSubjects"]
     callers: list[CallerGrant]
 
     def evaluate(self, request: PolicyRequest) -> Outcome:
-        """Reject an address that the caller was not granted."""
+        """Reject an address or a name that the caller was not granted."""
         path = request.caller.removeprefix("spiffe://").partition("/")[2]
-        if any(grant.caller == path and grant.covers(request.email) for grant in self.callers):
-            return ACCEPT
-        return Reject(f"{path} may not enroll this e-mail address")
+        grants = [
+            grant for grant in self.callers if grant.caller == path and grant.covers_address(request.email)
+        ]
+        if not grants:
+            return Reject(f"{path} may not enroll this e-mail address")
+        if not any(grant.covers_name(request.common_name) for grant in grants):
+            return Reject(f"{path} may not enroll this common name under this e-mail address")
+        return ACCEPT
 
 
 class Quota(RuleSettings):

@@ -34,7 +34,9 @@ GRANT = """
 name = "grants"
 type = "CallerSubjects"
 stage = "submit"
-callers = [{ caller = "client/enroller", domains = ["example.org"], addresses = ["boss@example.com"] }]
+callers = [
+    { caller = "client/enroller", domains = ["example.org"], addresses = ["boss@example.com"], common_names = [".+"] }
+]
 """
 
 
@@ -173,6 +175,48 @@ def test_a_caller_enrolls_only_what_it_was_granted(
     request = replace(REQUEST, caller=f"spiffe://example.org/{caller}", email=email)
     decision = build_engine("rm", load(tmp_path, GRANT)).evaluate("submit", request)
     assert [v.rule for v in decision.rejections] == ([] if granted else ["grants"])
+
+
+SELF = """
+[[policy.rule]]
+name = "grants"
+type = "CallerSubjects"
+stage = "{stage}"
+callers = [
+    {{ caller = "client/alice", addresses = ["alice@example.org"], common_names = ["Alice Example"] }},
+    {{ caller = "client/alice", addresses = ["sales@example.org"], common_names = ["Sales [0-9]+"] }},
+]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "email", "granted"),
+    [
+        ("Alice Example", "alice@example.org", True),
+        ("Sales 7", "sales@example.org", True),
+        ("Bob Example", "alice@example.org", False),
+        ("Alice Example", "sales@example.org", False),
+        ("Sales 7", "alice@example.org", False),
+        ("Alice Example, CEO", "alice@example.org", False),
+        ("alice example", "alice@example.org", False),
+        ("Sales 7\n", "sales@example.org", False),
+        ("", "alice@example.org", False),
+    ],
+)
+@pytest.mark.parametrize(("subsystem", "stage"), [("rm", "submit"), ("cm", "issue"), ("drm", "archive")])
+def test_a_caller_gives_nobody_a_name_that_it_was_not_granted(
+    tmp_path: Path, subsystem: str, stage: str, name: str, email: str, granted: bool
+) -> None:
+    request = replace(REQUEST, caller="spiffe://example.org/client/alice", common_name=name, email=email)
+    decision = build_engine(subsystem, load(tmp_path, SELF.format(stage=stage))).evaluate(stage, request)
+    assert [v.rule for v in decision.rejections] == ([] if granted else ["grants"])
+
+
+@pytest.mark.parametrize("names", ["", "common_names = []", 'common_names = [""]', 'common_names = ["("]'])
+def test_a_grant_without_names_stops_the_start(tmp_path: Path, names: str) -> None:
+    text = GRANT.replace(', common_names = [".+"]', names and f", {names}")
+    with pytest.raises(ConfigurationError, match="callers"):
+        load(tmp_path, text)
 
 
 @pytest.mark.parametrize(

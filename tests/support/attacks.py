@@ -120,9 +120,11 @@ def grant(folder: Path, path: str, domain: str) -> None:
     """Let one more caller enroll addresses of a domain."""
     config = folder / "rm" / "rm.toml"
     text, count = re.subn(
-        r"^callers = \[", f'callers = [{{ caller = "{path}", domains = ["{domain}"] }}, ', config.read_text(),
+        r"^callers = \[",
+        f'callers = [{{ caller = "{path}", domains = ["{domain}"], common_names = [".+"] }}, ',
+        config.read_text(),
         flags=re.MULTILINE,
-    )  # fmt: skip
+    )
     assert count == 1
     config.write_text(text)
 

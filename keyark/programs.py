@@ -75,8 +75,12 @@ def _refuse(message: str) -> NoReturn:
 
 
 def keyark() -> None:
-    """Run the command `keyark`."""
+    """Run the command `keyark`, hardened as the services are, for it opens its caller's identity key.
+
+    Here and not in the command's own code, because whoever embeds that, or the SDK, decides on its process itself.
+    """
     isolate("keyark.cli")
+    importlib.import_module("keyark.crypto.harden").disable_core_dumps()
     importlib.import_module("keyark.cli.main").main()
 
 

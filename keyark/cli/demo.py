@@ -31,6 +31,7 @@ from keyark.client.folder import EnrollmentFolder
 from keyark.client.home import Home
 from keyark.client.sessions import open_session
 from keyark.client.verification import Enrolled
+from keyark.crypto.harden import disable_core_dumps
 from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
 from keyark.programs import python_command
@@ -239,4 +240,5 @@ def _use_certificates(story: Story, home: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    disable_core_dumps()
     demo()

@@ -18,6 +18,7 @@ from typing import Any
 import uvloop
 
 from keyark.client.home import Home
+from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.load.assignment import Assignment
 from keyark.load.checking import AnswerChecker
@@ -110,6 +111,7 @@ def _end_with_stdin() -> None:
 
 def main() -> int:
     """Run one assignment; returns the exit code of the process."""
+    disable_core_dumps()
     assignment = Assignment.model_validate_json(sys.stdin.readline())
     try:
         uvloop.run(LoadClient(assignment).run())

@@ -35,6 +35,8 @@ from keyark.service.background import repeating
 from keyark.service.evidence import open_receipt_checks
 from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
+from keyark.service.witness import Witness
+from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import certificates_pb2
 from keyark.v1.certificates_pb2_grpc import (
     add_CertificateAdminServiceServicer_to_server,
@@ -77,12 +79,13 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
             for_issuer(config.profiles, config.issuer.generation), config.crl.shards if config.crl else 1
         ),
     )
+    signer = load_log_key("cm", config.service, config.log.key)
     opening = open_foundation(
         "cm",
         config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
-        signer=load_log_key("cm", config.service, config.log.key),
+        signer=signer,
         clock=clock,
     )
     async with opening as foundation, open_pool(FACTORY, setup, config.workers) as pool:
@@ -106,8 +109,8 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 settings=config.service,
                 services=_services(foundation, issuance, crls),
                 allowed=ALLOWED,
-                log_readers=set(),
-                follows=issuance.receipts.heads,
+                log_readers={},
+                witness=Witness(checks=issuance.receipts, cosigner=Cosigner(signer.origin, signer.key)),
             ) as server,
             serving_http(config, foundation, crls) as http,
         ):

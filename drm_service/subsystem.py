@@ -30,7 +30,7 @@ from keyark.pki.certificates import load_certificates
 from keyark.pki.chains import lowest
 from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.rpc.server import ServedService
-from keyark.service.assembly import Foundation, RunningService, open_foundation, serve
+from keyark.service.assembly import AUDIT_METHODS, Foundation, RunningService, open_foundation, serve
 from keyark.service.background import repeating
 from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
@@ -40,6 +40,11 @@ from keyark.v1.archive_pb2_grpc import add_KeyArchiveServiceServicer_to_server
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
 
 EXPIRY_SECONDS: Final = 30.0
+LOG_READERS: Final = {
+    **{method: {"rm", "cm"} for method in AUDIT_METHODS},
+    "GetConsistencyProof": {"rm", "cm", "agent"},
+}
+"""RM and CM follow the log; agents bring them up to date before they release a share."""
 
 
 @asynccontextmanager
@@ -123,7 +128,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
                 settings=config.service,
                 services=services,
                 allowed={**servicer.ALLOWED, **recovery_servicer.ALLOWED},
-                log_readers={"rm", "cm"},
+                log_readers=LOG_READERS,
             )
         )
         yield RunningService(

@@ -20,6 +20,8 @@ from keyark.service.assembly import Foundation, RunningService, load_log_key, op
 from keyark.service.background import repeating
 from keyark.service.evidence import ReceiptChecks, open_receipt_checks
 from keyark.service.live_policy import open_policy
+from keyark.service.witness import Witness
+from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
@@ -80,12 +82,13 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
     Raises ConfigurationError and the errors of the store and the log where it cannot start.
     """
     clock = clock or SystemClock()
+    signer = load_log_key("rm", config.service, config.log.key)
     opening = open_foundation(
         "rm",
         config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
-        signer=load_log_key("rm", config.service, config.log.key),
+        signer=signer,
         clock=clock,
     )
     async with opening as foundation, _downstream(config, foundation) as downstream:
@@ -114,8 +117,8 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                     settings=config.service,
                     services=_services(foundation, enrollments, approvals),
                     allowed=ALLOWED,
-                    log_readers=set(),
-                    follows=enrollments.accepted_heads,
+                    log_readers={},
+                    witness=Witness(checks=checks, cosigner=Cosigner(signer.origin, signer.key)),
                 ) as server,
                 repeating(approvals.sweep, seconds=SWEEP_SECONDS, name="going through the officers' queue"),
             ):

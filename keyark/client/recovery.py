@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +29,7 @@ from keyark.client.ceremony_review import (
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.sessions import Session, open_session
+from keyark.client.witnesses import Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import (
     agent_key_of,
@@ -55,6 +56,7 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 TIMEOUT: Final = 60.0
 PAGE: Final = 200
 MAX_PAGES: Final = 100
+FOLLOWERS: Final = ("rm", "cm")
 _MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 
 
@@ -72,8 +74,10 @@ class RecoveredKey:
 class RecoveryClient:
     """One agent's client to the DRM of a home."""
 
-    def __init__(self, session: Session, keys: AgentKeys) -> None:
+    def __init__(self, session: Session, keys: AgentKeys, *, followers: Sequence[Session]) -> None:
+        """Take a session of the DRM, and those of RM and CM, who follow its log."""
         self.session = session
+        self._witnesses = Witnesses(archive=session, followers=followers)
         self.identity = f"{keys.signer.agent.role}/{keys.signer.agent.name}"
         self._stub = KeyRecoveryServiceStub(session.channel)
         self._keys = keys
@@ -84,16 +88,20 @@ class RecoveryClient:
     async def open(
         cls, home: Path | str | Home, *, identity: str, password: PasswordSource = no_password
     ) -> AsyncIterator[RecoveryClient]:
-        """Open a channel to the DRM as one of the agents of ``home`` ("agent/bob").
+        """Open channels to the DRM and its witnesses as one of the agents of ``home`` ("agent/bob").
 
         ``password`` is asked where the agent's keys are encrypted. Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         keys = AgentKeys.of(opened, identity, password)
-        async with open_session(
-            opened, "drm", identity=identity, password=lambda _: keys.password
-        ) as session:
-            yield cls(session, keys)
+        async with AsyncExitStack() as stack:
+            archive, *followers = [
+                await stack.enter_async_context(
+                    open_session(opened, role, identity=identity, password=lambda _: keys.password)
+                )
+                for role in ("drm", *FOLLOWERS)
+            ]
+            yield cls(archive, keys, followers=followers)
 
     async def request_keys(self, key_ids: Sequence[bytes], *, reason: str) -> ReviewedCeremony:
         """Ask for archived keys by their ids (32 bytes each, up to 100); all come back, or none.
@@ -188,11 +196,13 @@ class RecoveryClient:
         """Approve what was reviewed: open this agent's shares, and seal them to this very opening.
 
         All that may be opened and made follows from the type, the keys' receipts and this agent's own pins. Where a
-        new storage key is approved, this agent's share of it has to open too. Raises WrongShareError,
-        CeremonyMismatchError, CeremonyClosedError, what ``pins`` raises, and what the archive refuses with.
+        new storage key is approved, this agent's share of it has to open too. And all of it stands in the log that RM
+        and CM follow. Raises WrongShareError, CeremonyMismatchError, CeremonyClosedError, PrivateLogError, what
+        ``pins`` raises, and what the archive refuses with; where RM or CM are away, nobody approves.
         """
         check_complete(ceremony)
         (await self.pins()).check(ceremony)
+        await self._witnesses.confirm(ceremony.entries)
         if ceremony.view.HasField("new_storage_key"):
             self._open_share(ceremony.view.new_storage_key)
         approval = sign_decision(
@@ -231,8 +241,9 @@ class RecoveryClient:
         for _ in range(MAX_PAGES):
             if not (changes := await self._changes(pins.known)):
                 return pins
-            for change in changes:
-                opened = self._review.verifier.verify_entry(change.opening_proof)
+            entries = [self._review.verifier.verify_entry(change.opening_proof) for change in changes]
+            await self._witnesses.confirm(entries)
+            for change, opened in zip(changes, entries, strict=True):
                 pins = pins.follow(change.change, opened, trust=self._review.trust, now=int(time.time()))
             pins.save(self._keys.folder)
         raise ArchiveChangeError(

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.passwords import no_password
-from keyark.client.recovery import RecoveredKey, RecoveryClient
+from keyark.client.recovery import FOLLOWERS, RecoveredKey, RecoveryClient
 from keyark.client.sessions import Session
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.load.checking import WrongAnswerError
@@ -76,5 +76,9 @@ class Recover:
 
 
 def _client(connections: Connections, identity: str) -> RecoveryClient:
-    session = Session(home=connections.home, role="drm", channel=connections.channel("drm", identity))
-    return RecoveryClient(session, AgentKeys.of(connections.home, identity, no_password))
+    archive, *followers = [
+        Session(home=connections.home, role=role, channel=connections.channel(role, identity))
+        for role in ("drm", *FOLLOWERS)
+    ]
+    keys = AgentKeys.of(connections.home, identity, no_password)
+    return RecoveryClient(archive, keys, followers=followers)

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from grpc.aio import ServicerContext
 
 import keyark.rpc  # noqa: F401 — before grpc
 from keyark.clock import Clock
-from keyark.errors import InvalidInputError
+from keyark.errors import InvalidInputError, NotFoundError
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.receipts import format_proof
 from keyark.v1 import audit_pb2 as pb
 from keyark.v1.audit_pb2_grpc import AuditServiceServicer
+from keyark.v1.common_pb2 import TransportCertificate
 
 Context = ServicerContext[Any, Any]
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
 
 
+class Witness(Protocol):
+    """What accepts and cosigns heads of the DRM's log."""
+
+    @property
+    def heads(self) -> AcceptedHeads:
+        """What was accepted."""
+
+    async def take(
+        self, note: bytes, link: pb.CheckpointLink, certificates: Sequence[TransportCertificate]
+    ) -> None:
+        """Accept a signed head that leads on; raises where it does not."""
+
+    async def cosign(self) -> bytes:
+        """Return the newest accepted head, cosigned; empty before the first."""
+
+
 class AuditServicer(AuditServiceServicer):
     """Reads one log."""
 
-    def __init__(self, log: Log, clock: Clock, follows: AcceptedHeads | None) -> None:
-        """Take the log to read, and what this subsystem accepted of the DRM's."""
-        self._log, self._clock, self._follows = log, clock, follows
+    def __init__(self, log: Log, clock: Clock, witness: Witness | None) -> None:
+        """Take the log to read, and what follows the DRM's log in this subsystem."""
+        self._log, self._clock, self._witness = log, clock, witness
+        self._follows = witness.heads if witness is not None else None
 
     async def GetCheckpoint(
         self, request: pb.GetCheckpointRequest, context: Context
@@ -60,6 +79,16 @@ class AuditServicer(AuditServiceServicer):
             extra=event.SerializeToString(), index=request.index, proof=proof, checkpoint=head.note
         )
         return pb.GetInclusionProofResponse(proof=file)
+
+    async def CosignCheckpoint(
+        self, request: pb.CosignCheckpointRequest, context: Context
+    ) -> pb.CosignCheckpointResponse:
+        """The newest accepted head of the DRM's log, cosigned, once one that came along was accepted."""
+        if self._witness is None:
+            raise NotFoundError("The DRM cosigns nothing, for it follows no log; ask the RM or the CM.")
+        if request.checkpoint:
+            await self._witness.take(request.checkpoint, request.link, request.transport_certificates)
+        return pb.CosignCheckpointResponse(checkpoint=await self._witness.cosign())
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         """The leaves in the order of the log; a page token is the index of the first leaf."""

@@ -15,7 +15,7 @@ from keyark.meters import Meters
 from keyark.pki.certificates import load_certificates
 from keyark.pki.files import check_private_folder
 from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.rpc.audit import AuditServicer
+from keyark.rpc.audit import AuditServicer, Witness
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.renewal import CurrentIdentity
@@ -27,7 +27,6 @@ from keyark.service.live_policy import LivePolicy
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
 from keyark.transparency.checkpoint import CheckpointSigner, NoteSigner
-from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.rejections import RejectionLog
 from keyark.v1 import audit_pb2
@@ -40,6 +39,9 @@ IDENTITY_LIST_SECONDS: Final = 1.0
 """How soon a new list of revoked identities is in force without a `reload`."""
 AUDIT: Final = "/keyark.v1.AuditService"
 AUDIT_METHODS: Final = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
+COSIGN: Final = f"{AUDIT}/CosignCheckpoint"
+COSIGN_READERS: Final = frozenset({"auditor", "agent", "client", "officer"})
+"""Who may ask a witness: whoever has to rely on the DRM's log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,16 +196,22 @@ async def serve(
     settings: ServiceSettings,
     services: Sequence[ServedService],
     allowed: Mapping[str, set[str]],
-    log_readers: set[str],
-    follows: AcceptedHeads | None = None,
+    log_readers: Mapping[str, set[str]],
+    witness: Witness | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve until the end, then drain; AuditService comes with every subsystem, for auditors and ``log_readers``."""
+    """Serve until the end, then drain; AuditService comes with every subsystem, for auditors.
+
+    ``log_readers`` names further roles for some of its methods. A ``witness`` cosigns the DRM's log for clients.
+    """
     audit = ServedService(
         descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         add=add_AuditServiceServicer_to_server,
-        servicer=AuditServicer(foundation.log, foundation.clock, follows),
+        servicer=AuditServicer(foundation.log, foundation.clock, witness),
     )
-    audit_rows = {f"{AUDIT}/{method}": {"auditor", *log_readers} for method in AUDIT_METHODS}
+    audit_rows = {
+        **{f"{AUDIT}/{m}": {"auditor", *log_readers.get(m, set())} for m in AUDIT_METHODS},
+        COSIGN: set(COSIGN_READERS),
+    }
     server = build_server(
         address=settings.listen,
         services=[*services, audit],

@@ -154,6 +154,11 @@ class NoteSigner:
         """Return the signed note (UTF-8) of a committed tree head; blocks for as long as the key takes."""
         return b"%s\n%s" % (checkpoint.text(), self.signature_line(checkpoint))
 
+    @property
+    def key(self) -> LogKey:
+        """What signs."""
+        return self._key
+
     def signature_line(self, checkpoint: Checkpoint) -> bytes:
         """Return the note's line with this key's signature; a note may have one of each of several keys."""
         if checkpoint.origin != self.origin:
@@ -206,6 +211,21 @@ class NoteVerifier:
                 key.verify(signature, text, _PSS, SHA256())
         except InvalidSignature:
             raise CheckpointSignatureError(f"The signature by {self.origin} does not verify.") from None
+
+
+def note_text(note: bytes) -> bytes:
+    """Return the signed text of a note, with its final newline; raises CheckpointFormatError."""
+    return _split(note)[0]
+
+
+def signatures_of(note: bytes) -> list[tuple[str, bytes]]:
+    """Return a note's signatures as (key name, key id followed by signature); raises CheckpointFormatError."""
+    return _split(note)[1]
+
+
+def parse_checkpoint(note: bytes) -> Checkpoint:
+    """Return the checkpoint of a note, no signature of which is looked at; raises CheckpointFormatError."""
+    return _parse_text(note_text(note))
 
 
 def _load_public_key(der: bytes) -> NotePublicKey:

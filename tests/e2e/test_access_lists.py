@@ -15,7 +15,7 @@ from keyark.errors import KeyarkError, PermissionDeniedError
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import NoConnectionError
 from keyark.rpc.identities import LocalIdentity
-from keyark.service.assembly import AUDIT, AUDIT_METHODS
+from keyark.service.assembly import AUDIT, AUDIT_METHODS, COSIGN
 from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
 from tests.support.deployment import Deployment, copy_deployment, running
@@ -52,7 +52,13 @@ def identity(deployment: Deployment, name: str) -> LocalIdentity:
 
 def methods(role: str):
     """Every method that a subsystem serves, with the roles that may call it."""
-    rows = {**LISTS[role], **{f"{AUDIT}/{method}": AUDITORS[role] for method in AUDIT_METHODS}}
+    rows = {
+        **LISTS[role],
+        **{f"{AUDIT}/{method}": AUDITORS[role] for method in AUDIT_METHODS},
+        COSIGN: {"auditor", "agent", "client", "officer"},
+    }
+    if role == "drm":
+        rows[f"{AUDIT}/GetConsistencyProof"] = {"auditor", "rm", "cm", "agent"}
     services = {
         service.full_name: service
         for file in (archive_pb2, audit_pb2, certificates_pb2, recovery_pb2, registration_pb2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,27 @@ import pytest
 import pytest_asyncio
 
 from keyark.client import KeyarkError, RecoveryClient
+from keyark.client.log_heads import LogHead
+from keyark.client.sessions import open_session
 from keyark.crypto.ceremonies import agent_key_of
 from keyark.crypto.storage import HybridPrivateKey
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.initialize import DeploymentPlan, make_person
+from keyark.errors import Kind
+from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.transparency.cosignatures import Cosigner
+from keyark.v1 import audit_pb2
+from keyark.v1.audit_pb2 import CosignCheckpointResponse, GetCheckpointResponse
+from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType
 from keyark.v1.recovery_pb2 import CeremonyState
+from tests.support.attacks import refusals_of
+from tests.support.deployment import Deployment, running
 from tests.support.hostile_archive import AGENTS, HostileArchive, hostile_archive, share_key
+from tests.support.recovering import lose_key
+from tests.support.relays import Alter, channel, relaying, service_identity
 
 ROTATE = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
 CHANGE = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
@@ -38,6 +52,13 @@ def folder(deployment_folder: Path) -> Path:
 @pytest_asyncio.fixture
 async def archive(folder: Path) -> AsyncIterator[HostileArchive]:
     async with hostile_archive(folder) as archive:
+        yield archive
+
+
+@pytest_asyncio.fixture
+async def witnessed(folder: Path) -> AsyncIterator[HostileArchive]:
+    """With RM and CM, who never saw another log of the DRM."""
+    async with running(folder), hostile_archive(folder) as archive:
         yield archive
 
 
@@ -74,12 +95,25 @@ def change(folder: Path, *agents: str, quorum: int = 2) -> CeremonyStatement:
     return CeremonyStatement(type=CHANGE, agents=keys, quorum=quorum)
 
 
+@asynccontextmanager
+async def lying_witness(deployment: Deployment, role: str, alter: Alter) -> AsyncIterator[int]:
+    """A witness that alters its answers; yields its port."""
+    address = getattr(deployment.home().config, role)
+    upstream = channel(address, deployment.home().identity("agent/bob", lambda _: None), role)
+    audit = (audit_pb2.DESCRIPTOR.services_by_name["AuditService"], add_AuditServiceServicer_to_server)
+    identity = service_identity(deployment.folder, role)
+    relay = relaying(identity=identity, upstream=upstream, services=[audit], alter=alter)
+    async with upstream, relay as server:
+        yield server.port
+
+
 def key_id(token: SoftwareToken) -> bytes:
     return sha256(token.public_key).digest()
 
 
-async def test_what_is_as_it_should_be_is_approved(archive: HostileArchive) -> None:
+async def test_what_is_as_it_should_be_is_approved(witnessed: HostileArchive) -> None:
     """Else the refusals below would say nothing."""
+    archive = witnessed
     first, second, third = (archive.token(generation=number) for number in (1, 2, 3))
     archive.pin(first, second)
     assert await approved(archive, await archive.open(rotation(), makes=third)) == []
@@ -96,8 +130,9 @@ async def test_what_is_as_it_should_be_is_approved(archive: HostileArchive) -> N
 
 
 async def test_changes_that_a_quorum_of_the_pinned_agents_approved_are_followed_in_their_order(
-    archive: HostileArchive,
+    witnessed: HostileArchive,
 ) -> None:
+    archive = witnessed
     first, second = archive.token(), archive.token(generation=2)
     archive.pin(first)
     archive.changes = [
@@ -222,9 +257,10 @@ async def test_an_approval_is_not_coaxed_out_by_calling_the_ceremony_over(archiv
     "approve", [[], ["bob"], ["bob", "mallory"], ["bob", "bob"], ["alice", "bob"]], ids=",".join
 )
 async def test_pinned_agents_change_with_the_word_of_a_quorum_of_them_only(
-    archive: HostileArchive, approve: list[str]
+    witnessed: HostileArchive, approve: list[str]
 ) -> None:
     """Alice asked, so her own approval does not count."""
+    archive = witnessed
     first = archive.token()
     archive.pin(first)
     pins = (archive.folder / "identities" / "agent" / "bob" / "archive-pins.json").read_bytes()
@@ -238,7 +274,8 @@ async def test_pinned_agents_change_with_the_word_of_a_quorum_of_them_only(
     assert after == pins
 
 
-async def test_a_change_is_followed_only_with_its_own_leaf_and_facts(archive: HostileArchive) -> None:
+async def test_a_change_is_followed_only_with_its_own_leaf_and_facts(witnessed: HostileArchive) -> None:
+    archive = witnessed
     archive.pin(archive.token())
     made = archive.token(generation=2)
     good = await archive.change(rotation(), approve=["bob", "carol"], makes=made)
@@ -267,3 +304,101 @@ async def test_an_agent_who_pinned_nobody_approves_nothing(archive: HostileArchi
         (archive.folder / "identities" / "agent" / agent / "archive-pins.json").unlink()
     ceremony = await archive.open(rotation(), makes=archive.token(generation=2))
     assert (await refused(archive, ceremony)).reason == "PINS_MISSING"
+
+
+@pytest.mark.parametrize("larger", [-1, 30])
+async def test_a_recovery_in_a_log_of_its_own_gets_no_share_and_leaves_its_mark_in_both_logs(
+    folder: Path, larger: int
+) -> None:
+    """RM and CM follow the real log; the archive shows bob a fork, with everything in it as it should be."""
+    async with running(folder) as deployment, hostile_archive(folder) as archive:
+        await lose_key(deployment)
+        ceremony = await _forked_recovery(archive, (await _followed(deployment)).followed_size + larger)
+        assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
+        assert not (folder / "checkpoints" / "drm.note").exists()
+        for role in ("rm", "cm"):
+            ((caller, reason),) = await refusals_of(deployment.home(), role)
+            assert caller == "spiffe://example.org/agent/bob"
+            assert reason in ("CHECKPOINT_MISMATCH", "CONSISTENCY_PROOF_INVALID")
+        await lose_key(deployment, email="later@example.org")  # one private log stops nobody else
+
+
+async def test_a_private_log_that_contradicts_a_followed_tree_raises_the_alarm(folder: Path) -> None:
+    """Bob's client showed RM and CM what the DRM had signed for him."""
+    async with running(folder) as deployment, hostile_archive(folder) as archive:
+        await lose_key(deployment)
+        ceremony = await _forked_recovery(archive, (await _followed(deployment)).followed_size)
+        assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
+        told = await _followed(deployment)
+        assert told.contradiction.first_note == (await archive.log.checkpoint()).note
+        assert (await refused(archive, ceremony)).reason == "LOG_INCONSISTENT"
+
+
+async def _forked_recovery(archive: HostileArchive, size: int) -> bytes:
+    """Open a recovery in a log of this many leaves."""
+    token = archive.token()
+    archive.pin(token)
+    wanted, key = await archive.archive(token)
+    while archive.log.size < size - 1:
+        await archive.archive(token)
+    ceremony = await archive.open(recovery(wanted), opens=[token], keys=[key])
+    assert archive.log.size == size
+    return ceremony
+
+
+async def _followed(deployment: Deployment) -> GetCheckpointResponse:
+    """What the RM says of the DRM's log."""
+    async with open_session(deployment.home(), "rm", identity="auditor/auditor") as session:
+        return (await LogHead.fetch(session)).told
+
+
+@pytest.mark.parametrize("forgets", ["rm", "cm"])
+async def test_one_honest_witness_is_enough(folder: Path, forgets: str) -> None:
+    """The other one takes part: it tells that it follows the log that the archive shows."""
+    async with running(folder) as deployment:
+        await lose_key(deployment)
+        async with hostile_archive(folder) as archive:
+            token = archive.token()
+            archive.pin(token)
+            wanted, key = await archive.archive(token)
+            ceremony = await archive.open(recovery(wanted), opens=[token], keys=[key])
+            head = await archive.log.checkpoint()
+            signer: Any = load_private_key(folder / forgets / "log-key.pem")
+            lie = Cosigner(f"example.org/{forgets}", signer).cosign(head.note, at=int(time.time()))
+
+            def alter(method: str, request: Any, response: Any) -> Any:
+                return CosignCheckpointResponse(checkpoint=lie) if method == "CosignCheckpoint" else response
+
+            async with lying_witness(deployment, forgets, alter) as port:
+                moved = archive.home.config.model_copy(update={forgets: f"127.0.0.1:{port}"})
+                object.__setattr__(archive.home, "config", moved)
+                assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
+
+
+async def test_a_log_that_forgot_what_this_home_saw_gets_no_share(witnessed: HostileArchive) -> None:
+    archive = witnessed
+    token = archive.token()
+    archive.pin(token)
+    wanted, key = await archive.archive(token)
+    assert await approved(archive, await archive.open(recovery(wanted), opens=[token], keys=[key]))
+    seen = (archive.folder / "checkpoints" / "drm.note").read_bytes()
+    async with hostile_archive(archive.folder) as other:
+        other.pin(token)
+        wanted, key = await other.archive(token)
+        ceremony = await other.open(recovery(wanted), opens=[token], keys=[key])
+        error = await refused(other, ceremony)
+    assert error.reason == "PRIVATE_LOG"
+    assert "this home saw" in error.message
+    assert (archive.folder / "checkpoints" / "drm.note").read_bytes() == seen
+
+
+@pytest.mark.parametrize("role", ["rm", "cm"])
+async def test_where_a_witness_is_away_nobody_approves(witnessed: HostileArchive, role: str) -> None:
+    archive = witnessed
+    token = archive.token()
+    archive.pin(token)
+    wanted, key = await archive.archive(token)
+    ceremony = await archive.open(recovery(wanted), opens=[token], keys=[key])
+    moved = archive.home.config.model_copy(update={role: "127.0.0.1:1"})
+    object.__setattr__(archive.home, "config", moved)
+    assert (await refused(archive, ceremony)).kind is Kind.UNAVAILABLE

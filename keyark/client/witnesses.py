@@ -1,0 +1,179 @@
+"""Whether what the DRM shows stands in the log that everybody sees: RM and CM, its witnesses, and this home's memory.
+
+A DRM can sign a log of its own for one person. So before anything rests on an entry, its tree has to be consistent with
+the newest one that this home saw, and with those that RM and CM follow, by their own cosignatures. Where they have not
+seen so much yet, they are brought up to date::
+
+    await Witnesses(archive=drm, followers=[rm, cm]).confirm([ceremony.opened])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from keyark.client.audit import log_verifier
+from keyark.client.log_memory import remember, remembered
+from keyark.client.sessions import Session
+from keyark.errors import ConfigurationError, KeyarkError, Kind, UnavailableError
+from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.files import read_file
+from keyark.rpc.channels import call
+from keyark.transparency.checkpoint import Checkpoint, VerifiedHead
+from keyark.transparency.cosignatures import CosignatureVerifier
+from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
+from keyark.transparency.receipts import ProvenEntry
+from keyark.v1 import audit_pb2
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.common_pb2 import TransportCertificate
+
+TIMEOUT: Final = 30.0
+ATTEMPTS: Final = 5
+MAX_KEY: Final = 1 << 16
+_GAP: Final = "CHECKPOINT_GAP"
+_ALARM: Final = "LOG_INCONSISTENT"
+_REFUSALS: Final = (Kind.PRECONDITION, Kind.INVALID, Kind.CONFLICT)
+
+
+class PrivateLogError(KeyarkError):
+    """What the DRM shows is not in the log that RM and CM follow, or that this home saw before."""
+
+    reason = "PRIVATE_LOG"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witnesses:
+    """The DRM, which proves, and the subsystems that follow its log, as one identity reaches them."""
+
+    archive: Session
+    followers: Sequence[Session]
+
+    async def confirm(self, entries: Sequence[ProvenEntry]) -> None:
+        """Raise PrivateLogError unless all entries stand in one log with what was seen before and what is followed.
+
+        The newest tree is remembered. Raises LOG_INCONSISTENT while a witness has an alarm on, and the errors of the
+        calls where a witness is away: then nobody can tell.
+        """
+        heads = [entry.head for entry in entries]
+        newest = max(heads, key=lambda head: head.checkpoint.size)
+        seen = remembered(self.archive.home)
+        if seen.size > newest.checkpoint.size:
+            await self._check_leads_on(newest.checkpoint, seen, "what this home saw of it before")
+        for earlier in {head.checkpoint for head in heads} | {seen}:
+            if earlier.size <= newest.checkpoint.size:
+                await self._check_leads_on(earlier, newest.checkpoint, "what this home saw of it before")
+        refusals = []
+        for (
+            follower
+        ) in self.followers:  # each one is shown the tree, so that each log tells of one that was refused
+            try:
+                await self._check_followed(follower, newest)
+            except KeyarkError as error:
+                if error.reason not in (PrivateLogError.reason, _ALARM):
+                    raise
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+        remember(self.archive.home, newest)
+
+    async def _check_followed(self, follower: Session, head: VerifiedHead) -> None:
+        """Bring a witness up to date where it has seen less, and hold the head against the newest that it cosigned."""
+        accepted = await self._cosigned(follower, audit_pb2.CosignCheckpointRequest())
+        for _ in range(ATTEMPTS):
+            if accepted == head.checkpoint:
+                return
+            proof = await self._proof(accepted, head.checkpoint)
+            if accepted.size > head.checkpoint.size and _leads_on(head.checkpoint, accepted, proof):
+                return
+            request = audit_pb2.CosignCheckpointRequest(
+                checkpoint=head.note,
+                link=_link(accepted, head.checkpoint, proof),
+                transport_certificates=self._transport_certificates(),
+            )
+            try:
+                accepted = await self._cosigned(follower, request)
+            except KeyarkError as error:
+                if error.kind not in _REFUSALS:
+                    raise
+                if error.reason == _GAP:  # it accepted another head meanwhile
+                    accepted = await self._cosigned(follower, audit_pb2.CosignCheckpointRequest())
+                    continue
+                raise _private(f"the {follower.role.upper()} follows ({error.message})") from error
+        raise UnavailableError(
+            f"The {follower.role.upper()} did not get to cosign the DRM's newest checkpoint; try again."
+        )
+
+    async def _cosigned(self, follower: Session, request: audit_pb2.CosignCheckpointRequest) -> Checkpoint:
+        """Return the newest head that a witness accepted, once the DRM's signature and its own were verified."""
+        stub = AuditServiceStub(follower.channel)
+        note = (await call(stub.CosignCheckpoint, request, timeout=TIMEOUT)).checkpoint
+        origin = f"{follower.home.config.trust_domain}/drm"
+        if not note:
+            return Checkpoint(origin, 0, EMPTY_ROOT)
+        _cosignature_verifier(follower).verify(note)
+        return log_verifier(follower.home, "drm").verify(note)
+
+    async def _check_leads_on(self, first: Checkpoint, second: Checkpoint, whose: str) -> None:
+        if first != second and not _leads_on(first, second, await self._proof(first, second)):
+            raise _private(whose)
+
+    async def _proof(self, one: Checkpoint, other: Checkpoint) -> Sequence[bytes]:
+        """Ask the DRM to prove that the smaller tree is a prefix of the larger; one that cannot proves nothing."""
+        first, second = sorted((one.size, other.size))
+        if first in (0, second):
+            return []
+        stub = AuditServiceStub(self.archive.channel)
+        request = audit_pb2.GetConsistencyProofRequest(first_size=first, second_size=second)
+        try:
+            return (await call(stub.GetConsistencyProof, request, timeout=TIMEOUT)).link.proof
+        except KeyarkError as error:
+            if error.kind not in _REFUSALS:
+                raise
+            return []
+
+    def _transport_certificates(self) -> list[TransportCertificate]:
+        certificates = load_certificates(self.archive.home.config.transport)
+        return [TransportCertificate(certificate=encode_certificate(c)) for c in certificates]
+
+
+def _leads_on(first: Checkpoint, second: Checkpoint, proof: Sequence[bytes]) -> bool:
+    """Whether the first tree is a prefix of the second; what is not, is told to the witnesses before it is refused."""
+    try:
+        verify_consistency(
+            first_size=first.size,
+            second_size=second.size,
+            first_root=first.root,
+            second_root=second.root,
+            proof=proof,
+        )
+    except ConsistencyProofError:
+        return False
+    return True
+
+
+def _link(one: Checkpoint, other: Checkpoint, proof: Sequence[bytes]) -> audit_pb2.CheckpointLink:
+    first, second = sorted((one, other), key=lambda checkpoint: checkpoint.size)
+    return audit_pb2.CheckpointLink(
+        first_size=first.size, second_size=second.size, second_root=second.root, proof=proof
+    )
+
+
+def _cosignature_verifier(follower: Session) -> CosignatureVerifier:
+    home, role = follower.home, follower.role
+    path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
+    try:
+        key = load_pem_public_key(read_file(path, max_size=MAX_KEY))
+    except ValueError:
+        raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
+    return CosignatureVerifier(f"{home.config.trust_domain}/{role}", key)
+
+
+def _private(whose: str) -> PrivateLogError:
+    return PrivateLogError(
+        f"The DRM shows a log that is not consistent with what {whose}. Approve nothing, keep a copy of this home, and "
+        "have the operators look at all three logs with `keyark doctor`."
+    )

@@ -36,7 +36,10 @@ up: setup ## a deployment in build/deployment, made if need be, until Ctrl-C
 	$(BIN)/keyark up $(DEPLOYMENT)
 
 test: lint ## lint, types, import rules, proto lint, and all tests
-	@command -v strace > /dev/null || apt-get install --yes --quiet strace || { echo "the tests need strace; install it"; exit 1; }
+	@for need in strace:strace certtool:gnutls-bin pk12util:libnss3-tools gpgsm:gpgsm keytool:default-jre-headless; do \
+	  command -v $${need%%:*} > /dev/null || missing="$$missing $${need##*:}"; done; \
+	test -z "$$missing" || apt-get install --yes --quiet $$missing || { apt-get update --quiet && apt-get install --yes --quiet $$missing; } \
+	  || { echo "the tests need these Debian packages; install them:$$missing"; exit 1; }
 	$(BIN)/python -m pytest -n auto -q
 
 lint: setup ## ruff, mypy, import-linter, buf

@@ -17,8 +17,8 @@ from keyark.cli.options import (
     identity_option,
     identity_password_option,
     json_option,
+    new_identity_password,
     password_file_option,
-    read_password,
 )
 from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
 from keyark.client.archive_pins import ArchivePins
@@ -95,7 +95,7 @@ def enroll(
         folder=folder,
         trust_domain=trust_domain,
         name=name,
-        password=read_password(password_file) if password_file else None,
+        password=new_identity_password(password_file, "Password for the agent's keys"),
     )
     if certificate is None:
         click.echo(f"{enrollment.request()}  to be signed: keyark authority sign … --as agent/{name}")

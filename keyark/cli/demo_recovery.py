@@ -7,8 +7,9 @@ from pathlib import Path
 
 from keyark.cli.story import DemoFailedError, Story, openssl
 from keyark.client.audit import archive_verifier, list_entries
-from keyark.client.delivery import KeyFiles, new_password
+from keyark.client.delivery import KeyFiles
 from keyark.client.folder import KeyFormat
+from keyark.client.passwords import new_password
 from keyark.client.recovery import RecoveryClient
 from keyark.client.sessions import open_session
 from keyark.rpc.channels import call

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 import click
 
 from keyark.cli.certificates import days
-from keyark.cli.options import home_option, json_option, password_file_option, read_password
-from keyark.cli.output import UsageError, print_json
+from keyark.cli.options import home_option, json_option, new_identity_password, password_file_option
+from keyark.cli.output import print_json
 from keyark.client.findings import SECONDS_PER_DAY
 from keyark.crypto.shares import QuorumRule
 from keyark.deployment.authority import DeploymentAuthority
@@ -69,7 +68,7 @@ def init(folder: Path, **options: Any) -> None:
             options["transport_key"], permitted=TRANSPORT_KEY_TYPES, field="--transport-key"
         ),
         port_base=options["port_base"],
-        password=_new_password(options["password_file"]),
+        password=new_identity_password(options["password_file"], "Password for people's private keys"),
     )
     as_json: bool = options["as_json"]
     initialize(plan, (lambda _: None) if as_json else click.echo)
@@ -85,21 +84,6 @@ def _quorum_rule(options: dict[str, Any]) -> QuorumRule:
     if options["allow_single_agent"]:
         return QuorumRule.SINGLE_AGENT
     return QuorumRule.SELF_APPROVAL if options["allow_self_approval"] else QuorumRule.SEPARATE
-
-
-def _new_password(path: Path | None) -> bytes | None:
-    if path is not None:
-        password = read_password(path)
-        if not password:
-            raise UsageError(f"{path} is empty; its first line is the password.")
-        return password
-    if not sys.stdin.isatty():
-        return None
-    text = "Password for people's private keys (empty: none)"
-    answer: str = click.prompt(
-        text, default="", hide_input=True, confirmation_prompt=True, show_default=False, err=True
-    )
-    return answer.encode() or None
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,25 @@ from rich.console import Console
 from rich.progress import Progress
 
 from keyark.cli.options import (
+    accept_weak_option,
     home_option,
     identity_option,
     identity_password_option,
     json_option,
+    key_password,
     password_file_option,
     password_source,
-    read_password,
+    pkcs12_form_option,
 )
 from keyark.cli.output import FAILED, PENDING, UsageError, describe_error, exit_code, print_json
-from keyark.client.batch import BatchEnrollment, read_users
+from keyark.client.batch import BatchEnrollment
 from keyark.client.enrollment import EnrollmentClient
 from keyark.client.folder import EnrollmentFolder, KeyFormat
 from keyark.client.pending import PendingApprovalError
 from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
+from keyark.client.user_list import read_users
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
+from keyark.pki.pkcs12 import Pkcs12Form
 
 
 @click.command()
@@ -42,7 +46,11 @@ from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyTyp
 @click.option("--signing-key", help=f"One of: {' '.join(t.value for t in SIGNING_KEY_TYPES)}.")
 @click.option("--encryption-key", help=f"One of: {' '.join(t.value for t in ENCRYPTION_KEY_TYPES)}.")
 @click.option("--format", "key_format", type=click.Choice(["pem", "p12"]), default="pem", show_default=True)
-@password_file_option("File with the password that encrypts the user's keys.")
+@pkcs12_form_option
+@password_file_option(
+    "File with the password that encrypts the user's keys; for PKCS#12 one is made without it."
+)
+@accept_weak_option
 @identity_password_option
 @click.option(
     "--csv",
@@ -69,6 +77,9 @@ from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyTyp
 def enroll(ctx: click.Context, /, **options: Any) -> None:
     """Enroll a user: two key pairs, two certificates, the encryption key archived.
 
+    PKCS#12 without --password-file gets a password that is made: in OUT/password.txt, and with --csv in
+    OUT/passwords.csv. Give it to the person apart from the files.
+
     Where a registration officer has to decide first, it ends with code 4; the same command with the same --out goes on.
     """
     if options["csv_file"]:
@@ -76,7 +87,8 @@ def enroll(ctx: click.Context, /, **options: Any) -> None:
         return
     if not options["name"] or not options["email"]:
         raise UsageError("Name the user with --name and --email, or many with --csv.")
-    folder = EnrollmentFolder(path=options["out"], **key_options(options))
+    about = (options["name"], options["email"])
+    folder = EnrollmentFolder(path=options["out"], **key_options(options, about=about))
     order = EnrollmentOrder(
         common_name=options["name"],
         email=options["email"],
@@ -150,10 +162,13 @@ def open_client(options: dict[str, Any]) -> EnrollmentClient:
     )
 
 
-def key_options(options: dict[str, Any]) -> dict[str, Any]:
+def key_options(options: dict[str, Any], *, about: Sequence[str] = ()) -> dict[str, Any]:
     """Return how keys are kept, for an EnrollmentFolder."""
-    password = read_password(options["password_file"]) if options["password_file"] else None
-    return {"key_format": KeyFormat(options["key_format"]), "password": password}
+    return {
+        "key_format": KeyFormat(options["key_format"]),
+        "password": key_password(options, about=about),
+        "pkcs12_form": Pkcs12Form(options["p12_form"]),
+    }
 
 
 def key_type(name: str | None, fitting: tuple[KeyType, ...], option: str) -> KeyType | None:

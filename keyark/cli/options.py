@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
-from keyark.client.passwords import PasswordSource
-from keyark.pki.files import read_secret_file
+from keyark.cli.output import UsageError
+from keyark.client.passwords import PasswordSource, check_strength, read_password
+from keyark.pki.pkcs12 import Pkcs12Form
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,9 +21,6 @@ class Decorator(Protocol):
 
     def __call__(self, function: F, /) -> F:
         """Return the function with the option."""
-
-
-MAX_PASSWORD_FILE: Final = 4096
 
 
 def home_option(function: F) -> F:
@@ -66,9 +64,39 @@ def identity_password_option(function: F) -> F:
     )(function)
 
 
-def read_password(path: Path) -> bytes:
-    """Return the first line of a password file that only its owner may open."""
-    return read_secret_file(path, max_size=MAX_PASSWORD_FILE).split(b"\n", 1)[0].rstrip(b"\r")
+def pkcs12_form_option(function: F) -> F:
+    """--p12-form modern|compatible."""
+    return click.option(
+        "--p12-form",
+        type=click.Choice([form.value for form in Pkcs12Form]),
+        default=Pkcs12Form.MODERN.value,
+        show_default=True,
+        help="How PKCS#12 is encrypted; compatible (3DES, with a password that is made) is for importers that know "
+        "no AES: gpgsm 2.2, old Windows and Apple systems.",
+    )(function)
+
+
+def accept_weak_option(function: F) -> F:
+    """--accept-weak-password."""
+    return click.option(
+        "--accept-weak-password", is_flag=True, help="Take a password that is easy to guess, all the same."
+    )(function)
+
+
+def key_password(options: Mapping[str, Any], *, about: Sequence[str] = ()) -> bytes | None:
+    """Return the password of --password-file for keys that leave this machine, or None without one.
+
+    Raises WeakPasswordError where it is easy to guess and --accept-weak-password was not given, and UsageError where
+    the compatible form of PKCS#12, which is as strong as its password alone, is to have one that a person chose.
+    """
+    if options["password_file"] is None:
+        return None
+    if options.get("p12_form") == Pkcs12Form.COMPATIBLE.value:
+        raise UsageError("--p12-form compatible takes a password that is made; leave --password-file out.")
+    password = read_password(options["password_file"])
+    if not options["accept_weak_password"]:
+        check_strength(password, about=about)
+    return password
 
 
 def password_source(path: Path | None) -> PasswordSource:
@@ -83,3 +111,22 @@ def password_source(path: Path | None) -> PasswordSource:
         return answer.encode()
 
     return ask
+
+
+def new_identity_password(path: Path | None, text: str) -> bytes | None:
+    """Return the password for keys that are made here: from a file, or asked twice on a terminal (empty: none)."""
+    if path is not None:
+        return read_password(path)
+    if not sys.stdin.isatty():
+        return None
+    answer: str = click.prompt(
+        f"{text} (empty: none)",
+        default="",
+        hide_input=True,
+        confirmation_prompt=True,
+        show_default=False,
+        err=True,
+    )
+    if answer:
+        check_strength(answer.encode())
+    return answer.encode() or None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from keyark.client.pending import EnrollmentRejectedError, PendingApprovalError
-from keyark.errors import ConfigurationError, KeyarkError, PolicyRejectedError
+from keyark.errors import ConfigurationError, KeyarkError, Kind, PolicyRejectedError
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -25,9 +27,46 @@ def to_json(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
+def json_text(value: dict[str, Any] | Sequence[dict[str, Any]]) -> str:
+    """Return one object or one array as text."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 def print_json(value: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
     """Print one object or one array."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json_text(value))
+
+
+class OutputLostError(KeyarkError):
+    """What a command has to tell reaches nobody."""
+
+    reason = "OUTPUT_LOST"
+    kind = Kind.PRECONDITION
+
+
+def check_heard(stream: TextIO | None) -> None:
+    """Raise OutputLostError where what is written to a standard stream reaches nobody: it is closed, or /dev/null."""
+    try:
+        lost = stream is None or os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    except (OSError, ValueError):
+        lost = not isinstance(stream, io.StringIO)
+    if lost:
+        raise OutputLostError(
+            "The password that is made would be shown to nobody; name a --password-file, or run it on a terminal."
+        )
+
+
+def tell(text: str, stream: TextIO | None) -> None:
+    """Print a line that must not get lost; raises OutputLostError where it cannot be written."""
+    try:
+        if stream is None:
+            raise ValueError("closed")
+        print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        raise OutputLostError(
+            "The password could not be shown, so nothing was kept here and the archive still holds the key; run the "
+            "command again."
+        ) from None
 
 
 def exit_code(error: KeyarkError) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,33 @@ from keyark.cli.ceremonies import (
 )
 from keyark.cli.keys import key_id_of
 from keyark.cli.options import (
+    accept_weak_option,
     home_option,
     identity_option,
     identity_password_option,
     json_option,
+    key_password,
     password_file_option,
-    read_password,
+    pkcs12_form_option,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
+from keyark.cli.output import (
+    KeyarkGroup,
+    OutputLostError,
+    UsageError,
+    check_heard,
+    json_text,
+    print_json,
+    tell,
+    to_json,
+)
 from keyark.client.administration import list_keys
 from keyark.client.ceremony_review import ReviewedCeremony
-from keyark.client.delivery import KeyFiles, new_password
+from keyark.client.delivery import KeyFiles
 from keyark.client.folder import KeyFormat
+from keyark.client.passwords import new_password
 from keyark.client.recovery import RecoveredKey, RecoveryClient
 from keyark.errors import NotFoundError
+from keyark.pki.pkcs12 import Pkcs12Form
 from keyark.v1.recovery_pb2 import CeremonyState, KeyFilter, KeyState
 
 
@@ -192,43 +206,63 @@ def cancel(ceremony_id: str, **options: Any) -> None:
     help="File for the key and its certificate; a folder where there are several.",
 )
 @click.option("--format", "key_format", type=click.Choice(["p12", "pem"]), default="p12", show_default=True)
+@pkcs12_form_option
 @password_file_option("File with the password for the recovered key; one is made and shown otherwise.")
+@accept_weak_option
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def collect(ceremony_id: str, **options: Any) -> None:
-    """Fetch what was recovered, for who asked: a file on this machine, and then it is erased in the archive."""
-    generated = options["password_file"] is None
-    password = new_password() if generated else read_password(options["password_file"])
-    files = KeyFiles(out=options["out"], key_format=KeyFormat(options["key_format"]), password=password)
+    """Fetch what was recovered, for who asked: a file on this machine, and then it is erased in the archive.
+
+    PKCS#12 holds all keys in one file, the newest first.
+    """
+    given = key_password(options)
+    if given is None:
+        check_heard(sys.stdout if options["as_json"] else sys.stderr)
+    files = KeyFiles(
+        out=options["out"],
+        key_format=KeyFormat(options["key_format"]),
+        password=given or new_password(),
+        pkcs12_form=Pkcs12Form(options["p12_form"]),
+    )
     files.check_free()
     number = parse_ceremony_id(ceremony_id)
 
-    async def run() -> tuple[Sequence[RecoveredKey], list[Path]]:
+    async def run() -> None:
         async with recovery_client(options) as client:
             keys = await client.collect(number)
             written = files.write(keys)
-            if generated:  # before anything is erased: without it the file is worth nothing
-                click.echo(f"password: {password.decode()}", err=True)
-            await client.acknowledge(number)
-            return keys, written
+            try:
+                _tell_collected(
+                    keys, written, made=None if given else files.password, as_json=options["as_json"]
+                )
+            except OutputLostError:
+                files.remove()
+                raise
+            await client.acknowledge(number)  # only now: the person has what opens the files
 
-    keys, written = asyncio.run(run())
-    if options["as_json"]:
-        print_json(
-            [
-                {
-                    "key_id": key.key_id.hex(),
-                    "serial": f"{key.certificate.serial_number:x}",
-                    "file": str(path),
-                }
-                for key, path in zip(keys, written, strict=True)
-            ]
-        )
+    asyncio.run(run())
+
+
+def _tell_collected(
+    keys: Sequence[RecoveredKey], written: Sequence[Path], *, made: bytes | None, as_json: bool
+) -> None:
+    """Say which key lies in which file, and the password that was made; raises OutputLostError."""
+    if not as_json:
+        if made is not None:
+            tell(f"password: {made.decode()}", sys.stderr)
+        for key, path in zip(keys, written, strict=True):
+            click.echo(f"{key.key_id.hex()}  {path}")
         return
-    for key, path in zip(keys, written, strict=True):
-        click.echo(f"{key.key_id.hex()}  {path}")
+    password = {} if made is None else {"password": made.decode()}
+    facts = [
+        {"key_id": key.key_id.hex(), "serial": f"{key.certificate.serial_number:x}", "file": str(path)}
+        | password
+        for key, path in zip(keys, written, strict=True)
+    ]
+    tell(json_text(facts), sys.stdout)
 
 
 @recover.command()

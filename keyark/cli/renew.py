@@ -11,14 +11,17 @@ from cryptography.x509.oid import NameOID
 
 from keyark.cli.enroll import key_options, key_type, open_client, report, run_one
 from keyark.cli.options import (
+    accept_weak_option,
     home_option,
     identity_option,
     identity_password_option,
     json_option,
     password_file_option,
-    read_password,
+    password_source,
+    pkcs12_form_option,
 )
 from keyark.client.folder import EnrollmentFolder
+from keyark.client.passwords import read_password
 from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.errors import ConfigurationError
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES
@@ -42,7 +45,11 @@ from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES
 @click.option("--signing-key", help=f"One of: {' '.join(t.value for t in SIGNING_KEY_TYPES)}.")
 @click.option("--encryption-key", help=f"One of: {' '.join(t.value for t in ENCRYPTION_KEY_TYPES)}.")
 @click.option("--format", "key_format", type=click.Choice(["pem", "p12"]), default="pem", show_default=True)
-@password_file_option("File with the password that encrypts the new keys.")
+@pkcs12_form_option
+@password_file_option(
+    "File with the password that encrypts the new keys; for PKCS#12 one is made without it."
+)
+@accept_weak_option
 @click.option(
     "--in-password-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -75,7 +82,9 @@ def _order(options: dict[str, Any]) -> EnrollmentOrder:
     """Return the order that renews what lies in the old folder, for the name that its certificates have."""
     password_file = options["in_password_file"] or options["password_file"]
     old = EnrollmentFolder(
-        path=options["old"], password=read_password(password_file) if password_file else None
+        path=options["old"],
+        password=read_password(password_file) if password_file else None,
+        ask=password_source(None),
     )
     statement = old.saved_statement()
     if statement is None:

@@ -22,10 +22,9 @@ from keyark.cli.options import (
 )
 from keyark.cli.output import print_json, to_json
 from keyark.client import administration, revocation
+from keyark.client.folder import EnrollmentFolder
 from keyark.client.sessions import Session
-from keyark.pki.certificates import load_certificates
-from keyark.pki.key_types import narrow_signing_key
-from keyark.pki.keys import load_private_key
+from keyark.errors import NotFoundError
 from keyark.pki.serials import encode_serial
 from keyark.v1.certificates_pb2 import Certificate, Crl
 from keyark.v1.revocation_pb2 import RevocationReason
@@ -89,20 +88,21 @@ def revoke_own(
     **options: Any,
 ) -> None:
     """Revoke the certificates in a FOLDER of `keyark enroll`, proving possession of its signing key."""
-    source = password_source(password_file)
-    path = folder / "signing-key.pem"
-    key = narrow_signing_key(load_private_key(path, ask_password=lambda: source(path) or b""))
+    enrolled = EnrollmentFolder(path=folder, ask=password_source(password_file))
+    present = enrolled.present()
     serials = [
-        encode_serial(load_certificates(folder / f"{role}.pem")[0].serial_number)
-        for role in ("signing", "encryption")
-        if only in (None, role) and (only or (folder / f"{role}.pem").exists())
+        encode_serial(certificate.serial_number)
+        for role, certificate in enrolled.certificates_by_role().items()
+        if only in (None, role)
     ]
+    if not serials:
+        raise NotFoundError(f"{folder} holds no {only} certificate.")
     _run(
         options,
         lambda session: revocation.revoke_own_certificates(
             session,
             serials,
-            signing_key=key,
+            signing_key=present.private_key,
             reason=REASONS[reason],
             invalidity_time=_seconds(invalid_since),
         ),

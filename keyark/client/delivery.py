@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -14,26 +12,20 @@ from keyark.client.folder import PKCS12_KEY_TYPES, KeyFormat
 from keyark.client.recovery import RecoveredKey
 from keyark.errors import InvalidInputError
 from keyark.pki.certificates import encode_pem_certificates
-from keyark.pki.files import FileExistsAlreadyError, make_private_folder, write_new_file
+from keyark.pki.files import FileExistsAlreadyError, erase_secret_file, make_private_folder, write_new_file
 from keyark.pki.key_types import PrivateKey, key_type_of
 from keyark.pki.keys import encode_private_key, narrow_private_key
-from keyark.pki.pkcs12 import build_pkcs12
-
-PASSWORD_BYTES: Final = 15
-
-
-def new_password() -> bytes:
-    """Make a password of 120 random bits, 20 characters."""
-    return secrets.token_urlsafe(PASSWORD_BYTES).encode()
+from keyark.pki.pkcs12 import KeyEntry, Pkcs12Form, Pkcs12Writer, entry_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFiles:
-    """Where recovered keys go: ``out`` is a file for one key, and a folder (0700) of files for several."""
+    """Where recovered keys go: ``out`` is a file, and for several keys in PEM a folder (0700) of files."""
 
     out: Path
     key_format: KeyFormat
     password: bytes = field(repr=False)
+    pkcs12_form: Pkcs12Form = Pkcs12Form.MODERN
 
     def check_free(self) -> None:
         """Raise FileExistsAlreadyError where ``out`` exists: no file is ever overwritten with a key."""
@@ -41,39 +33,53 @@ class KeyFiles:
             raise FileExistsAlreadyError(f"{self.out} exists; name another file.")
 
     def write(self, keys: Sequence[RecoveredKey]) -> list[Path]:
-        """Write every key durably (0600) and return the files; nothing is written where one cannot be encoded.
+        """Write the keys durably (0600) and return the file of each; nothing is written where one cannot be encoded.
 
-        Raises InvalidInputError where PKCS#12 cannot hold a key, and FileExistsAlreadyError.
+        PKCS#12 holds a whole history in one file, the current key first. Raises InvalidInputError where it cannot
+        hold a key, and FileExistsAlreadyError.
         """
-        files = [(self._name(key), self._encode(key)) for key in keys]
-        if len(files) == 1:
-            write_new_file(self.out, files[0][1], mode=0o600)
+        if self.key_format is KeyFormat.P12:
+            write_new_file(self.out, self._pkcs12(keys), mode=0o600)
+            return [self.out for _ in keys]
+        if len(keys) == 1:
+            write_new_file(self.out, self._pem(keys[0]), mode=0o600)
             return [self.out]
         make_private_folder(self.out)
-        for name, data in files:
-            write_new_file(self.out / name, data, mode=0o600)
-        return [self.out / name for name, _ in files]
+        paths = [self.out / f"{key.certificate.serial_number:x}.pem" for key in keys]
+        for path, key in zip(paths, keys, strict=True):
+            write_new_file(path, self._pem(key), mode=0o600)
+        return paths
 
-    def _name(self, key: RecoveredKey) -> str:
-        return f"{key.certificate.serial_number:x}.{self.key_format.value}"
+    def remove(self) -> None:
+        """Delete what was written, for files whose password nobody knows."""
+        files = list(self.out.iterdir()) if self.out.is_dir() else [self.out]
+        for file in files:
+            erase_secret_file(file)
+        if self.out.is_dir():
+            self.out.rmdir()
 
-    def _encode(self, key: RecoveredKey) -> bytes:
-        private_key = _load(key)
-        if self.key_format is KeyFormat.PEM:
-            certificates = encode_pem_certificates([key.certificate, *key.chain])
-            return encode_private_key(private_key, password=self.password) + certificates
-        key_type = key_type_of(private_key.public_key())
-        if key_type not in PKCS12_KEY_TYPES:
-            raise InvalidInputError(
-                f"PKCS#12 does not hold {key_type.value} keys here; use --format pem.", field="format"
+    def _pem(self, key: RecoveredKey) -> bytes:
+        certificates = encode_pem_certificates([key.certificate, *key.chain])
+        return encode_private_key(_load(key), password=self.password) + certificates
+
+    def _pkcs12(self, keys: Sequence[RecoveredKey]) -> bytes:
+        newest_first = sorted(keys, key=lambda key: key.certificate.not_valid_before_utc, reverse=True)
+        for key in newest_first:
+            key_type = key_type_of(key.certificate.public_key())
+            if key_type not in PKCS12_KEY_TYPES:
+                raise InvalidInputError(
+                    f"PKCS#12 does not hold {key_type.value} keys here; use --format pem.", field="format"
+                )
+        entries = [
+            KeyEntry(
+                name=entry_name(key.email, "encryption", key.certificate),
+                private_key=_load(key),
+                certificate=key.certificate,
             )
-        return build_pkcs12(
-            name=key.email,
-            private_key=private_key,
-            certificate=key.certificate,
-            chain=key.chain,
-            password=self.password,
-        )
+            for key in newest_first
+        ]
+        chain = [certificate for key in newest_first for certificate in key.chain]
+        return Pkcs12Writer(self.password, self.pkcs12_form).build(entries, chain=chain)
 
 
 def _load(key: RecoveredKey) -> PrivateKey:

@@ -8,12 +8,14 @@ A lost answer loses nothing: what was saved is submitted again, and the same req
     chain.pem                             the CA that issued them, and those above it
     receipt.tlog-proof                    the archival receipt
     transport.pem                         the transport certificate that verifies it, whatever the newest one is
-    signing.p12 encryption.p12            instead of the keys, where PKCS#12 was chosen
+    signing.p12 encryption.p12 keys.p12   instead of the keys, where PKCS#12 was chosen; the last holds both
+    password.txt                          the password of those, where none was given: give it to the person apart
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ from typing import Final
 from cryptography import x509
 
 from keyark.client.enrollment import PreparedEnrollment
+from keyark.client.passwords import PasswordSource, new_password, no_password, read_password
 from keyark.client.verification import Enrolled
 from keyark.errors import ConfigurationError, InvalidInputError
 from keyark.pki.certificates import (
@@ -28,13 +31,27 @@ from keyark.pki.certificates import (
     encode_pem_certificates,
     load_certificate,
     load_certificates,
-    load_pem_certificates,
     save_certificates,
 )
-from keyark.pki.files import erase_secret_file, make_private_folder, read_file, write_file, write_new_file
+from keyark.pki.files import (
+    erase_secret_file,
+    is_there,
+    make_private_folder,
+    read_file,
+    write_file,
+    write_new_file,
+)
 from keyark.pki.key_types import RSA_KEY_TYPES, KeyType, PrivateKey, narrow_signing_key
 from keyark.pki.keys import load_private_key, save_private_key
-from keyark.pki.pkcs12 import build_pkcs12, open_pkcs12
+from keyark.pki.pairs import check_key_of
+from keyark.pki.pkcs12 import (
+    KeyEntry,
+    Pkcs12Form,
+    Pkcs12Writer,
+    check_pkcs12_password,
+    entry_name,
+    open_pkcs12,
+)
 from keyark.pki.serials import encode_serial
 from keyark.pki.statements import MAX_STATEMENT_SIZE, PresentCertificate, Statement, parse_statement
 
@@ -64,20 +81,24 @@ class OtherRequestError(ConfigurationError):
 
 @dataclass(frozen=True, kw_only=True)
 class EnrollmentFolder:
-    """The folder (0700) of one enrollment; ``password`` encrypts the keys in it."""
+    """The folder (0700) of one enrollment; ``password`` encrypts the keys in it.
+
+    Without one, ``ask`` is asked for the password of keys that are encrypted. PKCS#12 without one gets a password that
+    is made and kept in the folder.
+    """
 
     path: Path
     key_format: KeyFormat = KeyFormat.PEM
     password: bytes | None = field(default=None, repr=False)
+    pkcs12_form: Pkcs12Form = Pkcs12Form.MODERN
+    ask: PasswordSource = no_password
 
     def check_key_types(self, *key_types: KeyType | None) -> None:
-        """Raise InvalidInputError where PKCS#12 was chosen and cannot hold a key of these types."""
+        """Raise InvalidInputError where PKCS#12 was chosen and cannot hold a key of these types, or the password."""
         if self.key_format is not KeyFormat.P12:
             return
-        if not self.password:
-            raise InvalidInputError(
-                "PKCS#12 files need a password; name a file with --password-file.", field="format"
-            )
+        if self.password is not None:
+            check_pkcs12_password(self.password)
         for key_type in key_types:
             if key_type is not None and key_type not in PKCS12_KEY_TYPES:
                 raise InvalidInputError(
@@ -87,18 +108,21 @@ class EnrollmentFolder:
     def saved_statement(self) -> Statement | None:
         """Return the request that lies in the folder, or None where there is none yet."""
         path = self.path / "statement.bin"
-        return parse_statement(read_file(path, max_size=MAX_STATEMENT_SIZE)) if path.exists() else None
+        return parse_statement(read_file(path, max_size=MAX_STATEMENT_SIZE)) if is_there(path) else None
 
     def is_finished(self) -> bool:
         """Whether the outcome lies in the folder; it is written last."""
-        return (self.path / "chain.pem").exists()
+        return is_there(self.path / "chain.pem")
 
     def save(self, prepared: PreparedEnrollment) -> None:
-        """Write keys and request, durably, before the request is sent; raises where the folder is in use."""
+        """Write keys and request, durably, before the request is sent; raises where the folder holds a request."""
         make_private_folder(self.path)
-        self._save_key("signing", prepared.signing_key)
+        if is_there(self.path / "statement.bin"):
+            raise OtherRequestError(f"{self.path} holds a request already; choose another folder.")
+        password = self._password_of_new_keys()
+        self._save_key("signing", prepared.signing_key, password)
         if prepared.encryption_key is not None:
-            self._save_key("encryption", prepared.encryption_key)
+            self._save_key("encryption", prepared.encryption_key, password)
         self._save_transport(prepared.transport_certificate)
         write_new_file(self.path / "statement.bin", prepared.statement.raw, mode=0o600)
 
@@ -115,29 +139,45 @@ class EnrollmentFolder:
         )
 
     def finish(self, prepared: PreparedEnrollment, enrolled: Enrolled) -> None:
-        """Write the outcome; with PKCS#12 the key files give way to it."""
+        """Write the outcome, once the keys on disk are those of the certificates; with PKCS#12 they give way to it.
+
+        Raises CertificateMismatchError where other keys lie in the folder.
+        """
         certified: dict[str, tuple[PrivateKey, x509.Certificate]] = {
             "signing": (prepared.signing_key, enrolled.signing_certificate)
         }
         if prepared.encryption_key is not None:
             certified["encryption"] = (prepared.encryption_key, enrolled.encryption_certificate)
+        for role, (_, certificate) in certified.items():
+            check_key_of(self._load_key(role), certificate, place=self._key_path(role))
+        entries = {
+            role: KeyEntry(
+                name=entry_name(enrolled.statement.email, role, certificate),
+                private_key=key,
+                certificate=certificate,
+            )
+            for role, (key, certificate) in certified.items()
+        }
         if self.key_format is KeyFormat.P12:
-            for role, (key, certificate) in certified.items():
-                self._write_pkcs12(role, key, certificate, enrolled)
+            self._write_pkcs12(entries, enrolled)
         if enrolled.receipt_file:
             self._save_transport(enrolled.transport_certificate)
             write_file(self.path / "receipt.tlog-proof", enrolled.receipt_file, mode=0o644)
-        for role, (_, certificate) in certified.items():
-            write_file(self.path / f"{role}.pem", encode_pem_certificates([certificate]), mode=0o644)
+        for role, entry in entries.items():
+            write_file(self.path / f"{role}.pem", encode_pem_certificates([entry.certificate]), mode=0o644)
         write_file(self.path / "chain.pem", encode_pem_certificates(enrolled.chain), mode=0o644)
         if self.key_format is KeyFormat.P12:
             for role in ROLES:
                 erase_secret_file(self._key_path(role))
 
-    def certificates(self) -> list[x509.Certificate]:
+    def certificates_by_role(self) -> dict[str, x509.Certificate]:
         """Return the certificates of a finished enrollment, signing first, and alone where there is no other."""
-        paths = [self.path / f"{role}.pem" for role in ROLES]
-        return [load_pem_certificates(path.read_bytes())[0] for path in paths if path.exists()]
+        paths = {role: self.path / f"{role}.pem" for role in ROLES}
+        return {role: load_certificates(path)[0] for role, path in paths.items() if is_there(path)}
+
+    def certificates(self) -> list[x509.Certificate]:
+        """As ``certificates_by_role``, without the roles."""
+        return list(self.certificates_by_role().values())
 
     def present(self) -> PresentCertificate:
         """Return what a finished enrollment is renewed by: its signing certificate's serial number, and the key.
@@ -148,14 +188,20 @@ class EnrollmentFolder:
             raise ConfigurationError(f"{self.path} holds no certificates yet; finish that enrollment first.")
         return PresentCertificate(
             serial=encode_serial(self.certificates()[0].serial_number),
-            private_key=narrow_signing_key(self._signing_key()),
+            private_key=narrow_signing_key(self._kept_key("signing")),
         )
 
-    def _signing_key(self) -> PrivateKey:
-        """The signing key, from its PEM file or from the PKCS#12 that took its place."""
-        if self._key_path("signing").exists():
-            return self._load_key("signing")
-        return open_pkcs12(read_file(self.path / "signing.p12", max_size=MAX_PKCS12), password=self._ask())
+    def check_kept_keys(self) -> None:
+        """Raise CertificateMismatchError where a finished folder holds other keys than those of its certificates."""
+        for role, certificate in self.certificates_by_role().items():
+            check_key_of(self._kept_key(role), certificate, place=self.path)
+
+    def _kept_key(self, role: str) -> PrivateKey:
+        """A key, from its PEM file or from the PKCS#12 that took its place."""
+        if is_there(self._key_path(role)):
+            return self._load_key(role)
+        path = self.path / f"{role}.p12"
+        return open_pkcs12(read_file(path, max_size=MAX_PKCS12), password=self._secret(path))
 
     def _save_transport(self, certificate: bytes) -> None:
         if certificate:
@@ -163,34 +209,47 @@ class EnrollmentFolder:
 
     def _saved_transport(self) -> bytes:
         path = self.path / "transport.pem"
-        return encode_certificate(load_certificates(path)[0]) if path.exists() else b""
+        return encode_certificate(load_certificates(path)[0]) if is_there(path) else b""
 
     def _key_path(self, role: str) -> Path:
         return self.path / f"{role}-key.pem"
 
-    def _save_key(self, role: str, key: PrivateKey) -> None:
+    def _save_key(self, role: str, key: PrivateKey, password: bytes | None) -> None:
         """Write a key; one that a crash left without its request was never sent and is replaced."""
         erase_secret_file(self._key_path(role))
-        save_private_key(self._key_path(role), key, password=self.password)
+        save_private_key(self._key_path(role), key, password=password)
 
     def _load_key(self, role: str) -> PrivateKey:
-        return load_private_key(self._key_path(role), ask_password=self._ask)
+        path = self._key_path(role)
+        return load_private_key(path, ask_password=lambda: self._secret(path))
 
-    def _ask(self) -> bytes:
-        if self.password is None:
-            raise ConfigurationError(f"The keys in {self.path} are encrypted; name their --password-file.")
-        return self.password
+    def _password_of_new_keys(self) -> bytes | None:
+        """The password that was given, or for PKCS#12 one that lies in the folder before it encrypts anything."""
+        if self.password is not None or self.key_format is not KeyFormat.P12:
+            return self.password
+        if not is_there(self._password_path):
+            write_new_file(self._password_path, new_password() + b"\n", mode=0o600)
+        return read_password(self._password_path)
 
-    def _write_pkcs12(
-        self, role: str, key: PrivateKey, certificate: x509.Certificate, enrolled: Enrolled
-    ) -> None:
-        if self.password is None:
-            raise ConfigurationError("PKCS#12 files need a password; name a file with --password-file.")
-        data = build_pkcs12(
-            name=enrolled.statement.email,
-            private_key=key,
-            certificate=certificate,
-            chain=enrolled.chain,
-            password=self.password,
-        )
-        write_file(self.path / f"{role}.p12", data, mode=0o600)
+    @property
+    def _password_path(self) -> Path:
+        return self.path / "password.txt"
+
+    def _secret(self, path: Path) -> bytes:
+        """The password of a file that is encrypted."""
+        if self.password is not None:
+            return self.password
+        if is_there(self._password_path):
+            return read_password(self._password_path)
+        answer = self.ask(path)
+        if answer is None:
+            raise ConfigurationError(f"{path} is encrypted; name its --password-file.")
+        return answer
+
+    def _write_pkcs12(self, entries: Mapping[str, KeyEntry], enrolled: Enrolled) -> None:
+        """Write a file for each key, and one with both."""
+        writer = Pkcs12Writer(self._secret(self.path), self.pkcs12_form)
+        files = {role: [entry] for role, entry in entries.items()} | {"keys": list(entries.values())}
+        for name, held in files.items():
+            data = writer.build(held, chain=enrolled.chain)
+            write_file(self.path / f"{name}.p12", data, mode=0o600)

@@ -12,6 +12,7 @@ from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnro
 from keyark.client.folder import EnrollmentFolder, OtherRequestError
 from keyark.client.pending import PendingApprovalError
 from keyark.errors import KeyarkError
+from keyark.pki.files import working_in
 from keyark.pki.key_types import KeyType
 from keyark.pki.statements import PresentCertificate, Statement
 
@@ -83,6 +84,19 @@ def issued(folder: EnrollmentFolder, statement: Statement) -> UserResult:
     )
 
 
+def finished_in(folder: EnrollmentFolder, order: EnrollmentOrder) -> UserResult | None:
+    """Return the outcome that lies in the folder already, or None.
+
+    Raises OtherRequestError where it is another order's, and CertificateMismatchError where its keys are others.
+    """
+    saved = folder.saved_statement()
+    if saved is None or not folder.is_finished():
+        return None
+    check_same_order(saved, order, folder)
+    folder.check_kept_keys()
+    return issued(folder, saved)
+
+
 async def prepare_in(
     client: EnrollmentClient, folder: EnrollmentFolder, order: EnrollmentOrder
 ) -> PreparedEnrollment:
@@ -136,13 +150,13 @@ async def enroll_into(
 ) -> UserResult:
     """Enroll one user; keys are on disk before the request is sent. Raises the typed error of the request.
 
-    Where an officer has to decide, it is waited for ``wait_seconds``; after that the same call goes on.
+    Where an officer has to decide, it is waited for ``wait_seconds``; after that the same call goes on. Raises
+    FolderInUseError where another run works in the folder.
     """
-    saved = folder.saved_statement()
-    if saved is not None and folder.is_finished():
-        check_same_order(saved, order, folder)
-        return issued(folder, saved)
-    prepared = await prepare_in(client, folder, order)
-    outcome = await client.submit_and_wait(prepared, seconds=wait_seconds, delivery=delivery)
-    folder.finish(prepared, outcome)
-    return issued(folder, prepared.statement)
+    with working_in(folder.path):
+        if finished := finished_in(folder, order):
+            return finished
+        prepared = await prepare_in(client, folder, order)
+        outcome = await client.submit_and_wait(prepared, seconds=wait_seconds, delivery=delivery)
+        folder.finish(prepared, outcome)
+        return issued(folder, prepared.statement)

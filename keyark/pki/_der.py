@@ -27,14 +27,19 @@ def sequence(*parts: bytes) -> bytes:
     return tlv(_SEQUENCE, b"".join(parts))
 
 
-def set_of_one(part: bytes) -> bytes:
-    """Return a SET that holds one encoded element."""
-    return tlv(_SET, part)
+def set_of(*parts: bytes) -> bytes:
+    """Return a SET OF encoded elements, sorted (X.690 §11.6)."""
+    return tlv(_SET, b"".join(sorted(parts)))
 
 
 def unsigned_integer(magnitude: bytes) -> bytes:
     """Return the INTEGER whose big-endian magnitude has no leading zero byte."""
     return tlv(0x02, magnitude if magnitude[0] < 0x80 else b"\x00" + magnitude)
+
+
+def small_integer(value: int) -> bytes:
+    """Return the INTEGER of a number that is not negative."""
+    return unsigned_integer(value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big"))
 
 
 def bit_string(content: bytes) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -17,6 +19,8 @@ _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 _ROOT: Final = 0
 _FOLDER_MODE: Final = 0o700
+_LOCK: Final = ".lock"
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 class LaxPermissionsError(ConfigurationError):
@@ -49,6 +53,12 @@ class UnwritableFileError(ConfigurationError):
     reason = "UNWRITABLE_FILE"
 
 
+class FolderInUseError(ConfigurationError):
+    """Another process works in a folder."""
+
+    reason = "FOLDER_IN_USE"
+
+
 def read_file(path: Path, *, max_size: int) -> bytes:
     """Return a file's bytes; raises UnreadableFileError."""
     with _opened(path) as descriptor:
@@ -71,6 +81,22 @@ def read_secret_file(path: Path, *, max_size: int) -> bytes:
         if not owners <= {os.geteuid(), _ROOT} and (os.geteuid() != _ROOT or len(owners) > 1):
             raise _foreign(path)
         return _read(descriptor, path, max_size)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path exists; raises UnreadableFileError where the folders above it cannot be searched."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError(f"{path} cannot be opened: {_why(error)}.") from None
+    return True
+
+
+def _why(error: OSError | ValueError) -> str:
+    """What the operating system says; a path that no system call takes has no such words."""
+    return (error.strerror if isinstance(error, OSError) else None) or "its name is none that a file can have"
 
 
 def check_private_folder(folder: Path) -> None:
@@ -98,8 +124,8 @@ def check_trusted_file(path: Path) -> None:
 def _check_private(folder: Path) -> os.stat_result:
     try:
         status = folder.stat()
-    except OSError as error:
-        raise UnreadableFileError(f"{folder} cannot be opened: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError(f"{folder} cannot be opened: {_why(error)}.") from None
     if not stat.S_ISDIR(status.st_mode):
         raise UnreadableFileError(f"{folder} is no folder.")
     if status.st_mode & _OTHERS:
@@ -121,8 +147,8 @@ def make_private_folder(folder: Path) -> None:
         folder.mkdir(mode=_FOLDER_MODE, parents=True)
     except FileExistsError:
         check_private_folder(folder)
-    except OSError as error:
-        raise UnwritableFileError(f"{folder} cannot be made: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        raise UnwritableFileError(f"{folder} cannot be made: {_why(error)}.") from None
 
 
 def write_file(path: Path, data: bytes, *, mode: int) -> None:
@@ -138,7 +164,7 @@ def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
     """
     with _replacement(path, data, mode) as temporary:
         try:
-            path.hardlink_to(temporary)  # unlike a rename it never overwrites
+            _put_in_place(temporary, path)
         except FileExistsError:
             raise FileExistsAlreadyError(
                 f"{path} exists and is not overwritten; move it away first."
@@ -171,12 +197,61 @@ def _writing(path: Path) -> Iterator[None]:
         raise UnwritableFileError(f"{path} cannot be written: {error.strerror}.") from None
 
 
+def _put_in_place(temporary: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(temporary)  # unlike a rename it never overwrites
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        temporary.replace(path)  # the empty file of our own, which nobody else could make
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make a folder (0700) where there is none, and keep other runs out of it meanwhile.
+
+    A folder in which nothing was written is removed again. Raises FolderInUseError where another run works in it, and
+    UnwritableFileError. The lock is the operating system's: it ends with the process.
+    """
+    lock = folder / _LOCK
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except (OSError, ValueError) as error:
+        raise UnwritableFileError(f"{folder} cannot be written: {_why(error)}.") from None
+    try:
+        _take_lock(descriptor, lock)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something, as it should
+                folder.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(descriptor: int, lock: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_current = is_there(lock) and lock.stat().st_ino == os.fstat(descriptor).st_ino
+    except BlockingIOError:
+        is_current = False
+    except OSError as error:  # a file system without locks
+        raise UnwritableFileError(f"{lock.parent} cannot be locked: {error.strerror}.") from None
+    if not is_current:  # or it was removed with its folder
+        raise FolderInUseError(
+            f"Another run of keyark works in {lock.parent}; wait until it has ended, or choose another folder."
+        )
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise UnreadableFileError(f"{path} cannot be opened: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError(f"{path} cannot be opened: {_why(error)}.") from None
     try:
         yield descriptor
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
@@ -9,15 +10,14 @@ from typing import Final, cast
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
-    KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
 
 from keyark.errors import ConfigurationError
+from keyark.pki._pbes import encrypt_private_key_info
 from keyark.pki.files import make_private_folder, read_secret_file, write_new_file
 from keyark.pki.key_types import PrivateKey, UnsupportedKeyError, key_type_of
 
@@ -56,14 +56,16 @@ def save_private_key(path: Path, private_key: PrivateKey, *, password: bytes | N
 
 def encode_private_key(private_key: PrivateKey, *, password: bytes | None = None) -> bytes:
     """Return a private key as PKCS#8 PEM, encrypted if a password is given; an empty one is refused."""
-    encryption: KeySerializationEncryption = NoEncryption()
-    if password is not None:
-        if not password:
-            raise PasswordRequiredError(
-                "The password is empty; give one, or none at all for an unencrypted key."
-            )
-        encryption = BestAvailableEncryption(password)
-    return private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    if password is None:
+        return private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    if not password:
+        raise PasswordRequiredError("The password is empty; give one, or none at all for an unencrypted key.")
+    info = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    text = base64.b64encode(encrypt_private_key_info(info, password))
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return b"\n".join(
+        (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", *lines, b"-----END ENCRYPTED PRIVATE KEY-----", b"")
+    )
 
 
 def load_private_key(path: Path, *, ask_password: AskPassword | None = None) -> PrivateKey:

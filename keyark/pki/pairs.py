@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
@@ -12,6 +13,7 @@ from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificate
 from keyark.pki.chains import verify_chain
 from keyark.pki.end_entity_profile import user_principal_name
+from keyark.pki.key_types import PrivateKey
 from keyark.pki.key_usages import SIGNING_USAGES, encryption_usages, usage_names
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import Statement
@@ -36,6 +38,15 @@ class VerifiedPair:
     signing: x509.Certificate
     encryption: x509.Certificate | None
     chain: tuple[x509.Certificate, ...]
+
+
+def check_key_of(private_key: PrivateKey, certificate: x509.Certificate, *, place: Path) -> None:
+    """Raise CertificateMismatchError where the key that lies at ``place`` is not the one of a certificate."""
+    if encode_spki(private_key.public_key()) != encode_spki(certificate.public_key()):
+        raise CertificateMismatchError(
+            f"{place} holds another key than the one of certificate {certificate.serial_number:x}. Look for that key "
+            "in a copy of the folder, or have the encryption key recovered; revoke the certificates otherwise."
+        )
 
 
 def verify_pair(

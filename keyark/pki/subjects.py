@@ -115,7 +115,7 @@ def _compile(name: str, value: str) -> Callable[[str, str], bytes]:
     oid = _der.object_identifier(kind.oid.dotted_string)
 
     def encode(text: str) -> bytes:
-        return _der.set_of_one(_der.sequence(oid, _der.tlv(kind.string_type, text.encode())))
+        return _der.set_of(_der.sequence(oid, _der.tlv(kind.string_type, text.encode())))
 
     if value == COMMON_NAME:
         return lambda common_name, _: encode(common_name)

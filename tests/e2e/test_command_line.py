@@ -36,7 +36,7 @@ def enroll(home: Path, out: Path, email: str = "alice@example.org", *more: objec
     )
 
 
-def password_file(folder: Path, password: str = "correct horse") -> Path:
+def password_file(folder: Path, password: str = "correct horse battery staple") -> Path:
     path = folder / "password"
     path.write_text(password + "\n")
     path.chmod(0o600)
@@ -99,7 +99,7 @@ def test_pkcs12_files_open_with_the_password(home: Path, tmp_path: Path) -> None
     assert not (out / "encryption-key.pem").exists()
     for role in ("signing", "encryption"):
         data = (out / f"{role}.p12").read_bytes()
-        key, certificate, chain = pkcs12.load_key_and_certificates(data, b"correct horse")
+        key, certificate, chain = pkcs12.load_key_and_certificates(data, b"correct horse battery staple")
         assert key.public_key() == certificate.public_key()
         assert len(chain) >= 1
         openssl = [
@@ -108,7 +108,7 @@ def test_pkcs12_files_open_with_the_password(home: Path, tmp_path: Path) -> None
             "-in",
             str(out / f"{role}.p12"),
             "-passin",
-            "pass:correct horse",
+            "pass:correct horse battery staple",
             "-noout",
         ]
         subprocess.run(openssl, check=True, capture_output=True)
@@ -130,7 +130,7 @@ def test_keys_are_encrypted_when_a_password_is_given(home: Path, tmp_path: Path)
     enroll(home, out, "secret@example.org", "--encryption-key", "ml-kem-768", "--password-file", password)
     text = (out / "encryption-key.pem").read_bytes()
     assert b"ENCRYPTED PRIVATE KEY" in text
-    load_pem_private_key(text, b"correct horse")
+    load_pem_private_key(text, b"correct horse battery staple")
 
 
 def test_a_key_type_that_does_not_fit_is_refused_with_those_that_do(home: Path, tmp_path: Path) -> None:

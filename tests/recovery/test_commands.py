@@ -125,7 +125,12 @@ def test_a_persons_whole_history_and_keys_that_pkcs12_does_not_hold(home: Path, 
         out = tmp_path / "history"
         refused = keyark("recover", "collect", number, "--home", home, "--out", out, code=1)
         assert "--format pem" in refused.stderr
-        done = keyark("recover", "collect", number, "--home", home, "--out", out, "--format", "pem")
+        command = ("recover", "collect", number, "--home", home, "--out", out, "--format", "pem")
+        for unheard in ("2>&-", "2>/dev/null", "2>/dev/full"):
+            shell = f"{shlex.join(map(str, (KEYARK, *command)))} {unheard}"
+            assert subprocess.run(shell, shell=True, check=False).returncode == 1
+            assert not out.exists()
+        done = keyark(*command)
         password = done.stderr.removeprefix("password: ").strip()
         files = sorted(out.iterdir())
         assert len(files) == 2

@@ -1,0 +1,1 @@
+"""Guards the command line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from keyark.deployment.ports import free_ports
 from keyark.pki.files import make_private_folder
-from tests.support.processes import keyark, up
+from tests.support.processes import KEYARK, keyark, up
 
 MESSAGE = b"meet me at the archive\n"
 
@@ -127,7 +128,7 @@ def test_a_persons_whole_history_and_keys_that_pkcs12_does_not_hold(home: Path, 
         assert "--format pem" in refused.stderr
         command = ("recover", "collect", number, "--home", home, "--out", out, "--format", "pem")
         for unheard in ("2>&-", "2>/dev/null", "2>/dev/full"):
-            shell = f"{shlex.join(map(str, (KEYARK, *command)))} {unheard}"
+            shell = f"{shlex.join(map(str, (*KEYARK, *command)))} {unheard}"
             assert subprocess.run(shell, shell=True, check=False).returncode == 1
             assert not out.exists()
         done = keyark(*command)

@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+KEYARK = (sys.executable, "-m", "keyark.cli")
+"""The command line as a program."""
+
 
 def keyark(*arguments: object, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a `keyark` command to its end; fails unless it ends with ``code``."""
     done = subprocess.run(
-        [sys.executable, "-m", "keyark.cli", *map(str, arguments)],
+        [*KEYARK, *map(str, arguments)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from keyark.cli.options import (
     new_identity_password,
     password_file_option,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, to_json
 from keyark.client.archive_pins import ArchivePins
 from keyark.client.ceremony_review import ReviewedCeremony
 from keyark.client.home import Home
@@ -98,9 +98,9 @@ def enroll(
         password=new_identity_password(password_file, "Password for the agent's keys"),
     )
     if certificate is None:
-        click.echo(f"{enrollment.request()}  to be signed: keyark authority sign … --as agent/{name}")
+        say(f"{enrollment.request()}  to be signed: keyark authority sign … --as agent/{name}")
     else:
-        click.echo(f"{enrollment.complete(certificate)}  for `keyark agents rotate` or the DRM's init")
+        say(f"{enrollment.complete(certificate)}  for `keyark agents rotate` or the DRM's init")
 
 
 @agents.command()
@@ -185,12 +185,12 @@ def _storage_key_id(text: str) -> bytes:
 
 
 def _show_pins(pinned: ArchivePins) -> None:
-    click.echo(f"quorum       {pinned.quorum} of {len(pinned.agents)}")
+    say(f"quorum       {pinned.quorum} of {len(pinned.agents)}")
     for agent, share_key_id in sorted(pinned.agents.items()):
-        click.echo(f"agent        {agent}  share key {share_key_id.hex()}")
+        say(f"agent        {agent}  share key {share_key_id.hex()}")
     for generation, key_id in enumerate(pinned.storage_keys, start=1):
-        click.echo(f"storage key  {generation}  {key_id.hex()}")
-    click.echo(f"fingerprint  {pinned.fingerprint}")
+        say(f"storage key  {generation}  {key_id.hex()}")
+    say(f"fingerprint  {pinned.fingerprint}")
 
 
 @click.group("storage-key", cls=KeyarkGroup)
@@ -236,7 +236,7 @@ def _opened(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:
     if options["as_json"]:
         print_json(ceremony_facts(ceremony))
     else:
-        click.echo(ceremony.ceremony_id.hex())
+        say(ceremony.ceremony_id.hex())
 
 
 def _list_storage_keys(options: dict[str, Any]) -> None:
@@ -250,7 +250,5 @@ def _list_storage_keys(options: dict[str, Any]) -> None:
         return
     for key in keys:
         holders = ", ".join(share.holder.agent for share in key.shares)
-        click.echo(
-            f"storage key {key.generation} (PIN epoch {key.pin_epoch})  {sha256(key.public_key).hexdigest()}\n"
-            f"  {key.quorum} of {len(key.shares)}: {holders}"
-        )
+        say(f"storage key {key.generation} (PIN epoch {key.pin_epoch})  {sha256(key.public_key).hexdigest()}")
+        say(f"  {key.quorum} of {len(key.shares)}: {holders}")

@@ -16,7 +16,7 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import PENDING, UsageError, print_json, to_json
+from keyark.cli.output import PENDING, UsageError, print_json, say, to_json
 from keyark.client.approvals import ApprovalClient
 from keyark.client.enrollment import TIMEOUT
 from keyark.pki.approvals import MAX_VALIDITY_DAYS, Edits, edits_of
@@ -152,33 +152,31 @@ def _print(enrollment: pb.Enrollment, *, as_json: bool) -> None:
     if as_json:
         print_json(to_json(enrollment))
         return
-    click.echo(enrollment_line(enrollment))
+    say(enrollment_line(enrollment))
     statement, review = reread_statement(enrollment.statement), enrollment.review
     types = (statement.signing_key_type, statement.encryption_key_type)
     keys = " and ".join(key_type.value for key_type in types if key_type is not None)
-    click.echo(f"profile     {statement.profile}, keys {keys}")
+    say(f"profile     {statement.profile}, keys {keys}")
     if enrollment.HasField("review"):
         _print_review(review)
     if enrollment.HasField("certificates"):
         validity = Validity.of(load_certificate(enrollment.certificates.signing_certificate))
-        click.echo(f"valid       {when(validity.not_before)} until {when(validity.not_after)}")
+        say(f"valid       {when(validity.not_before)} until {when(validity.not_after)}")
 
 
 def _print_review(review: pb.EnrollmentReview) -> None:
     for deferral in review.deferrals:
-        click.echo(f"deferred    {deferral.rule}: {deferral.message}")
-    click.echo(
-        f"submitted   {when(review.submitted_time_us / 1e6)}, until {when(review.expires_time_us / 1e6)}"
-    )
+        say(f"deferred    {deferral.rule}: {deferral.message}")
+    say(f"submitted   {when(review.submitted_time_us / 1e6)}, until {when(review.expires_time_us / 1e6)}")
     if review.assignee:
-        click.echo(f"assigned    {review.assignee}")
+        say(f"assigned    {review.assignee}")
     if review.officer:
-        click.echo(f"decided     {when(review.decided_time_us / 1e6)} by {review.officer}")
+        say(f"decided     {when(review.decided_time_us / 1e6)} by {review.officer}")
     if review.HasField("approval"):
         edits = edits_of(review.approval)
         if edits.common_name:
-            click.echo(f"edited      common name: {edits.common_name}")
+            say(f"edited      common name: {edits.common_name}")
         if edits.validity_days:
-            click.echo(f"edited      validity: {edits.validity_days} days")
+            say(f"edited      validity: {edits.validity_days} days")
     if review.reason:
-        click.echo(f"reason      {review.reason}")
+        say(f"reason      {review.reason}")

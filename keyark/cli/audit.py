@@ -15,7 +15,7 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, print_json
+from keyark.cli.output import KeyarkGroup, print_json, say
 from keyark.client.audit import AuditedLog, verify_log, verify_receipt_file
 from keyark.client.sessions import open_session
 
@@ -47,9 +47,9 @@ def verify_receipt(receipt: Path, transport_cert: Path, *, as_json: bool) -> Non
     if as_json:
         print_json(facts)
         return
-    click.echo("the receipt is genuine: the key is archived and was proven to match")
+    say("the receipt is genuine: the key is archived and was proven to match")
     for name, value in facts.items():
-        click.echo(f"  {name}: {value}")
+        say(f"  {name}: {value}")
 
 
 @audit.command()
@@ -74,7 +74,7 @@ def verify(**options: Any) -> None:
         print_json([_facts(log) for log in audited.values()])
         return
     for role, log in audited.items():
-        click.echo(f"{role}: {log.entries} entries under checkpoint {log.checkpoint.root.hex()}: consistent")
+        say(f"{role}: {log.entries} entries under checkpoint {log.checkpoint.root.hex()}: consistent")
 
 
 def _facts(log: AuditedLog) -> dict[str, Any]:

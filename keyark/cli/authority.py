@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from keyark.cli.options import F
-from keyark.cli.output import KeyarkGroup, UsageError
+from keyark.cli.output import KeyarkGroup, UsageError, say
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.pki.key_types import CA_KEY_TYPES, KeyType, parse_key_type
 from keyark.pki.spiffe import SpiffeId
@@ -58,7 +58,7 @@ def init(folder: Path, trust_domain: str, ca_key: str) -> None:
     """Make the internal CA and the root in FOLDER, which must not exist or be empty."""
     key_type = parse_key_type(ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
     DeploymentAuthority.create(folder, trust_domain=trust_domain, root_key_type=key_type)
-    click.echo(f"made the internal CA and the root of {trust_domain} in {folder}")
+    say(f"made the internal CA and the root of {trust_domain} in {folder}")
 
 
 @authority.command("sign")
@@ -76,7 +76,7 @@ def sign(request: Path, identity: str, authority: Path | None, home: Path | None
     signer = _open(authority, home)
     expected = SpiffeId(signer.trust_domain, identity)
     signer.sign_identity(request, expected, out)
-    click.echo(f"{out}: certificate of {expected}")
+    say(f"{out}: certificate of {expected}")
 
 
 @authority.command("sign-ca")
@@ -87,4 +87,4 @@ def sign(request: Path, identity: str, authority: Path | None, home: Path | None
 def sign_ca(request: Path, name: str, authority: Path | None, home: Path | None, out: Path) -> None:
     """Issue the certificate of the issuing CA, followed by the root's; the root's key is needed for nothing else."""
     _open(authority, home).sign_issuing_ca(request, name, out)
-    click.echo(f"{out}: certificate of {name}, then the root")
+    say(f"{out}: certificate of {name}, then the root")

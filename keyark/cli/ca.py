@@ -9,7 +9,7 @@ import click
 from cryptography import x509
 
 from keyark.cli.options import home_option
-from keyark.cli.output import KeyarkGroup
+from keyark.cli.output import KeyarkGroup, say
 from keyark.deployment.issuing_ca import IssuingCa
 from keyark.pki.key_types import CA_KEY_TYPES
 
@@ -24,7 +24,7 @@ def ca() -> None:
 def show(home: Path) -> None:
     """Show the chain, from the issuing CA to the root."""
     for certificate in IssuingCa(home=home).chain():
-        click.echo(_line(certificate))
+        say(_line(certificate))
 
 
 @ca.command("request")
@@ -35,9 +35,7 @@ def show(home: Path) -> None:
 def request(home: Path, out: Path) -> None:
     """Write the issuing CA's certificate request, for another root to sign."""
     asked = IssuingCa(home=home).write_request(out)
-    click.echo(
-        f"{out}: have {asked.subject.rfc4514_string()} certified with CA:TRUE, keyCertSign and cRLSign"
-    )
+    say(f"{out}: have {asked.subject.rfc4514_string()} certified with CA:TRUE, keyCertSign and cRLSign")
 
 
 @ca.command("install")
@@ -49,8 +47,8 @@ def request(home: Path, out: Path) -> None:
 def install(home: Path, chain: Path, *, fresh: bool) -> None:
     """Put the CHAIN (PEM, with the root) that another root signed in force; services take it at their next start."""
     for certificate in IssuingCa(home=home).install(chain, now=int(time.time()), is_fresh=fresh):
-        click.echo(_line(certificate))
-    click.echo(f"restart the services, and give everybody {home / 'ca.pem'}")
+        say(_line(certificate))
+    say(f"restart the services, and give everybody {home / 'ca.pem'}")
 
 
 @ca.command("rollover")
@@ -65,11 +63,11 @@ def rollover(home: Path, *, name: str, ca_key: str) -> None:
     """
     chain = IssuingCa(home=home).roll_over(name, ca_key)
     if chain is None:
-        click.echo(
+        say(
             f"have the newest {home / 'cm'}/ca-*.csr signed, put the chain beside it as .pem, and repeat this"
         )
         return
-    click.echo(f"{chain}: restart the services, and give everybody {home / 'ca.pem'}")
+    say(f"{chain}: restart the services, and give everybody {home / 'ca.pem'}")
 
 
 def _line(certificate: x509.Certificate) -> str:

@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import click
-from rich.console import Console
+from google.protobuf.message import DecodeError
 from rich.progress import Progress
 
 from keyark.cli.options import password_source
-from keyark.cli.output import UsageError, print_json
+from keyark.cli.output import UsageError, print_json, say
 from keyark.client.ceremony_review import ReviewedCeremony
 from keyark.client.recovery import RecoveryClient
+from keyark.client.verification import UnexpectedAnswerError
+from keyark.text.console import SafeConsole
 from keyark.v1.ceremony_pb2 import (
     CeremonyStatement,
     CeremonyType,
@@ -58,7 +59,10 @@ def parse_ceremony_id(text: str) -> bytes:
 
 def show_line(view: Ceremony) -> str:
     """One line of a list; what it says is the archive's word until the ceremony is shown by itself."""
-    statement = CeremonyStatement.FromString(view.request.statement)
+    try:
+        statement = CeremonyStatement.FromString(view.request.statement)
+    except DecodeError:
+        raise UnexpectedAnswerError("The archive lists what is no ceremony; ask its operator.") from None
     return (
         f"{view.ceremony_id.hex()}  {state_name(view.state):9}  {WORDS.get(statement.type, '?')}  "
         f"asked by {_short(statement.requester)}: {statement.reason}"
@@ -71,16 +75,16 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
         print_json(ceremony_facts(ceremony))
         return
     message, view = ceremony.request.message, ceremony.view
-    click.echo(f"ceremony    {ceremony.ceremony_id.hex()}")
-    click.echo(f"state       {state_name(view.state)}")
-    click.echo(f"to          {WORDS[message.type]}")
-    click.echo(f"asked by    {message.requester}")
-    click.echo(f"reason      {message.reason}")
-    click.echo(f"opened      {when(ceremony.opened.event.time_us)}, log entry {ceremony.opened.index}")
-    click.echo(f"expires     {when(ceremony.opened.event.expires_time_us)}")
+    say(f"ceremony    {ceremony.ceremony_id.hex()}")
+    say(f"state       {state_name(view.state)}")
+    say(f"to          {WORDS[message.type]}")
+    say(f"asked by    {message.requester}")
+    say(f"reason      {message.reason}")
+    say(f"opened      {when(ceremony.opened.event.time_us)}, log entry {ceremony.opened.index}")
+    say(f"expires     {when(ceremony.opened.event.expires_time_us)}")
     for owner in ceremony.owners:
         details, event = owner.details, owner.event
-        click.echo(
+        say(
             f"key         {event.encryption_spki_sha256.hex()} of {details.common_name} <{details.email}>, "
             f"archived {when(event.time_us)}"
         )
@@ -89,26 +93,26 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
     if ceremony.facts.HasField("new_storage_key"):
         _show_storage_key("makes", ceremony.facts.new_storage_key)
     for agent in message.agents:
-        click.echo(f"new agent   {agent.agent}")
+        say(f"new agent   {agent.agent}")
     if message.quorum:
-        click.echo(f"new quorum  {message.quorum} of {len(message.agents)}")
+        say(f"new quorum  {message.quorum} of {len(message.agents)}")
     for decision, statement in _decisions(view):
         word = "approved" if decision == Decision.DECISION_APPROVE else f"rejected: {statement.reason}"
-        click.echo(f"decided     {_short(statement.agent)} {word}")
+        say(f"decided     {_short(statement.agent)} {word}")
     for agent_id in view.approvals_to_repeat:
-        click.echo(f"to repeat   {_short(agent_id)} approved before the archive was restarted; approve again")
-    click.echo(f"quorum      {view.quorum}")
+        say(f"to repeat   {_short(agent_id)} approved before the archive was restarted; approve again")
+    say(f"quorum      {view.quorum}")
     if view.archived_keys:
-        click.echo(f"progress    {view.looked_at} of {view.archived_keys} keys, {view.resealed} sealed anew")
+        say(f"progress    {view.looked_at} of {view.archived_keys} keys, {view.resealed} sealed anew")
     if view.failure.message:
-        click.echo(f"ended       {view.failure.message}")
+        say(f"ended       {view.failure.message}")
 
 
 def _show_storage_key(what: str, key: StorageKeyFacts) -> None:
     """Tell a storage key by its id, and who holds shares of it: the leaf that opened the ceremony binds all of it."""
     holders = ", ".join(_short(share.agent) for share in key.shares)
-    click.echo(f"{what:11} storage key {key.generation}  {key.storage_key_id.hex()}")
-    click.echo(f"            {key.quorum} of {len(key.shares)}: {holders}")
+    say(f"{what:11} storage key {key.generation}  {key.storage_key_id.hex()}")
+    say(f"            {key.quorum} of {len(key.shares)}: {holders}")
 
 
 def _storage_key_values(key: StorageKeyFacts) -> dict[str, Any]:
@@ -158,7 +162,7 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
 
 async def until_carried_out(client: RecoveryClient, ceremony: ReviewedCeremony) -> ReviewedCeremony:
     """Show the progress of what goes on, and return the ceremony once it is over or waits for agents."""
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("sealing keys anew", total=None)
         while ceremony.state == RUNNING:

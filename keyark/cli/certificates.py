@@ -12,7 +12,7 @@ import click
 
 from keyark.cli.listing import hexadecimal, print_all, print_one, session_of, when
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
-from keyark.cli.output import KeyarkGroup, UsageError, print_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
 from keyark.client import administration
 from keyark.errors import NotFoundError
 from keyark.pki.certificates import encode_pem_certificates, load_certificate
@@ -157,7 +157,7 @@ def export_certificates(*, out: Path, der: bool, **options: Any) -> None:
     if options["as_json"]:
         print_json({"file": str(out), "certificates": len(found)})
     else:
-        click.echo(f"{out}: {len(found)} certificate{'s' if len(found) > 1 else ''}")
+        say(f"{out}: {len(found)} certificate{'s' if len(found) > 1 else ''}")
 
 
 def certificate_line(certificate: Certificate) -> str:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
 
 from keyark.cli.demo_recovery import tell_recovery
+from keyark.cli.output import describe_error, say_aside
 from keyark.cli.story import DemoFailedError, Story, openssl
 from keyark.client.audit import list_entries
 from keyark.client.enrollment import EnrollmentClient, PreparedEnrollment
@@ -35,6 +35,8 @@ from keyark.crypto.harden import disable_core_dumps
 from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
 from keyark.programs import python_command
+from keyark.text.console import SafeConsole
+from keyark.text.terminal import escaped_streams
 from keyark.transparency.merkle import leaf_hash
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from keyark.v1.registration_pb2 import EnrollmentState
@@ -51,16 +53,16 @@ START_SECONDS: Final = 60.0
 @click.option("--facts", type=click.Path(dir_okay=False, path_type=Path), help="Write what was told as JSON.")
 def demo(keep: Path | None, facts: Path | None) -> None:
     """Show the archival process on a fresh deployment."""
-    story, started = Story(Console()), time.monotonic()
-    with _folder(keep) as folder:
+    story, started = Story(SafeConsole()), time.monotonic()
+    with escaped_streams(), _folder(keep) as folder:
         try:
             asyncio.run(_tell(story, folder))
         except KeyarkError as error:
-            click.echo(f"demo: {error.message} [{error.reason}]", err=True)
+            say_aside(f"demo: {'; '.join(describe_error(error))}")
             sys.exit(1)
         if facts:
             facts.write_text(json.dumps(story.facts, indent=2))
-    story.console.print(f"\n[bold green]done[/] in {time.monotonic() - started:.1f} s", highlight=False)
+    story.title(f"done in {time.monotonic() - started:.1f} s")
 
 
 @contextlib.contextmanager
@@ -75,7 +77,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 async def _tell(story: Story, folder: Path) -> None:
     home = folder / "deployment"
-    story.console.print("[bold]keyark: an enrollment with archival, and the recovery of the key[/]")
+    story.title("keyark: an enrollment with archival, and the recovery of the key")
     command = python_command("keyark.cli", "init", str(home), "--port-base", str(free_ports()))
     await _run(command, story)
     async with _deployment(home, story):
@@ -215,7 +217,7 @@ async def _find(
 
 def _use_certificates(story: Story, home: Path, out: Path) -> None:
     """Let OpenSSL, which knows nothing of keyark, judge the result."""
-    story.console.print("\n[bold cyan]openssl[/]")
+    story.title("openssl")
     for role in ("signing", "encryption"):
         openssl(
             "verify",

@@ -77,7 +77,7 @@ async def _show_steps(story: Story, home: Path, ceremony_id: bytes) -> None:
 
 
 def _read_message(story: Story, out: Path, password: bytes) -> None:
-    story.console.print("\n[bold cyan]openssl[/]")
+    story.title("openssl")
     key = openssl(
         "pkcs12", "-in", str(out / "recovered.p12"), "-nodes", "-nocerts", "-passin", "stdin",
         data=password + b"\n",

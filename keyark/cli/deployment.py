@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 
 from keyark.cli.certificates import days
 from keyark.cli.options import home_option, json_option, new_identity_password, password_file_option
-from keyark.cli.output import print_json
+from keyark.cli.output import print_json, say, say_aside
 from keyark.client.findings import SECONDS_PER_DAY
 from keyark.crypto.shares import QuorumRule
 from keyark.deployment.authority import DeploymentAuthority
@@ -71,13 +70,11 @@ def init(folder: Path, **options: Any) -> None:
         password=new_identity_password(options["password_file"], "Password for people's private keys"),
     )
     as_json: bool = options["as_json"]
-    initialize(plan, (lambda _: None) if as_json else click.echo)
+    initialize(plan, (lambda _: None) if as_json else say)
     if as_json:
         print_json({"folder": str(folder), "trust_domain": plan.trust_domain, **plan.addresses})
     else:
-        click.echo(
-            "note: the agents' keys are on this disk too, which voids the quorum until they are moved away"
-        )
+        say("note: the agents' keys are on this disk too, which voids the quorum until they are moved away")
 
 
 def _quorum_rule(options: dict[str, Any]) -> QuorumRule:
@@ -102,9 +99,8 @@ async def _up(folder: Path, arguments: dict[str, list[str]], *, within: int | No
     async with AsyncExitStack() as stack:
         if within is not None:
             renewal = IdentityRenewal(home=folder, authority=DeploymentAuthority.load(folder / "authority"))
-            say = partial(click.echo, err=True)
-            await stack.enter_async_context(renewing_services(renewal, within=within, say=say))
-        await run_deployment(folder, click.echo, arguments=arguments)
+            await stack.enter_async_context(renewing_services(renewal, within=within, say=say_aside))
+        await run_deployment(folder, say, arguments=arguments)
 
 
 @click.command()
@@ -117,4 +113,4 @@ def reload(home: Path, *, as_json: bool) -> None:
         print_json([{"done": line} for line in lines])
         return
     for line in lines:
-        click.echo(line)
+        say(line)

@@ -11,7 +11,7 @@ import click
 
 from keyark.cli.certificates import days
 from keyark.cli.options import home_option, identity_password_option, json_option, password_source
-from keyark.cli.output import FAILED, print_json
+from keyark.cli.output import FAILED, print_json, say
 from keyark.client.doctor import examine
 from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding
 from keyark.client.home import Home
@@ -38,7 +38,7 @@ def doctor(ctx: click.Context, /, **options: Any) -> None:
     if options["as_json"]:
         print_json([_json(finding) for finding in findings])
     elif not findings:
-        click.echo("healthy: nothing was found that is not as it should be")
+        say("healthy: nothing was found that is not as it should be")
     if findings:
         ctx.exit(FAILED)
 
@@ -49,7 +49,7 @@ async def _collect(examination: Examination, *, as_json: bool) -> list[Finding]:
     async for finding in examine(examination):
         findings.append(finding)
         if not as_json:
-            click.echo(_line(finding))
+            say(_line(finding))
     return findings
 
 

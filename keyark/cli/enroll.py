@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 
 from keyark.cli.options import (
@@ -23,7 +22,16 @@ from keyark.cli.options import (
     password_source,
     pkcs12_form_option,
 )
-from keyark.cli.output import FAILED, PENDING, UsageError, describe_error, exit_code, print_json
+from keyark.cli.output import (
+    FAILED,
+    PENDING,
+    UsageError,
+    describe_error,
+    exit_code,
+    print_json,
+    say,
+    say_aside,
+)
 from keyark.client.batch import BatchEnrollment
 from keyark.client.enrollment import EnrollmentClient
 from keyark.client.folder import EnrollmentFolder, KeyFormat
@@ -32,6 +40,7 @@ from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.client.user_list import read_users
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
 from keyark.pki.pkcs12 import Pkcs12Form
+from keyark.text.console import SafeConsole
 
 
 @click.command()
@@ -124,7 +133,7 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
     if options["name"] or options["email"] or options["request_id"] or options["wait"]:
         raise UsageError("--csv names the users; leave --name, --email, --request-id and --wait out.")
     users = read_users(options["csv_file"], profile=options["profile"])
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
 
     async def run() -> list[UserResult]:
         with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -140,16 +149,12 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
         print_json([result.as_dict() for result in results])
     else:
         for result in results:
-            click.echo(_line(result))
+            say(_line(result))
     if failed:
-        click.echo(
-            f"keyark: {len(failed)} of {len(results)} failed: {', '.join(r.email for r in failed)}", err=True
-        )
+        say_aside(f"keyark: {len(failed)} of {len(results)} failed: {', '.join(r.email for r in failed)}")
         ctx.exit(FAILED)
     if pending:
-        click.echo(
-            f"keyark: {len(pending)} of {len(results)} wait for an officer; run it again later", err=True
-        )
+        say_aside(f"keyark: {len(pending)} of {len(results)} wait for an officer; run it again later")
         ctx.exit(PENDING)
 
 
@@ -187,7 +192,7 @@ def report(result: UserResult, *, as_json: bool) -> None:
     if as_json:
         print_json(result.as_dict())
     else:
-        click.echo(_line(result))
+        say(_line(result))
     if result.error is not None:
         raise SystemExit(exit_code(result.error))
 
@@ -196,7 +201,7 @@ def _line(result: UserResult) -> str:
     if result.is_pending:
         return f"{result.email}: waits for a registration officer; in {result.folder}"
     if result.error is not None:
-        return f"{result.email}: failed: {describe_error(result.error)}"
+        return f"{result.email}: failed: {'; '.join(describe_error(result.error))}"
     encryption = f", encryption serial {result.encryption_serial}" if result.encryption_serial else ""
     return (
         f"{result.email}: issued for {result.common_name}; signing serial {result.signing_serial}{encryption}; "

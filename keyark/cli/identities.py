@@ -11,7 +11,7 @@ from cryptography import x509
 
 from keyark.cli.certificates import days
 from keyark.cli.options import F, home_option, json_option
-from keyark.cli.output import KeyarkGroup, UsageError, print_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
 from keyark.cli.revocation import REASONS
 from keyark.client.findings import SECONDS_PER_DAY
 from keyark.deployment.authority import DeploymentAuthority
@@ -60,7 +60,7 @@ def show(*, authority: Path | None, home: Path | None, as_json: bool) -> None:
         return
     for row in rows:
         state = "revoked" if row["revoked"] else f"until {_day(row['not_after'])}"
-        click.echo(f"{row['identity']:<24} {row['serial']:<40} {state}")
+        say(f"{row['identity']:<24} {row['serial']:<40} {state}")
 
 
 @identities.command("revoke")
@@ -97,10 +97,10 @@ def revoke(
         print_json([asdict(one) for one in revoked])
         return
     for one in revoked:
-        click.echo(f"{one.identity}: certificate {one.serial} is revoked")
+        say(f"{one.identity}: certificate {one.serial} is revoked")
     if not revoked:
-        click.echo("all of it was revoked before; the list was handed out again")
-    click.echo(
+        say("all of it was revoked before; the list was handed out again")
+    say(
         f"the list is {opened.folder / IDENTITY_LIST}; copy it into the folder of every service on another host"
     )
 
@@ -142,6 +142,6 @@ def renew(
         print_json([{"name": one.name, "not_after": one.not_after, "note": one.note} for one in renewed])
         return
     for one in renewed:
-        click.echo(f"{one.name}: valid until {_day(one.not_after)}{f'; {one.note}' if one.note else ''}")
+        say(f"{one.name}: valid until {_day(one.not_after)}{f'; {one.note}' if one.note else ''}")
     if not renewed:
-        click.echo("nothing is due")
+        say("nothing is due")

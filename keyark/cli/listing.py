@@ -18,7 +18,7 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, to_json
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import reread_statement
@@ -70,7 +70,7 @@ def print_all(
                 if as_json:
                     collected.append(to_json(message))
                 else:
-                    click.echo(line(message))
+                    say(line(message))
         return collected
 
     collected = asyncio.run(run())
@@ -92,7 +92,7 @@ def print_one(
     if options["as_json"]:
         print_json(to_json(message))
     else:
-        click.echo(line(message))
+        say(line(message))
 
 
 def session_of(options: dict[str, Any], role: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from keyark.cli.output import KeyarkGroup
+from keyark.cli.output import SafeGroup
 
 COMMANDS: Final = {
     "init": ("keyark.cli.deployment", "init"),
@@ -32,7 +32,7 @@ COMMANDS: Final = {
 }
 
 
-class LazyGroup(KeyarkGroup):
+class LazyGroup(SafeGroup):
     """Imports a command's module only when the command is asked for, so that --help and --version are quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
 import click
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from keyark.client.pending import EnrollmentRejectedError, PendingApprovalError
+from keyark.client.verification import UnexpectedAnswerError
 from keyark.errors import ConfigurationError, KeyarkError, Kind, PolicyRejectedError
+from keyark.text.terminal import below, escaped_json, escaped_streams, print_line
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -23,18 +27,34 @@ PENDING: Final = 4
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """Return a message as proto3 JSON with proto field names."""
-    return MessageToDict(message, preserving_proto_field_name=True)
+    """Return a message as proto3 JSON with proto field names; raises UnexpectedAnswerError for one that has no JSON."""
+    try:
+        return MessageToDict(message, preserving_proto_field_name=True)
+    except (TypeError, ValueError, DecodeError):
+        raise UnexpectedAnswerError(
+            "The service's answer holds what cannot be shown as JSON; ask its operator."
+        ) from None
 
 
 def json_text(value: dict[str, Any] | Sequence[dict[str, Any]]) -> str:
     """Return one object or one array as text."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return escaped_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_json(value: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
     """Print one object or one array."""
-    click.echo(json_text(value))
+    for part in json_text(value).split("\n"):
+        say(part)
+
+
+def say(text: str) -> None:
+    """Print one line to stdout, whatever a service put into the text."""
+    print_line(text, sys.stdout)
+
+
+def say_aside(text: str) -> None:
+    """Print one line to stderr, whatever a service put into the text."""
+    print_line(text, sys.stderr)
 
 
 class OutputLostError(KeyarkError):
@@ -49,7 +69,7 @@ def check_heard(stream: TextIO | None) -> None:
     try:
         lost = stream is None or os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
     except (OSError, ValueError):
-        lost = not isinstance(stream, io.StringIO)
+        lost = stream is None or not isinstance(below(stream), io.StringIO)
     if lost:
         raise OutputLostError(
             "The password that is made would be shown to nobody; name a --password-file, or run it on a terminal."
@@ -76,12 +96,12 @@ def exit_code(error: KeyarkError) -> int:
     return PENDING if isinstance(error, PendingApprovalError) else FAILED
 
 
-def describe_error(error: KeyarkError) -> str:
-    """Return an error for people: the sentence, every rule that rejects, and the reason for scripts."""
-    lines = [f"{error.message} [{error.reason}]"]
+def describe_error(error: KeyarkError) -> list[str]:
+    """Return an error for people, in lines: the sentence, every rule that rejects, and the reason for scripts."""
+    first, *more = f"{error.message} [{error.reason}]".split("\n")
     if isinstance(error, PolicyRejectedError):
-        lines += [f"  {v.subsystem} rule {v.rule}: {v.message}" for v in error.violations]
-    return "\n".join(lines)
+        more += [f"{v.subsystem} rule {v.rule}: {v.message}" for v in error.violations]
+    return [first, *(f"  {part}" for part in more)]
 
 
 class KeyarkGroup(click.Group):
@@ -92,8 +112,25 @@ class KeyarkGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyarkError as error:
-            click.echo(f"keyark: {describe_error(error)}", err=True)
+            first, *more = describe_error(error)
+            for part in (f"keyark: {first}", *more):
+                say_aside(part)
             ctx.exit(USAGE if isinstance(error, UsageError) else exit_code(error))
+
+
+class SafeGroup(KeyarkGroup):
+    """The group of all commands: whatever one of them prints, click's own words and tracebacks included, is escaped."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command on streams that escape what controls a terminal."""
+        with escaped_streams():
+            try:
+                return super().main(*arguments, **options)
+            except Exception:
+                say_aside("keyark: the command failed in a way that nobody foresaw; report this:")
+                for part in traceback.format_exc().split("\n"):
+                    say_aside(f"  {part}")
+                raise SystemExit(FAILED) from None
 
 
 class UsageError(ConfigurationError):

@@ -13,7 +13,7 @@ import click
 
 from keyark.cli.listing import session_of
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
-from keyark.cli.output import KeyarkGroup, UsageError, print_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
 from keyark.client.administration import list_enrollments
 from keyark.deployment.commands import check_policies, reload_policies
 from keyark.pki.certificates import Validity, load_certificate
@@ -56,7 +56,7 @@ def _print_lines(lines: list[str], *, as_json: bool) -> None:
         print_json([{"service": line[: line.index(":")], "line": line.partition(": ")[2]} for line in lines])
         return
     for line in lines:
-        click.echo(line)
+        say(line)
 
 
 @policy.command("test")
@@ -134,12 +134,10 @@ def _as_issued(enrollment: Enrollment) -> PolicyRequest:
 def _print_result(result: TrialResult) -> None:
     request = result.request
     caller = request.caller.removeprefix("spiffe://").partition("/")[2]
-    click.echo(
-        f"{result.verdict:9} {request.common_name} <{request.email}> by {caller} for {request.profile}"
-    )
+    say(f"{result.verdict:9} {request.common_name} <{request.email}> by {caller} for {request.profile}")
     for outcome in result.outcomes:
         where = f"{outcome.subsystem} {outcome.stage}"
-        click.echo(f"          {where}: {outcome.rule} {outcome.outcome}: {outcome.message}")
+        say(f"          {where}: {outcome.rule} {outcome.outcome}: {outcome.message}")
 
 
 def _json(result: TrialResult) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from keyark.cli.output import (
     check_heard,
     json_text,
     print_json,
+    say,
     tell,
     to_json,
 )
@@ -80,7 +81,7 @@ def request(**options: Any) -> None:
     if options["as_json"]:
         print_json(ceremony_facts(opened))
     else:
-        click.echo(opened.ceremony_id.hex())
+        say(opened.ceremony_id.hex())
 
 
 async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes]:
@@ -118,7 +119,7 @@ def list_(**options: Any) -> None:
                 if options["as_json"]:
                     collected.append(to_json(ceremony))
                 else:
-                    click.echo(show_line(ceremony))
+                    say(show_line(ceremony))
         return collected
 
     collected = asyncio.run(run())
@@ -254,7 +255,7 @@ def _tell_collected(
         if made is not None:
             tell(f"password: {made.decode()}", sys.stderr)
         for key, path in zip(keys, written, strict=True):
-            click.echo(f"{key.key_id.hex()}  {path}")
+            say(f"{key.key_id.hex()}  {path}")
         return
     password = {} if made is None else {"password": made.decode()}
     facts = [
@@ -278,11 +279,11 @@ def acknowledge(ceremony_id: str, **options: Any) -> None:
             await client.acknowledge(parse_ceremony_id(ceremony_id))
 
     asyncio.run(run())
-    click.echo("the archive erased them")
+    say("the archive erased them")
 
 
 def _tell(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:
     if options["as_json"]:
         print_json(ceremony_facts(ceremony))
     else:
-        click.echo(show_line(ceremony.view))
+        say(show_line(ceremony.view))

@@ -20,7 +20,7 @@ from keyark.cli.options import (
     password_file_option,
     password_source,
 )
-from keyark.cli.output import print_json, to_json
+from keyark.cli.output import print_json, say, to_json
 from keyark.client import administration, revocation
 from keyark.client.folder import EnrollmentFolder
 from keyark.client.sessions import Session
@@ -123,7 +123,7 @@ def publish_crls(**options: Any) -> None:
         print_json([to_json(crl) for crl in published])
     else:
         for crl in published:
-            click.echo(f"{crl.name}  number {crl.number}  {crl.size} bytes  until {when(crl.next_update)}")
+            say(f"{crl.name}  number {crl.number}  {crl.size} bytes  until {when(crl.next_update)}")
 
 
 def _seconds(moment: datetime | None) -> int:
@@ -175,4 +175,4 @@ def _run(options: dict[str, Any], work: Callable[[Session], Awaitable[list[Certi
         print_json([to_json(certificate) for certificate in changed])
     else:
         for certificate in changed:
-            click.echo(certificate_line(certificate))
+            say(certificate_line(certificate))

@@ -6,9 +6,11 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
+from rich.text import Text
 
 from keyark.errors import KeyarkError, Kind
+from keyark.text.console import SafeConsole
+from keyark.text.terminal import line
 
 
 class DemoFailedError(KeyarkError):
@@ -22,21 +24,27 @@ class DemoFailedError(KeyarkError):
 class Story:
     """Tells each step, and keeps its facts."""
 
-    console: Console
+    console: SafeConsole
     facts: dict[str, Any] = field(default_factory=dict)
 
     def step(self, number: int, name: str) -> None:
         """Begin a step of the process."""
-        self.console.print(f"\n[bold cyan]{number}. {name}[/]")
+        self.title(f"{number}. {name}")
+
+    def title(self, text: str) -> None:
+        """Begin a part of the story."""
+        self.console.print()
+        self.console.print(text, style="bold cyan")
 
     def say(self, text: str) -> None:
         """Tell something that is no fact to check."""
-        self.console.print(f"   {text}", highlight=False, soft_wrap=True)
+        self.console.print(f"   {line(text)}", soft_wrap=True)
 
     def fact(self, name: str, value: str | int) -> None:
         """Tell a fact, and keep it."""
         self.facts[name] = value
-        self.console.print(f"   [dim]{name.replace('_', ' ')}[/]  {value}", highlight=False, soft_wrap=True)
+        told = Text.assemble("   ", (name.replace("_", " "), "dim"), f"  {line(str(value))}")
+        self.console.print(told, soft_wrap=True)
 
 
 def openssl(*arguments: str, data: bytes = b"") -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyark.cli.options import home_option, json_option
-from keyark.cli.output import KeyarkGroup, print_json
+from keyark.cli.output import KeyarkGroup, print_json, say
 from keyark.deployment.transport import TransportKeyRotation
 from keyark.pki.key_types import TRANSPORT_KEY_TYPES, KeyType, parse_key_type
 
@@ -54,11 +54,10 @@ def retire(home: Path, generation: str, *, as_json: bool) -> None:
     if as_json:
         print_json(key)
         return
-    click.echo(_line(key))
-    click.echo(
+    say(_line(key))
+    say(
         f"warning: the private half of transport key {generation} is deleted here; destroy its copies in "
         "backups of the DRM's folder too, for they open what was wrapped to it",
-        err=True,
     )
 
 
@@ -67,7 +66,7 @@ def _show(keys: list[dict[str, Any]], *, as_json: bool) -> None:
         print_json(keys)
         return
     for key in keys:
-        click.echo(_line(key))
+        say(_line(key))
 
 
 def _line(key: dict[str, Any]) -> str:

@@ -7,13 +7,14 @@ from collections import Counter
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from keyark.load.fleet import LoadResult, Moment
 from keyark.load.plan import LoadPlan
+from keyark.text.console import SafeConsole
 
 KEPT_SECONDS: Final = 3
 
@@ -21,7 +22,7 @@ KEPT_SECONDS: Final = 3
 class LiveView:
     """A bar, and a line per kind of call: use it as a context manager; without a terminal it shows nothing."""
 
-    def __init__(self, console: Console, plan: LoadPlan) -> None:
+    def __init__(self, console: SafeConsole, plan: LoadPlan) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console
         )

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,7 @@ from keyark.load.plan import Closed, LoadPlan, Open
 from keyark.load.plots import Axis, line_plot
 from keyark.load.series import build_series
 from keyark.load.summary import Summary, summarize
+from keyark.text.console import SafeConsole
 
 
 def build_report(result: LoadResult) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def write_report(result: LoadResult, folder: Path) -> dict[str, Any]:
     return report
 
 
-def print_summary(result: LoadResult, console: Console) -> None:
+def print_summary(result: LoadResult, console: SafeConsole) -> None:
     """Print the summary of a run."""
     console.print(terminal_summary(result.plan, summarize(result)))
 
@@ -153,7 +154,7 @@ def write_capacity(found: Capacity, plan: LoadPlan, p99_ms: float, folder: Path)
     return report
 
 
-def print_capacity(found: Capacity, p99_ms: float, console: Console) -> None:
+def print_capacity(found: Capacity, p99_ms: float, console: SafeConsole) -> None:
     """Print the highest rate that was sustained."""
     if found.rate:
         console.print(

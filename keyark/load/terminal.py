@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from keyark.load.capacity import Trial, find_capacity, judge
 from keyark.load.fleet import LoadResult, run_load
 from keyark.load.keys import KeyCache
@@ -18,6 +16,8 @@ from keyark.load.live import LiveView
 from keyark.load.plan import LoadPlan, Open
 from keyark.load.report import print_capacity, print_summary, write_capacity, write_report
 from keyark.load.summary import summarize
+from keyark.text.console import SafeConsole
+from keyark.text.terminal import escaped_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Terminal:
     keys: Path
     out: Path
     as_json: bool
-    progress: Console = field(default_factory=lambda: Console(stderr=True))
+    progress: SafeConsole = field(default_factory=lambda: SafeConsole(stderr=True))
 
     def run(self, plan: LoadPlan) -> int:
         """Run a plan and report; returns how many items failed."""
@@ -58,9 +58,9 @@ class Terminal:
         with LiveView(self.progress, plan) as view:
             return await run_load(plan, keys=keys, say=view.say, on_moment=view.update)
 
-    def _print(self, report: dict[str, Any], show: Callable[[Console], None]) -> None:
+    def _print(self, report: dict[str, Any], show: Callable[[SafeConsole], None]) -> None:
         if self.as_json:
-            print(json.dumps(report, indent=2, ensure_ascii=False))
+            print(escaped_json(json.dumps(report, indent=2, ensure_ascii=False)))
             return
-        show(Console())
+        show(SafeConsole())
         print(f"report: {self.out / 'report.html'}")

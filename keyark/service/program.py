@@ -27,6 +27,7 @@ from keyark.programs import WORKING_FOLDER
 from keyark.service.control import Command, Commands, answering, ask
 from keyark.service.live_policy import LivePolicy, policy_of
 from keyark.store import row_keys_beside
+from keyark.text.terminal import escaped_streams, log_to_stderr, print_line
 
 C = TypeVar("C", bound=Config)
 Adjust = Callable[[C, argparse.Namespace], C]
@@ -82,14 +83,15 @@ class Program(Generic[C]):
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command; returns the exit code of the process."""
-        logging.basicConfig(level=logging.WARNING, format=f"{self.role} %(levelname)s %(name)s: %(message)s")
         disable_core_dumps()
-        parsed = self._parser().parse_args(arguments)
-        try:
-            return int(parsed.command(parsed) or 0)
-        except KeyarkError as error:
-            print(f"{self.role}: {error.message} [{error.reason}]", file=sys.stderr)
-            return 1
+        with escaped_streams():
+            log_to_stderr(f"{self.role} %(levelname)s %(name)s: %(message)s")
+            parsed = self._parser().parse_args(arguments)
+            try:
+                return int(parsed.command(parsed) or 0)
+            except KeyarkError as error:
+                print_line(f"{self.role}: {error.message} [{error.reason}]", sys.stderr)
+                return 1
 
     def _parser(self) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(prog=f"keyark-{self.role}")

@@ -51,7 +51,7 @@ def build_ceremonies(
     )
     recoveries_anew = partial(ceremonies.reopen_all, only=RECOVER)
     ceremonies.actions = {
-        RECOVER: RecoverKeys(store=store, policy=policy, clock=clock),
+        RECOVER: RecoverKeys(store=store, log=log, policy=policy, clock=clock),
         CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: ChangeAgents(
             store=store,
             clock=clock,

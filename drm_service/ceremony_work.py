@@ -93,9 +93,12 @@ class ApprovedCeremony:
 
     async def results(self, tasks: Sequence[CeremonyTask]) -> list[CeremonyResult]:
         """Return every task's result, from one worker; raises the first task's error: all is done or nothing."""
+        return all_of(await self.outcomes(tasks))
+
+    async def outcomes(self, tasks: Sequence[CeremonyTask]) -> list[CeremonyResult | KeyarkError]:
+        """Return every task's result or typed error, from one worker."""
         async with self.open_worker() as run:
-            results = await run(tasks)
-        return all_of(results)
+            return await run(tasks)
 
 
 def all_of(results: Sequence[CeremonyResult | KeyarkError]) -> list[CeremonyResult]:

@@ -17,7 +17,16 @@ from drm_service.ceremony_work import (
     all_of,
     work_tasks,
 )
-from drm_service.records import TRUST_CHANGES, put_row, put_sealed_key, read_row, scan_records
+from drm_service.failed_keys import KeyFailure
+from drm_service.records import (
+    FAILED_KEYS,
+    TRUST_CHANGES,
+    KeyIntegrityError,
+    put_row,
+    put_sealed_key,
+    read_row,
+    scan_records,
+)
 from drm_service.storage_keys import StorageKeys, put_token, read_tokens, storage_key_id
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
@@ -207,7 +216,18 @@ class ResealKeys:
             for (key, record), result in zip(older, results, strict=True)
             if isinstance(result, CeremonyResult)
         ]
-        await self.store.update(lambda txn: self._write_batch(txn, request, done, rows))
+        failed = [
+            KeyFailure.of(record, result, request, time_us=self.clock.now_us())
+            for (_, record), result in zip(older, results, strict=True)
+            if isinstance(result, KeyIntegrityError)
+        ]
+
+        def write(txn: WriteTransaction) -> None:
+            for failure in failed:
+                failure.write(txn, self.log)
+            self._write_batch(txn, request, done, rows)
+
+        await self.store.update(write)
         return [result for result in results if isinstance(result, KeyarkError)]
 
     def _write_batch(
@@ -222,6 +242,7 @@ class ResealKeys:
             if record is None:
                 continue
             put_sealed_key(txn, record.log_index, sealed)
+            txn.delete(FAILED_KEYS, key)
             self.log.append(txn, leaf, on_index=partial(_note_resealing, key))
         ceremony = find_ceremony(txn, request.ceremony_id)
         ceremony.resealed += len(done)

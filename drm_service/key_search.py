@@ -16,12 +16,23 @@ from heapq import merge
 from itertools import takewhile
 from typing import Final
 
-from drm_service.records import BY_OWNER, BY_SERIAL, BY_TIME, KEYS, describe, read_record
+from drm_service.failed_keys import failure_time_us
+from drm_service.records import (
+    BY_OWNER,
+    BY_SERIAL,
+    BY_TIME,
+    FAILED_KEYS,
+    KEYS,
+    describe,
+    find_by_key_id,
+    read_record,
+)
 from keyark.crypto.contexts import context
 from keyark.errors import InvalidInputError
 from keyark.pki.statements import Statement
 from keyark.service.paging import Page
 from keyark.store import ReadTransaction, WriteTransaction
+from keyark.v1.audit_pb2 import AuditEvent
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
 
 OWNER_LABEL: Final = "keyark/v1/key-owner"
@@ -68,11 +79,20 @@ def find_keys(txn: ReadTransaction, key_filter: KeyFilter, page: Page) -> FoundK
     fits, found = _fits(key_filter), list[ArchivedKey]()
     for looked_at, (position, enrollment_id) in enumerate(_candidates(txn, key_filter, page.after), 1):
         record = read_record(txn, enrollment_id)
-        if record is not None and fits(view := describe(record)):
+        if record is not None and fits(
+            view := describe(record, failed_time_us=failure_time_us(txn, enrollment_id))
+        ):
             found.append(view)
         if len(found) == page.limit or looked_at == MAX_LOOKED_AT:
             return FoundKeys(found, position)
     return FoundKeys(found, b"")
+
+
+def find_key(txn: ReadTransaction, key_id: bytes) -> ArchivedKey:
+    """Return the archived key with this key id (32 bytes); raises NotFoundError."""
+    record = find_by_key_id(txn, key_id)
+    enrollment_id = AuditEvent.FromString(record.leaf).enrollment_id
+    return describe(record, failed_time_us=failure_time_us(txn, enrollment_id))
 
 
 def _check(key_filter: KeyFilter) -> None:
@@ -89,6 +109,8 @@ def _candidates(
     if key_filter.certificate_serial:
         enrollment_id = txn.get(BY_SERIAL, key_filter.certificate_serial)
         return iter([] if enrollment_id is None or after else [(b"\x01", enrollment_id)])
+    if key_filter.failed:
+        return ((key, key) for key in _keys(txn, FAILED_KEYS, after))
     if key_filter.owner:
         return _owned(txn, key_filter.owner, after)
     if key_filter.archived_from_us or key_filter.archived_until_us:
@@ -135,6 +157,7 @@ def _fits(key_filter: KeyFilter) -> Callable[[ArchivedKey], bool]:
         return (
             (not owner or key.email.lower() == owner.lower() or key.common_name == owner)
             and key_filter.state in (0, key.state)
+            and bool(key.failed_time_us) >= key_filter.failed
             and key_filter.certificate_serial in (b"", key.certificate_serial)
             and key_filter.archived_from_us <= key.archived_time_us
             and (not until or key.archived_time_us < until)

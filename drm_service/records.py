@@ -161,8 +161,8 @@ def find_by_key_id(txn: ReadTransaction, key_id: bytes) -> ArchivedKeyRecord:
     return record
 
 
-def describe(record: ArchivedKeyRecord) -> ArchivedKey:
-    """Return what may be shown of a record: no key material."""
+def describe(record: ArchivedKeyRecord, *, failed_time_us: int = 0) -> ArchivedKey:
+    """Return what may be shown of a record: no key material; and when it did not open, if that is known."""
     statement = reread_statement(record.statement)
     event = AuditEvent.FromString(record.leaf)
     return ArchivedKey(
@@ -180,6 +180,7 @@ def describe(record: ArchivedKeyRecord) -> ArchivedKey:
         log_index=record.log_index,
         certificate_serial=record.certificate_serial,
         match_proof=AuditDetails.FromString(record.details).match_proof,
+        failed_time_us=failed_time_us,
     )
 
 

@@ -13,17 +13,24 @@ from drm_service.ceremony_records import (
     put_ceremony,
     request_of,
 )
-from drm_service.ceremony_work import ApprovedCeremony, CeremonyMovedError, CeremonyOutcome
+from drm_service.ceremony_work import ApprovedCeremony, CeremonyMovedError, CeremonyOutcome, all_of
+from drm_service.failed_keys import KeyFailure, forget_failure
 from drm_service.key_states import check_recoverable
 from drm_service.quorum import check_present
-from drm_service.records import RECOVERIES, find_by_key_id, read_contents
+from drm_service.records import RECOVERIES, KeyIntegrityError, find_by_key_id, read_contents
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.errors import KeyarkError, Kind, PermissionDeniedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import RecoveryRequest
-from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord, CeremonyTask, RecoverKeyTask
+from keyark.records.v1.drm_pb2 import (
+    ArchivedKeyRecord,
+    CeremonyRecord,
+    CeremonyResult,
+    CeremonyTask,
+    RecoverKeyTask,
+)
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import EventType
@@ -46,6 +53,7 @@ class RecoverKeys:
     """The ceremony that brings keys back: all that were asked for, or none."""
 
     store: Store
+    log: Log
     policy: PolicyEngine
     clock: Clock
 
@@ -101,7 +109,9 @@ class RecoverKeys:
             )
             for found in records
         ]
-        results = await approved.results(tasks)
+        outcomes = await approved.outcomes(tasks)
+        await self._note_failures(request, records, outcomes)
+        results = all_of(outcomes)
         recovered = [
             RecoveredKey(key_id=key_id, ciphertext=result.recovered, certificate=found.certificate)
             for key_id, result, found in zip(request.message.key_ids, results, records, strict=True)
@@ -110,6 +120,8 @@ class RecoverKeys:
         def write(txn: WriteTransaction, current: CeremonyRecord) -> None:
             check_present(txn, request.requester)
             self.accept_keys(txn, request, current)  # none was deactivated while it was opened
+            for found in records:
+                forget_failure(txn, found)
             current.recovered[:] = [key.SerializeToString() for key in recovered]
 
         return CeremonyOutcome(
@@ -117,6 +129,27 @@ class RecoverKeys:
             leaf=ceremony_leaf(EventType.EVENT_TYPE_KEYS_RECOVERED, request, time_us=self.clock.now_us()),
             write=write,
         )
+
+    async def _note_failures(
+        self,
+        request: CeremonyRequest,
+        records: Sequence[ArchivedKeyRecord],
+        outcomes: Sequence[CeremonyResult | KeyarkError],
+    ) -> None:
+        """Remember every key that did not open, whatever becomes of the ceremony."""
+        now = self.clock.now_us()
+        failures = [
+            KeyFailure.of(record, outcome, request, time_us=now)
+            for record, outcome in zip(records, outcomes, strict=True)
+            if isinstance(outcome, KeyIntegrityError)
+        ]
+
+        def write(txn: WriteTransaction) -> None:
+            for failure in failures:
+                failure.write(txn, self.log)
+
+        if failures:
+            await self.store.update(write)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from drm_service.ceremonies import Ceremonies
 from drm_service.ceremony_records import find_ceremony
 from drm_service.ceremony_rows import CEREMONIES
 from drm_service.ceremony_views import CeremonyViews
-from drm_service.key_search import find_keys
+from drm_service.key_search import find_key, find_keys
 from drm_service.key_states import KeyStates
 from drm_service.quorum import check_present
-from drm_service.records import describe, find_by_key_id
+from drm_service.records import describe
 from drm_service.recovery import Delivery
 from keyark.crypto.ceremonies import AGENT_ROLE
 from keyark.pki.spiffe import SpiffeId
@@ -82,8 +82,7 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
         """One archived key by its key id."""
-        record = self.store.read(lambda txn: find_by_key_id(txn, request.key_id))
-        return pb.GetKeyResponse(key=describe(record))
+        return pb.GetKeyResponse(key=self.store.read(lambda txn: find_key(txn, request.key_id)))
 
     async def DeactivateKey(
         self, request: pb.DeactivateKeyRequest, context: Context

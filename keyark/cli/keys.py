@@ -30,6 +30,7 @@ def keys() -> None:
 @click.option("--owner", default="", help="E-mail address, whatever its case, or common name; whole.")
 @click.option("--serial", default="", help="Serial number of the encryption certificate, hexadecimal.")
 @click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only those in this state.")
+@click.option("--failed", is_flag=True, help="Only those that did not open when a quorum wanted them.")
 @click.option("--from", "start", type=DATES, help="Archived at or after, UTC.")
 @click.option("--until", type=DATES, help="Archived before, UTC.")
 @home_option
@@ -44,6 +45,7 @@ def list_keys(**options: Any) -> None:
         state=KeyState.Value(f"KEY_STATE_{options['state'] or 'UNSPECIFIED'}"),
         archived_from_us=_microseconds(options["start"]),
         archived_until_us=_microseconds(options["until"]),
+        failed=options["failed"],
     )
     print_all(options, "drm", lambda session: administration.list_keys(session, key_filter), key_line)
 
@@ -114,6 +116,8 @@ def key_line(key: ArchivedKey) -> str:
     """Return an archived key in one line."""
     state = KeyState.Name(key.state).removeprefix("KEY_STATE_")
     reason = f"  ({key.deactivated_reason})" if key.deactivated_reason else ""
+    if key.failed_time_us:
+        reason += f"  (did not open on {when(key.failed_time_us / 1e6)})"
     return (
         f"{key.key_id.hex()}  {state}  {when(key.archived_time_us / 1e6)}  log index {key.log_index}  "
         f"{key.common_name} <{key.email}>{reason}"

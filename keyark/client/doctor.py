@@ -7,6 +7,7 @@ what the services tell to officers, agents and auditors is looked at, a page at 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from keyark.client.administration import get_enrollment, get_key, get_refusal, list_certificates, list_keys
@@ -136,6 +137,25 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
     )
 
 
+async def archived_keys_open(examination: Examination) -> AsyncIterator[Finding]:
+    """Which archived keys did not open or match when a quorum wanted them, while others still encrypt to them."""
+    async with examination.session("drm", "agent") as archive, examination.session("cm", "officer") as issuer:
+        async for key in list_keys(archive, recovery_pb2.KeyFilter(failed=True)):
+            in_force = certificates_pb2.CertificateFilter(spki_sha256=key.key_id, state=VALID)
+            async for certificate in list_certificates(issuer, in_force):
+                yield _did_not_open(examination, key, certificate.serial.hex())
+
+
+def _did_not_open(examination: Examination, key: recovery_pb2.ArchivedKey, serial: str) -> Finding:
+    on = datetime.fromtimestamp(key.failed_time_us / 1e6, UTC).date()
+    return error(
+        f"key {key.key_id.hex()}",
+        f"of {key.email} did not open as the key of its certificate when a quorum wanted it on {on}; recover it from a "
+        "backup of the DRM's store, or have its owner enroll anew",
+        f"keyark certificates revoke {serial} --pair --reason superseded --home {examination.home.folder}",
+    )
+
+
 async def certificates_are_archived(examination: Examination) -> AsyncIterator[Finding]:
     """Which certificates in force have no key in the archive: after a restore of the DRM from a backup.
 
@@ -196,6 +216,7 @@ CHECKS: Final[dict[str, Check]] = {
     "logs": followed_log_leads_on,
     "certificates' end": certificates_end,
     "archived keys": archived_keys_are_certified,
+    "recovery": archived_keys_open,
     "certificates": certificates_are_archived,
     "requests": enrollments_move_on,
     "ceremonies": ceremonies_move_on,

@@ -11,7 +11,10 @@ import pytest
 
 from drm_service.records import SCHEMA_VERSION, TABLES, find_by_key_id, put_sealed_key
 from keyark.client import KeyarkError, RecoveryClient
+from keyark.client.administration import list_keys
+from keyark.client.sessions import open_session
 from keyark.store import open_store
+from keyark.v1.recovery_pb2 import KeyFilter
 from tests.support.deployment import Deployment, running
 from tests.support.drm_process import drm_check, drm_process
 from tests.support.recovering import REASON, Lost, agents, approve, drm_log, lose_key, state
@@ -83,6 +86,11 @@ async def test_a_damaged_key_stays_behind_and_all_others_move(deployment_folder:
         failed = await approve(asked.ceremony_id, bob, carol)
         assert (state(failed), failed.view.resealed) == ("FAILED", 4)
         assert lost[2].enrollment_id.hex() in failed.view.failure.message
+        entries = [event for name, event, _ in await drm_log(deployment) if name == "KEY_DID_NOT_OPEN"]
+        assert [entry.enrollment_id for entry in entries] == [lost[2].enrollment_id]
+        async with open_session(deployment.home(), "drm", identity="agent/alice") as session:
+            found = [key.key_id async for key in list_keys(session, KeyFilter(failed=True))]
+        assert found == [lost[2].key_id]
         again = await alice.request_keys([lost[i].key_id for i in (0, 1, 3, 4)], reason=REASON)
         assert len(again.view.storage_keys) == 1
         await approve(again.ceremony_id, bob, carol)

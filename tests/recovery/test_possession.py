@@ -17,20 +17,29 @@ from keyark.client import KeyarkError
 from keyark.crypto.agents import ShareKey
 from keyark.crypto.ceremonies import Opening, open_recovered_key, seal_released_share
 from keyark.crypto.shares import Share
-from keyark.crypto.storage import HybridPrivateKey
+from keyark.crypto.storage import HybridPrivateKey, StoragePublicKey
 from keyark.crypto.token import open_share, open_software_token
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import parse_statement
 from keyark.records.v1.drm_pb2 import (
     AgentShares,
     ArchivedKeyRecord,
     CeremonyWorkerSetup,
     RecoverKeyTask,
+    SealedKey,
     SoftwareToken,
 )
+from keyark.service.leaves import enrollment_leaf
 from keyark.store import open_store
 from keyark.transparency.merkle import leaf_hash
+from keyark.v1.audit_pb2 import EventType
 from keyark.v1.recovery_pb2 import ReleasedShare
+from tests.e2e.test_doctor import about, findings
+from tests.support.crypto import pkcs8
 from tests.support.deployment import running
-from tests.support.recovering import REASON, Lost, agents, approve, identity_file, lose_key, state
+from tests.support.pki import statement_bytes
+from tests.support.recovering import REASON, Lost, agents, approve, drm_log, identity_file, lose_key, state
+from tests.support.weak_rsa import COMPOSITE, PRIME, rsa_key
 
 LEAF, DIGEST = b"a leaf", bytes(32)
 OPENING = Opening(digest=DIGEST, leaf_hash=leaf_hash(LEAF))
@@ -98,6 +107,14 @@ def recover(with_worker: CeremonyWorker, record: ArchivedKeyRecord, lost: Lost) 
     return open_recovered_key(with_worker.recover_key(task), mine, DIGEST, lost.key_id)
 
 
+def archived_without_proof(token: SoftwareToken, key: Any) -> ArchivedKeyRecord:
+    """The record of a key that nobody looked at."""
+    raw = statement_bytes(encryption_spki=encode_spki(key.public_key()))
+    event = enrollment_leaf(EventType.EVENT_TYPE_KEY_ARCHIVED, parse_statement(raw), time_us=1)
+    sealed = StoragePublicKey.from_bytes(token.public_key).seal(pkcs8(key), event.leaf)
+    return ArchivedKeyRecord(statement=raw, leaf=event.leaf, sealed_key=sealed, certificate_serial=b"\x01")
+
+
 async def test_the_folders_of_drm_and_rm_and_one_share_open_nothing(
     deployment_folder: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +179,10 @@ async def test_whatever_byte_was_altered_no_wrong_key_comes_out(deployment_folde
             assert refused.value.reason == "KEY_INTEGRITY", (field, position)
             tried += 1
     assert tried > len(record.sealed_key.ciphertext)
+    for _ in range(8):  # by a release that tried one random message, which opens every second time
+        with pytest.raises(KeyarkError) as refused:
+            recover(quorum, archived_without_proof(token, rsa_key(COMPOSITE, PRIME)), lost)
+        assert refused.value.reason == "KEY_INTEGRITY"
     for cut in (altered(lambda r: r.ClearField("sealed_key")), altered(lambda r: r.ClearField("leaf"))):
         with pytest.raises(KeyarkError) as refused:
             recover(quorum, cut, lost)
@@ -172,7 +193,8 @@ async def test_an_altered_record_ends_the_recovery_with_an_integrity_error(deplo
     lost = await lost_deployment(deployment_folder)
     store = open_store(deployment_folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
     record = store.read(lambda txn: find_by_key_id(txn, lost.key_id))
-    sealed = record.sealed_key
+    sealed, whole = record.sealed_key, SealedKey()
+    whole.CopyFrom(sealed)
     sealed.ciphertext = sealed.ciphertext[:-1] + bytes([sealed.ciphertext[-1] ^ 1])
     await store.update(lambda txn: put_sealed_key(txn, record.log_index, sealed))
     await store.close()
@@ -184,3 +206,18 @@ async def test_an_altered_record_ends_the_recovery_with_an_integrity_error(deplo
         failed = await approve(asked.ceremony_id, bob, carol)
         assert state(failed) == "FAILED"
         assert "restore the store" in failed.view.failure.message
+        (entry,) = [event for name, event, _ in await drm_log(deployment) if name == "KEY_DID_NOT_OPEN"]
+        assert (entry.enrollment_id, entry.ceremony_id) == (lost.enrollment_id, asked.ceremony_id)
+        assert entry.encryption_spki_sha256 == lost.key_id
+    store = open_store(deployment_folder / "drm" / "store", tables=TABLES, schema_version=SCHEMA_VERSION)
+    await store.update(lambda txn: put_sealed_key(txn, record.log_index, whole))
+    await store.close()
+    async with (
+        running(deployment_folder) as deployment,
+        agents(deployment, "alice", "bob", "carol") as (alice, bob, carol),
+    ):
+        (found,) = about(await findings(deployment), "did not open")  # it is remembered across a restart
+        assert lost.key_id.hex() in found.subject
+        again = await alice.request_keys([lost.key_id], reason=REASON)
+        assert state(await approve(again.ceremony_id, bob, carol)) == "READY"
+        assert about(await findings(deployment), "did not open") == []

@@ -21,7 +21,7 @@ from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import current_caller
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.paging import page_of
-from keyark.service.requests import check_batch_size
+from keyark.service.requests import check_batch_size, refused_client
 from keyark.store import Store
 from keyark.v1 import certificates_pb2 as pb
 from keyark.v1.certificates_pb2_grpc import (
@@ -85,18 +85,24 @@ class CertificateServicer(CertificateServiceServicer):
         evidence = ArchiveEvidence(links=request.links, transport_certificates=request.transport_certificates)
         outcomes = await self._issuance.issue_pairs(requests, evidence)
         return pb.IssueCertificatePairsResponse(
-            outcomes=await self._outcomes(outcomes),
+            outcomes=await self._outcomes(requests, outcomes),
             drm_tree_size=self._issuance.receipts.heads.size,
             trust_changes=self._issuance.receipts.storage_keys.known_changes,
         )
 
-    async def _outcomes(self, outcomes: Sequence[CertificatePair | KeyarkError]) -> list[pb.PairOutcome]:
+    async def _outcomes(
+        self, requests: Sequence[PairRequest], outcomes: Sequence[CertificatePair | KeyarkError]
+    ) -> list[pb.PairOutcome]:
         return [
-            pb.PairOutcome(error=await self._refusals.status(ISSUE, outcome))
+            await self._refused(request, outcome)
             if isinstance(outcome, KeyarkError)
             else pb.PairOutcome(pair=outcome)
-            for outcome in outcomes
+            for request, outcome in zip(requests, outcomes, strict=True)
         ]
+
+    async def _refused(self, request: PairRequest, error: KeyarkError) -> pb.PairOutcome:
+        client = refused_client(request.statement, error)
+        return pb.PairOutcome(error=await self._refusals.status(ISSUE, error, on_behalf_of=client))
 
 
 @dataclass(frozen=True, kw_only=True)

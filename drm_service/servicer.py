@@ -13,7 +13,7 @@ from drm_service.linking import CertificateLinks, LinkRequest
 from drm_service.transport_keys import TransportKeys
 from keyark.errors import KeyarkError
 from keyark.rpc.outcomes import Refusals
-from keyark.service.requests import check_batch_size
+from keyark.service.requests import check_batch_size, refused_client
 from keyark.store import Store
 from keyark.v1 import archive_pb2 as pb
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceServicer
@@ -74,12 +74,15 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         ]
         batch = await self._archive.archive_keys(requests, known_tree_size=request.known_tree_size)
         outcomes = [
-            pb.ArchiveOutcome(error=await self._refusals.status(ARCHIVE, outcome))
+            pb.ArchiveOutcome(error=await self._refused(ARCHIVE, item.statement, outcome))
             if isinstance(outcome, KeyarkError)
             else pb.ArchiveOutcome(receipt=outcome)
-            for outcome in batch.outcomes
+            for item, outcome in zip(request.items, batch.outcomes, strict=True)
         ]
         return pb.ArchiveKeysResponse(outcomes=outcomes, link=batch.link)
+
+    async def _refused(self, method: str, statement: bytes, error: KeyarkError) -> Status:
+        return await self._refusals.status(method, error, on_behalf_of=refused_client(statement, error))
 
     async def ReserveSigningKeys(
         self, request: pb.ReserveSigningKeysRequest, context: Context
@@ -89,8 +92,8 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         requests = [SigningKeyRequest(statement=i.statement, signature=i.signature) for i in request.items]
         outcomes = await self._archive.reserve_signing_keys(requests)
         statuses = [
-            Status() if outcome is None else await self._refusals.status(RESERVE, outcome)
-            for outcome in outcomes
+            Status() if outcome is None else await self._refused(RESERVE, item.statement, outcome)
+            for item, outcome in zip(request.items, outcomes, strict=True)
         ]
         return pb.ReserveSigningKeysResponse(outcomes=statuses)
 

@@ -23,6 +23,7 @@ from keyark.errors import (
     DeadlineExceededError,
     InvalidInputError,
     KeyarkError,
+    NotFoundError,
     OverloadedError,
     UnavailableError,
 )
@@ -36,6 +37,9 @@ if TYPE_CHECKING:  # generic in the stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 MAX_STREAMS: Final = 256
+UNKNOWN_METHOD: Final = "unknown_method"
+UNREAD_MESSAGE: Final = "unread_message"
+"""Calls of methods that are not served; calls whose message never arrived, as gRPC refuses those that are too large."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,12 @@ def current_caller() -> SpiffeId:
     return _caller.get()
 
 
+class UnknownMethodError(NotFoundError):
+    """The service has no such method."""
+
+    reason = "UNKNOWN_METHOD"
+
+
 class Guard(grpc.aio.ServerInterceptor):
     """Wraps every handler with the checks; the streaming ones are those of health and reflection."""
 
@@ -59,6 +69,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._peers, self._allow = peers, allow
         self._max_in_flight, self._on_rejected = max_in_flight, on_rejected
         self.calls: Counter[str] = Counter()
+        self.unserved: Counter[str] = Counter({UNKNOWN_METHOD: 0, UNREAD_MESSAGE: 0})
         self._in_flight = 0
         self._streams: set[asyncio.Future[None]] = set()
         self._stopping = False
@@ -74,9 +85,24 @@ class Guard(grpc.aio.ServerInterceptor):
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
             if handler is None:
-                return None
+                self.unserved[UNKNOWN_METHOD] += 1
+                return self._refuse_unknown(method)
             self._wrapped[method] = self._wrap(method, handler)
+        if not self._wrapped[method].request_streaming:
+            self.unserved[UNREAD_MESSAGE] += 1  # until its message is here
         return self._wrapped[method]
+
+    def _refuse_unknown(self, method: str) -> Handler:
+        """Return a handler for a method that is not served; it is not kept, for anybody can make up names."""
+
+        async def refuse(_: Any, context: Context) -> None:
+            async with self._telling_errors(method, context):
+                self._check_peer(context)
+            error = UnknownMethodError("The service has no such method; its release may be another one.")
+            await self._record(method, error)
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, error.message)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
     def stop_streams(self) -> None:
         """End the streams, which would last as long as their callers like, and take no more."""
@@ -92,6 +118,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
         async def unary(data: bytes, context: Context) -> bytes:
             self.calls[method] += 1
+            self.unserved[UNREAD_MESSAGE] -= 1
             async with self._telling_errors(method, context):
                 self._check_caller(method, context)
                 with self._taking_a_place():
@@ -106,6 +133,8 @@ class Guard(grpc.aio.ServerInterceptor):
         behaviour: Any = handler.stream_stream or handler.unary_stream
 
         async def stream(request: Any, context: Context) -> None:
+            if handler.unary_stream:
+                self.unserved[UNREAD_MESSAGE] -= 1
             async with self._telling_errors(method, context):
                 self._check_caller(method, context)
                 if handler.unary_stream:
@@ -123,11 +152,14 @@ class Guard(grpc.aio.ServerInterceptor):
         )
 
     def _check_caller(self, method: str, context: Context) -> None:
+        self._allow.check(self._check_peer(context), method)
+
+    def _check_peer(self, context: Context) -> SpiffeId:
         """A certificate that is revoked or has ended still says whose refusal is recorded."""
         peer = self._peers.read(context.auth_context())
         _caller.set(peer.identity)
         self._peers.check(peer)
-        self._allow.check(peer.identity, method)
+        return peer.identity
 
     @contextmanager
     def _taking_a_place(self) -> Iterator[None]:

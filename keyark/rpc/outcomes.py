@@ -25,7 +25,9 @@ class Refusals:
 
     rejections: RejectionLog
 
-    async def record(self, caller: SpiffeId, method: str, error: KeyarkError) -> None:
+    async def record(
+        self, caller: SpiffeId, method: str, error: KeyarkError, *, on_behalf_of: str = ""
+    ) -> None:
         """Log the refusal of a call; that the service cannot do it now is no refusal.
 
         Where the log cannot be written the refusal is counted, and stays one: nothing happened that needed the log.
@@ -33,15 +35,20 @@ class Refusals:
         if error.kind in _NO_REFUSALS:
             return
         try:
-            await self.rejections.record(caller=str(caller), method=method, error=error)
+            await self.rejections.record(
+                caller=str(caller), method=method, error=error, on_behalf_of=on_behalf_of
+            )
         except KeyarkError as failure:
             logger.error("a refusal of %s could not be logged: %s", method, failure.reason)  # noqa: TRY400
 
-    async def status(self, method: str, error: BaseException) -> Status:
-        """Log the refusal of an item and return its status; what is not a typed error tells only its id."""
+    async def status(self, method: str, error: BaseException, *, on_behalf_of: str = "") -> Status:
+        """Log the refusal of an item and return its status; what is not a typed error tells only its id.
+
+        ``on_behalf_of`` is the SPIFFE ID of the client whose statement it was, where that is known.
+        """
         if not isinstance(error, KeyarkError):
             typed, error_id = internal_error()
             logger.error("%s: an item failed; error id %s", method, error_id, exc_info=error)
             return to_status(typed)
-        await self.record(current_caller(), method, error)
+        await self.record(current_caller(), method, error, on_behalf_of=on_behalf_of)
         return to_status(error)

@@ -121,6 +121,7 @@ def build_server(
     )
     guard = Guard(peers=peers, allow=allow_list, max_in_flight=max_in_flight, on_rejected=on_rejected)
     meters.add("calls", guard.calls)
+    meters.add("unserved_calls", guard.unserved)
     server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
     for service in services:
         service.add(service.servicer, server)

@@ -14,19 +14,34 @@ from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 
 HOUR_US: Final = 3_600_000_000
 MAX_MESSAGE: Final = 1000
-"""Characters of an error's message that are logged."""
+MAX_METHOD: Final = 200
+"""Characters of an error's message and of a method's name that are logged."""
+
+
+MAX_TALLIES: Final = 4096
+"""On whose behalf one caller is refused, each counted apart; more are counted as the caller's own."""
+
+SHARED_FACTOR: Final = 20
+"""So many quotas one caller has for all on whose behalf it asks; the first refusal of each is logged beyond it."""
+
+Asker = tuple[str, str]
+"""The caller and on whose behalf it asks, which may be nobody's."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What one caller was refused in this hour."""
+    """What one caller was refused on somebody's behalf in this hour."""
 
     logged: int = 0
     counted: int = 0
 
 
 class RejectionLog:
-    """Logs what authenticated callers were refused. Counts of a running hour are in memory only."""
+    """Logs what authenticated callers were refused. Counts of a running hour are in memory only.
+
+    The RM asks CM and DRM on behalf of many clients. Each has a quota of its own, so that no client's refusals are
+    lost among another's.
+    """
 
     def __init__(self, *, log: Log, store: Store, clock: Clock, quota: int) -> None:
         """Log up to ``quota`` rejections per caller and hour one by one."""
@@ -35,28 +50,42 @@ class RejectionLog:
         self._clock = clock
         self._quota = quota
         self._hour = clock.now_us() // HOUR_US
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[Asker, _Tally] = {}
+        self._callers: dict[str, _Tally] = {}
 
-    async def record(self, *, caller: str, method: str, error: KeyarkError) -> None:
+    async def record(self, *, caller: str, method: str, error: KeyarkError, on_behalf_of: str = "") -> None:
         """Log that a caller (SPIFFE ID) was refused a method (full name of the RPC) with an error.
 
-        Beyond the quota it is counted only. Raises the store's errors where the log cannot be written; the
-        rejection is counted then.
+        ``on_behalf_of`` is the SPIFFE ID of the client whose statement was refused. Beyond the quota of both it is
+        counted only. Raises the store's errors where the log cannot be written; the rejection is counted then.
         """
         await self.flush()
-        tally = self._tallies.setdefault(caller, _Tally())
-        if tally.logged >= self._quota:
+        tally, total = self._tally(caller, on_behalf_of), self._callers.setdefault(caller, _Tally())
+        shared = total.logged >= SHARED_FACTOR * self._quota
+        if tally.logged >= (1 if shared else self._quota):
             tally.counted += 1
             return
         tally.logged += 1
+        total.logged += 1
         details = AuditDetails(
-            caller=caller, reason=error.reason, message=error.message[:MAX_MESSAGE], method=method
+            caller=caller,
+            reason=error.reason,
+            message=error.message[:MAX_MESSAGE],
+            method=method[:MAX_METHOD],
+            on_behalf_of=on_behalf_of,
         )
         try:
             await self._append([self._event(EventType.EVENT_TYPE_REQUEST_REJECTED, details)])
         except KeyarkError:
             tally.counted += 1
             raise
+
+    def _tally(self, caller: str, on_behalf_of: str) -> _Tally:
+        """Return what counts for an asker; a caller that names ever new ones fills no memory."""
+        asker = (caller, on_behalf_of)
+        if asker not in self._tallies and len(self._tallies) >= MAX_TALLIES:
+            asker = (caller, "")
+        return self._tallies.setdefault(asker, _Tally())
 
     async def flush(self) -> None:
         """Log the counts of hours that have ended; call it now and then, since nothing else may come."""
@@ -70,19 +99,22 @@ class RejectionLog:
         await self._log_counts()
 
     async def _log_counts(self) -> None:
-        tallies, self._tallies = self._tallies, {}
-        counts = {caller: tally.counted for caller, tally in tallies.items() if tally.counted}
+        tallies, self._tallies, self._callers = self._tallies, {}, {}
+        counts = {asker: tally.counted for asker, tally in tallies.items() if tally.counted}
         if not counts:
             return
         events = [
-            self._event(EventType.EVENT_TYPE_REJECTIONS_COUNTED, AuditDetails(caller=caller, count=count))
-            for caller, count in counts.items()
+            self._event(
+                EventType.EVENT_TYPE_REJECTIONS_COUNTED,
+                AuditDetails(caller=caller, on_behalf_of=on_behalf_of, count=count),
+            )
+            for (caller, on_behalf_of), count in counts.items()
         ]
         try:
             await self._append(events)
         except KeyarkError:
-            for caller, count in counts.items():
-                self._tallies.setdefault(caller, _Tally()).counted += count
+            for asker, count in counts.items():
+                self._tallies.setdefault(asker, _Tally()).counted += count
             raise
 
     def _event(self, event_type: EventType.ValueType, details: AuditDetails) -> LoggedEvent:

@@ -31,6 +31,7 @@ from keyark.errors import (
     UnauthenticatedError,
     Violation,
 )
+from keyark.meters import Meters
 from keyark.pki.authority import ca_name, create_internal_ca
 from keyark.pki.certificates import Validity
 from keyark.pki.key_types import KeyType
@@ -311,3 +312,35 @@ async def test_an_error_too_large_for_trailers_is_cut_and_stays_what_it_is(error
         with pytest.raises(type(error)) as raised:
             await get(server)
     assert raised.value.message.startswith(error.message.encode(errors="replace").decode()[:50])
+
+
+async def test_calls_of_unknown_methods_are_counted_and_those_of_known_callers_recorded() -> None:
+    servicer, meters = Scripted(), Meters(Path())
+    async with (
+        serving(servicer, meters=meters) as server,
+        channel_to(server, identity("client/a")) as channel,
+    ):
+        for kind in (channel.unary_unary, channel.unary_stream):
+            for number in range(3):
+                called = kind(f"/keyark.v1.AuditService/No{number}")(b"\xff")
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await (called if kind == channel.unary_unary else called.read())
+                assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert meters.read()["unserved_calls"] == {"unknown_method": 6, "unread_message": 0}
+        assert set(meters.read()["calls"]) == set()
+    refusals = [
+        ("spiffe://example.org/client/a", f"/keyark.v1.AuditService/No{n}", "UNKNOWN_METHOD")
+        for n in range(3)
+    ]
+    assert servicer.rejected == refusals * 2
+
+
+async def test_messages_that_are_too_large_are_counted() -> None:
+    meters = Meters(Path())
+    async with serving(Scripted(), meters=meters) as server, channel_to(server, identity(AUDITOR)) as channel:
+        large = audit_pb2.GetCheckpointRequest.FromString(b"\x7a\x80\x80\x80\x04" + bytes(8 << 20))
+        with pytest.raises(MessageTooLargeError):
+            await call(stub(channel).GetCheckpoint, large, timeout=10)
+        assert meters.read()["unserved_calls"] == {"unknown_method": 0, "unread_message": 1}
+        await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)
+        assert meters.read()["unserved_calls"] == {"unknown_method": 0, "unread_message": 1}

@@ -99,3 +99,39 @@ async def test_what_could_not_be_logged_is_told_and_counted():
     store.fails = False
     await rejections.close()
     assert (await logged(log))[-1] == (COUNTED, AuditDetails(caller=ALICE, count=2))
+
+
+RM = "spiffe://example.org/rm"
+
+
+async def test_noise_of_one_client_hides_no_refusal_of_another_behind_the_same_caller():
+    rejections, log, _, _ = await opened()
+    for _ in range(50):
+        await rejections.record(caller=RM, method=METHOD, error=ERROR, on_behalf_of=ALICE)
+    await rejections.record(caller=RM, method=METHOD, error=ERROR, on_behalf_of=BOB)
+    await rejections.record(caller=RM, method=METHOD, error=ERROR)
+    told = [(details.caller, details.on_behalf_of) for _, details in await logged(log)]
+    assert told == [(RM, ALICE)] * 3 + [(RM, BOB), (RM, "")]
+    await rejections.close()
+    assert (await logged(log))[5:] == [(COUNTED, AuditDetails(caller=RM, on_behalf_of=ALICE, count=47))]
+
+
+async def test_many_clients_fill_no_log_and_hide_no_first_refusal():
+    rejections, log, _, _ = await opened(quota=3)
+    for number in range(100):
+        for _ in range(5):
+            await rejections.record(caller=RM, method=METHOD, error=ERROR, on_behalf_of=f"{ALICE}{number}")
+    told = [details.on_behalf_of for _, details in await logged(log)]
+    assert set(told) == {f"{ALICE}{number}" for number in range(100)}
+    assert len(told) == 20 * 3 + 80
+
+
+async def test_names_that_are_made_up_take_a_bounded_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("keyark.transparency.rejections.MAX_TALLIES", 4)
+    rejections, log, _, _ = await opened(quota=1)
+    for number in range(10):
+        await rejections.record(caller=RM, method=METHOD, error=ERROR, on_behalf_of=f"{ALICE}{number}")
+    await rejections.record(caller=BOB, method=METHOD, error=ERROR)
+    assert [details.caller for _, details in await logged(log)] == [RM] * 5 + [BOB]
+    await rejections.close()
+    assert (await logged(log))[-1] == (COUNTED, AuditDetails(caller=RM, count=5))

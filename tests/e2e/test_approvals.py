@@ -14,7 +14,6 @@ from cryptography.x509.oid import NameOID
 from keyark.client import EnrollmentClient, KeyDelivery, PendingApprovalError
 from keyark.client.pending import EnrollmentCanceledError, EnrollmentExpiredError, EnrollmentRejectedError
 from keyark.clock import ManualClock, SystemClock
-from keyark.deployment.ports import free_ports
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
 from keyark.pki.approvals import Edits
 from keyark.pki.certificates import Validity, load_certificates
@@ -23,7 +22,7 @@ from keyark.v1 import registration_pb2 as pb
 from tests.support.attacks import add_person
 from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import holdings
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 from tests.support.queue import OFFICER, defer, left_in_store, officer_of, queue_events
 
 DAY_US = 86_400_000_000
@@ -396,7 +395,7 @@ async def test_an_approval_is_the_officers_own_and_for_this_request(folder: Path
 
 def test_the_commands_decide_and_who_submitted_waits_for_it(tmp_path: Path) -> None:
     home = tmp_path / "deployment"
-    keyark("init", home, "--port-base", free_ports())
+    init_home(home)
     defer(home)
     person = (
         "--home",

@@ -17,7 +17,7 @@ from keyark.deployment.ports import free_ports
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates
 from tests.support.deployment import copy_deployment, edit
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 
 def openssl(*words: object) -> str:
@@ -64,7 +64,7 @@ def asked(home: Path, folder: Path, port: str) -> str:
 
 def test_each_key_answers_for_what_it_signed(tmp_path: Path) -> None:
     home = tmp_path / "deployment"
-    keyark("init", home, "--port-base", free_ports())
+    init_home(home)
     anna, bert, carl = (tmp_path / name for name in ("anna", "bert", "carl"))
     with up(home):
         enroll(home, anna)

@@ -16,16 +16,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from keyark.deployment.ports import free_ports
 from keyark.pki.statements import new_request_id
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A deployment that runs while this module's tests do."""
     folder = tmp_path_factory.mktemp("cli") / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     with up(folder):
         yield folder
 
@@ -365,7 +364,7 @@ def test_init_makes_private_files_and_encrypts_peoples_keys(tmp_path: Path) -> N
 
 def test_services_refuse_to_start_on_lax_permissions(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     (folder / "drm" / "transport-keys" / "1" / "key.pem").chmod(0o640)
     done = subprocess.run(
         [sys.executable, "-m", "drm_service", "serve", str(folder / "drm" / "drm.toml")],

@@ -26,7 +26,6 @@ from keyark.client.passwords import no_password
 from keyark.client.sessions import open_session
 from keyark.clock import ManualClock
 from keyark.config import load_config
-from keyark.deployment.ports import free_ports
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
 from keyark.transparency.events import open_event
 from keyark.v1.audit_pb2 import EventType
@@ -34,7 +33,7 @@ from rm_service import __main__ as rm_program
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import enrolling
-from tests.support.processes import keyark, run_printed, up
+from tests.support.processes import init_home, keyark, run_printed, up
 from tests.support.rotation import forked_receipt
 
 DAYS = SECONDS_PER_DAY
@@ -391,7 +390,7 @@ async def test_a_log_that_lost_what_this_home_saw_is_told(
 
 def test_the_command_tells_people_and_scripts(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     with up(folder):
         assert "healthy" in keyark("doctor", "--home", folder).stdout
         assert keyark("doctor", "--home", folder, "--json").stdout.strip() == "[]"

@@ -19,7 +19,6 @@ from keyark.client.verification import Enrolled
 from keyark.clock import ManualClock
 from keyark.deployment.authority import DeploymentAuthority, InternalCaEndsError
 from keyark.deployment.identities import IdentityRenewal
-from keyark.deployment.ports import free_ports
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.pki.authority import CertificateRequestError, create_internal_ca
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
@@ -28,7 +27,7 @@ from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.keys import load_private_key, save_private_key
 from tests.support.attacks import another_ca, forge_identity, internal_ca
 from tests.support.deployment import Deployment, copy_deployment, running
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 from tests.support.recovering import REASON, agents, identity_file, lose_key
 
 SERVICES = ("rm", "cm", "drm")
@@ -228,7 +227,7 @@ def test_a_key_that_is_encrypted_or_not_here_stays(deployment_folder: Path) -> N
 
 def test_the_command_renews_and_running_services_take_it(tmp_path: Path, deployment_template: Path) -> None:
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     assert "it does not run" in keyark("identities", "renew", "rm", "--home", folder).stdout
     with up(folder):
         printed = keyark("identities", "renew", "--all", "--home", folder).stdout

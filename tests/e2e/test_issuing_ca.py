@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from keyark.deployment.ports import free_ports
 from keyark.pki.certificates import load_certificates, save_certificates
 from tests.support.deployment import copy_deployment
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 CA_EXTENSIONS = """
 basicConstraints = critical,CA:TRUE
@@ -86,7 +85,7 @@ def files(home: Path) -> list[bytes]:
 
 def test_certificates_of_before_and_after_lead_to_the_other_root(tmp_path: Path, root: Root) -> None:
     home = tmp_path / "deployment"
-    keyark("init", home, "--port-base", free_ports())
+    init_home(home)
     with up(home):
         keyark("enroll", "--home", home, "--name", "A", "--email", "a@example.org", "--out", tmp_path / "a")
     chain = root.sign(request_of(home), extensions=CA_EXTENSIONS.format(key_id=key_id(home)))

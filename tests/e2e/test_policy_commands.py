@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keyark.deployment.ports import free_ports
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 RULE = """
 [[policy.rule]]
@@ -40,7 +39,7 @@ validity_days = 30
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("policy") / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     with up(folder):
         yield folder
 

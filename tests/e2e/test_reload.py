@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from keyark.deployment.ports import free_ports
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A deployment that is not running yet."""
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     return folder
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keyark.deployment.ports import free_ports
 from keyark.pki.certificates import load_certificates
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 MAIL = "From Alice's first year.\n"
 
@@ -66,7 +65,7 @@ def decrypt(mail: Path, key: Path) -> str:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     return folder
 
 

@@ -9,11 +9,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.identities import IdentityRenewal
-from keyark.deployment.ports import free_ports
 from keyark.deployment.scheduled import renewing_services
 from keyark.pki.certificates import load_certificates
 from tests.support.attacks import another_ca, forge_identity
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 MONTH = 30 * 86_400
 BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -76,7 +75,7 @@ async def test_people_are_not_renewed_by_it(deployment_folder: Path) -> None:
 
 def test_up_renews_before_it_starts_and_needs_the_authority(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     end_soon(folder, "cm")
     before = serial(folder / "cm" / "identity.pem")
     with up(folder, "--renew", "30d"):

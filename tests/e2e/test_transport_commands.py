@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 from keyark.deployment.commands import ServiceCommandError, service_command
-from keyark.deployment.ports import free_ports
 from keyark.pki.certificates import load_certificates
 from tests.e2e.test_reload import children, enroll, service
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A deployment that is not running yet."""
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     return folder
 
 

@@ -13,10 +13,9 @@ import pytest
 
 from keyark.client import EnrollmentClient, PreparedEnrollment
 from keyark.client.verification import Enrolled
-from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 IN_FLIGHT = 64
 DRAIN_SECONDS = 10  # what the README promises
@@ -26,7 +25,7 @@ DRAIN_SECONDS = 10  # what the README promises
 def home(tmp_path: Path) -> Path:
     """A deployment that is not running yet."""
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     return folder
 
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from keyark.deployment.ports import free_ports
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 
 ENROLLMENTS = 4
 ROLES = ("rm", "cm", "drm")
@@ -58,7 +57,7 @@ def services(process_id: int) -> list[int]:
 
 def test_every_acknowledged_enrollment_was_synced_by_all_three_services(tmp_path: Path) -> None:
     home, trace = tmp_path / "deployment", tmp_path / "trace"
-    keyark("init", home, "--port-base", free_ports())
+    init_home(home)
     with up(home) as process, traced(services(process.pid), trace):
         spans = []
         for number in range(ENROLLMENTS):

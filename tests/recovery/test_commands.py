@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from keyark.deployment.ports import free_ports
 from keyark.pki.files import make_private_folder
-from tests.support.processes import KEYARK, keyark, up
+from tests.support.processes import KEYARK, init_home, keyark, up
 
 MESSAGE = b"meet me at the archive\n"
 
@@ -20,7 +19,7 @@ MESSAGE = b"meet me at the archive\n"
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     return folder
 
 

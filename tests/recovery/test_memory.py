@@ -12,12 +12,11 @@ from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.storage_keys import read_tokens
 from keyark.crypto.agents import ShareKey
 from keyark.crypto.token import open_share, open_software_token, recover_pin
-from keyark.deployment.ports import free_ports
 from keyark.pki.key_types import KeyType
 from keyark.store import open_store
 from tests.support.deployment import Deployment
 from tests.support.drm_process import family, memory_holds
-from tests.support.processes import keyark, up
+from tests.support.processes import init_home, keyark, up
 from tests.support.recovering import REASON, agents, approve, identity_file, lose_key
 
 CONTROL = b"spiffe://example.org/agent/alice"
@@ -67,7 +66,7 @@ def drm_pid(parent: int) -> int:
 
 async def test_nothing_stays_in_the_memory_of_the_drm(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
-    keyark("init", folder, "--port-base", free_ports())
+    init_home(folder)
     secrets = await archive_secrets(folder)
     deployment = Deployment(folder=folder, services={})
     with up(folder) as process:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -41,6 +42,7 @@ from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import CertificatePair
+from keyark.workers.turns import Turns
 
 STAGE: Final = "issue"
 
@@ -125,6 +127,7 @@ class Issuance:
     crl_shards: int = 1
     generation: int = 0
     chains: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns, repr=False)
 
     async def issue_pairs(
         self, requests: Sequence[PairRequest], evidence: ArchiveEvidence
@@ -135,7 +138,8 @@ class Issuance:
         is the outcome of its item.
         """
         receipts = await self.receipts.verify_receipts([request.receipt for request in requests], evidence)
-        judged = [self.accept_request(*pair) for pair in zip(requests, receipts, strict=True)]
+        accept = [partial(self.accept_request, *pair) for pair in zip(requests, receipts, strict=True)]
+        judged = await self.turns.run(STAGE, accept)
         accepted = await self.refuse_archived(judged)
         reserved = await self.reserve_serials(accepted)
         signed = await self.sign_pairs(reserved)

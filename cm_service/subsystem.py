@@ -148,6 +148,7 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy
             clock=clock,
         ),
         pool=pool,
+        turns=foundation.turns,
         crl_shards=config.crl.shards if config.crl else 1,
         generation=config.issuer.generation,
         chains=config.issuer.chains(),

@@ -30,6 +30,7 @@ from keyark.service.requests import accept_statement, check_same_statement
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import LeafRef, Log
 from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent
+from keyark.workers.turns import Turns
 
 STAGE: Final = "archive"
 
@@ -118,13 +119,15 @@ class KeyArchive:
     policy: PolicyEngine
     clock: Clock
     pool: WorkerPool = field(repr=False)
+    turns: Turns = field(default_factory=Turns, repr=False)
 
     async def archive_keys(self, requests: Sequence[ArchiveRequest], *, known_tree_size: int) -> ArchiveBatch:
         """Archive a batch; outcomes stand in the order of the requests.
 
         ``known_tree_size`` is the size of the tree that the caller accepted last; the link leads from it.
         """
-        accepted = [self.accept_request(request) for request in requests]
+        accept = [partial(self.accept_request, request) for request in requests]
+        accepted = await self.turns.run(STAGE, accept)
         sealed = await self.prove_and_seal(accepted)
         recorded = await self.store.update(lambda txn: [self.record_key(txn, item) for item in sealed])
         return await self.give_receipts([self._placed(item) for item in recorded], known_tree_size)
@@ -134,7 +137,8 @@ class KeyArchive:
 
         Outcomes stand in the order of the requests; None for a key that signs from now on, or did before.
         """
-        statements = [self._accept_statement(request) for request in requests]
+        accept = [partial(self._accept_statement, request) for request in requests]
+        statements = await self.turns.run("reserve", accept)
 
         def reserve(txn: WriteTransaction) -> list[KeyarkError | None]:
             return [_reserve(txn, statement) for statement in statements]

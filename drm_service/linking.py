@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 
@@ -25,6 +25,7 @@ from keyark.transparency.events import new_event
 from keyark.transparency.log import Log, row_key
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
+from keyark.workers.turns import Turns
 
 
 class LinkedElsewhereError(KeyarkError):
@@ -62,11 +63,13 @@ class CertificateLinks:
     store: Store
     log: Log
     clock: Clock
+    turns: Turns = field(default_factory=Turns, repr=False)
 
     async def link_certificates(self, requests: Sequence[LinkRequest]) -> list[KeyarkError | None]:
         """Link a batch in one durable commit; None stands where it is linked, now or before."""
         records = self.store.read(lambda txn: [read_row(txn, r.enrollment_id) for r in requests])
-        links = [self.check_certificate(*pair) for pair in zip(requests, records, strict=True)]
+        check = [partial(self.check_certificate, *pair) for pair in zip(requests, records, strict=True)]
+        links = await self.turns.run("link", check)
         return await self.store.update(lambda txn: [self._mark_certified(txn, link) for link in links])
 
     def check_certificate(

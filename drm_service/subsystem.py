@@ -100,6 +100,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             policy=policy.engine,
             clock=clock,
             pool=pool,
+            turns=foundation.turns,
         )
         officers = OfficerTrust(
             trust_domain=config.service.trust_domain,
@@ -107,7 +108,12 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             revoked=NOBODY_REVOKED,  # the CM took the approval, and the key of what it issued must stay recoverable
         )
         links = CertificateLinks(
-            issuers=issuers, officers=officers, store=foundation.store, log=foundation.log, clock=clock
+            issuers=issuers,
+            officers=officers,
+            store=foundation.store,
+            log=foundation.log,
+            clock=clock,
+            turns=foundation.turns,
         )
         ceremonies = build_ceremonies(
             config, foundation, policy=policy.engine, storage_keys=storage_keys, workers=workers

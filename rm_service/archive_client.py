@@ -91,11 +91,11 @@ class ArchiveClient:
 
     async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
         """Return the verified archival receipt of one key; it travels with whatever else is waiting."""
-        return await self.batches.submit(ArchiveItem(statement, request))
+        return await self.batches.submit(ArchiveItem(statement, request), caller=str(statement.caller))
 
     async def reserve_signing_key(self, statement: Statement, request: EnrollmentRequest) -> None:
         """Have a signing key reserved whose enrollment archives nothing; raises KeyRoleConflictError."""
-        await self.reservations.submit(ArchiveItem(statement, request))
+        await self.reservations.submit(ArchiveItem(statement, request), caller=str(statement.caller))
 
     async def _reserve(self, items: Sequence[ArchiveItem]) -> Sequence[KeyarkError | None]:
         message = archive_pb2.ReserveSigningKeysRequest(

@@ -20,9 +20,10 @@ class DownstreamSettings(Config):
 
 
 class EnrollmentSettings(Config):
-    """[enrollment]: how long one may take from acceptance to outcome."""
+    """[enrollment]: how long one may take from acceptance to outcome, and how many a caller may have under way."""
 
     seconds: Annotated[float, Field(gt=0, le=600)] = 60.0
+    max_items_per_caller: Annotated[int, Field(ge=1, le=1_000_000)] = 2048
 
 
 class ApprovalSettings(Config):

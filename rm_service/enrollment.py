@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import Final, Protocol
@@ -39,10 +39,12 @@ from keyark.v1.audit_pb2 import EventType
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
+from keyark.workers.turns import Turns
 from rm_service.queue import ApprovalQueue, is_final
 from rm_service.quotas import count_enrollment, enrollments_within
 from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
 from rm_service.reviews import complete, wrapped_key
+from rm_service.under_way import UnderWay
 
 STAGE: Final = "submit"
 
@@ -93,7 +95,9 @@ class Archive(Protocol):
 class Issuer(Protocol):
     """The way to the CM; batches are its business."""
 
-    async def issue(self, request: EnrollmentRequest, receipt: bytes) -> CertificatePair:
+    async def issue(
+        self, statement: Statement, request: EnrollmentRequest, receipt: bytes
+    ) -> CertificatePair:
         """Return both certificates."""
 
 
@@ -119,8 +123,9 @@ class Enrollments:
     outbox: Outbox
     accepted_heads: AcceptedHeads
     queue: ApprovalQueue
+    turns: Turns
+    under_way: UnderWay
     enrollment_seconds: float = 60.0
-    _in_flight: dict[bytes, _InFlight] = field(default_factory=dict, repr=False)
 
     async def serve_form(self, profile: str) -> EnrollmentForm:
         """Step 1: what the profile asks for, and the transport certificate."""
@@ -133,7 +138,9 @@ class Enrollments:
 
         The same request joins its own run or gets its first outcome (P9). Who gives up waiting ends no run.
         """
-        runs = [self._begin(caller, request) for request in requests]
+        self.under_way.check_room(caller)
+        begin = [partial(self._begin, caller, request) for request in requests]
+        runs = await self.turns.run(str(caller), begin)
         if waiting := {run for run in runs if isinstance(run, asyncio.Task)}:
             await asyncio.wait(waiting)
         return [_outcome(run) if isinstance(run, asyncio.Task) else run for run in runs]
@@ -155,14 +162,7 @@ class Enrollments:
             return error
 
     def _join(self, statement: Statement, request: EnrollmentRequest) -> asyncio.Task[Enrollment]:
-        running = self._in_flight.get(statement.enrollment_id)
-        if running is None:
-            task = asyncio.create_task(self._drive(statement, request))
-            running = _InFlight(statement.sha256, statement.caller, task)
-            self._in_flight[statement.enrollment_id] = running
-            running.task.add_done_callback(partial(self._forget, statement.enrollment_id))
-        check_same_statement(statement, running.statement_sha256)
-        return running.task
+        return self.under_way.join(statement, lambda: self._drive(statement, request))
 
     async def carry_out(self, record: EnrollmentRecord) -> Enrollment:
         """Steps 4 to 6 of a request that an officer approved; what was begun already is joined.
@@ -173,11 +173,6 @@ class Enrollments:
         return await asyncio.shield(
             self._join(statement, approved_request(self.store, record, newer_key=b""))
         )
-
-    def _forget(self, enrollment_id: bytes, task: asyncio.Task[Enrollment]) -> None:
-        self._in_flight.pop(enrollment_id, None)
-        if not task.cancelled():
-            task.exception()  # retrieved here: every waiter may have been cancelled
 
     async def _drive(self, statement: Statement, request: EnrollmentRequest) -> Enrollment:
         try:
@@ -227,10 +222,10 @@ class Enrollments:
     ) -> tuple[VerifiedReceipt, CertificatePair]:
         receipt = await self.archive(statement, request)
         try:
-            return receipt, await self.issue(request, receipt)
+            return receipt, await self.issue(statement, request, receipt)
         except StaleCheckpointError:  # the CM has seen later trees only: the archive gives the receipt anew
             receipt = await self.archive(statement, request)
-            return receipt, await self.issue(request, receipt)
+            return receipt, await self.issue(statement, request, receipt)
 
     def accept_request(self, caller: SpiffeId, request: EnrollmentRequest) -> Statement:
         """Step 2: verify the statement and that the caller made it for itself."""
@@ -253,11 +248,7 @@ class Enrollments:
         """Count a caller's enrollments of so many clock hours, and those under way, up to this one."""
         caller, now = statement.caller, self.clock.now_us()
         count = self.store.read(lambda txn: enrollments_within(txn, str(caller), hours=hours, now_us=now))
-        for enrollment_id, running in self._in_flight.items():
-            count += running.caller == caller
-            if enrollment_id == statement.enrollment_id:
-                break
-        return count
+        return count + self.under_way.up_to(statement)
 
     def request_private_key(
         self, statement: Statement, request: EnrollmentRequest, form: EnrollmentForm
@@ -288,9 +279,11 @@ class Enrollments:
             return VerifiedReceipt()
         return await self.archiver.archive(statement, request)
 
-    async def issue(self, request: EnrollmentRequest, receipt: VerifiedReceipt) -> CertificatePair:
+    async def issue(
+        self, statement: Statement, request: EnrollmentRequest, receipt: VerifiedReceipt
+    ) -> CertificatePair:
         """Step 5: have both certificates issued."""
-        return await self.issuer.issue(request, receipt.file)
+        return await self.issuer.issue(statement, request, receipt.file)
 
     async def deliver(
         self,
@@ -355,17 +348,7 @@ class Enrollments:
 
     async def drain(self) -> None:
         """Wait until every enrollment that was accepted has its outcome."""
-        while self._in_flight:
-            await asyncio.wait([running.task for running in self._in_flight.values()])
-
-
-@dataclass(frozen=True)
-class _InFlight:
-    """The one task of an enrollment, and which content it is for."""
-
-    statement_sha256: bytes
-    caller: SpiffeId
-    task: asyncio.Task[Enrollment]
+        await self.under_way.drain()
 
 
 def approved_request(store: Store, record: EnrollmentRecord, *, newer_key: bytes) -> EnrollmentRequest:

@@ -38,6 +38,8 @@ key = "file:log-key.pem"
 [enrollment]
 # How long one enrollment may take from acceptance to outcome, seconds.
 seconds = 60.0
+# How many one caller may have under way; with more it is told to try again.
+max_items_per_caller = 2048
 
 [approvals]
 # Requests that policy defers wait for a registration officer this long, days.

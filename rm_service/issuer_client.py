@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from keyark.errors import KeyarkError, UnavailableError
+from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
 from keyark.service.evidence import UnknownStorageKeyError
@@ -54,9 +55,11 @@ class IssuerClient:
             self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
         )
 
-    async def issue(self, request: EnrollmentRequest, receipt: bytes) -> CertificatePair:
+    async def issue(
+        self, statement: Statement, request: EnrollmentRequest, receipt: bytes
+    ) -> CertificatePair:
         """Return both certificates of one request; it travels with whatever else is waiting."""
-        return await self.batches.submit(IssueItem(request, receipt))
+        return await self.batches.submit(IssueItem(request, receipt), caller=str(statement.caller))
 
     async def _send(self, items: Sequence[IssueItem]) -> Sequence[CertificatePair | KeyarkError]:
         """Have a batch issued; where the CM does not know a storage key, once more with the quorum's word for it."""

@@ -43,6 +43,7 @@ from rm_service.queue import ApprovalQueue
 from rm_service.records import SCHEMA_VERSION, TABLES
 from rm_service.relinking import RELINK, relink
 from rm_service.servicer import ALLOWED, RegistrationAdminServicer, RegistrationServicer
+from rm_service.under_way import UnderWay
 
 SWEEP_SECONDS: Final = 60.0
 
@@ -199,7 +200,9 @@ def _enrollments(
             clock=foundation.clock,
             settings=config.approvals,
         ),
+        turns=foundation.turns,
         enrollment_seconds=config.enrollment.seconds,
+        under_way=UnderWay(config.enrollment.max_items_per_caller),
     )
 
 

@@ -31,6 +31,7 @@ from keyark.transparency.log import Log
 from keyark.transparency.rejections import RejectionLog
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from keyark.workers.turns import Turns
 
 FLUSH_SECONDS: Final = 60.0
 IDENTITY_SECONDS: Final = 30.0
@@ -55,6 +56,7 @@ class Foundation:
     refusals: Refusals
     meters: Meters
     identity_list: IdentityListFile
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def revoked(self) -> RevokedIdentities:

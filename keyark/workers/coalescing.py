@@ -32,10 +32,14 @@ class _Waiting(Generic[T, R]):
     item: T
     weight: int
     future: asyncio.Future[R]
+    caller: str
 
 
 class Coalescer(Generic[T, R]):
-    """Collects items and sends them in batches; ``send`` returns a result or a typed error per item."""
+    """Collects items and sends them in batches; ``send`` returns a result or a typed error per item.
+
+    A batch takes one item of each caller after the other, so that nobody's many items keep another's one waiting.
+    """
 
     def __init__(
         self,
@@ -51,32 +55,44 @@ class Coalescer(Generic[T, R]):
         self._send, self._weigh = send, weigh
         self._max_waiting, self._batch_seconds = max_waiting, batch_seconds
         self._max_items, self._max_bytes = max_items, max_bytes
-        self._waiting: OrderedDict[_Waiting[T, R], None] = OrderedDict()
+        self._waiting: OrderedDict[str, OrderedDict[_Waiting[T, R], None]] = OrderedDict()
+        self._count = 0
         self._outstanding: dict[asyncio.Task[None], bool] = {}  # and whether each batch is full
         self._scheduled = False
         self._closing = False
 
-    async def submit(self, item: T) -> R:
-        """Return the item's result, or raise its typed error.
+    async def submit(self, item: T, *, caller: str) -> R:
+        """Return the item's result, or raise its typed error; ``caller`` is whose item it is.
 
         A waiter that is cancelled before its batch was sent takes its item along; after that the batch runs to
         its own deadline. Raises OverloadedError where too many wait.
         """
         if self._closing:
             raise UnavailableError("The service is stopping; try again later.")
-        if len(self._waiting) >= self._max_waiting:
+        if self._count >= self._max_waiting:
             raise OverloadedError("Too many requests are waiting; try again later.")
         loop = asyncio.get_running_loop()
-        entry: _Waiting[T, R] = _Waiting(item, self._weigh(item), loop.create_future())
-        self._waiting[entry] = None
+        entry: _Waiting[T, R] = _Waiting(item, self._weigh(item), loop.create_future(), caller)
+        self._waiting.setdefault(caller, OrderedDict())[entry] = None
+        self._count += 1
         if not self._scheduled:  # what else arrives in this turn of the loop comes along
             self._scheduled = True
             loop.call_soon(self._dispatch)
         try:
             return await entry.future
         except asyncio.CancelledError:
-            self._waiting.pop(entry, None)  # who gave up takes no place in the queue
+            self._remove(entry)  # who gave up takes no place in the queue
             raise
+
+    def _remove(self, entry: _Waiting[T, R]) -> None:
+        """Take an entry out of its caller's queue, where it still waits."""
+        queue = self._waiting.get(entry.caller)
+        if queue is None or entry not in queue:
+            return
+        del queue[entry]
+        self._count -= 1
+        if not queue:
+            del self._waiting[entry.caller]
 
     async def close(self) -> None:
         """Send what waits, wait for every batch, and take no more."""
@@ -107,13 +123,15 @@ class Coalescer(Generic[T, R]):
         batch: list[_Waiting[T, R]] = []
         weight = 0
         while self._waiting and len(batch) < self._max_items and weight < self._max_bytes:
-            entry = next(iter(self._waiting))
+            entry = next(iter(next(iter(self._waiting.values()))))
             if entry.future.done():  # cancelled in this very turn of the loop
-                del self._waiting[entry]
+                self._remove(entry)
                 continue
             if batch and weight + entry.weight > self._max_bytes:
                 return batch, True
-            del self._waiting[entry]
+            self._remove(entry)
+            if entry.caller in self._waiting:
+                self._waiting.move_to_end(entry.caller)
             weight += entry.weight
             batch.append(entry)
         return batch, len(batch) >= self._max_items or weight >= self._max_bytes

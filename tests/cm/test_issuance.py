@@ -6,6 +6,7 @@ The store is the one in memory, which runs every transaction twice: an effect ou
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from keyark.store import MemoryStore, StoreError
 from keyark.v1.audit_pb2 import EventType
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.process import WorkerDiedError
+from keyark.workers.turns import Turns
 from tests.support.issuance import Ca, request
 from tests.support.pki import NOW, issuing_ca, signed_statement
 
@@ -146,3 +148,16 @@ async def test_the_ca_issues_nothing_that_outlives_it(ca: Ca) -> None:
     outcome = (await ca.issue(request(1)))[0]
     assert isinstance(outcome, KeyarkError)
     assert outcome.reason == "ISSUER_VALIDITY"
+
+
+async def test_a_batch_is_accepted_in_slices_and_the_loop_goes_on_between_them(ca: Ca) -> None:
+    seconds, passes = iter(range(1, 10_000)), 0
+    turns = Turns(slice_seconds=4.0, clock=lambda: float(next(seconds)))
+    issuance = replace(ca.issuance, turns=turns)
+    bad = PairRequest(statement=request().statement, signature=b"no", receipt=b"")
+    batch = asyncio.create_task(issuance.issue_pairs([bad] * 64, NOTHING))
+    while not batch.done():
+        passes += 1
+        await asyncio.sleep(0)
+    assert passes >= 16
+    assert all(isinstance(outcome, KeyarkError) for outcome in await batch)

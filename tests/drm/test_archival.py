@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from keyark.records.v1.drm_pb2 import SoftwareToken
 from keyark.store import MemoryStore, StoreFullError
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.receipts import ReceiptVerifier
+from keyark.workers.turns import Turns
 from tests.support.enrolling import pkcs8
 from tests.support.pki import NOW, private_key, spki, statement_bytes
 from tests.support.related import negated_ec
@@ -235,3 +237,17 @@ async def test_a_pair_that_did_not_match_is_refused_for_good_and_nobody_elses_is
     assert reasons(await archive.archive(request_with(mine, key))) == ["KEY_PAIR_REFUSED"]
     assert archive.pool.batches == batches  # no worker looks at it again
     assert reasons(await archive.archive(request_with(yours, key))) == [""]
+
+
+async def test_a_batch_is_accepted_in_slices_and_the_loop_goes_on_between_them(archive: Archive) -> None:
+    seconds, passes = iter(range(1, 10_000)), 0
+    keys = replace(archive.keys, turns=Turns(slice_seconds=4.0, clock=lambda: float(next(seconds))))
+    batch = asyncio.create_task(
+        keys.archive_keys([replace(request(0), signature=b"no")] * 64, known_tree_size=0)
+    )
+    while not batch.done():
+        passes += 1
+        await asyncio.sleep(0)
+    assert passes >= 16
+    outcomes = (await batch).outcomes
+    assert [getattr(outcome, "reason", "") for outcome in outcomes] == ["STATEMENT_SIGNATURE"] * 64

@@ -59,6 +59,7 @@ from keyark.crypto.ceremonies import (
     AgentTrust,
     CeremonyClosedError,
     CeremonyRequest,
+    check_reason,
     verify_decision,
     verify_request,
 )
@@ -123,6 +124,7 @@ class Ceremonies:
         """
         self.work.ask(caller)
         request = verify_request(signed, self.trust, at=self._now())
+        check_reason(request.message.reason)
         if request.requester != caller:
             raise PermissionDeniedError(f"The request is {request.requester}'s; ask in your own name.")
         known = self.store.read(lambda txn: read_ceremony(txn, request.ceremony_id))
@@ -130,7 +132,8 @@ class Ceremonies:
             return _same(known, request)
         if request.type != RECOVER:
             self.work.ask_about_keys(caller)
-        self.store.read(lambda txn: check_room(txn, request))
+        has_room = partial(check_room, request=request)
+        self.store.read(has_room)
         now = self.clock.now_us()
         record = CeremonyRecord(
             request=signed.SerializeToString(deterministic=True),
@@ -139,9 +142,7 @@ class Ceremonies:
         )
         await self.actions[request.type].prepare(request, record)
         key = HybridPrivateKey.generate()
-        opened = await self.journal.open_first(
-            request, record, key.public_key, lambda txn: check_room(txn, request)
-        )
+        opened = await self.journal.open_first(request, record, key.public_key, has_room)
         if opened is not record:
             return _same(opened, request)
         self._live[request.ceremony_id] = _Live(share_recipient_key=key)
@@ -207,6 +208,7 @@ class Ceremonies:
         async with live.lock:
             record = await self._deciding(ceremony_id)
             decision = self._verified(caller, record, signed, REJECT)
+            check_reason(decision.message.reason)
             if not decided_before(record, decision):
                 quorum = self._quorum(record)
                 quorum.check_may_decide(caller, REJECT)

@@ -16,11 +16,12 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import PENDING, UsageError, print_json, say, to_json
+from keyark.cli.output import PENDING, UsageError, careful, print_json, say, to_json
 from keyark.client.approvals import ApprovalClient
 from keyark.client.enrollment import TIMEOUT
 from keyark.pki.approvals import MAX_VALIDITY_DAYS, Edits, edits_of
 from keyark.pki.certificates import Validity, load_certificate
+from keyark.pki.names import normalized_name
 from keyark.pki.statements import reread_statement
 from keyark.rpc.channels import call
 from keyark.v1 import registration_pb2 as pb
@@ -79,7 +80,7 @@ def approve(*, enrollment_id: str, name: str, days: int | None, **options: Any) 
 
     Ends with code 4 where it is approved and the CM or the DRM cannot be reached now; the RM then goes on by itself.
     """
-    edits = Edits(common_name=name, validity_days=days or 0)
+    edits = Edits(common_name=normalized_name(name), validity_days=days or 0)
     done = _run(options, _acting(enrollment_id, lambda officer, seen: officer.approve(seen, edits)))
     if done.state != pb.ENROLLMENT_STATE_ISSUED:
         raise SystemExit(PENDING)
@@ -175,7 +176,7 @@ def _print_review(review: pb.EnrollmentReview) -> None:
     if review.HasField("approval"):
         edits = edits_of(review.approval)
         if edits.common_name:
-            say(f"edited      common name: {edits.common_name}")
+            say(f"edited      common name: {edits.common_name}{careful(edits.common_name)}")
         if edits.validity_days:
             say(f"edited      validity: {edits.validity_days} days")
     if review.reason:

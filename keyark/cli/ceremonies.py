@@ -12,10 +12,11 @@ from google.protobuf.message import DecodeError
 from rich.progress import Progress
 
 from keyark.cli.options import password_source
-from keyark.cli.output import UsageError, print_json, say
+from keyark.cli.output import UsageError, careful, print_json, say
 from keyark.client.ceremony_review import ReviewedCeremony
 from keyark.client.recovery import RecoveryClient
 from keyark.client.verification import UnexpectedAnswerError
+from keyark.text.characters import resemblances
 from keyark.text.console import SafeConsole
 from keyark.v1.ceremony_pb2 import (
     CeremonyStatement,
@@ -79,14 +80,14 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
     say(f"state       {state_name(view.state)}")
     say(f"to          {WORDS[message.type]}")
     say(f"asked by    {message.requester}")
-    say(f"reason      {message.reason}")
+    say(f"reason      {message.reason}{careful(message.reason)}")
     say(f"opened      {when(ceremony.opened.event.time_us)}, log entry {ceremony.opened.index}")
     say(f"expires     {when(ceremony.opened.event.expires_time_us)}")
     for owner in ceremony.owners:
         details, event = owner.details, owner.event
         say(
             f"key         {event.encryption_spki_sha256.hex()} of {details.common_name} <{details.email}>, "
-            f"archived {when(event.time_us)}"
+            f"archived {when(event.time_us)}{careful(details.common_name)}"
         )
     for key in ceremony.facts.storage_keys:
         _show_storage_key("opens", key)
@@ -141,6 +142,7 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
                 "key_id": owner.event.encryption_spki_sha256.hex(),
                 "common_name": owner.details.common_name,
                 "email": owner.details.email,
+                "careful": resemblances(owner.details.common_name),
             }
             for owner in ceremony.owners
         ],

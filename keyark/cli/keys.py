@@ -11,7 +11,7 @@ import click
 
 from keyark.cli.listing import hexadecimal, print_all, print_one, when
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
-from keyark.cli.output import KeyarkGroup, UsageError
+from keyark.cli.output import KeyarkGroup, UsageError, careful
 from keyark.client import administration
 from keyark.pki.certificates import load_certificates
 from keyark.pki.spki import encode_spki
@@ -120,7 +120,7 @@ def key_line(key: ArchivedKey) -> str:
         reason += f"  (did not open on {when(key.failed_time_us / 1e6)})"
     return (
         f"{key.key_id.hex()}  {state}  {when(key.archived_time_us / 1e6)}  log index {key.log_index}  "
-        f"{key.common_name} <{key.email}>{reason}"
+        f"{key.common_name} <{key.email}>{reason}{careful(key.common_name)}"
     )
 
 

@@ -18,7 +18,7 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, to_json
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import reread_statement
@@ -124,4 +124,5 @@ def enrollment_line(enrollment: Enrollment) -> str:
     return (
         f"{enrollment.enrollment_id.hex()}  {state}  {when(time_us / 1e6)}  "
         f"{statement.common_name} <{statement.email}>  by {statement.caller}"
+        f"{careful(statement.common_name)}"
     )

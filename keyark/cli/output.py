@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from keyark.client.pending import EnrollmentRejectedError, PendingApprovalError
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.errors import ConfigurationError, KeyarkError, Kind, PolicyRejectedError
+from keyark.text.characters import resemblances
 from keyark.text.terminal import below, escaped_json, escaped_streams, print_line
 
 DONE: Final = 0
@@ -87,6 +88,12 @@ def tell(text: str, stream: TextIO | None) -> None:
             "The password could not be shown, so nothing was kept here and the archive still holds the key; run the "
             "command again."
         ) from None
+
+
+def careful(name: str) -> str:
+    """Return what to say after a name: nothing, or that a word of it looks like another word or mixes scripts."""
+    notes = "; ".join(resemblances(name))
+    return f"  [careful: {notes}]" if notes else ""
 
 
 def exit_code(error: KeyarkError) -> int:

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from keyark.client.sessions import Session
 from keyark.errors import KeyarkError, Kind
+from keyark.pki.names import normalized_name
 from keyark.rpc.channels import UnaryCall, call
 from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
@@ -80,7 +81,11 @@ async def list_keys(
 ) -> AsyncIterator[recovery_pb2.ArchivedKey]:
     """Yield the archived keys that a filter selects, oldest first; ``session`` is an agent's with the DRM."""
     stub = KeyRecoveryServiceStub(session.channel)
-    new_request = partial(recovery_pb2.ListKeysRequest, filter=key_filter or recovery_pb2.KeyFilter())
+    wanted = recovery_pb2.KeyFilter()
+    if key_filter is not None:
+        wanted.CopyFrom(key_filter)
+    wanted.owner = normalized_name(wanted.owner)
+    new_request = partial(recovery_pb2.ListKeysRequest, filter=wanted)
     async for page in pages(stub.ListKeys, new_request):
         for key in page.keys:
             yield key

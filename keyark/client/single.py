@@ -14,6 +14,7 @@ from keyark.client.pending import PendingApprovalError
 from keyark.errors import KeyarkError
 from keyark.pki.files import working_in
 from keyark.pki.key_types import KeyType
+from keyark.pki.names import normalized_name
 from keyark.pki.statements import PresentCertificate, Statement
 
 
@@ -125,7 +126,7 @@ async def prepare_in(
 def check_same_order(statement: Statement, order: EnrollmentOrder, folder: EnrollmentFolder) -> None:
     """Raise OtherRequestError unless the saved request is the one that is asked for."""
     asked = (
-        (order.common_name, statement.common_name),
+        (normalized_name(order.common_name), statement.common_name),
         (order.email, statement.email),
         (order.profile, statement.profile),
         (order.signing_key_type or statement.signing_key_type, statement.signing_key_type),

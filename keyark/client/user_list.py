@@ -13,7 +13,7 @@ from typing import Final
 from keyark.client.single import EnrollmentOrder
 from keyark.errors import InvalidInputError
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
-from keyark.pki.names import check_email, check_name
+from keyark.pki.names import check_email, check_name, normalized_name
 
 COLUMNS: Final = ("name", "email", "profile", "signing_key", "encryption_key")
 MAX_TOLD: Final = 50
@@ -89,10 +89,11 @@ class _Rows:
 
 
 def _order(row: dict[str, str], profile: str) -> EnrollmentOrder:
-    check_name(row["name"], field="name")
+    name = normalized_name(row["name"])
+    check_name(name, field="name")
     check_email(row["email"], field="email")
     return EnrollmentOrder(
-        common_name=row["name"],
+        common_name=name,
         email=row["email"],
         profile=row.get("profile") or profile,
         signing_key_type=_key_type(row.get("signing_key"), SIGNING_KEY_TYPES),

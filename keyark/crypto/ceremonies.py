@@ -28,6 +28,7 @@ from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import is_uuid7
+from keyark.text.characters import describe, unseen_positions, without_joiners
 from keyark.v1.ceremony_pb2 import (
     AgentKey,
     CeremonyStatement,
@@ -169,6 +170,7 @@ def sign_request(message: CeremonyStatement, signer: AgentSigner) -> SignedState
     """Complete a statement with version, trust domain and requester, and sign it; raises as ``verify_request``."""
     message.version, message.trust_domain = _VERSION, signer.agent.trust_domain
     message.requester = str(signer.agent)
+    check_reason(message.reason)
     _check_request(message)
     return signer.sign(CEREMONY_LABEL, message.SerializeToString(deterministic=True))
 
@@ -193,6 +195,8 @@ def sign_decision(
     opening: Opening, signer: AgentSigner, *, decision: Decision.ValueType, time_us: int, reason: str = ""
 ) -> SignedStatement:
     """Sign what an agent decides of a ceremony, for this opening of it only."""
+    if reason:
+        check_reason(reason)
     message = DecisionStatement(
         version=_VERSION,
         ceremony_digest=opening.digest,
@@ -282,8 +286,18 @@ def agent_key_of(agent: AgentShareKey) -> AgentKey:
 
 
 def check_reason(reason: str) -> str:
-    """Return a reason that a person gave; raises InvalidInputError unless it has 1 to 500 printable characters."""
-    if not 1 <= len(reason) <= MAX_REASON or not reason.isprintable() or not reason.strip():
+    """Return a reason that a person gives; raises InvalidInputError unless it has 1 to 500 characters that are seen."""
+    if position := next(unseen_positions(_check_kept_reason(reason)), -1) + 1:
+        raise InvalidInputError(
+            f"The reason holds {describe(reason[position - 1])}, which nobody sees there; leave it out.",
+            field="reason",
+        )
+    return reason
+
+
+def _check_kept_reason(reason: str) -> str:
+    """Check a reason in signed words, which earlier releases may have taken; what shows it escapes what is not seen."""
+    if not 1 <= len(reason) <= MAX_REASON or not without_joiners(reason).isprintable() or not reason.strip():
         raise InvalidInputError(
             f"The reason has 1 to {MAX_REASON} printable characters; say in one line why.", field="reason"
         )
@@ -347,7 +361,7 @@ def _check_request(message: CeremonyStatement) -> None:
             "The ceremony id is no UUIDv7 of 16 bytes; make a new one.", field="ceremony_id"
         )
     SpiffeId.parse(message.requester, field="requester")
-    check_reason(message.reason)
+    _check_kept_reason(message.reason)
     present = {field.name for field, _ in message.ListFields()} & _TYPED
     if present != _FIELDS[message.type]:
         odd = ", ".join(sorted(present ^ _FIELDS[message.type]))
@@ -374,7 +388,7 @@ def _check_decision(message: DecisionStatement) -> None:
     if message.decision not in (Decision.DECISION_APPROVE, Decision.DECISION_REJECT):
         raise InvalidInputError("A decision approves or rejects.", field="decision")
     if message.decision == Decision.DECISION_REJECT:
-        check_reason(message.reason)
+        _check_kept_reason(message.reason)
     elif message.reason:
         raise InvalidInputError("An approval gives no reason.", field="reason")
     if message.time_us <= 0:

@@ -7,6 +7,7 @@ import unicodedata
 from typing import Final
 
 from keyark.errors import InvalidInputError
+from keyark.text.characters import describe, unseen_positions, without_joiners
 
 MAX_NAME_CHARACTERS: Final = 64  # ub-common-name and ub-organization-name, RFC 5280 appendix A.1
 MAX_EMAIL_CHARACTERS: Final = 254  # RFC 5321 §4.5.3.1.3 less the angle brackets
@@ -18,18 +19,38 @@ _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN: Final = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]+\Z){_LABEL}", re.ASCII)
 
 
-def check_name(value: str, *, field: str = "common_name") -> None:
-    """Check a common name or an organisation: 1 to 64 printable characters in Unicode normal form C.
+def normalized_name(value: str) -> str:
+    """Return a name in Unicode normal form C, as statements have it; keyboards and file systems give others too."""
+    return unicodedata.normalize("NFC", value)
 
-    Control characters, bidirectional and other format characters, line separators, surrogates, spaces other
-    than U+0020, and spaces at either end are refused: they make two names look like one. Raises
+
+def check_name(value: str, *, field: str = "common_name") -> None:
+    """Check a common name or an organisation: 1 to 64 characters that people see, in Unicode normal form C.
+
+    Refused is what makes two names look like one: control, format, private and unassigned characters; those that
+    Unicode lists as ignorable, or calls blank or a filler; spaces other than U+0020, and spaces at either end; more
+    than four marks on a letter. A joiner is taken where RFC 5892 (appendix A.1 and A.2) lets it stand. Raises
     InvalidInputError with the field.
+    """
+    check_kept_name(value, field=field)
+    if position := next(unseen_positions(value), -1) + 1:
+        raise InvalidInputError(
+            f"The name holds {describe(value[position - 1])}, which nobody sees there; use letters, digits, "
+            "punctuation and plain spaces.",
+            field=field,
+        )
+
+
+def check_kept_name(value: str, *, field: str = "common_name") -> None:
+    """Check a name that was accepted before and is kept: as ``check_name``, less what only it looks for.
+
+    Earlier releases took ignorable and blank characters; what was archived under such a name stays recoverable.
     """
     if not 1 <= len(value) <= MAX_NAME_CHARACTERS:
         raise InvalidInputError(
             f"The name has {len(value)} characters; give 1 to {MAX_NAME_CHARACTERS}.", field=field
         )
-    if not value.isprintable():
+    if not without_joiners(value).isprintable():
         raise InvalidInputError(
             "The name holds a control, format or separator character; use letters, digits, punctuation and "
             "plain spaces.",

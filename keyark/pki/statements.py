@@ -27,7 +27,7 @@ from keyark.pki.key_types import (
     SigningPublicKey,
     check_key_type,
 )
-from keyark.pki.names import check_email, check_name
+from keyark.pki.names import check_email, check_kept_name, check_name, normalized_name
 from keyark.pki.related_keys import related_key_ids
 from keyark.pki.serials import check_serial
 from keyark.pki.signatures import sign_message, verify_message
@@ -139,6 +139,7 @@ def parse_statement(raw: bytes) -> Statement:
     SpkiNotCanonicalError and WeakKeyError for the keys.
     """
     statement = reread_statement(raw)
+    check_name(statement.common_name)
     check_public_key(statement.signing_spki, statement.signing_public_key, field="signing_spki")
     if statement.encryption_spki:
         field = "encryption_spki"
@@ -151,7 +152,7 @@ def parse_statement(raw: bytes) -> Statement:
 
 
 def reread_statement(raw: bytes) -> Statement:
-    """Read a statement that was parsed before and kept: as ``parse_statement``, but its keys are not judged again."""
+    """Read a statement that was parsed before and kept: as ``parse_statement``, but judges no name or key."""
     message = _decode(raw)
     caller = _check_request(message)
     signing_key_type = spki_key_type(message.signing_spki, field="signing_spki")
@@ -247,7 +248,7 @@ def _check_words(profile: str, common_name: str, email: str) -> None:
         raise InvalidInputError(
             "The profile's name is not one; it has 1 to 64 of a-z, 0-9, '.', '_' and '-'.", field="profile"
         )
-    check_name(common_name, field="common_name")
+    check_kept_name(common_name, field="common_name")
     check_email(email, field="email")
 
 
@@ -264,8 +265,9 @@ def build_statement(
 ) -> bytes:
     """Return the canonical bytes of a statement, ready to sign; with ``present``, of a renewal.
 
-    Raises as ``parse_statement`` does.
+    The common name is put into Unicode normal form C. Raises as ``parse_statement`` does.
     """
+    common_name = normalized_name(common_name)
     _check_words(profile, common_name, email)  # first, for a message takes no lone surrogates
     message = EnrollmentStatement(
         version=STATEMENT_VERSION,

@@ -120,6 +120,11 @@ def _joins(characters: Iterator[str], kinds: str) -> bool:
     return False
 
 
+def without_joiners(text: str) -> str:
+    """Return a text without zero width joiners and non-joiners, wherever they stand."""
+    return text.replace(ZERO_WIDTH_JOINER, "").replace(ZERO_WIDTH_NON_JOINER, "")
+
+
 def describe(character: str) -> str:
     """Return a character's code point and name: "U+3164 HANGUL FILLER"."""
     name = unicodedata.name(character, "")

@@ -7,11 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyark.errors import InvalidInputError
-from keyark.pki.names import check_email, check_name
+from keyark.pki.names import check_email, check_kept_name, check_name, normalized_name
+from tests.text.test_characters import PEOPLE, UNSEEN
+
+
+def normal(names):
+    return [normalized_name(name) for name in names]
 
 
 @pytest.mark.parametrize(
-    "name", ["A", "Alice Example", "Zoë Ünal", "山田太郎", "O'Neil, Jr. <x>", "x" * 64, "😀" * 64]
+    "name",
+    ["A", "Alice Example", "Zoë Ünal", "山田太郎", "O'Neil, Jr. <x>", "x" * 64, "😀" * 64, *normal(PEOPLE)],
 )
 def test_names_of_people_are_taken(name):
     check_name(name)
@@ -39,6 +45,10 @@ def test_names_of_people_are_taken(name):
         "Al\ud800ice",
         "Al\ue000ice",
         "Zoe\u0308",
+        *(f"Al{character}ice" for character in UNSEEN),
+        "Al\u200cice",
+        "\u0916\u200d",
+        "a" + "\u0323\u0301\u0300\u0302\u0303\u0304",
     ],
 )
 def test_invisible_or_ambiguous_names_are_refused(name):
@@ -56,6 +66,7 @@ def test_what_is_taken_is_normal_visible_and_short(name):
     assert 1 <= len(name) <= 64
     assert name == name.strip()
     assert unicodedata.normalize("NFC", name) == name
+    name = name.replace("\u200c", "").replace("\u200d", "")
     assert not {unicodedata.category(c) for c in name} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -137,3 +148,15 @@ def test_whatever_is_taken_of_odd_addresses_has_no_blank(email):
     except InvalidInputError:
         return
     assert not any(c.isspace() or c in '"(),:;<>[]\\' for c in email)
+
+
+def test_what_is_refused_is_told_by_its_name():
+    with pytest.raises(InvalidInputError, match=r"U\+3164 HANGUL FILLER, which nobody sees"):
+        check_name("Alice\u3164")
+
+
+@pytest.mark.parametrize("name", ["Alice\u3164", "❤\ufe0f", "a\u034fb"])
+def test_what_earlier_releases_took_is_read_again_where_it_is_kept(name):
+    check_kept_name(name)
+    with pytest.raises(InvalidInputError):
+        check_name(name)

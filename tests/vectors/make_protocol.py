@@ -161,6 +161,13 @@ def refused_statements(example: Example) -> list[dict[str, str]]:
         ("not in normal form C", "INVALID_INPUT", "common_name", {"common_name": "Zoe\u0308"}),
         ("a space at the end", "INVALID_INPUT", "common_name", {"common_name": "Zoë "}),
         ("a control character", "INVALID_INPUT", "common_name", {"common_name": "Zoë\n"}),
+        (
+            "a filler, of which nobody sees anything",
+            "INVALID_INPUT",
+            "common_name",
+            {"common_name": "Zoë\u3164"},
+        ),
+        ("a non-joiner between Latin letters", "INVALID_INPUT", "common_name", {"common_name": "Zo\u200cë"}),
         ("a domain of one label", "INVALID_INPUT", "email", {"email": "zoe@localhost"}),
         (
             "one key twice",

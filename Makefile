@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-DEPLOYMENT ?= build/deployment
+DEPLOYMENT ?= deployment
 export GRPC_VERBOSITY ?= NONE
 
 .PHONY: help setup protos demo up test lint load bench bench-quick bench-scale clean
@@ -31,7 +31,7 @@ protos: setup ## generate the code of the gRPC contract anew
 demo: setup ## the whole story in a terminal: a deployment, an enrollment, an encrypted message
 	$(BIN)/python -I -m keyark.cli.demo
 
-up: setup ## a deployment in build/deployment, made if need be, until Ctrl-C
+up: setup ## a deployment in ./deployment, made if need be, until Ctrl-C; make clean leaves it alone
 	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) < /dev/null
 	$(BIN)/keyark up $(DEPLOYMENT)
 
@@ -65,5 +65,6 @@ lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-header --universal --python-version 3.11 --no-emit-index-url --quiet -o requirements.lock
 
 clean: ## delete everything that the build made
+	@! test -e build/deployment || { echo "build/deployment holds a CA and an archive; move it away first, for example: mv build/deployment deployment"; exit 1; }
 	rm -rf .venv build dist keyark/v1 keyark/records .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

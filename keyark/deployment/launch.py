@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,31 +60,38 @@ class _Service:
 async def run_deployment(
     folder: Path, say: Callable[[str], None], *, arguments: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Run until SIGINT or SIGTERM; ``say`` gets each service's ready line and how it stopped.
+    """Run until SIGINT, SIGTERM or SIGHUP; ``say`` gets each service's ready line and how it stopped.
 
     ``arguments`` are further ones for `serve`, by role.
     Raises ServiceDiedError, after all were stopped, where one died by itself.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last where the terminal is closed
         loop.add_signal_handler(number, stopping.set)
     services: dict[str, _Service] = {}
     try:
         for role in START_ORDER:
             services[role] = await _start(role, folder, (arguments or {}).get(role, ()))
-            say(await asyncio.wait_for(services[role].ready_line(), START_SECONDS))
+            _tell(say, await asyncio.wait_for(services[role].ready_line(), START_SECONDS))
         await _until_stopped(services, stopping)
     finally:
         for role in STOP_ORDER:
             if role in services:
                 await services[role].stop()
-                say(f"{role} stopped with code {services[role].process.returncode}")
+                _tell(say, f"{role} stopped with code {services[role].process.returncode}")
+
+
+def _tell(say: Callable[[str], None], line: str) -> None:
+    """Say a line; that nobody reads it any more ends no service, and keeps none from being stopped."""
+    with contextlib.suppress(OSError):
+        say(line)
 
 
 def _command(role: str, folder: Path, arguments: Sequence[str]) -> list[str]:
     config = folder.absolute() / role / f"{role}.toml"  # the service works in another folder
-    return python_command(f"{role}_service", "serve", str(config), *arguments)
+    parent = ("--parent", str(os.getpid()))  # it ends with us, even where we are killed
+    return python_command(f"{role}_service", "serve", str(config), *parent, *arguments)
 
 
 async def _start(role: str, folder: Path, arguments: Sequence[str]) -> _Service:

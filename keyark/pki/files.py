@@ -66,18 +66,23 @@ def read_file(path: Path, *, max_size: int) -> bytes:
 
 
 def read_secret_file(path: Path, *, max_size: int) -> bytes:
-    """Return the bytes of a file that only its owner may open, in a folder that only its owner may open.
+    """Return the bytes of a file that nobody but its owner can read or replace.
 
-    The owner is this user or root. Root may open the files of any one user, in that user's folder.
-    Raises LaxPermissionsError with the command that helps, ForeignOwnerError and UnreadableFileError.
+    Others may search and list its folder, as where a container platform mounts secrets, but not write there. The owner
+    is this user or root. Root may open the files of any one user, in that user's folder.
+    Raises LaxPermissionsError with what was seen, ForeignOwnerError and UnreadableFileError.
     """
     with _opened(path) as descriptor:
         status = os.fstat(descriptor)
         if status.st_mode & _OTHERS:
             raise LaxPermissionsError(
-                f"{path} may be opened by others than its owner; run: chmod 600 '{path}'"
+                f"{path} may be opened by others than its owner (mode {_mode(status)}); run: chmod 600 '{path}'"
             )
-        owners = {_check_private(path.resolve().parent).st_uid, status.st_uid}
+        folders = {
+            path.absolute().parent,
+            path.resolve().parent,
+        }  # of a link, and of the file that it leads to
+        owners = {status.st_uid, *(_check_not_written_by_others(folder).st_uid for folder in folders)}
         if not owners <= {os.geteuid(), _ROOT} and (os.geteuid() != _ROOT or len(owners) > 1):
             raise _foreign(path)
         return _read(descriptor, path, max_size)
@@ -108,6 +113,15 @@ def check_private_folder(folder: Path) -> None:
         raise _foreign(folder)
 
 
+def check_own_folder(folder: Path) -> None:
+    """Raise ForeignOwnerError where another user than root owns a folder, LaxPermissionsError where others write it.
+
+    Raises UnreadableFileError where it is no folder.
+    """
+    if _check_not_written_by_others(folder).st_uid not in {os.geteuid(), _ROOT}:
+        raise _foreign(folder)
+
+
 def check_trusted_file(path: Path) -> None:
     """Raise ForeignOwnerError where another user than root owns a file, LaxPermissionsError where others may write it.
 
@@ -122,17 +136,37 @@ def check_trusted_file(path: Path) -> None:
 
 
 def _check_private(folder: Path) -> os.stat_result:
+    status = _folder_status(folder)
+    if status.st_mode & _OTHERS:
+        raise LaxPermissionsError(
+            f"{folder} may be opened by others than its owner (mode {_mode(status)}); run: chmod 700 '{folder}'"
+        )
+    return status
+
+
+def _check_not_written_by_others(folder: Path) -> os.stat_result:
+    """Raise LaxPermissionsError where others could put another file in the place of one in a folder."""
+    status = _folder_status(folder)
+    if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
+        raise LaxPermissionsError(
+            f"{folder} may be written by others than its owner (mode {_mode(status)}), who could replace what is in "
+            f"it; run: chmod go-w '{folder}'"
+        )
+    return status
+
+
+def _folder_status(folder: Path) -> os.stat_result:
     try:
         status = folder.stat()
     except (OSError, ValueError) as error:
         raise UnreadableFileError(f"{folder} cannot be opened: {_why(error)}.") from None
     if not stat.S_ISDIR(status.st_mode):
         raise UnreadableFileError(f"{folder} is no folder.")
-    if status.st_mode & _OTHERS:
-        raise LaxPermissionsError(
-            f"{folder} may be opened by others than its owner; run: chmod 700 '{folder}'"
-        )
     return status
+
+
+def _mode(status: os.stat_result) -> str:
+    return f"{stat.S_IMODE(status.st_mode):04o}"
 
 
 def _foreign(path: Path) -> ForeignOwnerError:

@@ -13,7 +13,7 @@ from keyark.clock import Clock
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.meters import Meters
 from keyark.pki.certificates import load_certificates
-from keyark.pki.files import check_private_folder
+from keyark.pki.files import check_own_folder, check_private_folder
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.rpc.audit import AuditServicer, Witness
 from keyark.rpc.identities import LocalIdentity, PeerReader
@@ -104,7 +104,7 @@ class RunningService:
 
 def load_identity(settings: ServiceSettings) -> LocalIdentity:
     """Load the service's own identity; refuses lax permissions and another user's folder."""
-    check_private_folder(settings.identity_key.parent)
+    check_own_folder(settings.identity_key.parent)
     return LocalIdentity.load(
         key=settings.identity_key,
         certificate=settings.identity_certificate,

@@ -26,6 +26,7 @@ from keyark.policy.config import describe_policy
 from keyark.programs import WORKING_FOLDER
 from keyark.service.control import Command, Commands, answering, ask
 from keyark.service.live_policy import LivePolicy, policy_of
+from keyark.service.parent import end_with_parent
 from keyark.store import row_keys_beside
 from keyark.text.terminal import escaped_streams, log_to_stderr, print_line
 
@@ -118,6 +119,9 @@ class Program(Generic[C]):
             sub.add_argument("config", type=_absolute, help=f"{self.role}.toml")
             sub.set_defaults(command=command)
             if name == "serve":
+                sub.add_argument(
+                    "--parent", type=int, help="end when this process, which started it, has ended"
+                )
                 self.add_serve_arguments(sub)
             if name == "backup":
                 sub.add_argument("target", type=Path, help="a folder that does not exist")
@@ -128,6 +132,8 @@ class Program(Generic[C]):
         check_trusted_file(parsed.config)
         config = load_config(parsed.config, self.config)
         config = self.adjust(config, parsed) if self.adjust else config
+        if parsed.parent is not None:
+            end_with_parent(parsed.parent)
         os.chdir(WORKING_FOLDER)
         uvloop.run(self._until_signalled(config))
 

@@ -109,14 +109,37 @@ def test_a_lax_file_is_refused_with_the_command_that_helps(folder, lax):
         load_private_key(path)
 
 
-@pytest.mark.parametrize("lax", [0o750, 0o701, 0o711, 0o755, 0o777])
-def test_a_lax_folder_is_refused_with_the_command_that_helps(folder, lax):
+@pytest.mark.parametrize("lax", [0o720, 0o702, 0o777])
+def test_a_key_in_a_folder_where_others_write_is_refused_with_what_was_seen(folder, lax):
     path = folder / "key.pem"
     save_private_key(path, private_key(KeyType.EC_P256))
     folder.chmod(lax)
-    with pytest.raises(LaxPermissionsError, match=f"chmod 700 '{folder}'"):
+    with pytest.raises(LaxPermissionsError, match=f"mode {lax:04o}.*chmod go-w '{folder}'"):
         load_private_key(path)
-    with pytest.raises(LaxPermissionsError):
+
+
+@pytest.mark.parametrize("searched", [0o555, 0o750, 0o711, 0o755, 0o1777])
+def test_a_key_that_nobody_else_reads_or_replaces_is_taken(folder, searched):
+    """A container platform mounts secrets so: links into a folder of 0755, and files of 0400."""
+    path, mounted = folder / "key.pem", folder / "mounted"
+    save_private_key(path, private_key(KeyType.EC_P256))
+    path.chmod(0o400)
+    folder.chmod(searched)
+    load_private_key(path)
+    folder.chmod(0o755)
+    mounted.mkdir(mode=0o755)
+    path.rename(mounted / "key.pem")
+    path.symlink_to("mounted/key.pem")
+    load_private_key(path)
+    mounted.chmod(0o775)
+    with pytest.raises(LaxPermissionsError, match=f"chmod go-w '{mounted}'"):
+        load_private_key(path)
+
+
+@pytest.mark.parametrize("lax", [0o750, 0o701, 0o711, 0o755, 0o777])
+def test_no_key_is_made_in_a_lax_folder(folder, lax):
+    folder.chmod(lax)
+    with pytest.raises(LaxPermissionsError, match=f"mode {lax:04o}.*chmod 700 '{folder}'"):
         save_private_key(folder / "other.pem", private_key(KeyType.EC_P256))
     with pytest.raises(LaxPermissionsError):
         make_private_folder(folder)
@@ -132,7 +155,8 @@ def test_stricter_files_are_fine(folder, strict):
 
 def test_a_link_is_judged_by_where_it_leads(folder, tmp_path):
     open_folder = tmp_path / "open"
-    open_folder.mkdir(mode=0o755)
+    open_folder.mkdir()
+    open_folder.chmod(0o777)
     save_private_key(folder / "key.pem", private_key(KeyType.EC_P256))
     (folder / "key.pem").rename(open_folder / "key.pem")
     (folder / "key.pem").symlink_to(open_folder / "key.pem")

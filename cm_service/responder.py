@@ -21,7 +21,7 @@ from cm_service.ocsp_worker import responder_certificate
 from keyark.clock import Clock
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
-from keyark.pki.files import exchange_secret_file
+from keyark.pki.files import erase_secret_file, exchange_secret_file
 from keyark.pki.serials import encode_serial
 from keyark.pki.spki import encode_spki
 from keyark.records.v1.cm_pb2 import MakeResponderTask
@@ -78,6 +78,7 @@ class Responder:
         if present is not None and not self._is_due(present, issuer):
             return
         waiting = self.path.with_name(f".{self.path.name}.new")
+        await asyncio.to_thread(erase_secret_file, waiting)  # of a renewal that was interrupted
         certificate = load_certificate(await self._make(waiting, Validity.of(issuer)))
         await self._record(certificate)
         await asyncio.to_thread(exchange_secret_file, waiting, self.path)

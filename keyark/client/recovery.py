@@ -58,6 +58,13 @@ PAGE: Final = 200
 MAX_PAGES: Final = 100
 FOLLOWERS: Final = ("rm", "cm")
 _MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
+_ENDED: Final = (
+    pb.CeremonyState.CEREMONY_STATE_COMPLETED,
+    pb.CeremonyState.CEREMONY_STATE_REJECTED,
+    pb.CeremonyState.CEREMONY_STATE_CANCELED,
+    pb.CeremonyState.CEREMONY_STATE_EXPIRED,
+    pb.CeremonyState.CEREMONY_STATE_FAILED,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +186,17 @@ class RecoveryClient:
                 return
 
     async def review(self, ceremony_id: bytes) -> ReviewedCeremony:
-        """Fetch a ceremony and verify all that a decision rests on; raises as ``CeremonyReview.review``."""
+        """Fetch a ceremony and verify all that a decision rests on; raises as ``CeremonyReview.review``.
+
+        The one-time key of an own recovery that ended is erased.
+        """
         request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.GetCeremony, request, timeout=TIMEOUT)
         reviewed = self._review.review(answer.ceremony)
         if reviewed.ceremony_id != ceremony_id:
             raise InvalidInputError("The archive shows another ceremony than the one asked for.")
+        if reviewed.state in _ENDED:
+            self._keys.recipients.delete(ceremony_id)
         return reviewed
 
     async def storage_keys(self) -> list[pb.StorageKey]:
@@ -268,7 +280,7 @@ class RecoveryClient:
         return self._review.review(answer.ceremony)
 
     async def cancel(self, ceremony_id: bytes) -> ReviewedCeremony:
-        """End an own request; its one-time key is deleted."""
+        """End an own request; its one-time key is erased."""
         request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)
@@ -281,9 +293,9 @@ class RecoveryClient:
         KeyMismatchError, CertificateChainError, and what the archive refuses with.
         """
         ceremony = await self.review(ceremony_id)
-        recipient = self._keys.recipients.load(ceremony_id)
         request = pb.GetRecoveredKeysRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.GetRecoveredKeys, request, timeout=TIMEOUT)
+        recipient = self._keys.recipients.load(ceremony_id)
         if [key.key_id for key in answer.keys] != list(ceremony.request.message.key_ids):
             raise InvalidInputError("The archive gave other keys than those that were asked for.")
         opened = [
@@ -310,7 +322,7 @@ class RecoveryClient:
         )
 
     async def acknowledge(self, ceremony_id: bytes) -> None:
-        """Say that the keys are safe here: the archive erases them, and the one-time key is deleted."""
+        """Say that the keys are safe here: the archive erases them, and the one-time key is erased."""
         request = pb.AcknowledgeRecoveredKeysRequest(ceremony_id=ceremony_id)
         await call(self._stub.AcknowledgeRecoveredKeys, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)

@@ -20,6 +20,7 @@ from tests.support.recovering import (
     approve,
     ceremony_steps,
     drm_log,
+    identity_file,
     lose_key,
     raw_stub,
     state,
@@ -61,7 +62,12 @@ async def test_it_expires_after_its_time(deployment_folder: Path) -> None:
             with pytest.raises(KeyarkError) as refused:
                 await carol.approve(seen)
             assert refused.value.reason == "CEREMONY_CLOSED"
+            one_time_key = identity_file(
+                deployment_folder, "alice", f"recoveries/{asked.ceremony_id.hex()}.pem"
+            )
+            assert one_time_key.exists()
             assert state(await alice.review(asked.ceremony_id)) == "EXPIRED"
+            assert not one_time_key.exists()
             await assert_over(asked.ceremony_id, alice, bob, carol)
         assert (await ceremony_steps(deployment, asked.ceremony_id))[-1] == "RECOVERY_CLOSED"
 

@@ -13,6 +13,7 @@ from cm_service.issuers import IssuerSettings
 from cm_service.profiles import ProfileSettings
 from keyark.config import Config, ConfigPath
 from keyark.policy.config import PolicyConfig
+from keyark.service.callers import CallerSettings
 from keyark.service.settings import (
     ArchiveTrust,
     Host,
@@ -49,6 +50,7 @@ class CmConfig(Config):
     issuer: IssuerSettings
     log: LogSettings
     archive: ArchiveTrust
+    callers: CallerSettings = CallerSettings()
     profiles: Annotated[dict[str, ProfileSettings], Field(min_length=1)]
     policy: PolicyConfig
     crl: CrlSettings | None = None

@@ -10,6 +10,7 @@ from keyark.pki.authority import ca_name, request_ca
 from keyark.pki.key_types import CA_KEY_TYPES, parse_key_type
 from keyark.service.initialization import (
     ARCHIVE_TOML,
+    CALLERS_TOML,
     SERVICE_TOML,
     WORKERS_TOML,
     add_archive_arguments,
@@ -42,6 +43,7 @@ key = "file:log-key.pem"
 
 """
     + ARCHIVE_TOML
+    + CALLERS_TOML
     + """\
 # A profile decides what is in the certificates; docs/profiles.md explains every key. Ready ones come with keyark: take
 # one up by its name with `base`, and give what you want otherwise.

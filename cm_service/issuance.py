@@ -21,15 +21,18 @@ from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair, roles_of
 from cm_service.refusals import check_not_refused, refuse_for_good
 from cm_service.renewals import check_renewal, record_renewal
+from cm_service.signing_worker import SigningMismatchError, check_signed
 from keyark.clock import Clock
-from keyark.errors import KeyarkError, Kind, PolicyRejectedError
+from keyark.errors import KeyarkError, PolicyRejectedError
 from keyark.pki.approvals import Approval
+from keyark.pki.calls import SignedCall
 from keyark.pki.certificates import Validity
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import Statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import PolicyRequest
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
+from keyark.service.callers import CallerChecks
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
@@ -47,13 +50,6 @@ from keyark.workers.turns import Turns
 STAGE: Final = "issue"
 
 
-class SigningMismatchError(KeyarkError):
-    """What the workers signed is not what was to be signed; nothing is issued."""
-
-    reason = "SIGNING_MISMATCH"
-    kind = Kind.INTERNAL
-
-
 class WorkerPool(Protocol):
     """Where the CA key is."""
 
@@ -63,11 +59,15 @@ class WorkerPool(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PairRequest:
-    """Statement, its signature and the archival receipt (empty without archival), and an officer's approval if any."""
+    """Statement, its signature and the archival receipt (empty without archival).
+
+    ``call`` is the caller's signed word for the statement, ``approval`` an officer's, where one had to decide.
+    """
 
     statement: bytes
     signature: bytes
     receipt: bytes
+    call: SignedCall | None = None
     approval: SignedStatement | None = None
 
 
@@ -123,6 +123,7 @@ class Issuance:
     policy: PolicyEngine
     clock: Clock
     receipts: ReceiptChecks
+    callers: CallerChecks
     pool: WorkerPool = field(repr=False)
     crl_shards: int = 1
     generation: int = 0
@@ -159,6 +160,7 @@ class Issuance:
             self.store.read(lambda txn: check_not_refused(txn, statement))
             self.store.read(lambda txn: check_key_uses(txn, statement))
             profile = self._profile(statement.profile)
+            self.callers.check(statement, request, rule=profile.caller_signature)
             profile.check(statement, receipt=request.receipt)
             if isinstance(receipt, KeyarkError):
                 return receipt
@@ -302,14 +304,10 @@ class Issuance:
         if isinstance(result, KeyarkError):
             return result
         statement, signed = item.accepted.statement, SignPairResult.FromString(result)
-        for certificate, serial, spki in (
-            (signed.signing_certificate, item.record.signing_serial, statement.signing_spki),
-            (signed.encryption_certificate, item.record.encryption_serial, statement.encryption_spki),
-        ):
-            if serial not in certificate or spki not in certificate or bool(certificate) != bool(spki):
-                return SigningMismatchError(
-                    "The signed certificate is not the requested one; nothing was issued."
-                )
+        try:
+            check_signed(signed, item.record, statement)
+        except SigningMismatchError as error:
+            return error
         record = PairRecord()
         record.CopyFrom(item.record)
         record.signing_certificate = signed.signing_certificate

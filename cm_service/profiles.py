@@ -20,6 +20,7 @@ from keyark.pki.key_types import KeyType
 from keyark.pki.key_usages import SIGNING_USAGES
 from keyark.pki.statements import Statement
 from keyark.pki.subjects import SubjectTemplate
+from keyark.service.callers import CallerSignature
 from keyark.service.requests import ArchivalForbiddenError
 from keyark.v1 import certificates_pb2, common_pb2
 
@@ -66,6 +67,7 @@ class ProfileSettings(Config):
 
     description: Annotated[str, Field(max_length=200)]
     archival: ArchivalRule = ArchivalRule.REQUIRED
+    caller_signature: CallerSignature = CallerSignature.REQUIRED
     validity_days: Annotated[int, Field(ge=1, le=3650)] = 730
     backdate_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
     subject: tuple[str, ...] = ("CN={common_name}",)
@@ -147,6 +149,7 @@ class ProfileSettings(Config):
             signing_key_types=[key_type.proto for key_type in self.signing_key_types],
             encryption_key_types=[key_type.proto for key_type in self.encryption_key_types],
             archival=self.archival.proto,
+            caller_signature=self.caller_signature.proto,
         )
 
     def check(self, statement: Statement, *, receipt: bytes) -> None:

@@ -19,6 +19,7 @@ from keyark.errors import InvalidInputError, KeyarkError
 from keyark.pki.revocations import CrlsNotConfiguredError
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import current_caller
+from keyark.service.callers import named_calls
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.paging import page_of
 from keyark.service.requests import check_batch_size, refused_client
@@ -72,14 +73,16 @@ class CertificateServicer(CertificateServiceServicer):
     ) -> pb.IssueCertificatePairsResponse:
         """Step 5, issue."""
         check_batch_size(len(request.items))
+        calls = named_calls(request.calls, [item.call for item in request.items])
         requests = [
             PairRequest(
                 statement=item.statement,
                 signature=item.signature,
                 receipt=item.receipt,
+                call=call,
                 approval=item.approval if item.HasField("approval") else None,
             )
-            for item in request.items
+            for item, call in zip(request.items, calls, strict=True)
         ]
         await self._issuance.receipts.storage_keys.accept_changes(request.trust_changes)
         evidence = ArchiveEvidence(links=request.links, transport_certificates=request.transport_certificates)

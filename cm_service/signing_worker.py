@@ -10,12 +10,21 @@ from typing import Final
 
 from cm_service.profiles import ProfileSettings
 from keyark.crypto.uris import load_private_key_by_uri
+from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import Validity, load_certificates
 from keyark.pki.end_entity import EndEntityIssuer
 from keyark.pki.end_entity_profile import EndEntityProfile
-from keyark.records.v1.cm_pb2 import SignPairResult, SignPairTask
+from keyark.pki.statements import Statement
+from keyark.records.v1.cm_pb2 import PairRecord, SignPairResult, SignPairTask
 
 FACTORY: Final = "cm_service.signing_worker:open_worker"
+
+
+class SigningMismatchError(KeyarkError):
+    """What the workers signed is not what was to be signed; nothing is issued."""
+
+    reason = "SIGNING_MISMATCH"
+    kind = Kind.INTERNAL
 
 
 def worker_setup(
@@ -66,3 +75,13 @@ def sign_pair(task: bytes, issuers: Mapping[str, EndEntityIssuer]) -> bytes:
     return SignPairResult(
         signing_certificate=pair.signing, encryption_certificate=pair.encryption
     ).SerializeToString()
+
+
+def check_signed(signed: SignPairResult, record: PairRecord, statement: Statement) -> None:
+    """Raise SigningMismatchError unless each certificate holds the serial number and the public key that it should."""
+    for certificate, serial, spki in (
+        (signed.signing_certificate, record.signing_serial, statement.signing_spki),
+        (signed.encryption_certificate, record.encryption_serial, statement.encryption_spki),
+    ):
+        if serial not in certificate or spki not in certificate or bool(certificate) != bool(spki):
+            raise SigningMismatchError("The signed certificate is not the requested one; nothing was issued.")

@@ -32,6 +32,7 @@ from keyark.policy.engine import PolicyEngine
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
 from keyark.service.background import repeating
+from keyark.service.callers import open_caller_checks
 from keyark.service.evidence import open_receipt_checks
 from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
@@ -147,6 +148,7 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy
             log=log,
             clock=clock,
         ),
+        callers=open_caller_checks(config.service, config.callers, revoked=foundation.revoked, clock=clock),
         pool=pool,
         turns=foundation.turns,
         crl_shards=config.crl.shards if config.crl else 1,

@@ -18,10 +18,12 @@ from drm_service.storage_keys import StorageKeys
 from keyark.clock import Clock
 from keyark.crypto.matching import KeyMismatchError, match_proof_name
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
+from keyark.pki.calls import SignedCall
 from keyark.pki.statements import Statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveTask, SealedKey
+from keyark.service.callers import CallerChecks, CallerSignature
 from keyark.service.failures import unpack_failure
 from keyark.service.key_uses import check_key_uses, claim_key_uses, reserve_signing_key
 from keyark.service.leaves import enrollment_leaf
@@ -30,6 +32,7 @@ from keyark.service.requests import accept_statement, check_same_statement
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import LeafRef, Log
 from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent
+from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.workers.turns import Turns
 
 STAGE: Final = "archive"
@@ -44,11 +47,16 @@ class WorkerPool(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveRequest:
-    """One key to archive: statement, its signature, and the transport envelope, all serialized."""
+    """One key to archive: statement, its signature, and the transport envelope, all serialized.
+
+    ``call`` is the caller's signed word for the statement, ``approval`` an officer's, where one had to decide.
+    """
 
     statement: bytes
     signature: bytes
     wrapped_private_key: bytes
+    call: SignedCall | None = None
+    approval: SignedStatement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +118,7 @@ class _Overtaken:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyArchive:
-    """Archives keys under the newest storage key."""
+    """Archives keys under the newest storage key, of callers who signed for them unless their profile waives that."""
 
     trust_domain: str
     storage_keys: StorageKeys
@@ -118,6 +126,8 @@ class KeyArchive:
     log: Log
     policy: PolicyEngine
     clock: Clock
+    callers: CallerChecks
+    waived_profiles: frozenset[str]
     pool: WorkerPool = field(repr=False)
     turns: Turns = field(default_factory=Turns, repr=False)
 
@@ -163,12 +173,18 @@ class KeyArchive:
             record = self.store.read(lambda txn: self._find_earlier(txn, statement))
             if record is not None:
                 return _earlier(statement, record)
+            self._check_caller(statement, request)
             self.policy.enforce(STAGE, _policy_request(statement))
         except KeyarkError as error:
             return error
         now = self.clock.now_us()
         event = self._leaf(statement, now)
         return _Accepted(request=request, statement=statement, event=event, time_us=now)
+
+    def _check_caller(self, statement: Statement, request: ArchiveRequest) -> None:
+        waived = statement.profile in self.waived_profiles
+        rule = CallerSignature.WAIVED if waived else CallerSignature.REQUIRED
+        self.callers.check(statement, request, rule=rule)
 
     @staticmethod
     def _find_earlier(txn: ReadTransaction, statement: Statement) -> ArchivedKeyRecord | None:

@@ -10,6 +10,7 @@ from drm_service.transport_files import TransportFiles
 from keyark.config import Config, ConfigPath
 from keyark.crypto.shares import QuorumRule
 from keyark.policy.config import PolicyConfig
+from keyark.service.callers import CallerSettings
 from keyark.service.settings import ServiceSettings, StoreSettings, WorkerSettings
 
 
@@ -24,6 +25,12 @@ class CertificateSettings(Config):
     """[certificates]: the CAs whose certificates are linked to archived keys."""
 
     issuers: ConfigPath
+
+
+class ArchiveCallerSettings(CallerSettings):
+    """[callers]: as the CM's, and the profiles whose callers need not sign their calls."""
+
+    waived_profiles: frozenset[str] = frozenset()
 
 
 class RecoverySettings(Config):
@@ -42,6 +49,7 @@ class DrmConfig(Config):
     workers: WorkerSettings = WorkerSettings()
     transport: TransportSettings
     certificates: CertificateSettings
+    callers: ArchiveCallerSettings = ArchiveCallerSettings()
     recovery: RecoverySettings = RecoverySettings()
     policy: PolicyConfig
 

@@ -22,6 +22,7 @@ from keyark.pki.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_k
 from keyark.pki.spki import encode_spki
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
 from keyark.service.initialization import (
+    CALLERS_TOML,
     SERVICE_TOML,
     WORKERS_TOML,
     add_service_arguments,
@@ -48,6 +49,12 @@ chain = "trust-anchor.pem"
 [certificates]
 # The CAs whose certificates are linked to archived keys.
 issuers = "ca.pem"
+
+"""
+    + CALLERS_TOML.rstrip()
+    + """
+# Profiles with caller_signature = "waived" in cm.toml: their keys are archived on the RM's word for who sent them.
+waived_profiles = []
 
 [recovery]
 # How long agents have to decide on a recovery or another ceremony.

@@ -13,6 +13,7 @@ from drm_service.linking import CertificateLinks, LinkRequest
 from drm_service.transport_keys import TransportKeys
 from keyark.errors import KeyarkError
 from keyark.rpc.outcomes import Refusals
+from keyark.service.callers import named_calls
 from keyark.service.requests import check_batch_size, refused_client
 from keyark.store import Store
 from keyark.v1 import archive_pb2 as pb
@@ -64,13 +65,16 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
     async def ArchiveKeys(self, request: pb.ArchiveKeysRequest, context: Context) -> pb.ArchiveKeysResponse:
         """Step 4, archive."""
         check_batch_size(len(request.items))
+        calls = named_calls(request.calls, [item.call for item in request.items])
         requests = [
             ArchiveRequest(
                 statement=item.statement,
                 signature=item.signature,
                 wrapped_private_key=item.wrapped_private_key,
+                call=call,
+                approval=item.approval if item.HasField("approval") else None,
             )
-            for item in request.items
+            for item, call in zip(request.items, calls, strict=True)
         ]
         batch = await self._archive.archive_keys(requests, known_tree_size=request.known_tree_size)
         outcomes = [

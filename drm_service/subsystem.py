@@ -32,6 +32,7 @@ from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import AUDIT_METHODS, Foundation, RunningService, open_foundation, serve
 from keyark.service.background import repeating
+from keyark.service.callers import open_caller_checks
 from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
 from keyark.transparency.succession import SuccessionSigner
@@ -99,6 +100,10 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             log=foundation.log,
             policy=policy.engine,
             clock=clock,
+            callers=open_caller_checks(
+                config.service, config.callers, revoked=foundation.revoked, clock=clock
+            ),
+            waived_profiles=config.callers.waived_profiles,
             pool=pool,
             turns=foundation.turns,
         )

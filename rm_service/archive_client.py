@@ -22,7 +22,8 @@ from keyark.v1 import archive_pb2, audit_pb2
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.workers.coalescing import Coalescer
-from rm_service.enrollment import EnrollmentRequest, VerifiedReceipt
+from rm_service.enrollment import VerifiedReceipt
+from rm_service.requests import WEIGHT, BatchCalls, EnrollmentRequest
 
 if TYPE_CHECKING:
     from keyark.v1.archive_pb2_grpc import KeyArchiveServiceAsyncStub
@@ -126,16 +127,20 @@ class ArchiveClient:
         return results
 
     async def _archive_batch(self, items: Sequence[ArchiveItem]) -> Sequence[VerifiedReceipt | KeyarkError]:
+        gathered = BatchCalls.gather(item.request.call for item in items)
         message = archive_pb2.ArchiveKeysRequest(
             items=[
                 archive_pb2.ArchiveItem(
                     statement=item.request.statement,
                     signature=item.request.signature,
                     wrapped_private_key=item.request.wrapped_private_key,
+                    call=place,
+                    approval=item.request.approval,
                 )
-                for item in items
+                for item, place in zip(items, gathered.places, strict=True)
             ],
             known_tree_size=self._checks.heads.size,
+            calls=gathered.calls,
         )
         response = await call(self._archive.ArchiveKeys, message, timeout=BATCH_SECONDS)
         outcomes = [_outcome(outcome) for outcome in response.outcomes]
@@ -250,7 +255,7 @@ def _size(item: ArchiveItem) -> int:
 
 
 def _weigh(item: ArchiveItem) -> int:
-    return _size(item) + _PROOF_WEIGHT.get(item.statement.archived_key_type, 0)
+    return _size(item) + WEIGHT + _PROOF_WEIGHT.get(item.statement.archived_key_type, 0)
 
 
 def _outcome(outcome: archive_pb2.ArchiveOutcome) -> bytes | KeyarkError:

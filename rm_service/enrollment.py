@@ -23,11 +23,13 @@ from keyark.errors import (
     PermissionDeniedError,
     Violation,
 )
+from keyark.pki.calls import CallTrust, SignedCall
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import Statement, reread_statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
+from keyark.service.callers import check_signed
 from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.policy_requests import policy_request
@@ -36,32 +38,17 @@ from keyark.store import Store, WriteTransaction
 from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import EventType
-from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
 from keyark.workers.turns import Turns
 from rm_service.queue import ApprovalQueue, is_final
 from rm_service.quotas import count_enrollment, enrollments_within
 from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
-from rm_service.reviews import complete, wrapped_key
+from rm_service.requests import EnrollmentRequest, accept_call, approved_request
+from rm_service.reviews import complete
 from rm_service.under_way import UnderWay
 
 STAGE: Final = "submit"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnrollmentRequest:
-    """Statement, its signature, and the transport envelope (empty to be asked for it), all serialized.
-
-    ``approval`` is an officer's, where policy deferred the request. ``lacks_private_key`` tells that the request came
-    with an envelope which is not here any more: a backup, which leaves it out, was restored.
-    """
-
-    statement: bytes
-    signature: bytes
-    wrapped_private_key: bytes
-    approval: SignedStatement | None = None
-    lacks_private_key: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +112,7 @@ class Enrollments:
     queue: ApprovalQueue
     turns: Turns
     under_way: UnderWay
+    calls: CallTrust
     enrollment_seconds: float = 60.0
 
     async def serve_form(self, profile: str) -> EnrollmentForm:
@@ -132,13 +120,18 @@ class Enrollments:
         return await self.forms.get(profile)
 
     async def submit(
-        self, caller: SpiffeId, requests: Sequence[EnrollmentRequest]
+        self, caller: SpiffeId, requests: Sequence[EnrollmentRequest], *, call: SignedCall | None
     ) -> list[Enrollment | BaseException]:
         """Steps 2 to 6 of each request; outcomes stand in their order, what was raised among them.
 
-        The same request joins its own run or gets its first outcome (P9). Who gives up waiting ends no run.
+        The same request joins its own run or gets its first outcome (P9). A caller that stops waiting ends no run.
+        Raises the errors of ``accept_call`` for all requests of a call that the caller did not sign.
         """
         self.under_way.check_room(caller)
+        if call is not None:
+            now = self.clock.now_us() // 1_000_000
+            accept_call(self.calls, caller, call, [request.statement for request in requests], now=now)
+            requests = [replace(request, call=call) for request in requests]
         begin = [partial(self._begin, caller, request) for request in requests]
         runs = await self.turns.run(str(caller), begin)
         if waiting := {run for run in runs if isinstance(run, asyncio.Task)}:
@@ -156,7 +149,7 @@ class Enrollments:
                 return _earlier(statement, recorded)
             if recorded is not None:
                 check_same_statement(statement, sha256(recorded.statement).digest())
-                request = approved_request(self.store, recorded, newer_key=request.wrapped_private_key)
+                request = approved_request(self.store, recorded, newer=request)
             return self._join(statement, request)
         except KeyarkError as error:
             return error
@@ -170,14 +163,13 @@ class Enrollments:
         Raises what archival and issuance raise. Who gives up waiting ends nothing.
         """
         statement = reread_statement(record.statement)
-        return await asyncio.shield(
-            self._join(statement, approved_request(self.store, record, newer_key=b""))
-        )
+        return await asyncio.shield(self._join(statement, approved_request(self.store, record)))
 
     async def _drive(self, statement: Statement, request: EnrollmentRequest) -> Enrollment:
         try:
             async with asyncio.timeout(self.enrollment_seconds):
                 form = await self.serve_form(statement.profile)
+                check_signed(statement, request.call, form.caller_signature)
                 if request.approval is not None:
                     return await self._carry_out(statement, request, form)
                 deferrals = self._apply_policy(statement, request)
@@ -214,6 +206,7 @@ class Enrollments:
             statement,
             signature=request.signature,
             wrapped_key=request.wrapped_private_key,
+            call=request.call,
             deferrals=deferrals,
         )
 
@@ -349,19 +342,6 @@ class Enrollments:
     async def drain(self) -> None:
         """Wait until every enrollment that was accepted has its outcome."""
         await self.under_way.drain()
-
-
-def approved_request(store: Store, record: EnrollmentRecord, *, newer_key: bytes) -> EnrollmentRequest:
-    """Return the request of a record that an officer approved, with the wrapped key that waited or a newer one."""
-    enrollment_id = reread_statement(record.statement).enrollment_id
-    kept = newer_key or store.read(lambda txn: wrapped_key(txn, enrollment_id))
-    return EnrollmentRequest(
-        statement=record.statement,
-        signature=record.signature,
-        wrapped_private_key=kept if record.review.with_private_key else b"",
-        approval=record.review.approval,
-        lacks_private_key=record.review.with_private_key and not kept,
-    )
 
 
 def _outcome(run: asyncio.Task[Enrollment]) -> Enrollment | BaseException:

@@ -98,4 +98,5 @@ class FormSource:
             transport_certificate=newest,
             trust_domain=self.trust_domain,
             older_transport_certificates=older,
+            caller_signature=profile.caller_signature,
         )

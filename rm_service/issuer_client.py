@@ -17,7 +17,7 @@ from keyark.v1.audit_pb2 import CheckpointLink
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import CertificatePair, TransportCertificate
 from keyark.workers.coalescing import Coalescer
-from rm_service.enrollment import EnrollmentRequest
+from rm_service.requests import WEIGHT, BatchCalls, EnrollmentRequest
 
 if TYPE_CHECKING:
     from keyark.v1.certificates_pb2_grpc import CertificateServiceAsyncStub
@@ -80,6 +80,7 @@ class IssuerClient:
         self, items: Sequence[IssueItem], trust_changes: Sequence[CeremonyProof]
     ) -> certificates_pb2.IssueCertificatePairsResponse:
         """Make the call; where the CM accepted another tree last than is remembered, with the links that it lacks."""
+        gathered = BatchCalls.gather(item.request.call for item in items)
         for _ in range(GAP_ATTEMPTS):
             message = certificates_pb2.IssueCertificatePairsRequest(
                 items=[
@@ -88,9 +89,11 @@ class IssuerClient:
                         signature=item.request.signature,
                         receipt=item.receipt,
                         approval=item.request.approval,
+                        call=place,
                     )
-                    for item in items
+                    for item, place in zip(items, gathered.places, strict=True)
                 ],
+                calls=gathered.calls,
                 links=await self._links_from(self._tree_size),
                 transport_certificates=await self._transport_certificates(),
                 trust_changes=trust_changes,
@@ -106,7 +109,7 @@ class IssuerClient:
 
 
 def _weigh(item: IssueItem) -> int:
-    return len(item.request.statement) + len(item.request.signature) + len(item.receipt)
+    return len(item.request.statement) + len(item.request.signature) + len(item.receipt) + WEIGHT
 
 
 def _outcomes(

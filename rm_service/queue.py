@@ -14,6 +14,7 @@ from typing import Final
 from keyark.clock import Clock
 from keyark.crypto.envelopes import MAX_ENVELOPE_SIZE
 from keyark.errors import InvalidInputError, KeyarkError, PolicyRejectedError, Violation
+from keyark.pki.calls import SignedCall
 from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.service.key_uses import KeyRoleConflictError, PublicKeyInUseError
@@ -46,7 +47,13 @@ class ApprovalQueue:
     settings: ApprovalSettings
 
     async def defer(
-        self, statement: Statement, *, signature: bytes, wrapped_key: bytes, deferrals: Sequence[Violation]
+        self,
+        statement: Statement,
+        *,
+        signature: bytes,
+        wrapped_key: bytes,
+        call: SignedCall | None,
+        deferrals: Sequence[Violation],
     ) -> Enrollment:
         """Let a request wait; it counts for the caller's quota from now on.
 
@@ -69,6 +76,7 @@ class ApprovalQueue:
             signature=signature,
             state=EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL,
             review=review,
+            call=call.message if call else None,
         )
         told = "; ".join(f"{v.rule}: {v.message}" for v in deferrals)[:MAX_MESSAGE]
         details = AuditDetails(caller=str(statement.caller), message=told)

@@ -39,6 +39,8 @@ def replace_record(txn: WriteTransaction, enrollment_id: bytes, record: Enrollme
     """Write another state of a request that is in the queue, and take it out where it is over."""
     earlier = find_reviewed(txn, enrollment_id)
     txn.delete(APPROVAL_QUEUE, _place(enrollment_id, earlier.review))
+    if record.state not in QUEUED:
+        record.ClearField("call")  # nobody asks for it any more
     txn.put(ENROLLMENTS, enrollment_id, record.SerializeToString())
     if record.state in QUEUED:
         txn.put(APPROVAL_QUEUE, _place(enrollment_id, record.review), b"\1")

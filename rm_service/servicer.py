@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
+from keyark.pki.calls import SignedCall
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import enrollment_id
 from keyark.rpc.outcomes import Refusals
@@ -16,9 +17,10 @@ from keyark.store import Store
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceServicer, RegistrationServiceServicer
 from rm_service.approvals import Act, Approvals
-from rm_service.enrollment import EnrollmentRequest, Enrollments
+from rm_service.enrollment import Enrollments
 from rm_service.enrollment_list import find_enrollment, list_enrollments
 from rm_service.records import describe
+from rm_service.requests import EnrollmentRequest
 
 Context = ServicerContext[Any, Any]
 
@@ -59,7 +61,8 @@ class RegistrationServicer(RegistrationServiceServicer):
         """Steps 2 to 6, each item on its own."""
         check_batch_size(len(request.items))
         requests = [_enrollment_request(item) for item in request.items]
-        results = await self._enrollments.submit(current_caller(), requests)
+        call = SignedCall.of(request.call) if request.HasField("call") else None
+        results = await self._enrollments.submit(current_caller(), requests, call=call)
         return pb.SubmitEnrollmentsResponse(outcomes=[await self._outcome(result) for result in results])
 
     async def _outcome(self, result: pb.Enrollment | BaseException) -> pb.EnrollmentOutcome:

@@ -11,6 +11,7 @@ from typing import Final, cast
 from keyark.clock import Clock, SystemClock
 from keyark.errors import KeyarkError
 from keyark.pki.approvals import OfficerTrust
+from keyark.pki.calls import CallTrust
 from keyark.policy.engine import PolicyEngine
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
@@ -201,6 +202,9 @@ def _enrollments(
             settings=config.approvals,
         ),
         turns=foundation.turns,
+        calls=CallTrust(
+            trust_domain=config.service.trust_domain, anchors=checks.trust.anchors, revoked=foundation.revoked
+        ),
         enrollment_seconds=config.enrollment.seconds,
         under_way=UnderWay(config.enrollment.max_items_per_caller),
     )

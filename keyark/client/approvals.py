@@ -15,17 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from keyark.client.administration import list_enrollments
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.sessions import Session
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.pki.approvals import Edits, OfficerSigner
-from keyark.pki.certificates import load_pem_certificates
-from keyark.pki.key_types import narrow_signing_key
-from keyark.pki.keys import narrow_private_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import parse_statement
 from keyark.rpc.channels import call, open_channel
@@ -44,12 +39,7 @@ class ApprovalClient:
     def __init__(self, session: Session, identity: LocalIdentity) -> None:
         self._session = session
         self._stub = RegistrationAdminServiceStub(session.channel)
-        self._signer = OfficerSigner(
-            certificate=load_pem_certificates(identity.certificate)[0],
-            private_key=narrow_signing_key(
-                narrow_private_key(load_pem_private_key(identity.private_key, None))
-            ),
-        )
+        self._signer = OfficerSigner(certificate=identity.leaf, private_key=identity.signing_key)
         self._trust_domain = identity.spiffe_id.trust_domain
 
     @classmethod

@@ -24,10 +24,12 @@ from keyark.client.blocking import BlockingEnrollmentClient
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.pending import wait_for_decision, without_certificates
-from keyark.client.renewal import open_following
+from keyark.client.renewal import FollowedIdentity
 from keyark.client.verification import Enrolled, UnexpectedAnswerError, Verification
+from keyark.clock import Clock, SystemClock
 from keyark.crypto.envelopes import UnknownTransportKeyError, seal_to_transport
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
+from keyark.pki.calls import CallSigner
 from keyark.pki.key_types import KeyType, PrivateKey, SigningPrivateKey, generate, generate_signing
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import (
@@ -38,11 +40,11 @@ from keyark.pki.statements import (
     parse_statement,
     sign_statement,
 )
-from keyark.rpc.channels import Channel, call
+from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
-from keyark.rpc.identities import LocalIdentity
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.v1 import registration_pb2 as pb
+from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import ArchivalPolicy, TransportCertificate
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
 
@@ -103,11 +105,11 @@ class PreparedEnrollment:
 class EnrollmentClient:
     """Enrolls users with the RM of one deployment; use it as an async context manager."""
 
-    def __init__(self, *, home: Home, identity: LocalIdentity, channel: Channel) -> None:
+    def __init__(self, *, home: Home, identity: FollowedIdentity, clock: Clock) -> None:
         self._home = home
         self._identity = identity
-        self._channel = channel
-        self._registration = RegistrationServiceStub(channel)
+        self._clock = clock
+        self._registration = RegistrationServiceStub(identity.channel)
         self._verification = Verification(home)
 
     @classmethod
@@ -117,14 +119,16 @@ class EnrollmentClient:
         *,
         identity: str = "client/enroller",
         password: PasswordSource = no_password,
+        clock: Clock | None = None,
     ) -> Self:
         """Open a channel to the RM as one of the identities of ``home``; renewed, it is taken by the next call.
 
-        ``password`` is asked for the password of an encrypted identity key. Raises ConfigurationError.
+        ``password`` is asked for the password of an encrypted identity key; the identity signs every call that submits
+        requests, at the time of ``clock``. Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
-        local, channel = open_following(opened, "rm", identity=identity, password=password)
-        return cls(home=opened, identity=local, channel=channel)
+        followed = FollowedIdentity(opened, "rm", identity=identity, password=password)
+        return cls(home=opened, identity=followed, clock=clock or SystemClock())
 
     @classmethod
     def blocking(
@@ -143,7 +147,7 @@ class EnrollmentClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._channel.close()
+        await self._identity.channel.close()
 
     async def form(self, profile: str = "user") -> pb.EnrollmentForm:
         """Step 1: fetch the form and verify its transport certificate up to the trust anchor."""
@@ -176,7 +180,7 @@ class EnrollmentClient:
         signing_key = generate_signing(signing_key_type or KeyType.from_proto(form.signing_key_types[0]))
         encryption_key = _encryption_key(form, encryption_key_type)
         raw = build_statement(
-            caller=self._identity.spiffe_id,
+            caller=self._identity.value.spiffe_id,
             request_id=request_id or new_request_id(),
             profile=profile,
             common_name=common_name,
@@ -307,17 +311,24 @@ class EnrollmentClient:
     async def send(
         self, prepared: Sequence[PreparedEnrollment], transports: dict[bytes, TransportCertificate]
     ) -> list[pb.Enrollment | KeyarkError]:
-        """Send requests as they are, each with its key wrapped where ``transports`` has its enrollment id."""
+        """Send requests as they are, each with its key wrapped where ``transports`` has its enrollment id.
+
+        The identity signs the call: its word that it sends these requests, which CM and DRM demand.
+        """
         items = [self._item(item, transports.get(item.statement.enrollment_id)) for item in prepared]
-        response = await call(
-            self._registration.SubmitEnrollments, pb.SubmitEnrollmentsRequest(items=items), timeout=TIMEOUT
-        )
+        message = pb.SubmitEnrollmentsRequest(items=items, call=self._signed([i.statement for i in items]))
+        response = await call(self._registration.SubmitEnrollments, message, timeout=TIMEOUT)
         if len(response.outcomes) != len(items):
             raise UnavailableError("The RM answered another number of outcomes than it was sent; try again.")
         return [
             from_status(outcome.error) if outcome.HasField("error") else outcome.enrollment
             for outcome in response.outcomes
         ]
+
+    def _signed(self, statements: Sequence[bytes]) -> SignedStatement:
+        identity = self._identity.value
+        signer = CallSigner(certificate=identity.leaf, private_key=identity.signing_key)
+        return signer.sign(statements, time=self._clock.now_us() // 1_000_000).message
 
     def _item(
         self, prepared: PreparedEnrollment, transport: TransportCertificate | None

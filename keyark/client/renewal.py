@@ -26,33 +26,42 @@ logger = logging.getLogger(__name__)
 Stamp = tuple[tuple[int, int], ...]
 
 
-def open_following(
-    home: Home, role: str, *, identity: str, password: PasswordSource
-) -> tuple[LocalIdentity, Channel]:
-    """Open a channel to the subsystem ("rm") as the identity ``<role>/<name>``; returns it with whom it speaks as.
+class FollowedIdentity:
+    """The identity ``<role>/<name>`` of a home and its channel to a subsystem ("rm"), taken anew with its files.
 
     ``password`` is asked once, where the key is encrypted. Files that are not good are told in the log, and the present
     identity stays. Raises ConfigurationError, and the errors of keys, for those that are there now.
     """
-    ask = cache(password)
-    folder = home.identity_folder(identity)
-    watch = _Watch((folder / "cert.pem", folder / "key.pem", home.config.trust_anchor))
-    current = CurrentIdentity(
-        home.identity(identity, ask),
-        read=lambda: home.identity(identity, ask),
-        now=lambda: int(time.time()),
-    )
-    channel = RenewableChannel(
-        lambda: open_channel(
-            getattr(home.config, role),
-            current.value,
-            server_role=role,
-            trust_domain=home.config.trust_domain,
-        ),
-        before_calls=lambda: watch.look(current.take),
-    )
-    current.when_changed(channel.renew)
-    return current.value, cast("Channel", channel)
+
+    def __init__(self, home: Home, role: str, *, identity: str, password: PasswordSource) -> None:
+        ask = cache(password)
+        folder = home.identity_folder(identity)
+        self._watch = _Watch((folder / "cert.pem", folder / "key.pem", home.config.trust_anchor))
+        self._current = CurrentIdentity(
+            home.identity(identity, ask),
+            read=lambda: home.identity(identity, ask),
+            now=lambda: int(time.time()),
+        )
+        channel = RenewableChannel(
+            lambda: open_channel(
+                getattr(home.config, role),
+                self._current.value,
+                server_role=role,
+                trust_domain=home.config.trust_domain,
+            ),
+            before_calls=self._look,
+        )
+        self._current.when_changed(channel.renew)
+        self.channel = cast("Channel", channel)
+
+    @property
+    def value(self) -> LocalIdentity:
+        """The identity that the next call presents."""
+        self._look()
+        return self._current.value
+
+    def _look(self) -> None:
+        self._watch.look(self._current.take)
 
 
 class _Watch:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
-from keyark.client.renewal import open_following
+from keyark.client.renewal import FollowedIdentity
 from keyark.rpc.channels import Channel
 
 
@@ -28,8 +28,8 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Open a channel to a subsystem as ``identity``, followed when it is renewed. Raises ConfigurationError."""
     opened = home if isinstance(home, Home) else Home.load(home)
-    _, channel = open_following(opened, role, identity=identity, password=password)
+    followed = FollowedIdentity(opened, role, identity=identity, password=password)
     try:
-        yield Session(home=opened, role=role, channel=channel)
+        yield Session(home=opened, role=role, channel=followed.channel)
     finally:
-        await channel.close()
+        await followed.channel.close()

@@ -9,6 +9,7 @@ from keyark.client.passwords import no_password
 from keyark.load.known import KnownEnrollments
 from keyark.load.plan import LoadPlan
 from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.identities import LocalIdentity
 from keyark.v1 import registration_pb2 as rm
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
 
@@ -22,17 +23,24 @@ class Connections:
         self.plan, self.home = plan, home
         self.known = KnownEnrollments(plan.known, seed=seed)
         self._channels: dict[tuple[str, str], Channel] = {}
+        self._identities: dict[str, LocalIdentity] = {}
 
     def channel(self, role: str, identity: str) -> Channel:
         """Return the channel to a subsystem as an identity; it is opened once."""
         if (role, identity) not in self._channels:
             self._channels[role, identity] = open_channel(
                 getattr(self.home.config, role),
-                self.home.identity(identity, no_password),
+                self.identity(identity),
                 server_role=role,
                 trust_domain=self.home.config.trust_domain,
             )
         return self._channels[role, identity]
+
+    def identity(self, name: str) -> LocalIdentity:
+        """Return one of the home's identities; it is loaded once."""
+        if name not in self._identities:
+            self._identities[name] = self.home.identity(name, no_password)
+        return self._identities[name]
 
     async def form(self) -> rm.EnrollmentForm:
         """Fetch the form of the plan's profile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -18,6 +19,7 @@ from keyark.load.keys import KeysExhaustedError
 from keyark.load.known import Issued
 from keyark.load.plan import CERTIFICATE, ENROLL, OUTCOME, RECOVER, STATUS, Delivery
 from keyark.load.recovering import Recover
+from keyark.pki.calls import CallSigner
 from keyark.pki.key_types import PrivateKey, narrow_signing_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.spki import encode_spki
@@ -56,6 +58,8 @@ class Enroll:
         self._plan, self._checker, self._keys, self._known = plan, checker, keys, connections.known
         self._caller = SpiffeId(connections.home.config.trust_domain, plan.client)
         self._stub = RegistrationServiceStub(connections.channel("rm", plan.client))
+        identity = connections.identity(plan.client)
+        self._signer = CallSigner(certificate=identity.leaf, private_key=identity.signing_key)
         self._number = 0
 
     def prepare(self) -> Prepared:
@@ -113,6 +117,9 @@ class Enroll:
         return [second.get(position, outcome) for position, outcome in enumerate(outcomes)]
 
     async def _submit(self, message: rm.SubmitEnrollmentsRequest) -> Sequence[rm.EnrollmentOutcome]:
+        """Sign the call when it is made, as the SDK does, and make it."""
+        signed = self._signer.sign([item.statement for item in message.items], time=int(time.time()))
+        message.call.CopyFrom(signed.message)
         response = await call(self._stub.SubmitEnrollments, message, timeout=TIMEOUT)
         if len(response.outcomes) != len(message.items):
             raise UnavailableError("The RM answered another number of outcomes than it was sent.")

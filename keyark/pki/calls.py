@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Final, TypeVar, cast
+from typing import Final, NamedTuple, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -22,6 +22,7 @@ from keyark.pki.certificates import CertificateFormatError, Validity, encode_cer
 from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import SigningPrivateKey, SigningPublicKey
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import MAX_SIGNATURE_SIZE, Statement
@@ -65,6 +66,26 @@ class CallTimeError(KeyarkError):
     kind = Kind.PRECONDITION
 
 
+class SignedCall(NamedTuple):
+    """A serialized CallStatement with signature and the signer's certificate (DER), as it is compared and looked up."""
+
+    statement: bytes
+    signature: bytes
+    certificate: bytes
+
+    @classmethod
+    def of(cls, message: SignedStatement) -> SignedCall:
+        """Take a call out of its message."""
+        return cls(message.statement, message.signature, message.certificate)
+
+    @property
+    def message(self) -> SignedStatement:
+        """The call as it travels."""
+        return SignedStatement(
+            statement=self.statement, signature=self.signature, certificate=self.certificate
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CallSigner:
     """A client's identity certificate and its private key."""
@@ -72,7 +93,7 @@ class CallSigner:
     certificate: x509.Certificate
     private_key: SigningPrivateKey = field(repr=False)
 
-    def sign(self, statements: Sequence[bytes], *, time: int) -> SignedStatement:
+    def sign(self, statements: Sequence[bytes], *, time: int) -> SignedCall:
         """Sign a call that sends these serialized statements, in this order, at ``time`` (seconds UTC)."""
         caller = identity_of(self.certificate)
         raw = CallStatement(
@@ -82,11 +103,8 @@ class CallSigner:
             time=time,
             statement_sha256=[sha256(statement).digest() for statement in statements],
         ).SerializeToString(deterministic=True)
-        return SignedStatement(
-            statement=raw,
-            signature=sign_message(self.private_key, context(LABEL, raw)),
-            certificate=encode_certificate(self.certificate),
-        )
+        signature = sign_message(self.private_key, context(LABEL, raw))
+        return SignedCall(raw, signature, encode_certificate(self.certificate))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,28 +147,30 @@ class _Caller:
 
 
 class CallTrust:
-    """Whose calls count: clients of this trust domain with certificates below these anchors.
+    """Whose calls count: clients of this trust domain with certificates below these anchors that are not revoked now.
 
     What was verified is remembered, within bounds: an RM hands the same call along with several batches.
     """
 
-    def __init__(self, *, trust_domain: str, anchors: Sequence[x509.Certificate]) -> None:
-        self._trust_domain, self._anchors = trust_domain, anchors
-        self._calls: dict[tuple[bytes, bytes, bytes], Call] = {}
+    def __init__(
+        self, *, trust_domain: str, anchors: Sequence[x509.Certificate], revoked: RevokedIdentities
+    ) -> None:
+        self._trust_domain, self._anchors, self._revoked = trust_domain, anchors, revoked
+        self._calls: dict[SignedCall, Call] = {}
         self._callers: dict[bytes, _Caller] = {}
 
-    def verify(self, signed: SignedStatement, *, now: int, max_age_seconds: int) -> Call:
+    def verify(self, signed: SignedCall, *, now: int, max_age_seconds: int) -> Call:
         """Return what a client sent, once it is the client's own word and ``now`` (seconds UTC) not too old.
 
         The certificate has to be valid at the time that the call tells. Raises InvalidInputError with the field,
-        CallMismatchError, CallTimeError, CallSignatureError, UnauthenticatedError, CertificateFormatError and
-        CertificateChainError.
+        CallMismatchError, CallTimeError, CallSignatureError, UnauthenticatedError, IdentityRevokedError,
+        CertificateFormatError and CertificateChainError.
         """
-        key = (signed.statement, signed.signature, signed.certificate)
-        call = self._calls.get(key)
+        call = self._calls.get(signed)
         if call is None:
             call = self._verify(signed)
-            _remember(self._calls, key, call, limit=_REMEMBERED_CALLS)
+            _remember(self._calls, signed, call, limit=_REMEMBERED_CALLS)
+        self._revoked.check(call.certificate)
         if call.time > now + CLOCK_SKEW_SECONDS:
             raise CallTimeError("The call was signed in the future; set the clock of the client.")
         if call.time < now - max_age_seconds:
@@ -159,7 +179,7 @@ class CallTrust:
             )
         return call
 
-    def _verify(self, signed: SignedStatement) -> Call:
+    def _verify(self, signed: SignedCall) -> Call:
         message = _parse(signed.statement)
         if message.trust_domain != self._trust_domain:
             raise CallMismatchError("The call is for another trust domain; sign it for this one.")

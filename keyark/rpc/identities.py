@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from keyark.errors import KeyarkError, UnauthenticatedError
 from keyark.pki.certificates import (
@@ -19,7 +21,8 @@ from keyark.pki.certificates import (
 )
 from keyark.pki.identities import identity_of
 from keyark.pki.identity_files import IdentityFiles
-from keyark.pki.keys import encode_private_key
+from keyark.pki.key_types import SigningPrivateKey, narrow_signing_key
+from keyark.pki.keys import encode_private_key, narrow_private_key
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.spiffe import SpiffeId
 
@@ -60,6 +63,16 @@ class LocalIdentity:
             certificate=encode_pem_certificates(chain),
             trust_anchor=encode_pem_certificates(load_certificates(trust_anchor)),
         )
+
+    @cached_property
+    def leaf(self) -> x509.Certificate:
+        """The identity's own certificate."""
+        return load_pem_certificates(self.certificate)[0]
+
+    @cached_property
+    def signing_key(self) -> SigningPrivateKey:
+        """The private key of that certificate, to sign messages with."""
+        return narrow_signing_key(narrow_private_key(load_pem_private_key(self.private_key, None)))
 
 
 @dataclass(frozen=True)

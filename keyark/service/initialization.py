@@ -75,6 +75,14 @@ self_approval = $self_approval
 
 """
 
+CALLERS_TOML: Final = """\
+[callers]
+# A caller's signed word for its request counts for as long as the RM lets requests wait, days: [approvals] expire_days
+# of rm.toml, and as long again once an officer approved. Without an officer's approval it counts for 15 minutes.
+request_days = 7
+
+"""
+
 PUBLIC: Final = 0o644
 PRIVATE: Final = 0o600
 

@@ -17,7 +17,7 @@ from keyark.client.verification import Enrolled
 from keyark.clock import ManualClock
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
-from keyark.pki.certificates import load_pem_certificates, save_certificates
+from keyark.pki.certificates import encode_certificate, load_pem_certificates, save_certificates
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.keys import load_private_key, save_private_key
@@ -66,6 +66,8 @@ async def test_the_next_call_presents_the_renewed_certificate(
             renew(deployment_folder)
         clock.advance(250)
         if is_renewed:
+            signed = client._signed([b"a statement"])
+            assert signed.certificate == encode_certificate(files_of(deployment_folder).load()[1][0])
             await enroll(client, 1)
         else:
             with pytest.raises(KeyarkError) as refused:

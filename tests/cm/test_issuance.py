@@ -23,6 +23,7 @@ from keyark.v1.audit_pb2 import EventType
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.process import WorkerDiedError
 from keyark.workers.turns import Turns
+from tests.support.calls import signed_call
 from tests.support.issuance import Ca, request
 from tests.support.pki import NOW, issuing_ca, signed_statement
 
@@ -133,19 +134,20 @@ async def test_one_bad_request_does_not_hurt_its_neighbours(ca: Ca) -> None:
 
 async def test_a_receipt_is_refused_where_archival_is_forbidden(ca: Ca) -> None:
     asked = request()
-    outcome = (
-        await ca.issue(PairRequest(statement=asked.statement, signature=asked.signature, receipt=b"x"))
-    )[0]
+    outcome = (await ca.issue(replace(asked, receipt=b"x")))[0]
     assert outcome.reason in ("ARCHIVAL_FORBIDDEN", "TRANSPORT_CERTIFICATE_MISSING")
 
 
 async def test_the_ca_issues_nothing_that_outlives_it(ca: Ca) -> None:
-    ca.clock.advance((Validity.of(issuing_ca().certificate).not_after - NOW) - 86_400)
+    end = Validity.of(issuing_ca().certificate).not_after
+    ca.clock.advance(end - NOW - 60)
     pair = (await ca.issue(request()))[0]
     certificate = load_certificate(pair.signing_certificate)
     assert certificate.not_valid_after_utc == issuing_ca().certificate.not_valid_after_utc
-    ca.clock.advance(2 * 86_400)
-    outcome = (await ca.issue(request(1)))[0]
+    late = request(1)
+    late = replace(late, call=signed_call(late.statement, time=end))
+    ca.clock.advance(120)
+    outcome = (await ca.issue(late))[0]
     assert isinstance(outcome, KeyarkError)
     assert outcome.reason == "ISSUER_VALIDITY"
 

@@ -28,6 +28,7 @@ from keyark.store import MemoryStore, StoreFullError
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.receipts import ReceiptVerifier
 from keyark.workers.turns import Turns
+from tests.support.calls import caller_checks, signed_call
 from tests.support.enrolling import pkcs8
 from tests.support.pki import NOW, private_key, spki, statement_bytes
 from tests.support.related import negated_ec
@@ -72,11 +73,15 @@ class Archive:
             log=self.log,
             policy=PolicyEngine(subsystem="drm", rules={}),
             clock=clock,
+            callers=caller_checks(clock),
+            waived_profiles=frozenset(),
             pool=self.pool,
         )
 
     async def archive(self, *requests: ArchiveRequest) -> list[bytes | KeyarkError]:
-        return (await self.keys.archive_keys(requests, known_tree_size=0)).outcomes
+        """Archive what callers send now, but for requests that have a signed call already."""
+        sent = [r if r.call else replace(r, call=signed_call(r.statement)) for r in requests]
+        return (await self.keys.archive_keys(sent, known_tree_size=0)).outcomes
 
 
 @pytest.fixture

@@ -313,7 +313,7 @@ async def test_a_key_that_does_not_open_ends_an_approved_request(folder: Path) -
         prepared = await client.prepare(**ALICE)
         request = client._item(prepared, None)
         request.wrapped_private_key = b"no envelope"
-        message = pb.SubmitEnrollmentsRequest(items=[request])
+        message = pb.SubmitEnrollmentsRequest(items=[request], call=client._signed([request.statement]))
         answer = await client._registration.SubmitEnrollments(message, timeout=30)
         assert answer.outcomes[0].enrollment.state == pb.ENROLLMENT_STATE_PENDING_APPROVAL
         assert await reason_of(jo.approve(await jo.show(prepared.statement.enrollment_id))) == "ENVELOPE"

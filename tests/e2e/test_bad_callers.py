@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from keyark.errors import KeyarkError, NotFoundError, PolicyRejectedError
 from keyark.pki.key_types import KeyType, generate
 from keyark.pki.statements import new_request_id, parse_statement
 from keyark.rpc.channels import call
+from keyark.rpc.errors import from_status
 from keyark.v1 import registration_pb2 as pb
 from tests.support.attacks import add_person, grant, nothing_changes, refused, take_stock
 from tests.support.deployment import Deployment, copy_deployment, running
@@ -82,6 +84,43 @@ async def test_a_captured_request_is_of_no_use_to_another_client(
     assert (await refused(deployment.home(), other, captured)).reason == "PERMISSION_DENIED"
     assert not isinstance((await first.send(captured))[0], KeyarkError)
     assert (await refused(deployment.home(), other, captured)).reason == "PERMISSION_DENIED"
+
+
+async def test_a_call_is_signed_for_what_it_sends_and_nothing_else(
+    deployment: Deployment, first: Enroller, other: Enroller
+) -> None:
+    """Another client's word, one of later, for fewer, for more, reordered: refused as a whole, and logged."""
+    one, two = first.request(), first.request()
+    theirs = other.call(one, two)
+    later = first.signer.sign([one.statement, two.statement], time=int(time.time()) + 400).message
+    sent = (
+        (theirs, "CALL_MISMATCH"),
+        (first.call(one), "CALL_MISMATCH"),
+        (first.call(two, one), "CALL_MISMATCH"),
+        (first.call(one, two, first.request()), "CALL_MISMATCH"),
+        (later, "CALL_TIME"),
+    )
+    for signed, reason in sent:
+        async with nothing_changes(deployment.home()):
+            message = pb.SubmitEnrollmentsRequest(items=[one, two], call=signed)
+            with pytest.raises(KeyarkError) as caught:
+                await call(first.registration.SubmitEnrollments, message, timeout=30)
+            assert caught.value.reason == reason
+            assert (await take_stock(deployment.home())).refusals["rm"][-1] == (first.caller, reason)
+    assert not any(isinstance(outcome, KeyarkError) for outcome in await first.send(one, two))
+
+
+async def test_without_the_callers_signature_nothing_is_asked_for(
+    deployment: Deployment, first: Enroller
+) -> None:
+    """Step 3 included: the profile demands the signature before it asks for the key."""
+    for envelope in (None, b""):
+        message = pb.SubmitEnrollmentsRequest(items=[first.request(envelope=envelope)])
+        async with nothing_changes(deployment.home()):
+            response = await call(first.registration.SubmitEnrollments, message, timeout=30)
+        assert from_status(response.outcomes[0].error).reason == "CALLER_SIGNATURE_REQUIRED"
+        last = (await take_stock(deployment.home())).refusals["rm"][-1]
+        assert last == (first.caller, "CALLER_SIGNATURE_REQUIRED")
 
 
 async def test_a_captured_envelope_is_of_no_use_to_another_client(

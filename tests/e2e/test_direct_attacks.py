@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ from keyark.v1.audit_pb2 import (
     LoggedEvent,
 )
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
 from tests.support.deployment import Deployment, copy_deployment, running
 from tests.support.enrolling import Enroller, enrolling, holdings
@@ -45,11 +46,16 @@ async def deployment(deployment_template, tmp_path_factory) -> AsyncIterator[Dep
         yield deployment
 
 
-class HostileRm:
-    """The RM's identity in other hands."""
+Captured = Callable[[Any], SignedStatement | None]
+"""What the client of a request signed when it sent it; None where nobody sent it."""
 
-    def __init__(self, deployment: Deployment) -> None:
+
+class HostileRm:
+    """The RM's identity in other hands, and the signed calls that came through it."""
+
+    def __init__(self, deployment: Deployment, captured: Captured = lambda _: None) -> None:
         home, folder = deployment.home(), deployment.folder
+        self.captured = captured
         self.identity = LocalIdentity.load(
             key=folder / "rm" / "identity-key.pem",
             certificate=folder / "rm" / "identity.pem",
@@ -58,34 +64,50 @@ class HostileRm:
         self.cm = open_channel(home.config.cm, self.identity, server_role="cm", trust_domain="example.org")
         self.drm = open_channel(home.config.drm, self.identity, server_role="drm", trust_domain="example.org")
         self.certificates = CertificateServiceStub(self.cm)
-        self.archive = KeyArchiveServiceStub(self.drm)
+        self.archive_service = KeyArchiveServiceStub(self.drm)
 
-    async def archived(self, request: Any) -> tuple[bytes, CheckpointLink]:
-        """Have a key archived; returns the receipt and the link that the CM will want."""
+    async def archive(self, request: Any) -> Any:
+        """Ask the DRM; returns the receipt with the link that the CM will want, or the error of the item."""
+        call_of_it = self.captured(request)
         message = archive_pb2.ArchiveKeysRequest(
             items=[
                 archive_pb2.ArchiveItem(
                     statement=request.statement,
                     signature=request.signature,
                     wrapped_private_key=request.wrapped_private_key,
+                    call=1 if call_of_it else 0,
                 )
-            ]
+            ],
+            calls=[call_of_it] if call_of_it else [],
         )
-        response = await call(self.archive.ArchiveKeys, message, timeout=30)
-        assert response.outcomes[0].HasField("receipt"), response.outcomes[0].error
-        return response.outcomes[0].receipt, response.link
+        response = await call(self.archive_service.ArchiveKeys, message, timeout=30)
+        outcome = response.outcomes[0]
+        return from_status(outcome.error) if outcome.HasField("error") else (outcome.receipt, response.link)
+
+    async def archived(self, request: Any) -> tuple[bytes, CheckpointLink]:
+        """Have a key archived."""
+        outcome = await self.archive(request)
+        assert isinstance(outcome, tuple), outcome
+        return outcome
 
     async def issue(self, request: Any, receipt: bytes, link: CheckpointLink | None) -> Any:
         """Ask the CM; returns a pair, or the error of the item or the call."""
         transport = await call(
-            self.archive.GetTransportCertificate, archive_pb2.GetTransportCertificateRequest(), timeout=30
+            self.archive_service.GetTransportCertificate,
+            archive_pb2.GetTransportCertificateRequest(),
+            timeout=30,
         )
+        call_of_it = self.captured(request)
         message = certificates_pb2.IssueCertificatePairsRequest(
             items=[
                 certificates_pb2.PairRequest(
-                    statement=request.statement, signature=request.signature, receipt=receipt
+                    statement=request.statement,
+                    signature=request.signature,
+                    receipt=receipt,
+                    call=1 if call_of_it else 0,
                 )
             ],
+            calls=[call_of_it] if call_of_it else [],
             links=[link] if link else [],
             transport_certificates=[transport.transport_certificate],
         )
@@ -102,16 +124,16 @@ class HostileRm:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rm(deployment: Deployment) -> AsyncIterator[HostileRm]:
-    hostile = HostileRm(deployment)
-    yield hostile
-    await hostile.close()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def enroller(deployment: Deployment) -> AsyncIterator[Enroller]:
     async with enrolling(deployment.home()) as enroller:
         yield enroller
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rm(deployment: Deployment, enroller: Enroller) -> AsyncIterator[HostileRm]:
+    hostile = HostileRm(deployment, enroller.call)
+    yield hostile
+    await hostile.close()
 
 
 async def refused(
@@ -206,7 +228,7 @@ async def test_a_certificate_that_does_not_fit_is_not_linked(deployment, rm, enr
             message = archive_pb2.LinkCertificatesRequest(
                 items=[archive_pb2.CertificateLink(enrollment_id=enrollment_id, certificate=certificate)]
             )
-            response = await call(rm.archive.LinkCertificates, message, timeout=30)
+            response = await call(rm.archive_service.LinkCertificates, message, timeout=30)
             assert response.outcomes[0].code != 0
 
 
@@ -229,7 +251,7 @@ async def test_a_forked_log_stops_the_cm_for_good(deployment_template, tmp_path)
     folder = copy_deployment(deployment_template, tmp_path / "deployment")
     async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
         await enroller.send(enroller.request())
-        rm = HostileRm(deployment)
+        rm = HostileRm(deployment, enroller.call)
         request = enroller.request()
         receipt, link = await rm.archived(request)
         link = await _link_from(rm, int((await rm.issue(request, receipt, None)).metadata["tree_size"]), link)

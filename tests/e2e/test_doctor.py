@@ -179,7 +179,7 @@ async def archive_without_linking(folder: Path) -> bytes:
     """Let Alice's key be archived and no more; returns her request."""
     async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
         request = enroller.request()
-        rm = HostileRm(deployment)
+        rm = HostileRm(deployment, enroller.call)
         await rm.archived(request)
         await rm.close()
     return request
@@ -258,7 +258,7 @@ async def raise_alarm(folder: Path) -> None:
     async with running(folder) as deployment, enrolling(deployment.home()) as enroller:
         (outcome,) = await enroller.send(enroller.request())
         assert not isinstance(outcome, KeyarkError), outcome
-        rm = HostileRm(deployment)
+        rm = HostileRm(deployment, enroller.call)
         forged = forked_receipt(folder, outcome.receipt)
         assert (await rm.issue(enroller.request(), forged, None)).reason == "LOG_INCONSISTENT"
         await rm.close()

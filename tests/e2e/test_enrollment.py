@@ -127,7 +127,7 @@ async def test_a_profile_gives_neither_more_nor_fewer_certificates_than_it_says(
         with pytest.raises(KeyarkError) as refused:
             await client.submit(both)
         assert refused.value.reason == "KEY_TYPE_NOT_PERMITTED"
-        rm = HostileRm(deployment)
+        rm = HostileRm(deployment, enroller.call)
         alone = enroller.request(fields={"encryption_spki": b""})
         outcome = await rm.issue(alone, b"", None)
         assert outcome.reason in ("KEY_TYPE_NOT_PERMITTED", "RECEIPT_REQUIRED")

@@ -38,12 +38,20 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_der_public_key,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from keyark.v1 import audit_pb2, common_pb2, registration_pb2, registration_pb2_grpc, statement_pb2
+from keyark.v1 import (
+    audit_pb2,
+    ceremony_pb2,
+    common_pb2,
+    registration_pb2,
+    registration_pb2_grpc,
+    statement_pb2,
+)
 
 CALL_SECONDS = 60
 GENERATORS = {
@@ -143,6 +151,19 @@ def sign_statement(key, statement):
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.sign(message, ec.ECDSA(ECDSA_HASHES[key.curve.key_size]))
     return key.sign(message)
+
+
+def encode_call(*, trust_domain, caller, at, statements):
+    """The signed call of section 5: like the statement, field by field."""
+    encoded = b"\x08\x01"
+    for number, text in ((2, trust_domain), (3, caller)):
+        encoded += bytes([number << 3 | 2]) + _varint(len(text)) + text.encode()
+    encoded += b"\x20" + _varint(at)
+    return encoded + b"".join(b"\x2a\x20" + sha256(statement) for statement in statements)
+
+
+def sign_call(key, call):
+    return key.sign(context("keyark/v1/enrollment-call", call), ec.ECDSA(hashes.SHA256()))
 
 
 # Section 6: the transport certificate
@@ -403,14 +424,16 @@ class Client:
         self.options = options
         identity = options.home / "identities" / options.identity
         anchor = (options.home / "trust-anchor.pem").read_bytes()
-        certificate = (identity / "cert.pem").read_bytes()
+        certificate, key = ((identity / name).read_bytes() for name in ("cert.pem", "key.pem"))
+        self.certificate = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+        self.key = load_pem_private_key(key, None)
         self.anchor = x509.load_pem_x509_certificate(anchor)
         self.root = x509.load_pem_x509_certificates((options.home / "ca.pem").read_bytes())[-1]
         names = x509.load_pem_x509_certificate(certificate).extensions
         names = names.get_extension_for_class(x509.SubjectAlternativeName).value
         self.caller = names.get_values_for_type(x509.UniformResourceIdentifier)[0]
         self.trust_domain = self.caller.removeprefix("spiffe://").split("/")[0]
-        credentials = grpc.ssl_channel_credentials(anchor, (identity / "key.pem").read_bytes(), certificate)
+        credentials = grpc.ssl_channel_credentials(anchor, key, certificate)
         name = [("grpc.ssl_target_name_override", f"rm.{self.trust_domain}")]
         self.channel = grpc.secure_channel(options.rm, credentials, options=name)
         self.stub = registration_pb2_grpc.RegistrationServiceStub(self.channel)
@@ -468,11 +491,20 @@ class Client:
         item = registration_pb2.EnrollmentRequest(
             statement=request.statement, signature=request.signature, wrapped_private_key=wrapped
         )
-        message = registration_pb2.SubmitEnrollmentsRequest(items=[item])
+        message = registration_pb2.SubmitEnrollmentsRequest(items=[item], call=self.call(request.statement))
         (outcome,) = self.stub.SubmitEnrollments(message, timeout=CALL_SECONDS).outcomes
         if outcome.HasField("error"):
             raise ProtocolError(outcome.error)
         return outcome.enrollment
+
+    def call(self, *statements):
+        """The signed call that sends these statements now."""
+        raw = encode_call(
+            trust_domain=self.trust_domain, caller=self.caller, at=int(time.time()), statements=statements
+        )
+        return ceremony_pb2.SignedStatement(
+            statement=raw, signature=sign_call(self.key, raw), certificate=self.certificate
+        )
 
     def accept(self, request, answer, transport_key):
         """Believe an answer once certificates and receipt proved to be for the request."""

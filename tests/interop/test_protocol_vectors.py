@@ -20,10 +20,13 @@ from keyark.crypto.contexts import context
 from keyark.crypto.envelopes import TransportKey, TransportPublicKey, seal_to_transport
 from keyark.crypto.matching import prove_match
 from keyark.errors import KeyarkError, error_class
+from keyark.pki.calls import CallSigner, CallTrust, SignedCall
+from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import build_statement, parse_statement, sign_statement, verify_statement
 from keyark.pki.transport import TransportTrust
 from keyark.rpc.errors import status_code
+from keyark.service.callers import AT_ONCE_SECONDS
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ReceiptMismatchError, ReceiptVerifier
@@ -35,6 +38,7 @@ VECTORS = {
     path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (DOCS / "vectors").glob("*.json")
 }
 STATEMENTS = VECTORS["statements"]["statements"]
+CALL = VECTORS["calls"]
 ENVELOPES = VECTORS["envelopes"]["envelopes"]
 RECEIPTS = VECTORS["receipts"]["receipts"]
 
@@ -116,6 +120,51 @@ def test_altered_statements_do_not_verify(vector):
     with pytest.raises(KeyarkError) as caught:
         verify_statement(parse_statement(altered), unhex(vector["signature"]))
     assert caught.value.reason == "STATEMENT_SIGNATURE"
+
+
+def trust_of(vector):
+    anchors = [x509.load_der_x509_certificate(unhex(vector["trust_anchor"]))]
+    return CallTrust(trust_domain="example.org", anchors=anchors, revoked=RevokedIdentities(anchors))
+
+
+def signed_call(vector):
+    return SignedCall(*(unhex(vector[name]) for name in ("statement", "signature", "certificate")))
+
+
+def test_a_signed_call_is_taken_as_documented():
+    fields, call = CALL["fields"], signed_call(CALL)
+    taken = trust_of(CALL).verify(call, now=CALL["valid_at"], max_age_seconds=AT_ONCE_SECONDS)
+    assert (str(taken.caller), taken.time) == (fields["caller"], fields["time"])
+    assert [digest.hex() for digest in taken.statement_sha256] == fields["statement_sha256"]
+    assert context("keyark/v1/enrollment-call", call.statement).hex() == CALL["signed"]
+    statements = [parse_statement(unhex(v["statement"])) for v in STATEMENTS]
+    taken.check_sends(taken.caller, [statement.raw for statement in statements])
+    for statement in statements:
+        taken.check_names(statement)
+
+
+def test_both_clients_sign_the_same_call():
+    key, fields = load_der_private_key(unhex(CALL["private_key"]), None), CALL["fields"]
+    statements = [unhex(v["statement"]) for v in STATEMENTS]
+    raw = independent_client.encode_call(
+        trust_domain=fields["trust_domain"],
+        caller=fields["caller"],
+        at=fields["time"],
+        statements=statements,
+    )
+    certificate = x509.load_der_x509_certificate(unhex(CALL["certificate"]))
+    mine = CallSigner(certificate=certificate, private_key=key).sign(statements, time=fields["time"])
+    assert raw.hex() == mine.statement.hex() == CALL["statement"]
+    theirs = mine._replace(signature=independent_client.sign_call(key, raw))
+    for call in (mine, theirs):
+        trust_of(CALL).verify(call, now=CALL["valid_at"], max_age_seconds=AT_ONCE_SECONDS)
+
+
+@pytest.mark.parametrize("refused", CALL["refused"], ids=by("why"))
+def test_signed_calls_are_refused_as_documented(refused):
+    with pytest.raises(KeyarkError) as caught:
+        trust_of(CALL).verify(signed_call(refused), now=CALL["valid_at"], max_age_seconds=AT_ONCE_SECONDS)
+    assert caught.value.reason == refused["reason"]
 
 
 @pytest.mark.parametrize("vector", ENVELOPES, ids=by("suite"))
@@ -320,10 +369,12 @@ def test_every_reason_that_a_request_can_meet_is_documented():
         "keyark.crypto.envelopes",
         "keyark.crypto.matching",
         "keyark.crypto.pkcs8",
+        "keyark.pki.calls",
         "keyark.pki.key_types",
         "keyark.pki.spki",
         "keyark.pki.statements",
         "keyark.pki.transport",
+        "keyark.service.callers",
         "keyark.service.evidence",
         "keyark.service.key_uses",
         "keyark.service.requests",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,43 +12,38 @@ from hypothesis import strategies as st
 from keyark.crypto.contexts import context
 from keyark.errors import InvalidInputError, KeyarkError
 from keyark.pki import calls
-from keyark.pki.calls import CLOCK_SKEW_SECONDS, LABEL, CallSigner, CallTrust
+from keyark.pki.calls import CLOCK_SKEW_SECONDS, LABEL, CallSigner, CallTrust, SignedCall
 from keyark.pki.certificates import Validity
 from keyark.pki.key_types import KeyType
 from keyark.pki.signatures import sign_message
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import new_request_id, parse_statement
-from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.statement_pb2 import CallStatement
-from tests.support.pki import DAY, NOW, TRUST_DOMAIN, identity_certificate, internal_ca, private_key, root_ca
-from tests.support.pki import statement_bytes as one_statement
+from tests.support.calls import call_signer, call_trust
+from tests.support.pki import DAY, NOW, TRUST_DOMAIN, private_key, root_ca, statement_bytes
+from tests.support.rpc import current_ca, identity, identity_list, revoked_identities, serial_of
 
 AGE = 900
 CLIENT = "client/enroller"
 
 
-def signer(path: str = CLIENT, number: int = 903, **certificate: Any) -> CallSigner:
-    key = private_key(KeyType.EC_P256, number)
-    return CallSigner(certificate=identity_certificate(path, key=key, **certificate), private_key=key)
-
-
 @pytest.fixture
 def trust() -> CallTrust:
-    return CallTrust(trust_domain=TRUST_DOMAIN, anchors=[internal_ca().certificate])
+    return call_trust()
 
 
 @pytest.fixture(scope="module")
 def statements() -> list[bytes]:
-    return [one_statement(request_id=new_request_id()) for _ in range(3)]
+    return [statement_bytes(request_id=new_request_id()) for _ in range(3)]
 
 
-def refusal(trust: CallTrust, signed: SignedStatement, now: int = NOW) -> KeyarkError:
+def refusal(trust: CallTrust, signed: SignedCall, now: int = NOW) -> KeyarkError:
     with pytest.raises(KeyarkError) as caught:
         trust.verify(signed, now=now, max_age_seconds=AGE)
     return caught.value
 
 
-def resigned(signed: SignedStatement, by: CallSigner, **fields: Any) -> SignedStatement:
+def resigned(signed: SignedCall, by: CallSigner, **fields: Any) -> SignedCall:
     """The same call with other fields, and a signature over them."""
     message = CallStatement.FromString(signed.statement)
     for name, value in fields.items():
@@ -56,15 +52,12 @@ def resigned(signed: SignedStatement, by: CallSigner, **fields: Any) -> SignedSt
         else:
             setattr(message, name, value)
     raw = message.SerializeToString(deterministic=True)
-    return SignedStatement(
-        statement=raw,
-        signature=sign_message(by.private_key, context(LABEL, raw)),
-        certificate=signed.certificate,
-    )
+    signature = sign_message(by.private_key, context(LABEL, raw))
+    return signed._replace(statement=raw, signature=signature)
 
 
 def test_a_call_names_its_statements_and_no_other(trust: CallTrust, statements: list[bytes]) -> None:
-    call = trust.verify(signer().sign(statements[:2], time=NOW), now=NOW, max_age_seconds=AGE)
+    call = trust.verify(call_signer().sign(statements[:2], time=NOW), now=NOW, max_age_seconds=AGE)
     assert str(call.caller) == f"spiffe://{TRUST_DOMAIN}/{CLIENT}"
     for raw in statements[:2]:
         call.check_names(parse_statement(raw))
@@ -74,13 +67,13 @@ def test_a_call_names_its_statements_and_no_other(trust: CallTrust, statements: 
 
 def test_a_client_signs_for_itself_only(trust: CallTrust, statements: list[bytes]) -> None:
     """Bob's call may list the hash of Alice's statement; it does not make the statement his to send."""
-    call = trust.verify(signer("client/bob").sign(statements, time=NOW), now=NOW, max_age_seconds=AGE)
+    call = trust.verify(call_signer("client/bob").sign(statements, time=NOW), now=NOW, max_age_seconds=AGE)
     with pytest.raises(calls.CallMismatchError):
         call.check_names(parse_statement(statements[0]))
 
 
 def test_the_rm_takes_a_call_for_exactly_what_is_sent(trust: CallTrust, statements: list[bytes]) -> None:
-    call = trust.verify(signer().sign(statements, time=NOW), now=NOW, max_age_seconds=AGE)
+    call = trust.verify(call_signer().sign(statements, time=NOW), now=NOW, max_age_seconds=AGE)
     me = SpiffeId(TRUST_DOMAIN, CLIENT)
     call.check_sends(me, statements)
     for sent in (statements[:2], statements[::-1], [*statements, statements[0]]):
@@ -94,26 +87,26 @@ def test_the_rm_takes_a_call_for_exactly_what_is_sent(trust: CallTrust, statemen
     "path", ["officer/officer", "agent/alice", "auditor/auditor", "rm", "drm", "drm/transport"]
 )
 def test_nobody_but_a_client_signs_calls(trust: CallTrust, statements: list[bytes], path: str) -> None:
-    assert refusal(trust, signer(path).sign(statements, time=NOW)).reason == "UNAUTHENTICATED"
+    assert refusal(trust, call_signer(path).sign(statements, time=NOW)).reason == "UNAUTHENTICATED"
 
 
 def test_a_certificate_of_another_ca_is_refused(trust: CallTrust, statements: list[bytes]) -> None:
-    signed = signer(authority=root_ca()).sign(statements, time=NOW)
+    signed = call_signer(authority=root_ca()).sign(statements, time=NOW)
     assert refusal(trust, signed).reason == "CERTIFICATE_CHAIN"
 
 
 def test_the_certificate_is_valid_when_the_call_was_signed(trust: CallTrust, statements: list[bytes]) -> None:
     """The signed time counts: an expired certificate does not sign, one that expires afterwards did."""
     ends = NOW - 600
-    short = signer(validity=Validity(ends - 3600, ends))
+    short = call_signer(validity=Validity(ends - 3600, ends))
     trust.verify(short.sign(statements, time=ends - 1), now=NOW, max_age_seconds=AGE)
     assert refusal(trust, short.sign(statements, time=ends + 1)).reason == "CERTIFICATE_EXPIRED"
-    early = signer(validity=Validity(NOW + 1, NOW + DAY))
+    early = call_signer(validity=Validity(NOW + 1, NOW + DAY))
     assert refusal(trust, early.sign(statements, time=NOW)).reason == "CERTIFICATE_EXPIRED"
 
 
 def test_a_remembered_call_grows_old_all_the_same(trust: CallTrust, statements: list[bytes]) -> None:
-    signed = signer().sign(statements, time=NOW)
+    signed = call_signer().sign(statements, time=NOW)
     trust.verify(signed, now=NOW + AGE, max_age_seconds=AGE)
     assert refusal(trust, signed, now=NOW + AGE + 1).reason == "CALL_TIME"
     assert refusal(trust, signed, now=NOW - CLOCK_SKEW_SECONDS - 1).reason == "CALL_TIME"
@@ -130,27 +123,24 @@ def test_a_remembered_call_grows_old_all_the_same(trust: CallTrust, statements: 
     ids=["truncated", "reordered", "added", "replaced"],
 )
 def test_another_list_is_another_call(trust: CallTrust, statements: list[bytes], change: Any) -> None:
-    signed = signer().sign(statements, time=NOW)
+    signed = call_signer().sign(statements, time=NOW)
     trust.verify(signed, now=NOW, max_age_seconds=AGE)
     message = CallStatement.FromString(signed.statement)
     message.statement_sha256[:] = change(list(message.statement_sha256))
-    signed.statement = message.SerializeToString(deterministic=True)
-    assert refusal(trust, signed).reason == "CALL_SIGNATURE"
+    changed = signed._replace(statement=message.SerializeToString(deterministic=True))
+    assert refusal(trust, changed).reason == "CALL_SIGNATURE"
 
 
 def test_signature_and_certificate_belong_together(trust: CallTrust, statements: list[bytes]) -> None:
-    mine, other = (signer(number=number).sign(statements, time=NOW) for number in (903, 905))
-    mine.signature = other.signature
-    assert refusal(trust, mine).reason == "CALL_SIGNATURE"
-    mine.signature = bytes(9000)
-    assert refusal(trust, mine).reason == "CALL_SIGNATURE"
+    mine, other = (call_signer(number=number).sign(statements, time=NOW) for number in (903, 905))
+    for signature in (other.signature, bytes(9000), b""):
+        assert refusal(trust, mine._replace(signature=signature)).reason == "CALL_SIGNATURE"
 
 
 def test_the_label_keeps_calls_apart_from_what_else_the_key_signs(trust: CallTrust, statements) -> None:
-    signed = signer().sign(statements, time=NOW)
-    key = private_key(KeyType.EC_P256, 903)
-    signed.signature = sign_message(key, context("keyark/v1/enrollment-approval", signed.statement))
-    assert refusal(trust, signed).reason == "CALL_SIGNATURE"
+    signed = call_signer().sign(statements, time=NOW)
+    key, other = private_key(KeyType.EC_P256, 903), context("keyark/v1/enrollment-approval", signed.statement)
+    assert refusal(trust, signed._replace(signature=sign_message(key, other))).reason == "CALL_SIGNATURE"
 
 
 @pytest.mark.parametrize(
@@ -168,32 +158,47 @@ def test_the_label_keeps_calls_apart_from_what_else_the_key_signs(trust: CallTru
     ],
 )
 def test_what_a_call_says_is_checked(trust: CallTrust, statements, fields, reason) -> None:
-    by = signer()
+    by = call_signer()
     assert refusal(trust, resigned(by.sign(statements, time=NOW), by, **fields)).reason == reason
 
 
 def test_a_call_of_as_many_statements_as_there_may_be_is_taken(trust: CallTrust, statements) -> None:
-    by = signer()
+    by = call_signer()
     largest = resigned(by.sign(statements, time=NOW), by, statement_sha256=[bytes(32)] * 256)
     assert len(trust.verify(largest, now=NOW, max_age_seconds=AGE).statement_sha256) == 256
 
 
 @pytest.mark.parametrize("certificate", [b"", b"garbage", bytes(5000)])
 def test_a_certificate_that_is_none_is_refused(trust: CallTrust, statements, certificate: bytes) -> None:
-    signed = signer().sign(statements, time=NOW)
-    signed.certificate = certificate
-    assert refusal(trust, signed).reason == "CERTIFICATE_FORMAT"
+    signed = call_signer().sign(statements, time=NOW)
+    assert refusal(trust, signed._replace(certificate=certificate)).reason == "CERTIFICATE_FORMAT"
 
 
 @given(st.binary(max_size=200))
 def test_any_other_bytes_are_refused_with_a_typed_error(raw: bytes) -> None:
-    trust = CallTrust(trust_domain=TRUST_DOMAIN, anchors=[internal_ca().certificate])
+    trust = call_trust()
     with pytest.raises(InvalidInputError):
-        trust.verify(SignedStatement(statement=raw), now=NOW, max_age_seconds=AGE)
+        trust.verify(SignedCall(raw, b"", b""), now=NOW, max_age_seconds=AGE)
+
+
+def test_a_revoked_certificate_signs_no_calls_whenever_it_did(statements: list[bytes]) -> None:
+    """Also a call that was verified, and remembered, before the revocation."""
+    alice, bob = identity("client/alice"), identity("client/bob")
+    revoked = revoked_identities()
+    trust = CallTrust(trust_domain=TRUST_DOMAIN, anchors=[current_ca().certificate], revoked=revoked)
+    now = int(time.time())
+    by_alice, by_bob = (
+        CallSigner(certificate=who.leaf, private_key=who.signing_key).sign(statements, time=now)
+        for who in (alice, bob)
+    )
+    trust.verify(by_alice, now=now, max_age_seconds=AGE)
+    revoked.take(revoked.newer(identity_list(serial_of(alice))))
+    assert refusal(trust, by_alice, now).reason == "IDENTITY_REVOKED"
+    trust.verify(by_bob, now=now, max_age_seconds=AGE)
 
 
 def test_what_is_remembered_is_bounded(trust: CallTrust, statements, monkeypatch) -> None:
     monkeypatch.setattr(calls, "_REMEMBERED_CALLS", 3)
     for age in range(5):
-        trust.verify(signer().sign(statements, time=NOW - age), now=NOW, max_age_seconds=AGE)
+        trust.verify(call_signer().sign(statements, time=NOW - age), now=NOW, max_age_seconds=AGE)
     assert len(trust._calls) == 3

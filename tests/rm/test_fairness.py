@@ -18,10 +18,12 @@ from keyark.transparency.heads import AcceptedHeads
 from keyark.v1.registration_pb2 import EnrollmentForm
 from keyark.workers.turns import Turns
 from rm_service.config import ApprovalSettings
-from rm_service.enrollment import EnrollmentRequest, Enrollments
+from rm_service.enrollment import Enrollments
 from rm_service.queue import ApprovalQueue
 from rm_service.records import TABLES
+from rm_service.requests import EnrollmentRequest
 from rm_service.under_way import UnderWay
+from tests.support.calls import call_trust, signed_call
 from tests.support.pki import NOW, private_key, spki, statement_bytes
 from tests.support.transparency import new_log
 
@@ -78,6 +80,7 @@ class Rm:
             outbox=NoArchival(),
             accepted_heads=AcceptedHeads("example.org/drm"),
             queue=ApprovalQueue(store=store, log=self.log, clock=clock, settings=ApprovalSettings()),
+            calls=call_trust(),
             turns=Turns(slice_seconds=4.0, clock=self._tick),
             under_way=UnderWay(max_per_caller),
         )
@@ -87,7 +90,8 @@ class Rm:
         return self.seconds
 
     def submit(self, caller: SpiffeId, *requests: EnrollmentRequest) -> asyncio.Task[list[Any]]:
-        return asyncio.create_task(self.enrollments.submit(caller, requests))
+        call = signed_call(*(one.statement for one in requests), path=caller.path)
+        return asyncio.create_task(self.enrollments.submit(caller, requests, call=call))
 
 
 def request(caller: SpiffeId, number: int = 0, *, good: bool = True) -> EnrollmentRequest:

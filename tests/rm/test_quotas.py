@@ -40,12 +40,18 @@ async def test_a_caller_enrolls_so_many_an_hour_and_so_many_a_day(deployment_fol
     path.write_text(path.read_text() + RULE + "per_hour = 3\nper_day = 4\n")
     now = SystemClock().now_us()
     clock = ManualClock(now - now % HOUR_US + HOUR_US)
-    async with running(deployment_folder, clock) as deployment, enrolling(deployment.home()) as client:
+    async with (
+        running(deployment_folder, clock) as deployment,
+        enrolling(deployment.home(), clock=clock) as client,
+    ):
         assert await sent(client, 2) == [True, True]
         assert await sent(client, 3) == [True, False, False]
         clock.advance(3599)
         assert await sent(client, 1) == [False]
-    async with running(deployment_folder, clock) as deployment, enrolling(deployment.home()) as client:
+    async with (
+        running(deployment_folder, clock) as deployment,
+        enrolling(deployment.home(), clock=clock) as client,
+    ):
         assert await sent(client, 1) == [False]
         clock.advance(1)
         assert await sent(client, 2) == [True, False]

@@ -16,9 +16,9 @@ from keyark.store import Store, open_store, row_keys_beside
 from keyark.v1.audit_pb2 import AuditDetails, EventType
 from keyark.v1.registration_pb2 import EnrollmentState
 from rm_service.config import ApprovalSettings
-from rm_service.enrollment import approved_request
 from rm_service.queue import ApprovalQueue
 from rm_service.records import SCHEMA_VERSION, TABLES, WRAPPED_KEYS, read_enrollment
+from rm_service.requests import EnrollmentRequest, approved_request
 from rm_service.reviews import complete, wrapped_key
 from tests.support.pki import signed_statement
 from tests.support.transparency import new_log
@@ -50,7 +50,11 @@ class Waiting:
     async def defer(self) -> None:
         violation = Violation(rule="by-hand", subsystem="rm", message="wait")
         await self.queue.defer(
-            self.statement, signature=self.signature, wrapped_key=self.envelope, deferrals=[violation]
+            self.statement,
+            signature=self.signature,
+            wrapped_key=self.envelope,
+            call=None,
+            deferrals=[violation],
         )
 
     async def end(self, state: EnrollmentState.ValueType) -> None:
@@ -125,7 +129,9 @@ async def test_a_backup_leaves_it_out_and_the_restored_request_asks_for_it_again
     assert waiting.kept() == b""
     await waiting.end(STATE.ENROLLMENT_STATE_APPROVED)
     record = waiting.store.read(lambda txn: read_enrollment(txn, waiting.id))
-    request = approved_request(waiting.store, record, newer_key=b"")
-    assert request.lacks_private_key
-    assert not approved_request(waiting.store, record, newer_key=ENVELOPES[1]).lacks_private_key
+    assert approved_request(waiting.store, record).lacks_private_key
+    newer = EnrollmentRequest(
+        statement=waiting.statement.raw, signature=waiting.signature, wrapped_private_key=ENVELOPES[1]
+    )
+    assert not approved_request(waiting.store, record, newer=newer).lacks_private_key
     await waiting.close()

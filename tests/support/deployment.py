@@ -18,7 +18,7 @@ from drm_service.config import DrmConfig
 from drm_service.subsystem import run as run_drm
 from keyark.client import EnrollmentClient
 from keyark.client.home import Home
-from keyark.clock import Clock
+from keyark.clock import Clock, SystemClock
 from keyark.config import load_config
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.service.assembly import RunningService
@@ -53,6 +53,7 @@ class Deployment:
 
     folder: Path
     services: Mapping[str, RunningService]
+    clock: Clock
 
     def home(self) -> Home:
         """What its people see of it."""
@@ -60,7 +61,7 @@ class Deployment:
 
     def client(self, identity: str = "client/enroller") -> EnrollmentClient:
         """An enrollment client; use it as an async context manager."""
-        return EnrollmentClient.open(self.home(), identity=identity)
+        return EnrollmentClient.open(self.home(), identity=identity, clock=self.clock)
 
 
 @asynccontextmanager
@@ -85,7 +86,7 @@ async def running(folder: Path, clock: Clock | None = None) -> AsyncIterator[Dep
                 rf'^{role} = ".*"$', f'{role} = "127.0.0.1:{service.port}"', text, flags=re.MULTILINE
             )
         home.write_text(text)
-        yield Deployment(folder=folder, services=services)
+        yield Deployment(folder=folder, services=services, clock=clock or SystemClock())
 
 
 def _free_port(config):  # type: ignore[no-untyped-def]  # any of the three configurations

@@ -13,10 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from keyark.client import administration
 from keyark.client.audit import list_entries
 from keyark.client.home import Home
+from keyark.client.passwords import no_password
 from keyark.client.sessions import open_session
 from keyark.client.verification import Verification
+from keyark.clock import Clock, SystemClock
 from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
 from keyark.errors import KeyarkError
+from keyark.pki.calls import CallSigner
 from keyark.pki.key_types import KeyType, generate
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id, sign_statement
@@ -24,6 +27,7 @@ from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
 from keyark.v1.statement_pb2 import EnrollmentStatement
 
@@ -41,6 +45,8 @@ class Enroller:
     form: pb.EnrollmentForm
     transport_key: TransportPublicKey
     caller: str
+    signer: CallSigner
+    clock: Clock
 
     def request(
         self, *, signing_key: Any = None, encryption_key: Any = None, **wrong: Any
@@ -83,16 +89,24 @@ class Enroller:
             statement_sha256=sha256(statement).digest(),
         )
 
+    def call(self, *items: pb.EnrollmentRequest) -> SignedStatement:
+        """The caller's signed word that it sends these requests."""
+        now = self.clock.now_us() // 1_000_000
+        return self.signer.sign([item.statement for item in items], time=now).message
+
     async def send(self, *items: pb.EnrollmentRequest) -> list[pb.Enrollment | KeyarkError]:
         """Send requests in one call; an outcome for each."""
-        message = pb.SubmitEnrollmentsRequest(items=items)
+        message = pb.SubmitEnrollmentsRequest(items=items, call=self.call(*items))
         response = await call(self.registration.SubmitEnrollments, message, timeout=30)
         return [from_status(o.error) if o.HasField("error") else o.enrollment for o in response.outcomes]
 
 
 @asynccontextmanager
-async def enrolling(home: Home, identity: str = "client/enroller") -> AsyncIterator[Enroller]:
-    """Be a caller of the RM."""
+async def enrolling(
+    home: Home, identity: str = "client/enroller", clock: Clock | None = None
+) -> AsyncIterator[Enroller]:
+    """Be a caller of the RM; ``clock`` is the one of its own machine."""
+    local = home.identity(identity, no_password)
     async with open_session(home, "rm", identity=identity) as session:
         registration = RegistrationServiceStub(session.channel)
         form = (
@@ -105,6 +119,8 @@ async def enrolling(home: Home, identity: str = "client/enroller") -> AsyncItera
             form=form,
             transport_key=Verification(home).transport_key(form.transport_certificate),
             caller=f"spiffe://{home.config.trust_domain}/{identity}",
+            signer=CallSigner(certificate=local.leaf, private_key=local.signing_key),
+            clock=clock or SystemClock(),
         )
 
 

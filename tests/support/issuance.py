@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditEvent
 from keyark.v1.common_pb2 import CertificatePair
+from tests.support.calls import caller_checks, signed_call
 from tests.support.pki import NOW, issuing_ca, private_key, spki, statement_bytes
 from tests.support.transparency import new_log
 
@@ -95,11 +97,15 @@ class Ca:
                 log=self.log,
                 clock=self.clock,
             ),
+            callers=caller_checks(self.clock),
             pool=self.pool,
         )
 
     async def issue(self, *requests: PairRequest) -> list[CertificatePair | KeyarkError]:
-        return await self.issuance.issue_pairs(requests, NOTHING)
+        """Issue what the caller sends now, but for requests that have a signed call already."""
+        now = self.clock.now_us() // 1_000_000
+        sent = [r if r.call else replace(r, call=signed_call(r.statement, time=now)) for r in requests]
+        return await self.issuance.issue_pairs(sent, NOTHING)
 
     def issued(self) -> list[PairRecord]:
         rows = self.store.read(lambda txn: txn.scan(PAIRS, limit=100))

@@ -56,8 +56,8 @@ class CrlSettings(Config):
 def list_urls(profiles: Mapping[str, ProfileSettings], settings: CrlSettings) -> list[str]:
     """Return the issuing distribution point of the lists, with PLACE in it where there are several shards.
 
-    It holds the URLs of all profiles; none where a profile names none, for its certificates must be found on a
-    list of everything. Raises ConfigurationError where shards and URLs do not fit together.
+    A single list of everything has none: it needs none, and some programs (NSS) take no list with one. The lists of
+    shards hold the URLs of all profiles. Raises ConfigurationError where shards and URLs do not fit together.
     """
     urls = dict.fromkeys(url for profile in profiles.values() for url in profile.crl_urls)
     sharded = settings.shards > 1
@@ -66,7 +66,7 @@ def list_urls(profiles: Mapping[str, ProfileSettings], settings: CrlSettings) ->
         raise ConfigurationError(
             f"crl_urls of every profile hold {PLACE} where [crl] has more than one shard, and only there."
         )
-    return list(urls) if everywhere else []
+    return list(urls) if sharded else []
 
 
 def for_shard(urls: Sequence[str], shard: int) -> list[str]:

@@ -1,7 +1,7 @@
 """What the CM answers over plain HTTP: certificate revocation lists, CA certificates and OCSP.
 
     GET /crl/NAME           a list by the name of its file, DER
-    GET /ca/issuer.cer      the issuing CA's certificate, DER
+    GET /ca/issuer.cer      the certificate of the CA's first key, DER
     GET /ca/chain.pem       it and those above it, PEM
     GET /ca/chain.p7c       the same as a certs-only CMS message, DER
     GET /ca/issuer-ca2.cer  and the other two, of the CA key of generation 2
@@ -29,6 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from cm_service.crl_settings import CrlSettings
+from cm_service.issuers import suffix
 from cm_service.ocsp import OcspAnswer
 from keyark.clock import Clock
 from keyark.pki.certificates import encode_certificate, load_certificates
@@ -105,7 +106,9 @@ class Pages:
     @cached_property
     def _ca_files(self) -> dict[str, tuple[Path, str, _CaFormat]]:
         """The file, type and format of each CA document, by its path."""
-        named = {"": self.chain, **{f"-ca{generation}": chain for generation, chain in self.chains.items()}}
+        named = {"": self.chain}  # where no generation is the first, whose URLs have no number
+        for generation, chain in self.chains.items():
+            named |= {suffix(generation): chain, f"-ca{generation}": chain}
         return {
             f"{stem}{which}.{ending}": (chain, *form)
             for which, chain in named.items()
@@ -113,7 +116,9 @@ class Pages:
         }
 
     async def _answer_ocsp(self, ocsp: Responders, request: HttpRequest, path: str) -> HttpResponse:
-        in_url = path.removeprefix(OCSP)
+        in_url = path.removeprefix(OCSP).lstrip(
+            "/"
+        )  # a URL in certificates may end with one, and clients add one
         allowed = READ_ONLY if in_url else ("POST",)
         if request.method not in allowed:
             return plain(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(allowed)))
@@ -175,6 +180,6 @@ def _tag(body: bytes) -> str:
 def _from_url(path: str) -> bytes:
     """Return the request in the URL; nothing, which is no request, where it is not base64."""
     try:
-        return base64.b64decode(unquote(path.removeprefix("/")), validate=True)
+        return base64.b64decode(unquote(path), validate=True)
     except (binascii.Error, ValueError):
         return b""

@@ -15,7 +15,7 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRequest:
-    """A whole request: ``target`` as it was sent, ``headers`` by name in lower case, the last of each."""
+    """A whole request: ``target`` in origin form, ``headers`` by name in lower case, the last of each."""
 
     method: str
     target: str

@@ -133,6 +133,14 @@ class HttpServer:
             writer.transport.abort()
 
 
+def _origin_form(target: str) -> str:
+    """Return path and query of a request in absolute form, which proxies send and servers take (RFC 9112 §3.2.2)."""
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in ("http", "https"):
+        return "/" + rest.partition("/")[2]
+    return target
+
+
 async def _listen(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -209,7 +217,7 @@ class _Conversation:
                 raise _RefusedError(plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
         return HttpRequest(
             method=head.method.decode("ascii"),
-            target=head.target.decode("ascii"),
+            target=_origin_form(head.target.decode("ascii")),
             headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
             body=bytes(body),
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from cm_service.crls import Crls
 from cm_service.profiles import ProfileSettings
 from cm_service.records import CRL_CHANGES
 from keyark.errors import ConfigurationError, KeyarkError
+from keyark.pki.certificates import encode_certificate
 from keyark.pki.crl_entries import encode_entry
 from keyark.pki.crls import CrlContent, CrlIssuer
 from keyark.pki.distribution import Distribution
@@ -427,7 +430,7 @@ def profile(*urls: str) -> ProfileSettings:
 def test_shards_and_urls_of_profiles_have_to_fit(tmp_path: Path) -> None:
     one, two = CrlSettings(folder=tmp_path), CrlSettings(folder=tmp_path, shards=2)
     sharded = "http://a.example/{shard}.crl"
-    assert list_urls({"a": profile(URL), "b": profile(URL, DELTA_URL)}, one) == [URL, DELTA_URL]
+    assert list_urls({"a": profile(URL), "b": profile(URL, DELTA_URL)}, one) == []
     assert list_urls({"a": profile(URL), "b": profile()}, one) == []
     assert list_urls({"a": profile(sharded)}, two) == [sharded]
     for profiles, settings in (
@@ -445,3 +448,22 @@ async def test_any_web_server_can_read_the_lists(crls: Crls) -> None:
     await crls.publish_due()
     assert crls.settings.folder.stat().st_mode & 0o555 == 0o555
     assert crls.path("full", 0).stat().st_mode & 0o777 == 0o644
+
+
+async def test_nss_loads_the_full_list_of_a_ca_with_urls(office: Office, tmp_path: Path) -> None:
+    """It takes no list with a critical issuing distribution point, which a single list of everything does not need."""
+    settings = CrlSettings(folder=tmp_path / "crls")
+    urls = list_urls({"user": profile("http://crl.example.org/full.crl")}, settings)
+    crls = new_crls(tmp_path, store=office.store, clock=office.clock, urls=urls)
+    await office.revoke(office.signing)
+    await crls.publish_due()
+    store, ca = f"sql:{tmp_path}", tmp_path / "ca.der"
+    ca.write_bytes(encode_certificate(issuing_ca().certificate))
+    run = partial(subprocess.run, check=True, capture_output=True, text=True)
+    for command in (
+        ("certutil", "-N", "-d", store, "--empty-password"),
+        ("certutil", "-A", "-d", store, "-n", "ca", "-t", "CT,C,C", "-i", ca),
+        ("crlutil", "-I", "-d", store, "-i", crls.path("full", 0), "-B"),
+    ):
+        run(command)
+    assert " CRL" in run(("crlutil", "-L", "-d", store)).stdout.splitlines()[-1]

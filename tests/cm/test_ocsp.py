@@ -337,9 +337,7 @@ async def test_get_with_a_nonce_or_of_an_unknown_certificate_is_not_cached(
         assert ocsp.load_der_ocsp_response(response.body).response_status is Status.SUCCESSFUL
 
 
-@pytest.mark.parametrize(
-    "path", ["/ocsp/", "/ocsp/!", "/ocsp/AAAA", "/ocsp/MA%ff", "/ocsp/%", "/ocsp/" + "A" * 9000]
-)
+@pytest.mark.parametrize("path", ["/ocsp/!", "/ocsp/AAAA", "/ocsp/MA%ff", "/ocsp/%", "/ocsp/" + "A" * 9000])
 async def test_garbage_in_the_url_is_malformed(pages: Pages, path: str) -> None:
     response = await ask(pages, "GET", path)
     assert response.status == 200
@@ -349,11 +347,32 @@ async def test_garbage_in_the_url_is_malformed(pages: Pages, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
-    [("GET", "/ocsp", "POST"), ("PUT", "/ocsp", "POST"), ("POST", "/ocsp/AAAA", "GET, HEAD")],
+    [
+        ("GET", "/ocsp", "POST"),
+        ("GET", "/ocsp/", "POST"),
+        ("PUT", "/ocsp", "POST"),
+        ("POST", "/ocsp/AAAA", "GET, HEAD"),
+    ],
 )
 async def test_other_methods(pages: Pages, method: str, path: str, allow: str) -> None:
     response = await ask(pages, method, path)
     assert (response.status, dict(response.headers)["Allow"]) == (405, allow)
+
+
+async def test_a_url_with_a_slash_at_its_end_is_answered_by_both_methods(
+    pages: Pages, answering: OcspOffice
+) -> None:
+    """Such a URL stands in certificates for years, and clients put a slash of their own behind it, or none."""
+    request = request_for(answering.office.signing)
+    in_url = url_of(request).removeprefix("/ocsp/")
+    answers = [
+        await ask(pages, "POST", "/ocsp/", request),
+        await ask(pages, "GET", f"/ocsp//{in_url}"),
+        await ask(pages, "GET", f"/ocsp/{in_url}"),
+    ]
+    for answer in answers:
+        assert answer.status == 200
+        assert ocsp.load_der_ocsp_response(answer.body).certificate_status is GOOD
 
 
 async def test_paths_beside_it_are_not_there(pages: Pages) -> None:

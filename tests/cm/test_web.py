@@ -18,6 +18,8 @@ from cm_service.web import Pages
 from keyark.client.revocation import publish_crls
 from keyark.client.sessions import open_session
 from keyark.config import load_config
+from keyark.pki.certificates import load_certificates, save_certificates
+from keyark.pki.key_types import KeyType
 from keyark.service.documents import HttpRequest, HttpResponse, http_date
 from tests.support.deployment import edit, running
 from tests.support.lists import new_crls
@@ -104,6 +106,19 @@ async def test_ca_certificates_in_each_format(pages: Pages) -> None:
     assert headers["Last-Modified"] == http_date(int(pages.chain.stat().st_mtime))
     again = await ask(pages, "/ca/issuer.cer", if_none_match=headers["ETag"])
     assert again.status == HTTPStatus.NOT_MODIFIED
+
+
+async def test_the_url_in_a_certificate_leads_to_its_own_issuer_after_a_rollover(
+    office: Office, tmp_path: Path
+) -> None:
+    chains = {}
+    for generation, ca in enumerate((issuing_ca(), issuing_ca(KeyType.EC_P384))):
+        chains[generation] = tmp_path / f"ca-{generation}.pem"
+        save_certificates(chains[generation], [ca.certificate])
+    pages = Pages(crls=None, ocsp=None, chain=chains[1], clock=office.clock, max_age=HOUR, chains=chains)
+    for path, generation in (("issuer", 0), ("issuer-ca0", 0), ("issuer-ca1", 1)):
+        served = x509.load_der_x509_certificate((await ask(pages, f"/ca/{path}.cer")).body)
+        assert [served] == load_certificates(chains[generation])
 
 
 @pytest.mark.parametrize(

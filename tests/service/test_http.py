@@ -83,6 +83,23 @@ async def test_one_request_per_connection_with_date_and_length() -> None:
     assert parsedate_to_datetime(headers["Date"]).timestamp() == NOW
 
 
+@pytest.mark.parametrize(
+    ("sent", "target"),
+    [
+        ("http://ca.example.org/there?x=1", "/there?x=1"),
+        ("HTTP://ca.example.org:8080/ocsp//MEo", "/ocsp//MEo"),
+        ("http://ca.example.org", "/"),
+        ("/there/http://x/y", "/there/http://x/y"),
+    ],
+)
+async def test_a_target_in_absolute_form_is_taken(sent: str, target: str) -> None:
+    documents = Documents()
+    async with serving(documents.answer) as server:
+        await exchange(server, f"GET {sent} HTTP/1.1\r\nHost: ca\r\n\r\n".encode())
+    assert documents.last is not None
+    assert documents.last.target == target
+
+
 async def test_head_has_the_same_head_and_no_body() -> None:
     async with serving(Documents().answer) as server:
         whole = await exchange(server, GET)

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from keyark.cli.options import password_source
 from keyark.cli.output import UsageError, careful, print_json, say
 from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.decisions import quorum_of
 from keyark.client.recovery import RecoveryClient
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.text.characters import resemblances
@@ -21,14 +22,18 @@ from keyark.text.console import SafeConsole
 from keyark.v1.ceremony_pb2 import (
     CeremonyStatement,
     CeremonyType,
-    Decision,
-    DecisionStatement,
     StorageKeyFacts,
 )
 from keyark.v1.recovery_pb2 import Ceremony, CeremonyState
 
 POLL_SECONDS: Final = 0.3
 RUNNING: Final = CeremonyState.CEREMONY_STATE_RUNNING
+CARRIED_OUT: Final = (
+    RUNNING,
+    CeremonyState.CEREMONY_STATE_READY,
+    CeremonyState.CEREMONY_STATE_COMPLETED,
+)
+UNPROVEN: Final = ("state", "approvals_to_repeat", "resealed", "failure")
 WORDS: Final = {
     CeremonyType.CEREMONY_TYPE_RECOVER_KEYS: "recover",
     CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: "change agents",
@@ -59,7 +64,7 @@ def parse_ceremony_id(text: str) -> bytes:
 
 
 def show_line(view: Ceremony) -> str:
-    """One line of a list; what it says is the archive's word until the ceremony is shown by itself."""
+    """One line of a list; all of it is the archive's word until the ceremony is shown by itself."""
     try:
         statement = CeremonyStatement.FromString(view.request.statement)
     except DecodeError:
@@ -71,13 +76,24 @@ def show_line(view: Ceremony) -> str:
 
 
 def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
-    """Print all that an agent has to see before it decides; every line of it was verified."""
+    """Print all that an agent has to see before it decides: what was verified, then what only the archive says."""
     if as_json:
         print_json(ceremony_facts(ceremony))
         return
-    message, view = ceremony.request.message, ceremony.view
+    _show_request(ceremony)
+    for decision in ceremony.decisions.made:
+        word = "approved" if decision.approves else f"rejected: {decision.message.reason}"
+        say(f"decided     {_short(str(decision.agent))} {word}{careful(decision.message.reason)}")
+    if ceremony.decisions.revoked:
+        say(f"revoked     {ceremony.decisions.revoked} decided whose identities were revoked since")
+    say(f"counted     {len(ceremony.decisions.approved)} of {quorum_of(ceremony.facts)} approvals")
+    _show_unproven(ceremony)
+
+
+def _show_request(ceremony: ReviewedCeremony) -> None:
+    """Print what was asked for: the requester's signed words, the leaf that opened it, the keys' receipts."""
+    message = ceremony.request.message
     say(f"ceremony    {ceremony.ceremony_id.hex()}")
-    say(f"state       {state_name(view.state)}")
     say(f"to          {WORDS[message.type]}")
     say(f"asked by    {message.requester}")
     say(f"reason      {message.reason}{careful(message.reason)}")
@@ -97,16 +113,21 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
         say(f"new agent   {agent.agent}")
     if message.quorum:
         say(f"new quorum  {message.quorum} of {len(message.agents)}")
-    for decision, statement in _decisions(view):
-        word = "approved" if decision == Decision.DECISION_APPROVE else f"rejected: {statement.reason}"
-        say(f"decided     {_short(statement.agent)} {word}")
+
+
+def _show_unproven(ceremony: ReviewedCeremony) -> None:
+    """Print what rests on the archive's word alone, and say so."""
+    view = ceremony.view
+    say("unproven    the archive says, and nothing here proves it:")
+    say(f"  state     {state_name(view.state)}")
+    if view.state in CARRIED_OUT and len(ceremony.decisions.approved) < quorum_of(ceremony.facts):
+        say("  careful   that takes a quorum of approvals, which the archive does not show")
     for agent_id in view.approvals_to_repeat:
-        say(f"to repeat   {_short(agent_id)} approved before the archive was restarted; approve again")
-    say(f"quorum      {view.quorum}")
+        say(f"  to repeat {_short(agent_id)} approved before it was opened anew; approve again")
     if view.archived_keys:
-        say(f"progress    {view.looked_at} of {view.archived_keys} keys, {view.resealed} sealed anew")
+        say(f"  progress  {view.looked_at} of {view.archived_keys} keys, {view.resealed} sealed anew")
     if view.failure.message:
-        say(f"ended       {view.failure.message}")
+        say(f"  ended     {view.failure.message}")
 
 
 def _show_storage_key(what: str, key: StorageKeyFacts) -> None:
@@ -126,7 +147,7 @@ def _storage_key_values(key: StorageKeyFacts) -> dict[str, Any]:
 
 
 def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
-    """Return a reviewed ceremony for scripts."""
+    """Return a reviewed ceremony for scripts; ``unproven`` names what rests on the archive's word alone."""
     message, view = ceremony.request.message, ceremony.view
     return {
         "ceremony_id": ceremony.ceremony_id.hex(),
@@ -153,12 +174,13 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
             if ceremony.facts.HasField("new_storage_key")
         ],
         "agents": [agent.agent for agent in message.agents],
-        "quorum": view.quorum,
-        "approved": [s.agent for d, s in _decisions(view) if d == Decision.DECISION_APPROVE],
-        "rejected": [s.agent for d, s in _decisions(view) if d == Decision.DECISION_REJECT],
+        "quorum": quorum_of(ceremony.facts),
+        "approved": ceremony.decisions.approved,
+        "rejected": ceremony.decisions.rejected,
         "approvals_to_repeat": list(view.approvals_to_repeat),
         "resealed": view.resealed,
         "failure": view.failure.message,
+        "unproven": list(UNPROVEN),
     }
 
 
@@ -182,11 +204,6 @@ def state_name(state: CeremonyState.ValueType) -> str:
 def when(time_us: int) -> str:
     """Return a time for people, UTC."""
     return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _decisions(view: Ceremony) -> list[tuple[int, DecisionStatement]]:
-    statements = [DecisionStatement.FromString(signed.statement) for signed in view.decisions]
-    return [(statement.decision, statement) for statement in statements]
 
 
 def _short(spiffe_id: str) -> str:

@@ -109,7 +109,7 @@ async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes
 @identity_password_option
 @json_option
 def list_(**options: Any) -> None:
-    """List recoveries and other ceremonies, oldest first."""
+    """List recoveries and other ceremonies, oldest first, as the archive tells them; `show` verifies one."""
     wanted = CeremonyState.Value(f"CEREMONY_STATE_{options['state'] or 'UNSPECIFIED'}")
 
     async def run() -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ def list_(**options: Any) -> None:
 @identity_password_option
 @json_option
 def show(ceremony_id: str, **options: Any) -> None:
-    """Show who asks for which key of whom, why, until when, and who decided; all of it verified."""
+    """Show who asks for which key of whom, why, until when, and who decided, verified; what is not is marked."""
 
     async def run() -> ReviewedCeremony:
         async with recovery_client(options) as client:

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Final
 
 from keyark.client.audit import archive_verifier
+from keyark.client.decisions import Decisions, verified_decisions
 from keyark.client.home import Home
 from keyark.crypto.ceremonies import AgentTrust, CeremonyClosedError, CeremonyRequest, Opening, verify_request
 from keyark.crypto.opening_facts import facts_digest, parse_facts, storage_key_facts
@@ -40,7 +41,8 @@ class ReviewedCeremony:
     """A ceremony that was verified.
 
     ``owners`` are the receipts of the keys that it brings back, in their order; ``moves`` prove, for those that were
-    sealed anew since, the storage key that they lie under now. ``facts`` are what the leaf that opened it binds.
+    sealed anew since, the storage key that they lie under now. ``facts`` are what the leaf that opened it binds,
+    ``decisions`` the agents' own signed words. State, failure and progress in ``view`` are the archive's word.
     """
 
     view: Ceremony
@@ -48,6 +50,7 @@ class ReviewedCeremony:
     opening: Opening
     opened: ProvenEntry
     facts: OpeningFacts
+    decisions: Decisions
     owners: Sequence[ArchivalReceipt]
     moves: Sequence[ProvenEntry | None]
 
@@ -97,15 +100,24 @@ class CeremonyReview:
         moves = [self._move(key, owner) for key, owner in zip(view.keys, owners, strict=True)]
         for agent in request.agents:
             agent.verify(self._home.trust_anchor, at=opened.event.time_us // 1_000_000)
+        opening = Opening(digest=request.digest, leaf_hash=leaf_hash(opened.leaf))
+        facts = _facts(view, request, opened)
         return ReviewedCeremony(
             view=view,
             request=request,
-            opening=Opening(digest=request.digest, leaf_hash=leaf_hash(opened.leaf)),
+            opening=opening,
             opened=opened,
-            facts=_facts(view, request, opened),
+            facts=facts,
+            decisions=self._decisions(view, opening, facts),
             owners=owners,
             moves=moves,
         )
+
+    def _decisions(self, view: Ceremony, opening: Opening, facts: OpeningFacts) -> Decisions:
+        try:
+            return verified_decisions(view.decisions, opening, facts, self.trust)
+        except KeyarkError as error:
+            raise mismatch(f"shows a decision that no agent made so ({error.reason})") from None
 
     def _move(self, key: CeremonyKey, owner: ArchivalReceipt) -> ProvenEntry | None:
         """Return the entry that says where a key was sealed anew, if it was."""

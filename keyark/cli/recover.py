@@ -40,15 +40,14 @@ from keyark.cli.output import (
     tell,
     to_json,
 )
-from keyark.client.administration import list_keys
+from keyark.client.administration import keys_of_person
 from keyark.client.ceremony_review import ReviewedCeremony
 from keyark.client.delivery import KeyFiles
 from keyark.client.folder import KeyFormat
 from keyark.client.passwords import new_password
 from keyark.client.recovery import RecoveredKey, RecoveryClient
-from keyark.errors import NotFoundError
 from keyark.pki.pkcs12 import Pkcs12Form
-from keyark.v1.recovery_pb2 import CeremonyState, KeyFilter, KeyState
+from keyark.v1.recovery_pb2 import CeremonyState
 
 
 @click.group(cls=KeyarkGroup)
@@ -57,7 +56,10 @@ def recover() -> None:
 
 
 @recover.command()
-@click.option("--owner", help="E-mail address or common name: the newest key, or with --all every key.")
+@click.option(
+    "--owner",
+    help="E-mail address, or a name that one person has: the newest key; with --all every key.",
+)
 @click.option("--all", "whole_history", is_flag=True, help="With --owner: the person's whole key history.")
 @click.option("--key", "key_id", help="Key id, 64 hexadecimal digits.")
 @click.option(
@@ -87,12 +89,7 @@ def request(**options: Any) -> None:
 async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes]:
     if options["owner"] is None:
         return [key_id_of(options["key_id"], options["cert"])]
-    owner: str = options["owner"]
-    wanted = KeyFilter(owner=owner, state=KeyState.KEY_STATE_CERTIFIED)
-    found = [key async for key in list_keys(client.session, wanted)]
-    if not found:
-        raise NotFoundError(f"No certified key of {owner} is archived; `keyark keys list` shows what is.")
-    found.sort(key=lambda key: key.archived_time_us)
+    found = await keys_of_person(client.session, options["owner"])
     return [key.key_id for key in (found if options["whole_history"] else found[-1:])]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from keyark.client.sessions import Session
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.names import normalized_name
 from keyark.rpc.channels import UnaryCall, call
 from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
@@ -19,6 +20,13 @@ from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
 TIMEOUT: Final = 30.0
 PAGE: Final = 500
 ANY_STATE: Final = registration_pb2.EnrollmentState.ENROLLMENT_STATE_UNSPECIFIED
+
+
+class AmbiguousOwnerError(KeyarkError):
+    """Several people have the name that was given."""
+
+    reason = "AMBIGUOUS_OWNER"
+    kind = Kind.INVALID
 
 
 async def list_enrollments(
@@ -89,6 +97,26 @@ async def list_keys(
     async for page in pages(stub.ListKeys, new_request):
         for key in page.keys:
             yield key
+
+
+async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.ArchivedKey]:
+    """Return the certified keys of one person, oldest first; ``session`` is an agent's with the DRM.
+
+    An e-mail address names its mailbox and nobody whose common name it is. A common name is taken where all its keys
+    belong to one mailbox. Raises NotFoundError, and AmbiguousOwnerError with the candidates.
+    """
+    wanted = recovery_pb2.KeyFilter(owner=owner, state=recovery_pb2.KeyState.KEY_STATE_CERTIFIED)
+    found = [key async for key in list_keys(session, wanted)]
+    if "@" in owner:
+        found = [key for key in found if key.email.lower() == owner.lower()]
+    if not found:
+        raise NotFoundError(f"No certified key of {owner} is archived; `keyark keys list` shows what is.")
+    if len(mailboxes := Counter(key.email.lower() for key in found)) > 1:
+        candidates = ", ".join(f"{mailbox} ({count} keys)" for mailbox, count in sorted(mailboxes.items()))
+        raise AmbiguousOwnerError(
+            f"{owner!r} is the name of several people; name one by the address: {candidates}."
+        )
+    return sorted(found, key=lambda key: key.archived_time_us)
 
 
 async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Final
+
+NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What a file system without hard links answers."""
 
 _CHUNK: Final = 1 << 20
 
@@ -20,14 +24,11 @@ def erase_file(path: Path) -> None:
     Every other name of the same file loses its contents, too.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = _opened(path)
     except FileNotFoundError:
         return
     try:
-        left = os.fstat(descriptor).st_size
-        while left > 0:
-            left -= os.write(descriptor, bytes(min(left, _CHUNK)))
-        os.fsync(descriptor)
+        _overwrite(descriptor)
     finally:
         os.close(descriptor)
     path.unlink()
@@ -35,13 +36,30 @@ def erase_file(path: Path) -> None:
 
 
 def exchange_file(new: Path, path: Path) -> None:
-    """Put a file in the place of another in one durable step, then erase what was there. Raises OSError."""
+    """Put a file in the place of another in one durable step, then erase what was there. Raises OSError.
+
+    What was there keeps a name until then, so that ``finish_exchange`` finds it after a crash, except on file systems
+    without hard links. A symbolic link is replaced, and what it leads to is left to whoever put it there.
+    """
     finish_exchange(path)
-    if path.exists():
-        _former(path).hardlink_to(path)
-    new.replace(path)
+    if path.is_symlink() or not path.exists():
+        new.replace(path)
+        sync_folder(path.parent)
+        return
+    descriptor = _opened(path)
+    try:
+        try:
+            _former(path).hardlink_to(path)
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+        new.replace(path)
+        sync_folder(path.parent)
+        _overwrite(descriptor)
+    finally:
+        os.close(descriptor)
+    _former(path).unlink(missing_ok=True)
     sync_folder(path.parent)
-    erase_file(_former(path))
 
 
 def finish_exchange(path: Path) -> None:
@@ -53,6 +71,21 @@ def finish_exchange(path: Path) -> None:
         former.unlink()
     else:
         erase_file(former)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except PermissionError:  # its owner made it read-only
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _overwrite(descriptor: int) -> None:
+    left = os.fstat(descriptor).st_size
+    while left > 0:
+        left -= os.write(descriptor, bytes(min(left, _CHUNK)))
+    os.fsync(descriptor)
 
 
 def _former(path: Path) -> Path:

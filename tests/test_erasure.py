@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -55,6 +56,34 @@ def test_an_exchange_erases_the_former_file(tmp_path: Path) -> None:
     exchange_file(new, path)
     assert spy.sees_nothing()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["secret", "spy-secret"]
+
+
+def test_an_exchange_works_without_hard_links_and_for_files_that_are_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, new = tmp_path / "secret", tmp_path / "new"
+    path.write_bytes(SECRET)
+    path.chmod(0o400)
+    new.write_bytes(b"second")
+
+    def unsupported(self: Path, target: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    with path.open("rb") as blocks:
+        monkeypatch.setattr(Path, "hardlink_to", unsupported)
+        exchange_file(new, path)
+        assert blocks.read() == bytes(len(SECRET))
+    assert path.read_bytes() == b"second"
+
+
+def test_a_symbolic_link_is_replaced_and_its_target_is_left(tmp_path: Path) -> None:
+    path, new, mounted = tmp_path / "key.pem", tmp_path / "new", tmp_path / "mounted.pem"
+    mounted.write_bytes(b"mounted")
+    path.symlink_to(mounted)
+    new.write_bytes(b"second")
+    exchange_file(new, path)
+    assert (path.read_bytes(), mounted.read_bytes()) == (b"second", b"mounted")
+    assert not path.is_symlink()
 
 
 def test_an_interrupted_exchange_loses_no_file_and_leaves_no_former_one(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import stat
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from keyark.erasure import erase_file, exchange_file, finish_exchange, sync_folder
+from keyark.erasure import NO_HARD_LINKS, erase_file, exchange_file, finish_exchange, sync_folder
 from keyark.errors import ConfigurationError
 
 _OTHERS: Final = 0o077
@@ -20,7 +19,6 @@ _OTHERS_WRITE: Final = 0o022
 _ROOT: Final = 0
 _FOLDER_MODE: Final = 0o700
 _LOCK: Final = ".lock"
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 class LaxPermissionsError(ConfigurationError):
@@ -227,15 +225,15 @@ def finish_secret_exchange(path: Path) -> None:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise UnwritableFileError(f"{path} cannot be written: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        raise UnwritableFileError(f"{path} cannot be written: {_why(error)}.") from None
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
     try:
         path.hardlink_to(temporary)  # unlike a rename it never overwrites
     except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
+        if error.errno not in NO_HARD_LINKS:
             raise
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         temporary.replace(path)  # the empty file of our own, which nobody else could make

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyark.crypto.contexts import context
 from keyark.erasure import sync_folder
-from keyark.store.interface import StoreCorruptError, VanishingTable
+from keyark.store.interface import StoreCorruptError, StoreError, VanishingTable
 
 ROW_KEYS_FILE: Final = "row-keys"
 LABEL: Final = "keyark/vanishing-row/v1"
@@ -81,8 +81,11 @@ class RowKeys:
         return decrypt(self.key_of(stored), table, key, stored)
 
     def key_of(self, stored: bytes) -> bytes:
-        """Return what lies in the slot of a row, 32 bytes; raises VanishedError where there is nothing."""
-        key = os.pread(self._descriptor, KEY_SIZE, slot_of(stored) * SLOT_SIZE)
+        """Return what lies in the slot of a row, 32 bytes; raises VanishedError where there is nothing, StoreError."""
+        try:
+            key = os.pread(self._descriptor, KEY_SIZE, slot_of(stored) * SLOT_SIZE)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror}; look at its disk.") from None
         if len(key) != KEY_SIZE or key == _FREE:
             raise VanishedError(stored)
         return key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -14,8 +15,10 @@ from keyark.pki.statements import Statement, parse_statement
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.store import Store, open_store, row_keys_beside
 from keyark.v1.audit_pb2 import AuditDetails, EventType
-from keyark.v1.registration_pb2 import EnrollmentState
+from keyark.v1.common_pb2 import ArchivalPolicy
+from keyark.v1.registration_pb2 import EnrollmentForm, EnrollmentState
 from rm_service.config import ApprovalSettings
+from rm_service.enrollment import Enrollments
 from rm_service.queue import ApprovalQueue
 from rm_service.records import SCHEMA_VERSION, TABLES, WRAPPED_KEYS, read_enrollment
 from rm_service.requests import EnrollmentRequest, approved_request
@@ -129,7 +132,12 @@ async def test_a_backup_leaves_it_out_and_the_restored_request_asks_for_it_again
     assert waiting.kept() == b""
     await waiting.end(STATE.ENROLLMENT_STATE_APPROVED)
     record = waiting.store.read(lambda txn: read_enrollment(txn, waiting.id))
-    assert approved_request(waiting.store, record).lacks_private_key
+    request = approved_request(waiting.store, record)
+    assert request.lacks_private_key
+    for archival in (ArchivalPolicy.ARCHIVAL_POLICY_PERMITTED, ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED):
+        form = EnrollmentForm(archival=archival)
+        asked = Enrollments.request_private_key(cast("Any", None), waiting.statement, request, form)
+        assert asked.state == STATE.ENROLLMENT_STATE_AWAITING_PRIVATE_KEY
     newer = EnrollmentRequest(
         statement=waiting.statement.raw, signature=waiting.signature, wrapped_private_key=ENVELOPES[1]
     )

@@ -390,7 +390,7 @@ if where == "before the rewriting":
 elif where == "before the exchange":
     Path.replace = die
 elif where == "before the erasure":
-    erasure.erase_file = die
+    erasure._overwrite = die
 elif where == "while it is taken over":
     _lmdb_opening.RowChanges.keep = die
 open_store(Path(sys.argv[1]), tables=("rows", VanishingTable("tokens", backups=Backups.WITH_KEYS)), map_size=1 << 26)

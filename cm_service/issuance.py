@@ -27,6 +27,7 @@ from keyark.errors import KeyarkError, PolicyRejectedError
 from keyark.pki.approvals import Approval
 from keyark.pki.calls import SignedCall
 from keyark.pki.certificates import Validity
+from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.pki.serials import new_serial
 from keyark.pki.statements import Statement
 from keyark.policy.engine import PolicyEngine
@@ -126,6 +127,7 @@ class Issuance:
     callers: CallerChecks
     pool: WorkerPool = field(repr=False)
     crl_shards: int = 1
+    known_keys: KnownKeys = NO_KNOWN_KEYS
     generation: int = 0
     chains: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
     turns: Turns = field(default_factory=Turns, repr=False)
@@ -151,7 +153,9 @@ class Issuance:
     ) -> _Accepted | _Refused | CertificatePair | KeyarkError:
         """Verify the statement, hold the receipt against it, apply profile and policy; or find the earlier pair."""
         try:
-            statement = accept_statement(request.statement, request.signature, self.trust_domain)
+            statement = accept_statement(
+                request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
+            )
             pair = self.store.read(lambda txn: read_pair(txn, statement.enrollment_id))
             if pair is not None:
                 check_same_statement(statement, pair.statement_sha256)
@@ -240,9 +244,10 @@ class Issuance:
         def reserve(txn: WriteTransaction) -> list[_Reserved | CertificatePair | KeyarkError]:
             self.log.append(txn, leaf)
             outcomes = list(drawn)
-            for position, item in sorted(enumerate(drawn), key=lambda place: not _is_archived(place[1])):
-                if isinstance(item, _Reserved):  # a key that a receipt says is archived never signs (P8)
-                    outcomes[position] = self._reserve(txn, item)
+            new = [(i, item) for i, item in enumerate(drawn) if isinstance(item, _Reserved)]
+            # P8: a key that a receipt says is archived has its role before another request gets to sign with it
+            for i, item in sorted(new, key=lambda one: not one[1].accepted.receipt_leaf_hash):
+                outcomes[i] = self._reserve(txn, item)
             return outcomes
 
         return await self.store.update(reserve)
@@ -373,10 +378,6 @@ class Issuance:
             encryption_certificate=record.encryption_certificate,
             chain=self.chains.get(record.issuer_generation, self.chain),
         )
-
-
-def _is_archived(item: _Reserved | CertificatePair | KeyarkError) -> bool:
-    return isinstance(item, _Reserved) and bool(item.accepted.receipt_leaf_hash)
 
 
 def _serials(record: PairRecord) -> list[bytes]:

@@ -150,6 +150,7 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy
         ),
         callers=open_caller_checks(config.service, config.callers, revoked=foundation.revoked, clock=clock),
         pool=pool,
+        known_keys=config.service.load_known_keys(),
         turns=foundation.turns,
         crl_shards=config.crl.shards if config.crl else 1,
         generation=config.issuer.generation,

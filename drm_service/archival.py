@@ -19,6 +19,7 @@ from keyark.clock import Clock
 from keyark.crypto.matching import KeyMismatchError, match_proof_name
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
 from keyark.pki.calls import SignedCall
+from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.pki.statements import Statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
@@ -129,6 +130,7 @@ class KeyArchive:
     callers: CallerChecks
     waived_profiles: frozenset[str]
     pool: WorkerPool = field(repr=False)
+    known_keys: KnownKeys = NO_KNOWN_KEYS
     turns: Turns = field(default_factory=Turns, repr=False)
 
     async def archive_keys(self, requests: Sequence[ArchiveRequest], *, known_tree_size: int) -> ArchiveBatch:
@@ -157,14 +159,18 @@ class KeyArchive:
 
     def _accept_statement(self, request: SigningKeyRequest) -> Statement | KeyarkError:
         try:
-            return accept_statement(request.statement, request.signature, self.trust_domain)
+            return accept_statement(
+                request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
+            )
         except KeyarkError as error:
             return error
 
     def accept_request(self, request: ArchiveRequest) -> _Accepted | _Archived | KeyarkError:
         """Verify the statement, find an earlier outcome, apply policy, and write the leaf to be."""
         try:
-            statement = accept_statement(request.statement, request.signature, self.trust_domain)
+            statement = accept_statement(
+                request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
+            )
             if not request.wrapped_private_key:
                 raise InvalidInputError(
                     "No wrapped private key came along; send one.", field="wrapped_private_key"

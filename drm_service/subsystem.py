@@ -106,6 +106,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             waived_profiles=config.callers.waived_profiles,
             pool=pool,
             turns=foundation.turns,
+            known_keys=config.service.load_known_keys(),
         )
         officers = OfficerTrust(
             trust_domain=config.service.trust_domain,

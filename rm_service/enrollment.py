@@ -24,6 +24,7 @@ from keyark.errors import (
     Violation,
 )
 from keyark.pki.calls import CallTrust, SignedCall
+from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import Statement, reread_statement
 from keyark.policy.engine import PolicyEngine
@@ -114,6 +115,7 @@ class Enrollments:
     under_way: UnderWay
     calls: CallTrust
     enrollment_seconds: float = 60.0
+    known_keys: KnownKeys = NO_KNOWN_KEYS
 
     async def serve_form(self, profile: str) -> EnrollmentForm:
         """Step 1: what the profile asks for, and the transport certificate."""
@@ -222,7 +224,9 @@ class Enrollments:
 
     def accept_request(self, caller: SpiffeId, request: EnrollmentRequest) -> Statement:
         """Step 2: verify the statement and that the caller made it for itself."""
-        statement = accept_statement(request.statement, request.signature, self.trust_domain)
+        statement = accept_statement(
+            request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
+        )
         if statement.caller != caller:
             raise PermissionDeniedError(
                 f"The statement was made for another caller; {caller} may send its own only."

@@ -206,6 +206,7 @@ def _enrollments(
             trust_domain=config.service.trust_domain, anchors=checks.trust.anchors, revoked=foundation.revoked
         ),
         enrollment_seconds=config.enrollment.seconds,
+        known_keys=config.service.load_known_keys(),
         under_way=UnderWay(config.enrollment.max_items_per_caller),
     )
 

@@ -96,6 +96,7 @@ _ALL_SHAPES: Final = (
     _raw_shape(KeyType.ML_KEM_768, "2.16.840.1.101.3.4.4.2", 1184),
     _raw_shape(KeyType.ML_KEM_1024, "2.16.840.1.101.3.4.4.3", 1568),
 )
+RSA_MODULUS_SIZES: Final = {KeyType.RSA_2048: 256, KeyType.RSA_3072: 384, KeyType.RSA_4096: 512}
 _BY_TYPE: Final = {shape.key_type: shape for shape in _ALL_SHAPES}
 _BY_SIZE: Final = {s.size: tuple(t for t in _ALL_SHAPES if t.size == s.size) for s in _ALL_SHAPES}
 
@@ -182,6 +183,11 @@ def key_bytes(der: bytes) -> bytes:
     if shape is None:
         raise _refusal(der, "")
     return der[shape.bits_offset :]
+
+
+def rsa_modulus(der: bytes) -> bytes:
+    """Return the modulus of a canonical RSA SPKI (DER), big-endian; its highest bit is set."""
+    return key_bytes(der)[: -len(_RSA_EXPONENT)][-RSA_MODULUS_SIZES[spki_key_type(der)] :]
 
 
 def encode_key_bytes(key_type: KeyType, key: bytes) -> bytes:

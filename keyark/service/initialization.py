@@ -33,6 +33,8 @@ trust_anchor = "trust-anchor.pem"
 # The identities that the internal CA revoked; a change of the file is taken within seconds. It may be missing before
 # the first revocation, and never after it.
 revoked_identities = "revoked-identities.crl"
+# Lists of public keys whose private half everybody has, which are refused: blocklists of the badkeys project.
+known_keys = []
 # How many calls may be worked on at once; more are told to try again.
 max_in_flight = 4096
 # How long calls may take to end after SIGTERM, seconds.

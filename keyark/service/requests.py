@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
+from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.pki.statements import Statement, StatementSignatureError, parse_statement, verify_statement
 
 MAX_BATCH_ITEMS = 256
@@ -37,12 +38,18 @@ class ArchivalForbiddenError(KeyarkError):
     kind = Kind.PRECONDITION
 
 
-def accept_statement(raw: bytes, signature: bytes, trust_domain: str) -> Statement:
+def accept_statement(
+    raw: bytes, signature: bytes, trust_domain: str, *, known_keys: KnownKeys = NO_KNOWN_KEYS
+) -> Statement:
     """Parse a statement, check that it is for this trust domain, and verify its proof of possession.
 
-    Raises the errors of ``parse_statement`` and ``verify_statement``, and WrongTrustDomainError.
+    Raises the errors of ``parse_statement`` and ``verify_statement``, WrongTrustDomainError, and WeakKeyError for a key
+    that is on the list of known ones.
     """
     statement = parse_statement(raw)
+    known_keys.check(statement.signing_spki, field="signing_spki")
+    if statement.encryption_spki:
+        known_keys.check(statement.encryption_spki, field="encryption_spki")
     if statement.trust_domain != trust_domain or statement.caller.trust_domain != trust_domain:
         raise WrongTrustDomainError(
             f"The statement is for another trust domain; make one for {trust_domain!r} as its enrollment form says."

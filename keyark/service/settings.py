@@ -8,6 +8,7 @@ from typing import Annotated, Protocol
 from pydantic import Field
 
 from keyark.config import Config, ConfigPath
+from keyark.pki.known_keys import KnownKeys
 from keyark.pki.revoked_identities import IDENTITY_LIST
 
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
@@ -33,6 +34,7 @@ class ServiceSettings(Config):
     identity_certificate: ConfigPath
     trust_anchor: ConfigPath
     revoked_identities: ConfigPath | None = None
+    known_keys: tuple[ConfigPath, ...] = ()
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
     drain_seconds: Annotated[float, Field(gt=0, le=300)] = 8.0
     rejections_per_hour: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -41,6 +43,10 @@ class ServiceSettings(Config):
     def folder(self) -> Path:
         """The service's folder, where relative key URIs start."""
         return self.identity_key.parent
+
+    def load_known_keys(self) -> KnownKeys:
+        """Open the lists of keys whose private half is known; raises ConfigurationError."""
+        return KnownKeys.load(self.known_keys)
 
     @property
     def identity_list(self) -> Path:

@@ -29,21 +29,28 @@ from keyark.v1.certificates_pb2 import CertificateFilter
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.attacks import ec_pkcs8, expanded_ml_kem_pkcs8, refused
 from tests.support.crypto import RSA_ALGORITHM, private_key_info, rsa_numbers, rsa_pkcs8
-from tests.support.deployment import Deployment, copy_deployment, running
+from tests.support.deployment import Deployment, copy_deployment, edit, running
 from tests.support.enrolling import Enroller, enrolling, pkcs8
-from tests.support.pki import private_key
+from tests.support.known import known_list
+from tests.support.pki import private_key, spki
 from tests.support.related import negated_ec, x25519_twin
 from tests.support.weak_rsa import COMPOSITE, FAR, NEAR, PRIME, ROCA, rsa_key
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NUMBER = 300
+PUBLISHED = 310
+"""Keys whose private half everybody has."""
+RSA, EC, ML_KEM = KeyType.RSA_2048, KeyType.EC_P256, KeyType.ML_KEM_768
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def deployment(deployment_template, tmp_path_factory) -> AsyncIterator[Deployment]:
     folder = copy_deployment(deployment_template, tmp_path_factory.mktemp("keys") / "deployment")
+    for role in ("rm", "cm", "drm"):
+        (folder / role / "known.dat").write_bytes(known_list([spki(EC, PUBLISHED), spki(RSA, PUBLISHED)]))
+        edit(folder / role / f"{role}.toml", "known_keys = []", 'known_keys = ["known.dat"]')
     async with running(folder) as deployment:
         yield deployment
 
@@ -70,7 +77,6 @@ def scalar(key: Any) -> int:
     return key.private_numbers().private_value
 
 
-RSA, EC, ML_KEM = KeyType.RSA_2048, KeyType.EC_P256, KeyType.ML_KEM_768
 CASES: dict[str, tuple[KeyType, Callable[[Any], bytes], str]] = {
     "RSA with another modulus": (
         RSA,
@@ -184,6 +190,19 @@ async def test_a_weak_rsa_key_is_refused_in_either_role(
     assert error.reason == "WEAK_KEY"
 
 
+@pytest.mark.parametrize("role", ["signing_key", "encryption_key"])
+@pytest.mark.parametrize("key_type", [EC, RSA])
+async def test_a_key_that_everybody_has_is_refused_by_each_service(
+    deployment: Deployment, enroller: Enroller, key_type: KeyType, role: str
+) -> None:
+    request = enroller.request(**{role: private_key(key_type, PUBLISHED)})
+    assert (await refused(deployment.home(), enroller, request)).reason == "WEAK_KEY"
+    rm = HostileRm(deployment, enroller.call)
+    assert (await rm.archive(request)).reason == "WEAK_KEY"
+    assert (await rm.issue(request, b"", None)).reason == "WEAK_KEY"
+    await rm.close()
+
+
 async def test_two_rsa_keys_with_a_common_factor_are_refused(
     deployment: Deployment, enroller: Enroller
 ) -> None:
@@ -269,10 +288,9 @@ async def test_a_key_that_signs_alone_is_known_to_the_archive(
     """P8 with a hostile RM, which has its own register: the DRM refuses what it was told signs."""
     key = generate(EC)
     assert isinstance((await enroller.send(signing_only(enroller, key)))[0], pb.Enrollment)
-    rm = HostileRm(deployment)
+    rm = HostileRm(deployment, enroller.call)
     for secret in (key, negated_ec(key)):
-        with pytest.raises(AssertionError, match="KEY_ROLE_CONFLICT"):
-            await rm.archived(enroller.request(encryption_key=secret))
+        assert (await rm.archive(enroller.request(encryption_key=secret))).reason == "KEY_ROLE_CONFLICT"
     await rm.close()
     assert await signs_and_is_archived(deployment, key) == (True, False)
 
@@ -282,7 +300,7 @@ async def test_a_key_that_a_receipt_says_is_archived_is_not_certified_to_sign_by
     deployment: Deployment, enroller: Enroller, signing_first: bool
 ) -> None:
     """P8 with a hostile RM that asks for both at once, and tells the DRM of neither signing key."""
-    key, rm = generate(EC), HostileRm(deployment)
+    key, rm = generate(EC), HostileRm(deployment, enroller.call)
     archived, signs = enroller.request(encryption_key=key), signing_only(enroller, key)
     receipt, newest = await rm.archived(archived)
     async with open_session(deployment.home(), "cm", identity="auditor/auditor") as session:
@@ -293,13 +311,14 @@ async def test_a_key_that_a_receipt_says_is_archived_is_not_certified_to_sign_by
     proof = audit_pb2.GetConsistencyProofRequest(first_size=followed, second_size=newest.second_size)
     link = (await call(AuditServiceStub(rm.drm).GetConsistencyProof, proof, timeout=30)).link
     items = [
-        certificates_pb2.PairRequest(statement=r.statement, signature=r.signature, receipt=receipt)
+        certificates_pb2.PairRequest(statement=r.statement, signature=r.signature, receipt=receipt, call=1)
         for r, receipt in ((signs, b""), (archived, receipt))
     ]
     asked = archive_pb2.GetTransportCertificateRequest()
-    transport = await call(rm.archive.GetTransportCertificate, asked, timeout=30)
+    transport = await call(rm.archive_service.GetTransportCertificate, asked, timeout=30)
     message = certificates_pb2.IssueCertificatePairsRequest(
         items=items if signing_first else reversed(items),
+        calls=[enroller.call(signs, archived)],
         links=[link],
         transport_certificates=[transport.transport_certificate],
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa, x25519
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keyark.crypto.matching import KeyMismatchError, prove_fit, prove_match
 from keyark.errors import InvalidInputError
 from keyark.pki.key_types import KeyType, generate
+from keyark.pki.related_keys import related_key_ids
 from keyark.pki.spki import (
     FIELD_25519,
     SpkiNotCanonicalError,
@@ -247,3 +251,23 @@ def test_a_statement_of_new_keys_is_accepted() -> None:
     for signing, encryption in ((KeyType.ED25519, KeyType.X25519), (KeyType.RSA_2048, KeyType.RSA_2048)):
         keys = encode_spki(generate(signing).public_key()), encode_spki(generate(encryption).public_key())
         assert parse_statement(statement(*keys)).signing_spki == keys[0]
+
+
+# Whatever comes
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([KeyType.ED25519, KeyType.X25519]), st.binary(min_size=32, max_size=32))
+def test_any_point_is_judged_or_refused_with_a_typed_error(key_type: KeyType, point: bytes) -> None:
+    der = encode_key_bytes(key_type, point)
+    assert len(set(related_key_ids(der))) >= 1
+    with suppress(InvalidInputError):
+        check(der)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(min_size=255, max_size=255))
+def test_any_modulus_is_judged_or_refused_with_a_typed_error(modulus: bytes) -> None:
+    der = spki(KeyType.RSA_2048)
+    with suppress(InvalidInputError):
+        check(der[: -len(modulus) - 5] + modulus + der[-5:])

@@ -61,6 +61,8 @@ waived_profiles = []
 expiry_hours = 24
 # "separate": who asks does not approve; "self-approval"; "single-agent": one agent may recover alone.
 quorum_rule = "$quorum_rule"
+# How many ceremonies one agent may ask for in an hour.
+requests_per_hour = 1000
 
 # Policy at the stages "archive" and "recover". Every rule that applies must accept; see docs/policy.md.
 [[policy.rule]]

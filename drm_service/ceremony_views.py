@@ -89,6 +89,13 @@ class CeremonyViews:
             key.resealing_proof = self.log.prove(moved, record.resealed_index, head)
         return key
 
+    async def receipt(self, key_id: bytes) -> bytes:
+        """Return the archival receipt of a key, under a checkpoint of now; raises NotFoundError."""
+        record = self.store.read(lambda txn: find_by_key_id(txn, key_id))
+        head = await self.log.checkpoint(covering=record.log_index)
+        event = LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details)
+        return self.log.prove(event, record.log_index, head)
+
     async def archive_changes(self, *, known: int) -> list[ArchiveChange]:
         """Return the changes of agents and storage keys after the ``known`` first ones, each with its proofs."""
         changes = self.store.read(lambda txn: read_trust_changes(txn, known=known))

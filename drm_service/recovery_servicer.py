@@ -81,8 +81,9 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
         return pb.ListKeysResponse(keys=found.keys, next_page_token=page.token(found.next_position))
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
-        """One archived key by its key id."""
-        return pb.GetKeyResponse(key=self.store.read(lambda txn: find_key(txn, request.key_id)))
+        """One archived key by its key id, with its receipt."""
+        key = self.store.read(lambda txn: find_key(txn, request.key_id))
+        return pb.GetKeyResponse(key=key, receipt=await self.views.receipt(request.key_id))
 
     async def DeactivateKey(
         self, request: pb.DeactivateKeyRequest, context: Context

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from keyark.cli.ceremonies import ceremony_facts, recovery_client
+from keyark.cli.listing import session_of
 from keyark.cli.options import (
     home_option,
     identity_option,
@@ -21,10 +22,12 @@ from keyark.cli.options import (
     password_file_option,
 )
 from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, to_json
-from keyark.client.archive_pins import ArchivePins
-from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client import administration
+from keyark.client.archive_pins import ArchivePins, PinsMissingError
+from keyark.client.ceremony_review import CeremonyMismatchError, ReviewedCeremony, token_of
 from keyark.client.home import Home
 from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.opening_facts import storage_key_facts
 from keyark.crypto.shares import QuorumRule
 from keyark.deployment.agents import AgentEnrollment
 from keyark.pki.files import read_file
@@ -240,15 +243,36 @@ def _opened(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:
 
 
 def _list_storage_keys(options: dict[str, Any]) -> None:
-    async def run() -> list[StorageKey]:
-        async with recovery_client(options) as client:
-            return await client.storage_keys()
-
-    keys = asyncio.run(run())
+    keys, pins = asyncio.run(_storage_keys(options))
     if options["as_json"]:
-        print_json([to_json(key) for key in keys])
+        print_json([{**to_json(key), "pinned": _is_pinned(key, pins)} for key in keys])
         return
     for key in keys:
         holders = ", ".join(share.holder.agent for share in key.shares)
+        word = "as pinned here" if _is_pinned(key, pins) else "unproven: not what this home pins"
         say(f"storage key {key.generation} (PIN epoch {key.pin_epoch})  {sha256(key.public_key).hexdigest()}")
-        say(f"  {key.quorum} of {len(key.shares)}: {holders}")
+        say(f"  {key.quorum} of {len(key.shares)}: {holders}  [{word}]")
+
+
+async def _storage_keys(options: dict[str, Any]) -> tuple[list[StorageKey], ArchivePins | None]:
+    """Return what the archive shows, and what the agent pins; whoever is no agent, or pinned nothing, pins nothing."""
+    if not options["identity"].startswith("agent/"):
+        async with session_of(options, "drm") as session:
+            return await administration.list_storage_keys(session), None
+    async with recovery_client(options) as client:
+        keys = await client.storage_keys()
+        try:
+            return keys, await client.pins()
+        except PinsMissingError:
+            return keys, None
+
+
+def _is_pinned(key: StorageKey, pins: ArchivePins | None) -> bool:
+    """Whether a storage key, its holders and its quorum are those that the agent pins."""
+    if pins is None:
+        return False
+    try:
+        pins.check_storage_key(storage_key_facts(token_of(key)))
+    except CeremonyMismatchError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any, Final
 
 import click
 
-from keyark.cli.listing import hexadecimal, print_all, print_one, when
+from keyark.cli.listing import hexadecimal, print_all, print_one, session_of, when
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
-from keyark.cli.output import KeyarkGroup, UsageError, careful
+from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, to_json
 from keyark.client import administration
 from keyark.pki.certificates import load_certificates
 from keyark.pki.spki import encode_spki
@@ -62,9 +63,34 @@ def list_keys(**options: Any) -> None:
 @identity_password_option
 @json_option
 def show_key(key_id: str | None, cert: Path | None, **options: Any) -> None:
-    """Show the archived key with a KEY_ID (64 hexadecimal digits), or of a certificate."""
+    """Show the archived key with a KEY_ID (64 hexadecimal digits), or of a certificate, proven by its receipt."""
     wanted = key_id_of(key_id, cert)
-    print_one(options, "drm", lambda session: administration.get_key(session, wanted), key_line)
+
+    async def run() -> administration.ProvenKey:
+        async with session_of(options, "drm") as session:
+            return await administration.get_proven_key(session, wanted)
+
+    key = asyncio.run(run())
+    if options["as_json"]:
+        print_json({**to_json(key.view), "unproven": key.unproven})
+        return
+    _show(key)
+
+
+def _show(key: administration.ProvenKey) -> None:
+    details, view = key.receipt.details, key.view
+    say(f"key         {view.key_id.hex()}")
+    say(f"owner       {details.common_name} <{details.email}>{careful(details.common_name)}")
+    say(f"enrolled by {details.caller}")
+    say(f"archived    {when(key.receipt.event.time_us / 1e6)}, log entry {key.receipt.index}")
+    say("unproven    the archive says, and nothing here proves it:")
+    say(f"  state     {KeyState.Name(view.state).removeprefix('KEY_STATE_')}")
+    if view.deactivated_reason:
+        say(f"  reason    {view.deactivated_reason}{careful(view.deactivated_reason)}")
+    if view.certificate_serial:
+        say(f"  serial    {view.certificate_serial.hex()}")
+    if view.failed_time_us:
+        say(f"  failed    {when(view.failed_time_us / 1e6)}: it did not open when a quorum wanted it")
 
 
 @keys.command("deactivate")

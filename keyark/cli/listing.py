@@ -18,7 +18,7 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, say_aside, to_json
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import reread_statement
@@ -76,6 +76,13 @@ def print_all(
     collected = asyncio.run(run())
     if as_json:
         print_json(collected)
+    else:
+        say_unproven(role)
+
+
+def say_unproven(role: str) -> None:
+    """Tell aside whose word a list is."""
+    say_aside(f"unproven    every line is the word of the {role.upper()} alone; `show` verifies what can be")
 
 
 def print_one(

@@ -19,6 +19,7 @@ from keyark.cli.ceremonies import (
     until_carried_out,
 )
 from keyark.cli.keys import key_id_of
+from keyark.cli.listing import say_unproven
 from keyark.cli.options import (
     accept_weak_option,
     home_option,
@@ -122,6 +123,8 @@ def list_(**options: Any) -> None:
     collected = asyncio.run(run())
     if options["as_json"]:
         print_json(collected)
+    else:
+        say_unproven("drm")
 
 
 @recover.command()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import ClassVar, Final, Protocol, TypeVar
 
+from keyark.client.audit import archive_verifier
 from keyark.client.sessions import Session
+from keyark.client.verification import UnexpectedAnswerError
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.names import normalized_name
 from keyark.rpc.channels import UnaryCall, call
+from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
 from keyark.v1.common_pb2 import PageRequest
@@ -123,6 +127,52 @@ async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:
     """Return the archived key with this key id (32 bytes); raises NotFoundError."""
     stub = KeyRecoveryServiceStub(session.channel)
     return (await call(stub.GetKey, recovery_pb2.GetKeyRequest(key_id=key_id), timeout=TIMEOUT)).key
+
+
+async def list_storage_keys(session: Session) -> list[recovery_pb2.StorageKey]:
+    """Return all storage key generations, the newest last, to an agent or auditor of the DRM; nothing is verified."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    answer = await call(stub.ListStorageKeys, recovery_pb2.ListStorageKeysRequest(), timeout=TIMEOUT)
+    return list(answer.storage_keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvenKey:
+    """An archived key and its archival receipt. Of ``view`` the receipt proves the fields in ``PROVEN`` alone."""
+
+    view: recovery_pb2.ArchivedKey
+    receipt: ArchivalReceipt
+
+    PROVEN: ClassVar[frozenset[str]] = frozenset(
+        {"key_id", "enrollment_id", "caller", "common_name", "email", "archived_time_us", "log_index"}
+    )
+
+    @property
+    def unproven(self) -> list[str]:
+        """The fields of ``view`` that are the archive's word alone."""
+        return [field.name for field, _ in self.view.ListFields() if field.name not in self.PROVEN]
+
+
+async def get_proven_key(session: Session, key_id: bytes) -> ProvenKey:
+    """Return the archived key with this key id (32 bytes), once its receipt says the same of it.
+
+    Raises NotFoundError, UnexpectedAnswerError and the errors of ``ReceiptVerifier.verify``.
+    """
+    stub = KeyRecoveryServiceStub(session.channel)
+    answer = await call(stub.GetKey, recovery_pb2.GetKeyRequest(key_id=key_id), timeout=TIMEOUT)
+    receipt, view = archive_verifier(session.home).verify(answer.receipt), answer.key
+    event, details = receipt.event, receipt.details
+    shown = (view.key_id, view.enrollment_id, view.caller, view.common_name, view.email)
+    proven = (key_id, event.enrollment_id, details.caller, details.common_name, details.email)
+    if event.encryption_spki_sha256 != key_id or shown != proven:
+        raise UnexpectedAnswerError(
+            "The archive shows another key than its receipt proves; ask its operator."
+        )
+    if (view.archived_time_us, view.log_index) != (event.time_us, receipt.index):
+        raise UnexpectedAnswerError(
+            "The archive shows another time than the key's receipt; ask its operator."
+        )
+    return ProvenKey(view=view, receipt=receipt)
 
 
 async def deactivate_key(session: Session, key_id: bytes, *, reason: str) -> recovery_pb2.ArchivedKey:

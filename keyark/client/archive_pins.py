@@ -189,14 +189,18 @@ class ArchivePins:
         if opened != self._may_open(ceremony):
             raise mismatch("opens other storage keys than its type and its keys' receipts call for")
         for key in facts.storage_keys:
-            if self._of_generation(key.generation) != key.storage_key_id:
-                raise mismatch("opens a storage key that is not pinned here (see `keyark agents pins`)")
-            self._check_holders(key)
+            self.check_storage_key(key)
         if ceremony.request.type == ROTATE:
             self._check_new(facts)
         target = ceremony.request.message.storage_key_id
         if ceremony.request.type == _RESEAL and target != self.storage_keys[-1]:
             raise mismatch("seals keys under another storage key than the newest that is pinned")
+
+    def check_storage_key(self, key: StorageKeyFacts) -> None:
+        """Raise CeremonyMismatchError unless a storage key is a pinned one, split among the pinned agents."""
+        if self._of_generation(key.generation) != key.storage_key_id:
+            raise mismatch("opens a storage key that is not pinned here (see `keyark agents pins`)")
+        self._check_holders(key)
 
     def _may_open(self, ceremony: ReviewedCeremony) -> set[bytes]:
         match ceremony.request.type:

@@ -22,9 +22,11 @@ from keyark.pki.certificates import CertificateFormatError, Validity, encode_cer
 from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import SigningPrivateKey, SigningPublicKey
+from keyark.pki.related_keys import related_key_ids
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
+from keyark.pki.spki import encode_spki
 from keyark.pki.statements import MAX_SIGNATURE_SIZE, Statement
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.statement_pb2 import CallStatement
@@ -120,11 +122,24 @@ class Call:
     def _named(self) -> frozenset[bytes]:
         return frozenset(self.statement_sha256)
 
+    @cached_property
+    def _key_ids(self) -> frozenset[bytes]:
+        public_key = cast("SigningPublicKey", self.certificate.public_key())
+        return frozenset(related_key_ids(encode_spki(public_key)))
+
     def check_names(self, statement: Statement) -> None:
-        """Raise CallMismatchError unless the statement's own caller sent it with this call."""
+        """Raise CallMismatchError unless the statement's own caller sent it with this call.
+
+        Raises InvalidInputError where the key to be archived would reveal the identity key (P8): that signs calls.
+        """
         if statement.caller != self.caller or statement.sha256 not in self._named:
             raise CallMismatchError(
                 f"The call that {self.caller} signed does not name this statement; send the request again."
+            )
+        if not self._key_ids.isdisjoint(statement.encryption_key_ids):
+            raise InvalidInputError(
+                "The encryption key is the caller's identity key, or reveals it; make a key pair to encrypt with.",
+                field="encryption_spki",
             )
 
     def check_sends(self, caller: SpiffeId, statements: Sequence[bytes]) -> None:

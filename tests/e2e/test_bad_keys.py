@@ -19,6 +19,7 @@ from keyark.client.sessions import open_session
 from keyark.errors import KeyarkError, NotFoundError
 from keyark.pki import _der
 from keyark.pki.key_types import KeyType, generate
+from keyark.pki.keys import load_private_key
 from keyark.pki.spki import encode_spki, spki_sha256
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
@@ -327,6 +328,15 @@ async def test_a_key_that_a_receipt_says_is_archived_is_not_certified_to_sign_by
     assert from_status(outcomes[0].error).reason == "KEY_ROLE_CONFLICT"
     assert outcomes[1].HasField("pair"), outcomes[1].error
     await rm.close()
+
+
+async def test_the_key_of_an_identity_is_never_archived(deployment: Deployment, enroller: Enroller) -> None:
+    """P8: it signs every call of the client, and recovery agents could call in its name."""
+    identity = load_private_key(deployment.folder / "identities" / "client" / "enroller" / "key.pem")
+    for secret in (identity, negated_ec(identity)):
+        request = enroller.request(encryption_key=secret)
+        error = await refused(deployment.home(), enroller, request, also_by=["drm"])
+        assert (error.reason, error.field) == ("INVALID_INPUT", "encryption_spki")
 
 
 async def test_keys_that_did_not_match_once_are_refused_for_good(

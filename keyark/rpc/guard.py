@@ -1,8 +1,9 @@
 """What is checked of every call around its handler, and how every failure leaves it.
 
 In this order: TLS version, identity and expiry, allow-list, calls in flight, deadline, the message, the handler. aio
-interceptors see no peer, so this one wraps the handlers, and the wrapper sees all of it. It decodes the messages too:
-nobody who may not call a method has a message parsed by it, and no error of gRPC's own tells what was in one (P10).
+interceptors see no peer, so this one wraps the handlers, and the wrapper sees all of it. It reads and decodes messages
+too, so unary methods are served as ones whose request streams: nobody who may not call a method has a message read or
+parsed by it, nobody has more read than its share, and no error of gRPC's own tells what was in a message (P10).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -24,19 +25,22 @@ from keyark.errors import (
     InvalidInputError,
     KeyarkError,
     NotFoundError,
-    OverloadedError,
     UnavailableError,
 )
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc import deadlines
 from keyark.rpc.authorization import AllowList
+from keyark.rpc.budgets import Budgets
 from keyark.rpc.errors import abort, internal_error
 from keyark.rpc.identities import PeerReader
 
 if TYPE_CHECKING:  # generic in the stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
 
-MAX_STREAMS: Final = 256
+MAX_MESSAGE: Final = 4 << 20
+"""Bytes of the largest message that a server takes."""
+READ_SECONDS: Final = 20.0
+"""How long a message may take to arrive."""
 UNKNOWN_METHOD: Final = "unknown_method"
 UNREAD_MESSAGE: Final = "unread_message"
 """Calls of methods that are not served; calls whose message never arrived, as gRPC refuses those that are too large."""
@@ -60,17 +64,22 @@ class UnknownMethodError(NotFoundError):
     reason = "UNKNOWN_METHOD"
 
 
+class UnreadMessageError(InvalidInputError):
+    """A call came without its message, or with one that gRPC refuses as too large."""
+
+    reason = "UNREAD_MESSAGE"
+
+
 class Guard(grpc.aio.ServerInterceptor):
     """Wraps every handler with the checks; the streaming ones are those of health and reflection."""
 
     def __init__(
-        self, *, peers: PeerReader, allow: AllowList, max_in_flight: int, on_rejected: OnRejected
+        self, *, peers: PeerReader, allow: AllowList, budgets: Budgets, on_rejected: OnRejected
     ) -> None:
         self._peers, self._allow = peers, allow
-        self._max_in_flight, self._on_rejected = max_in_flight, on_rejected
+        self._budgets, self._on_rejected = budgets, on_rejected
         self.calls: Counter[str] = Counter()
         self.unserved: Counter[str] = Counter({UNKNOWN_METHOD: 0, UNREAD_MESSAGE: 0})
-        self._in_flight = 0
         self._streams: set[asyncio.Future[None]] = set()
         self._stopping = False
         self._wrapped: dict[str, Handler] = {}
@@ -88,8 +97,6 @@ class Guard(grpc.aio.ServerInterceptor):
                 self.unserved[UNKNOWN_METHOD] += 1
                 return self._refuse_unknown(method)
             self._wrapped[method] = self._wrap(method, handler)
-        if not self._wrapped[method].request_streaming:
-            self.unserved[UNREAD_MESSAGE] += 1  # until its message is here
         return self._wrapped[method]
 
     def _refuse_unknown(self, method: str) -> Handler:
@@ -116,43 +123,65 @@ class Guard(grpc.aio.ServerInterceptor):
         behaviour: Any = handler.unary_unary
         encode = handler.response_serializer
 
-        async def unary(data: bytes, context: Context) -> bytes:
+        async def respond(caller: SpiffeId, context: Context) -> object:
+            data = await self._read(caller, context)
+            with self._budgets.message_bytes.taking(caller, len(data)):
+                request = _decode(handler, data)
+                del data
+                return await behaviour(request, context)
+
+        async def unary(_: Any, context: Context) -> bytes:
             self.calls[method] += 1
-            self.unserved[UNREAD_MESSAGE] -= 1
             async with self._telling_errors(method, context):
-                self._check_caller(method, context)
-                with self._taking_a_place():
+                caller = self._check_caller(method, context)
+                with self._budgets.calls.taking(caller, 1):
                     seconds = deadlines.handling_seconds(context.time_remaining())
-                    request = _decode(handler, data)
-                    response = await _bounded(behaviour(request, context), seconds)
+                    response = await _bounded(respond(caller, context), seconds)
                 return encode(response)  # type: ignore[misc]  # every generated handler has one
 
-        return grpc.unary_unary_rpc_method_handler(unary)
+        return grpc.stream_unary_rpc_method_handler(unary)
+
+    async def _read(self, caller: SpiffeId, context: Context) -> bytes:
+        """Read the message of a call, once the caller may have it read; raises UnreadMessageError."""
+        async with self._budgets.readers.reading(caller):
+            self._budgets.message_bytes.check_room(caller, MAX_MESSAGE)
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    data: Any = await context.read()
+            except TimeoutError:
+                self.unserved[UNREAD_MESSAGE] += 1
+                raise DeadlineExceededError("The message did not arrive in time; try again.") from None
+        if data is grpc.aio.EOF:
+            self.unserved[UNREAD_MESSAGE] += 1
+            raise UnreadMessageError(
+                "No message arrived, or one larger than the service takes; send fewer items."
+            )
+        return cast("bytes", data)
 
     def _wrap_stream(self, method: str, handler: Handler) -> Handler:
         behaviour: Any = handler.stream_stream or handler.unary_stream
 
-        async def stream(request: Any, context: Context) -> None:
-            if handler.unary_stream:
-                self.unserved[UNREAD_MESSAGE] -= 1
+        async def stream(requests: Any, context: Context) -> None:
             async with self._telling_errors(method, context):
-                self._check_caller(method, context)
-                if handler.unary_stream:
-                    request = _decode(handler, request)
-                await self._until_stopping(behaviour, request, context)
+                caller = self._check_caller(method, context)
+                with self._budgets.streams.taking(caller, 1):
+                    request = (
+                        _decode(handler, await self._read(caller, context))
+                        if handler.unary_stream
+                        else requests
+                    )
+                    await self._until_stopping(behaviour, request, context)
 
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                stream, response_serializer=handler.response_serializer
-            )
         return grpc.stream_stream_rpc_method_handler(
             stream,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=None if handler.unary_stream else handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _check_caller(self, method: str, context: Context) -> None:
-        self._allow.check(self._check_peer(context), method)
+    def _check_caller(self, method: str, context: Context) -> SpiffeId:
+        caller = self._check_peer(context)
+        self._allow.check(caller, method)
+        return caller
 
     def _check_peer(self, context: Context) -> SpiffeId:
         """A certificate that is revoked or has ended still says whose refusal is recorded."""
@@ -161,19 +190,9 @@ class Guard(grpc.aio.ServerInterceptor):
         self._peers.check(peer)
         return peer.identity
 
-    @contextmanager
-    def _taking_a_place(self) -> Iterator[None]:
-        if self._in_flight >= self._max_in_flight:
-            raise OverloadedError("The service has as many calls as it takes; try again shortly.")
-        self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-
     async def _until_stopping(self, behaviour: Any, request: Any, context: Context) -> None:
-        if self._stopping or len(self._streams) >= MAX_STREAMS:
-            raise OverloadedError("The service takes no more streams now; try again shortly.")
+        if self._stopping:
+            raise UnavailableError("The service is stopping; try again later.")
         stream = asyncio.ensure_future(_produce(behaviour(request, context), context))
         self._streams.add(stream)
         try:
@@ -191,6 +210,7 @@ class Guard(grpc.aio.ServerInterceptor):
         try:
             yield
         except KeyarkError as error:
+            _forget_frames(error)
             await self._record(method, error)
             await abort(context, error)
         except grpc.aio.AbortError:
@@ -209,6 +229,13 @@ class Guard(grpc.aio.ServerInterceptor):
             await self._on_rejected(caller, method, error)
         except Exception:  # its text is for the operator, not for the caller
             logger.exception("a refusal of %s could not be recorded", method)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error came through: a message in one would stay until the collector comes."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _decode(handler: Handler, data: bytes) -> object:

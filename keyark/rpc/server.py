@@ -18,18 +18,22 @@ from keyark.errors import ConfigurationError
 from keyark.meters import Meters
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.authorization import ANYONE, Admission, AllowList, admit_all
-from keyark.rpc.guard import Guard, OnRejected, current_caller
+from keyark.rpc.budgets import Budgets
+from keyark.rpc.guard import MAX_MESSAGE, Guard, OnRejected, current_caller
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.renewal import server_credentials
 
 __all__ = ["ServedService", "Server", "build_server", "current_caller"]
 
-MAX_MESSAGE: Final = 4 << 20
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # two servers would silently share a port
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE * 4),
-    ("grpc.max_concurrent_streams", 4096),
+    ("grpc.max_concurrent_streams", 1024),  # of one connection
+    (
+        "grpc.http2.bdp_probe",
+        0,
+    ),  # else gRPC reads whole messages ahead, for calls that may not have them read yet
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),  # a caller that vanished is found out, idle or not
     ("grpc.keepalive_permit_without_calls", 1),
@@ -94,7 +98,7 @@ def build_server(
     services: Sequence[ServedService],
     allow: Mapping[str, Sequence[str] | set[str]],
     peers: PeerReader,
-    max_in_flight: int,
+    budgets: Budgets,
     on_rejected: OnRejected,
     meters: Meters,
 ) -> Server:
@@ -119,7 +123,7 @@ def build_server(
     allow_list = AllowList.complete(
         identity.spiffe_id.trust_domain, rows, [*descriptors, *standard], admission=admission
     )
-    guard = Guard(peers=peers, allow=allow_list, max_in_flight=max_in_flight, on_rejected=on_rejected)
+    guard = Guard(peers=peers, allow=allow_list, budgets=budgets, on_rejected=on_rejected)
     meters.add("calls", guard.calls)
     meters.add("unserved_calls", guard.unserved)
     server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)

@@ -16,6 +16,8 @@ from keyark.pki.certificates import load_certificates
 from keyark.pki.files import check_own_folder, check_private_folder
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.rpc.audit import AuditServicer, Witness
+from keyark.rpc.budgets import Budgets
+from keyark.rpc.guard import MAX_MESSAGE
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.renewal import CurrentIdentity
@@ -219,7 +221,11 @@ async def serve(
         services=[*services, audit],
         allow={**allowed, **audit_rows},
         peers=PeerReader(foundation.now, foundation.revoked),
-        max_in_flight=settings.max_in_flight,
+        budgets=Budgets.of(
+            max_calls=settings.max_in_flight,
+            max_bytes=settings.max_request_mib << 20,
+            max_readers=settings.max_request_mib * 2**20 // MAX_MESSAGE,
+        ),
         on_rejected=foundation.refusals.record,
         meters=foundation.meters,
         present=lambda: foundation.identity.value,

@@ -35,8 +35,10 @@ trust_anchor = "trust-anchor.pem"
 revoked_identities = "revoked-identities.crl"
 # Lists of public keys whose private half everybody has, which are refused: blocklists of the badkeys project.
 known_keys = []
-# How many calls may be worked on at once; more are told to try again.
+# How many calls may be worked on at once, and how many MiB their messages may have. One caller may have a quarter; more
+# are told to try again.
 max_in_flight = 4096
+max_request_mib = 256
 # How long calls may take to end after SIGTERM, seconds.
 drain_seconds = 8.0
 # How many refusals of one caller are logged one by one in an hour; more are counted.

@@ -36,6 +36,7 @@ class ServiceSettings(Config):
     revoked_identities: ConfigPath | None = None
     known_keys: tuple[ConfigPath, ...] = ()
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    max_request_mib: Annotated[int, Field(ge=16, le=65_536)] = 256
     drain_seconds: Annotated[float, Field(gt=0, le=300)] = 8.0
     rejections_per_hour: Annotated[int, Field(ge=1, le=100_000)] = 100
 

@@ -35,6 +35,7 @@ from keyark.v1 import (
 )
 from tests.support.deployment import copy_deployment
 from tests.support.relays import service_identity
+from tests.support.rpc import budgets
 
 POISON = "\x1b[2J\x07\x9b31m\r\u202eevil\u2066\u2028\u3164\x7f\nforged line"
 EVERYONE = {"rm", "cm", "drm", "client", "officer", "agent", "auditor"}
@@ -164,7 +165,7 @@ def _server(folder: Path, role: str, how: str) -> Any:
         ],
         allow={f"/{d.full_name}/{m.name}": EVERYONE for d, _ in described for m in d.methods},
         peers=PeerReader(lambda: int(time.time()), RevokedIdentities([])),
-        max_in_flight=1000,
+        budgets=budgets(),
         on_rejected=ignore,
         meters=Meters(Path()),
     )

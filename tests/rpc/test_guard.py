@@ -18,7 +18,6 @@ from keyark.errors import (
     UnavailableError,
 )
 from keyark.pki.revoked_identities import IdentityRevokedError
-from keyark.rpc import guard
 from keyark.rpc.channels import call
 from keyark.rpc.errors import InternalError, from_rpc_error
 from keyark.rpc.identities import PeerReader
@@ -27,6 +26,7 @@ from keyark.v1 import audit_pb2
 from tests.support.pki import TRUST_DOMAIN
 from tests.support.rpc import (
     Scripted,
+    budgets,
     channel_to,
     identity,
     identity_list,
@@ -97,7 +97,7 @@ async def test_who_may_not_call_is_told_so_even_when_the_service_is_full() -> No
 
     servicer = Scripted(answer)
     async with (
-        serving(servicer, max_in_flight=1) as server,
+        serving(servicer, budgets=budgets(calls=1)) as server,
         channel_to(server, identity("auditor/a")) as permitted,
         channel_to(server, identity("client/a")) as denied,
     ):
@@ -123,9 +123,11 @@ async def test_health_can_be_watched_until_the_service_stops() -> None:
     assert isinstance(from_rpc_error(caught.value), UnavailableError)
 
 
-async def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MAX_STREAMS", 1)
-    async with serving(Scripted()) as server, channel_to(server, identity("client/a")) as channel:
+async def test_streams_are_bounded() -> None:
+    async with (
+        serving(Scripted(), budgets=budgets(streams=1)) as server,
+        channel_to(server, identity("client/a")) as channel,
+    ):
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         await watching.read()
         another = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())

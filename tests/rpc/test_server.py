@@ -41,7 +41,16 @@ from keyark.rpc.identities import PeerReader
 from keyark.rpc.server import current_caller
 from keyark.v1 import audit_pb2
 from tests.support.pki import private_key
-from tests.support.rpc import METHODS, Scripted, channel_to, identity, revoked_identities, serving, stub
+from tests.support.rpc import (
+    METHODS,
+    Scripted,
+    budgets,
+    channel_to,
+    identity,
+    revoked_identities,
+    serving,
+    stub,
+)
 
 REQUEST = audit_pb2.GetCheckpointRequest()
 AUDITOR = "auditor/auditor"
@@ -186,7 +195,7 @@ async def test_more_calls_than_fit_are_told_to_try_again() -> None:
         return b""
 
     async with (
-        serving(Scripted(answer), max_in_flight=1) as server,
+        serving(Scripted(answer), budgets=budgets(calls=1)) as server,
         channel_to(server, identity(AUDITOR)) as channel,
     ):
         first = asyncio.ensure_future(call(stub(channel).GetCheckpoint, REQUEST, timeout=10))

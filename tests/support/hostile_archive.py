@@ -47,6 +47,7 @@ from keyark.v1.recovery_pb2_grpc import (
     add_KeyRecoveryServiceServicer_to_server,
 )
 from tests.support.relays import service_identity
+from tests.support.rpc import budgets
 
 ORIGIN = "example.org/drm"
 AGENTS = ("alice", "bob", "carol")
@@ -262,7 +263,7 @@ async def hostile_archive(folder: Path) -> AsyncIterator[HostileArchive]:
         ],
         allow={f"/{d.full_name}/{m.name}": everyone for d in (recovery, audit) for m in d.methods},
         peers=PeerReader(lambda: int(time.time()), RevokedIdentities([])),
-        max_in_flight=1000,
+        budgets=budgets(),
         on_rejected=ignore,
         meters=Meters(Path()),
     )

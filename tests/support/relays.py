@@ -16,6 +16,7 @@ from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.server import ServedService, Server, build_server
+from tests.support.rpc import budgets
 
 Alter = Callable[[str, Any, Any], Any]
 """Given a method's name, the request and the real response, returns the response to give."""
@@ -75,7 +76,7 @@ async def relaying(
         services=served,
         allow={f"/{d.full_name}/{m.name}": everyone for d, _ in services for m in d.methods},
         peers=PeerReader(lambda: int(time.time()), RevokedIdentities([])),
-        max_in_flight=1000,
+        budgets=budgets(),
         on_rejected=ignore,
         meters=Meters(Path()),
     )

@@ -20,6 +20,7 @@ from keyark.pki.keys import encode_private_key
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.serials import encode_serial
 from keyark.pki.spiffe import SpiffeId
+from keyark.rpc.budgets import Budgets
 from keyark.rpc.channels import Channel, open_channel
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.server import ServedService, Server, build_server
@@ -32,7 +33,7 @@ from keyark.v1.audit_pb2_grpc import (
 from tests.support.pki import TRUST_DOMAIN, identity_certificate, private_key
 
 DAY = 86_400
-METHODS = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
+METHODS = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "CosignCheckpoint", "ListEntries")
 
 
 @cache
@@ -84,6 +85,11 @@ def serial_of(identity: LocalIdentity) -> int:
     return load_pem_certificates(identity.certificate)[0].serial_number
 
 
+def budgets(*, calls: int = 1000, megabytes: int = 256, readers: int = 64, streams: int = 64) -> Budgets:
+    """What the callers of a test's server share."""
+    return Budgets.of(max_calls=calls, max_bytes=megabytes << 20, max_readers=readers, max_streams=streams)
+
+
 @dataclass
 class Scripted(AuditServiceServicer):
     """Answers GetCheckpoint with what a test put into ``answer``: bytes, an exception, or an awaitable function."""
@@ -124,7 +130,7 @@ async def serving(servicer: Scripted, **options: Any) -> AsyncIterator[Server]:
         "services": [service],
         "allow": {f"/keyark.v1.AuditService/{method}": {"auditor"} for method in METHODS},
         "peers": PeerReader(lambda: int(time.time()), revoked_identities()),
-        "max_in_flight": 100,
+        "budgets": budgets(),
         "on_rejected": servicer.on_rejected,
         "meters": Meters(Path()),
         **options,

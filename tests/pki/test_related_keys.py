@@ -53,7 +53,9 @@ def test_the_map_follows_rfc_7748() -> None:
     assert ed25519_to_x25519(y.to_bytes(32, "little")) == (9).to_bytes(32, "little")
 
 
-@pytest.mark.parametrize("key_type", set(KeyType) - {*EC_TYPES, KeyType.ED25519, KeyType.X25519})
+@pytest.mark.parametrize(
+    "key_type", sorted(set(KeyType) - {*EC_TYPES, KeyType.ED25519, KeyType.X25519}, key=str)
+)
 def test_other_keys_have_no_relatives(key_type: KeyType) -> None:
     assert related_key_ids(spki(key_type)) == (spki_sha256(spki(key_type)),)
 

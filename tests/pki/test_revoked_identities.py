@@ -142,7 +142,20 @@ def test_lists_of_the_store_are_restored_and_those_of_former_cas_left_out():
         foreign((x509.CRLNumber(1), False), entry_extension=x509.CRLReason(x509.ReasonFlags.key_compromise)),
         foreign((x509.CRLNumber(1), False), issuer=ca_name("Other CA")),
     ],
-    ids=lambda data: f"{len(data)} bytes",
+    ids=[
+        "empty",
+        "garbage",
+        "cut",
+        "twice",
+        "more",
+        "longer",
+        "altered",
+        "large",
+        "no number",
+        "delta",
+        "entry",
+        "issuer",
+    ],  # fmt: skip
 )
 def test_what_is_no_full_list_of_the_internal_ca_is_refused(data):
     with pytest.raises(IdentityListError):

@@ -155,7 +155,7 @@ def test_lists_of_the_store_are_restored_and_those_of_former_cas_left_out():
         "delta",
         "entry",
         "issuer",
-    ],  # fmt: skip
+    ],
 )
 def test_what_is_no_full_list_of_the_internal_ca_is_refused(data):
     with pytest.raises(IdentityListError):

@@ -84,8 +84,13 @@ class CertificateServicer(CertificateServiceServicer):
             )
             for item, call in zip(request.items, calls, strict=True)
         ]
-        await self._issuance.receipts.storage_keys.accept_changes(request.trust_changes)
-        evidence = ArchiveEvidence(links=request.links, transport_certificates=request.transport_certificates)
+        evidence = ArchiveEvidence(
+            links=request.links,
+            transport_certificates=request.transport_certificates,
+            transport_key_changes=request.transport_key_changes,
+        )
+        await self._issuance.receipts.follow(evidence)
+        await self._issuance.receipts.accept_changes(request.trust_changes, request.links)
         outcomes = await self._issuance.issue_pairs(requests, evidence)
         return pb.IssueCertificatePairsResponse(
             outcomes=await self._outcomes(requests, outcomes),

@@ -49,7 +49,14 @@ from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
-from keyark.v1.ceremony_pb2 import AgentKey, CeremonyProof, Decision, DecisionStatement, SignedStatement
+from keyark.v1.ceremony_pb2 import (
+    AgentKey,
+    CeremonyProof,
+    CeremonyStatement,
+    Decision,
+    DecisionStatement,
+    SignedStatement,
+)
 from keyark.v1.recovery_pb2 import CeremonyState
 
 RESEAL_BATCH: Final = 64
@@ -298,11 +305,17 @@ def put_trust_change(txn: WriteTransaction, record: CeremonyRecord) -> None:
     txn.put(TRUST_CHANGES, txn.count(TRUST_CHANGES).to_bytes(8, "big"), proof.SerializeToString())
 
 
-def read_trust_changes(txn: ReadTransaction, *, known: int) -> list[CeremonyProof]:
-    """Return the changes of storage keys and agents after the ``known`` first ones."""
+def read_trust_changes(txn: ReadTransaction, *, known: int) -> list[tuple[CeremonyProof, int]]:
+    """Return the changes of storage keys and agents after the ``known`` first ones, each with its opening's index."""
     after = (known - 1).to_bytes(8, "big") if known else None
     rows = txn.scan(TRUST_CHANGES, after=after, limit=MAX_CHANGES)
-    return [CeremonyProof.FromString(value) for _, value in rows]
+    changes = [CeremonyProof.FromString(value) for _, value in rows]
+    return [(change, _opening_index(txn, change)) for change in changes]
+
+
+def _opening_index(txn: ReadTransaction, change: CeremonyProof) -> int:
+    ceremony_id = CeremonyStatement.FromString(change.request.statement).ceremony_id
+    return find_ceremony(txn, ceremony_id).opening_index
 
 
 def _check_successors(before: Sequence[SoftwareToken], after: Sequence[SoftwareToken]) -> None:

@@ -16,8 +16,9 @@ from keyark.rpc.outcomes import Refusals
 from keyark.service.callers import named_calls
 from keyark.service.requests import check_batch_size, refused_client
 from keyark.store import Store
+from keyark.transparency.log import Log
 from keyark.v1 import archive_pb2 as pb
-from keyark.v1.archive_pb2_grpc import KeyArchiveServiceServicer
+from keyark.v1.archive_pb2_grpc import KeyArchiveServiceServicer, TransportKeyServiceServicer
 
 Context = ServicerContext[Any, Any]
 
@@ -31,6 +32,7 @@ ALLOWED: Final = {
     RESERVE: {"rm"},
     LINK: {"rm"},
     "/keyark.v1.KeyArchiveService/ListTrustChanges": {"rm"},
+    "/keyark.v1.TransportKeyService/ListTransportKeyChanges": {"rm", "cm", "agent", "auditor"},
 }
 
 
@@ -45,12 +47,14 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         transport_keys: TransportKeys,
         refusals: Refusals,
         store: Store,
+        log: Log,
     ) -> None:
         self._archive = archive
         self._links = links
         self._transport_keys = transport_keys
         self._refusals = refusals
         self._store = store
+        self._log = log
 
     async def GetTransportCertificate(
         self, request: pb.GetTransportCertificateRequest, context: Context
@@ -59,7 +63,6 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         return pb.GetTransportCertificateResponse(
             transport_certificate=self._transport_keys.offered,
             storage_key_id=self._archive.storage_keys.active_id,
-            older_transport_certificates=self._transport_keys.older,
         )
 
     async def ArchiveKeys(self, request: pb.ArchiveKeysRequest, context: Context) -> pb.ArchiveKeysResponse:
@@ -126,4 +129,26 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
     ) -> pb.ListTrustChangesResponse:
         """What changed storage keys or agents, each with the word of its quorum."""
         changes = self._store.read(lambda txn: read_trust_changes(txn, known=request.known))
-        return pb.ListTrustChangesResponse(changes=changes)
+        if not changes:
+            return pb.ListTrustChangesResponse()
+        head = await self._log.checkpoint()
+        for change, index in changes:
+            change.opening_proof = self._log.prove(self._log.entry(index), index, head)
+        link = self._log.link(request.known_tree_size, head)
+        return pb.ListTrustChangesResponse(changes=[change for change, _ in changes], link=link)
+
+
+class TransportKeyServicer(TransportKeyServiceServicer):
+    """For everyone who verifies the DRM's heads."""
+
+    def __init__(self, transport_keys: TransportKeys) -> None:
+        self._transport_keys = transport_keys
+
+    async def ListTransportKeyChanges(
+        self, request: pb.ListTransportKeyChangesRequest, context: Context
+    ) -> pb.ListTransportKeyChangesResponse:
+        """The newest certificate, and how the keys changed."""
+        return pb.ListTransportKeyChangesResponse(
+            transport_certificate=self._transport_keys.offered,
+            changes=self._transport_keys.changes(request.known_key_id, tree_size=request.known_tree_size),
+        )

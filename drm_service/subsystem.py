@@ -20,7 +20,7 @@ from drm_service.linking import CertificateLinks
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.recovery import Delivery
 from drm_service.recovery_servicer import KeyRecoveryServicer
-from drm_service.servicer import KeyArchiveServicer
+from drm_service.servicer import KeyArchiveServicer, TransportKeyServicer
 from drm_service.storage_keys import StorageKeys, read_tokens
 from drm_service.transport_commands import transport_key_command
 from drm_service.transport_keys import TransportKeys
@@ -37,7 +37,10 @@ from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
 from keyark.transparency.succession import SuccessionSigner
 from keyark.v1 import archive_pb2, recovery_pb2
-from keyark.v1.archive_pb2_grpc import add_KeyArchiveServiceServicer_to_server
+from keyark.v1.archive_pb2_grpc import (
+    add_KeyArchiveServiceServicer_to_server,
+    add_TransportKeyServiceServicer_to_server,
+)
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
 
 EXPIRY_SECONDS: Final = 30.0
@@ -132,6 +135,11 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
         )
         services = [
             _archive_service(foundation, archive, links, transport_keys),
+            ServedService(
+                descriptor=archive_pb2.DESCRIPTOR.services_by_name["TransportKeyService"],
+                add=add_TransportKeyServiceServicer_to_server,
+                servicer=TransportKeyServicer(transport_keys),
+            ),
             _recovery_service(foundation, ceremonies),
         ]
         server = await stack.enter_async_context(
@@ -167,6 +175,7 @@ def _archive_service(
             transport_keys=transport_keys,
             refusals=foundation.refusals,
             store=foundation.store,
+            log=foundation.log,
         ),
     )
 

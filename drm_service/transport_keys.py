@@ -20,22 +20,20 @@ from drm_service.records import TRANSPORT_KEYS
 from drm_service.transport_files import TransportFiles
 from keyark.clock import Clock
 from keyark.errors import ConfigurationError, KeyarkError, Kind, NotFoundError
-from keyark.pki.certificates import load_certificate
+from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.key_types import KeyType
 from keyark.pki.spki import encode_spki
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
 from keyark.store import ReadTransaction, Store, WriteTransaction
-from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.checkpoint import NoteSigner, parse_checkpoint
 from keyark.transparency.events import EVENT_VERSION, new_event, parse_leaf
 from keyark.transparency.integrity import stored_entry
-from keyark.transparency.log import Log
+from keyark.transparency.log import Log, SignedHead
 from keyark.transparency.succession import SuccessionSigner
-from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent, TransportKeyChange
 from keyark.v1.common_pb2 import TransportCertificate
 
 MAX_GENERATIONS: Final = 1000
-MAX_OLDER: Final = 15
-"""Older certificates that are handed out."""
 
 ROTATED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
 RETIRED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_RETIRED
@@ -171,8 +169,11 @@ class TransportKeys:
         return before is not None and not before.retired and not newest.handover_checkpoint
 
     async def finish_handover(self) -> None:
-        """Have a checkpoint signed by the newest key and the one before it, and keep it, where there is none yet."""
-        if not self._is_handing_over:
+        """Have a checkpoint signed by the newest key and the one before it, and keep it, where there is none yet.
+
+        A key whose predecessor was lost signs it alone.
+        """
+        if len(self._records) == 1 or self._records[-1].handover_checkpoint:
             return
         newest = self._records[-1]
         head = await self.log.sign_anew()
@@ -191,11 +192,26 @@ class TransportKeys:
         """The newest certificate."""
         return self._certificates[self._records[-1].generation]
 
-    @property
-    def older(self) -> list[TransportCertificate]:
-        """The certificates of older keys, the newest first, that are still valid."""
-        older = [r.generation for r in reversed(self._records[:-1]) if r.generation in self._certificates]
-        return [self._certificates[generation] for generation in older[:MAX_OLDER]]
+    def changes(self, known_key_id: bytes, *, tree_size: int) -> list[TransportKeyChange]:
+        """Return what shows a reader, who knows a key (id: 32 bytes) and a tree, each key that followed it.
+
+        All changes are returned for a key that was never in force here. Raises TreeSizeError.
+        """
+        known = next((r.generation for r in self._records if r.key_id == known_key_id), 0)
+        return [
+            self._change(record, tree_size)
+            for record in self._records
+            if record.generation > known and record.handover_checkpoint
+        ]
+
+    def _change(self, record: TransportKeyRecord, tree_size: int) -> TransportKeyChange:
+        size = parse_checkpoint(record.handover_checkpoint).size
+        head = SignedHead(size, b"", record.handover_checkpoint)
+        proof = self.log.prove(self.log.entry(record.rotated_index), record.rotated_index, head)
+        change = TransportKeyChange(proof=proof, certificate=self._certificates[record.generation])
+        if tree_size:
+            change.link.CopyFrom(self.log.link_sizes(min(size, tree_size), max(size, tree_size)))
+        return change
 
     async def reload(self) -> str:
         """Read the certificates anew, and let the key that waits come into force if its certificate is there."""
@@ -282,22 +298,18 @@ class TransportKeys:
         return self.clock.now_us() // 1_000_000
 
     def _load_certificates(self) -> None:
-        """Load all certificates; the newest has to be good, older ones are left out once they are not."""
-        trust = self.files.trust()
+        """Load all certificates; the newest has to be the DRM's, and is offered after its end too, which is told."""
         loaded = {}
         for record in self._records:
             certificate = self.files.certificate(record.generation)
             _check_same_key(self.files, record, certificate)
-            try:
-                trust.verify(certificate, self._now())
-            except KeyarkError as error:
-                if record is self._records[-1]:
-                    raise
-                logger.warning(
-                    "transport certificate %d is not handed out: %s", record.generation, error.message
-                )
-                continue
             loaded[record.generation] = certificate
+        self.files.trust().verify(certificate, _validity(certificate).not_before)
+        if _validity(certificate).not_after < self._now():
+            logger.warning(
+                "the certificate of transport key %d has ended, so no client wraps a key to it: renew it, or rotate",
+                self._records[-1].generation,
+            )
         self._certificates = loaded
 
     def _note_signer(self, generation: int) -> NoteSigner:
@@ -313,6 +325,10 @@ class TransportKeys:
             "log_index": record.rotated_index,
             "certificate": str(self.files.certificate_path(record.generation)),
         }
+
+
+def _validity(certificate: TransportCertificate) -> Validity:
+    return Validity.of(load_certificate(certificate.certificate))
 
 
 def _spki(certificate: TransportCertificate) -> bytes:

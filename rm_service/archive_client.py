@@ -18,9 +18,9 @@ from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.heads import CheckpointGapError, StaleCheckpointError
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
+from keyark.transparency.transport_keys import TransportKeyRetiredError
 from keyark.v1 import archive_pb2, audit_pb2
 from keyark.v1.ceremony_pb2 import CeremonyProof
-from keyark.v1.common_pb2 import TransportCertificate
 from keyark.workers.coalescing import Coalescer
 from rm_service.enrollment import VerifiedReceipt
 from rm_service.requests import WEIGHT, BatchCalls, EnrollmentRequest
@@ -54,13 +54,13 @@ class ArchiveItem:
 
 
 class TransportSource(Protocol):
-    """Where the DRM's transport certificates come from, and who remembers them for a while."""
+    """Where changes of the DRM's transport key come from, and who remembers them for a while."""
 
-    async def transport_certificates(self) -> Sequence[TransportCertificate]:
-        """Return them, the newest first."""
+    async def refresh(self) -> None:
+        """Follow the transport keys, if that is no longer fresh."""
 
     def forget(self) -> None:
-        """Fetch them anew when they are asked for next."""
+        """Follow them anew with the next ``refresh``."""
 
     def refused(self, transport_key_id: str) -> None:
         """Heed that the DRM takes no envelopes to a transport key (hexadecimal)."""
@@ -157,14 +157,13 @@ class ArchiveClient:
     ) -> Sequence[ArchivalReceipt | KeyarkError | None]:
         """Verify a batch; where another batch was accepted meanwhile, fetch the proof that is missing.
 
-        A signature of a key that is not known here is that of a newer one, so the certificates are fetched anew.
+        A signature of a key that is not known here is that of a newer one, so the transport keys are followed anew.
         """
         renewed = False
         for _ in range(ATTEMPTS):
-            certificates = await self._transports.transport_certificates()
-            evidence = ArchiveEvidence(links=links, transport_certificates=certificates)
+            await self._transports.refresh()
             try:
-                verified = await self._checks.verify_receipts(receipts, evidence)
+                verified = await self._checks.verify_receipts(receipts, ArchiveEvidence(links=links))
             except CheckpointGapError:
                 if not links:
                     break
@@ -181,20 +180,26 @@ class ArchiveClient:
     async def _follow_storage_keys(self, verified: Sequence[ArchivalReceipt | KeyarkError | None]) -> None:
         """Where a receipt names an unknown storage key, ask the DRM for the quorum's word for it."""
         named = {item.event.storage_key_id for item in verified if isinstance(item, ArchivalReceipt)}
-        trust = self._checks.storage_keys
-        if named <= trust.storage_key_ids:
+        if named <= self._checks.storage_keys.storage_key_ids:
             return
         try:
-            await trust.accept_changes(await self.trust_changes(trust.known_changes))
+            await self.trust_changes(self._checks.storage_keys.known_changes)
         except KeyarkError as error:
             logger.warning(
                 "the DRM's change of storage keys is not believed: %s (%s)", error.message, error.reason
             )
 
     async def trust_changes(self, known: int) -> Sequence[CeremonyProof]:
-        """Return the ceremonies that changed storage keys or agents after the ``known`` first ones."""
-        request = archive_pb2.ListTrustChangesRequest(known=known)
+        """Return the ceremonies that changed storage keys or agents after the ``known`` first ones, believed here too.
+
+        Their proofs are under a head that is accepted here, so that ``links_from`` leads the CM to it. Raises what is
+        not proven.
+        """
+        request = archive_pb2.ListTrustChangesRequest(known=known, known_tree_size=self._checks.heads.size)
         response = await call(self._archive.ListTrustChanges, request, timeout=BATCH_SECONDS)
+        links = [response.link] if response.HasField("link") else []
+        await self._checks.accept_changes(response.changes, links)
+        self._remember(links)
         return response.changes
 
     def _remember(self, links: Sequence[audit_pb2.CheckpointLink]) -> None:
@@ -244,9 +249,9 @@ class ArchiveClient:
 
 
 def _is_overtaken(result: VerifiedReceipt | KeyarkError) -> bool:
-    return (
-        isinstance(result, ArchiveAnswerError)
-        and result.metadata.get("receipt") == StaleCheckpointError.reason
+    return isinstance(result, ArchiveAnswerError) and result.metadata.get("receipt") in (
+        StaleCheckpointError.reason,
+        TransportKeyRetiredError.reason,
     )
 
 

@@ -38,7 +38,9 @@ from keyark.service.requests import ArchivalForbiddenError, accept_statement, ch
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
 from keyark.transparency.log import Log
-from keyark.v1.audit_pb2 import EventType
+from keyark.transparency.transport_keys import TransportKeyRetiredError
+from keyark.v1.audit_pb2 import EventType, TransportKeyChange
+from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
 from keyark.workers.turns import Turns
@@ -65,6 +67,9 @@ class Forms(Protocol):
 
     async def get(self, profile: str) -> EnrollmentForm:
         """Return the form of a profile; raises UnknownProfileError."""
+
+    def transport_key_changes(self, known_key_id: bytes) -> Sequence[TransportKeyChange]:
+        """Return how the transport key changed since the one that a client knows."""
 
     def forget(self) -> None:
         """Fetch what forms are made of anew when the next one is asked for."""
@@ -218,7 +223,8 @@ class Enrollments:
         receipt = await self.archive(statement, request)
         try:
             return receipt, await self.issue(statement, request, receipt)
-        except StaleCheckpointError:  # the CM has seen later trees only: the archive gives the receipt anew
+        except (StaleCheckpointError, TransportKeyRetiredError):
+            # The CM has seen later trees, or the successor of the key, only: the archive gives the receipt anew.
             receipt = await self.archive(statement, request)
             return receipt, await self.issue(statement, request, receipt)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Final
 
 from keyark.clock import Clock
-from keyark.errors import KeyarkError
-from keyark.pki.transport import TransportTrust
+from keyark.service.evidence import ArchiveEvidence
 from keyark.service.requests import UnknownProfileError
+from keyark.transparency.transport_keys import FollowedTransportKeys, certified_key_id
+from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
+from keyark.v1.audit_pb2 import TransportKeyChange
 from keyark.v1.certificates_pb2 import Profile
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.registration_pb2 import EnrollmentForm
@@ -24,43 +25,52 @@ class FormSource:
     """Composes forms; what it learned from CM and DRM is taken as fresh for 30 seconds."""
 
     trust_domain: str
-    trust: TransportTrust
     clock: Clock
     fetch_profiles: Callable[[], Awaitable[list[Profile]]]
-    fetch_transport_certificates: Callable[[], Awaitable[Sequence[TransportCertificate]]]
+    fetch_transport_keys: Callable[[], Awaitable[ListTransportKeyChangesResponse]]
+    keys: FollowedTransportKeys
+    follow: Callable[[ArchiveEvidence], Awaitable[None]]
     _forms: dict[str, EnrollmentForm] = field(default_factory=dict)
-    _transport_certificates: Sequence[TransportCertificate] = ()
-    _offered_key_id: str = ""
+    _offered: TransportCertificate = field(default_factory=TransportCertificate)
+    _changes: Sequence[tuple[bytes, TransportKeyChange]] = ()
     _learned_us: int = -FRESH_US
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def get(self, profile: str) -> EnrollmentForm:
         """Return the form of a profile; raises UnknownProfileError."""
-        await self._refresh()
+        await self.refresh()
         if profile not in self._forms:
             raise UnknownProfileError(
                 f"There is no profile {profile!r}; there are {', '.join(sorted(self._forms))}."
             )
         return self._forms[profile]
 
-    async def transport_certificates(self) -> Sequence[TransportCertificate]:
-        """Return the DRM's transport certificates, the newest first, verified up to the trust anchor."""
-        await self._refresh()
-        return self._transport_certificates
+    def transport_key_changes(self, known_key_id: bytes) -> Sequence[TransportKeyChange]:
+        """Return the changes, as learned last, after a key (id: 32 bytes) that a client knows; all for another key."""
+        if not known_key_id or known_key_id == self.keys.newest_id:
+            return ()
+        ids = [key_id for key_id, _ in self._changes]
+        after = ids.index(known_key_id) + 1 if known_key_id in ids else 0
+        return [change for _, change in self._changes[after:]]
+
+    async def transport_certificate(self) -> TransportCertificate:
+        """Return the DRM's transport certificate, of the key in force."""
+        await self.refresh()
+        return self._offered
 
     def refused(self, transport_key_id: str) -> None:
         """Heed that the DRM refuses envelopes to a transport key (hexadecimal): it may be the one that forms offer.
 
         The id of any other is what a client made up, or learned long ago, and costs nobody a call.
         """
-        if transport_key_id == self._offered_key_id:
+        if transport_key_id == self.keys.newest_id.hex():
             self.forget()
 
     def forget(self) -> None:
         """Ask CM and DRM anew when the next form is asked for."""
         self._learned_us = -FRESH_US
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
         """Learn anew what is no longer fresh; whoever comes meanwhile waits for the one who asks."""
         if self.clock.now_us() - self._learned_us < FRESH_US:
             return
@@ -69,25 +79,24 @@ class FormSource:
                 await self._learn()
 
     async def _learn(self) -> None:
+        """Ask CM and DRM; the transport keys are followed, and what is offered has to be of the one in force."""
         now = self.clock.now_us()
         profiles = await self.fetch_profiles()
-        newest, *older = await self.fetch_transport_certificates()
-        spki = self.trust.verify(newest, now // 1_000_000)
-        self._offered_key_id = sha256(spki).hexdigest()
-        self._transport_certificates = [newest, *(old for old in older if self._is_good(old, now))]
+        learned = await self.fetch_transport_keys()
+        await self.follow(
+            ArchiveEvidence(
+                links=(),
+                transport_certificates=[learned.transport_certificate],
+                transport_key_changes=learned.changes,
+            )
+        )
+        self.keys.check_is_newest(learned.transport_certificate)
+        self._offered = learned.transport_certificate
+        self._changes = [(certified_key_id(change.certificate), change) for change in learned.changes]
         self._forms = {profile.name: self._form(profile) for profile in profiles}
         self._learned_us = now
 
-    def _is_good(self, certificate: TransportCertificate, now_us: int) -> bool:
-        """Whether an older certificate may verify receipts; one that may not stops nobody."""
-        try:
-            self.trust.verify(certificate, now_us // 1_000_000)
-        except KeyarkError:
-            return False
-        return True
-
     def _form(self, profile: Profile) -> EnrollmentForm:
-        newest, *older = self._transport_certificates
         return EnrollmentForm(
             profile=profile.name,
             description=profile.description,
@@ -95,8 +104,7 @@ class FormSource:
             signing_key_types=profile.signing_key_types,
             encryption_key_types=profile.encryption_key_types,
             archival=profile.archival,
-            transport_certificate=newest,
+            transport_certificate=self._offered,
             trust_domain=self.trust_domain,
-            older_transport_certificates=older,
             caller_signature=profile.caller_signature,
         )

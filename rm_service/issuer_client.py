@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
 from keyark.service.evidence import UnknownStorageKeyError
+from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.heads import CheckpointGapError
+from keyark.transparency.transport_keys import KNOWN_KEY
 from keyark.v1 import certificates_pb2
+from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
 from keyark.v1.audit_pb2 import CheckpointLink
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import CertificatePair, TransportCertificate
@@ -34,6 +37,13 @@ class IssueItem:
     receipt: bytes
 
 
+class TransportKeySource(Protocol):
+    """Where changes of the transport key come from."""
+
+    async def __call__(self, *, known: bytes, tree_size: int) -> ListTransportKeyChangesResponse:
+        """Return the changes after a known key (id: 32 bytes), for a reader that follows a tree of a size."""
+
+
 class IssuerClient:
     """Has pairs issued; follows which tree of the DRM's log the CM accepted last."""
 
@@ -42,13 +52,15 @@ class IssuerClient:
         *,
         issuer: CertificateServiceAsyncStub,
         links_from: Callable[[int], Awaitable[list[CheckpointLink]]],
-        transport_certificates: Callable[[], Awaitable[Sequence[TransportCertificate]]],
+        transport_certificate: Callable[[], Awaitable[TransportCertificate]],
+        transport_keys: TransportKeySource,
         trust_changes: Callable[[int], Awaitable[Sequence[CeremonyProof]]],
         max_waiting: int,
     ) -> None:
         self._issuer = issuer
         self._links_from = links_from
-        self._transport_certificates = transport_certificates
+        self._transport_certificate = transport_certificate
+        self._transport_keys = transport_keys
         self._trust_changes = trust_changes
         self._tree_size = 0
         self.batches: Coalescer[IssueItem, CertificatePair] = Coalescer(
@@ -62,26 +74,49 @@ class IssuerClient:
         return await self.batches.submit(IssueItem(request, receipt), caller=str(statement.caller))
 
     async def _send(self, items: Sequence[IssueItem]) -> Sequence[CertificatePair | KeyarkError]:
-        """Have a batch issued; where the CM does not know a storage key, once more with the quorum's word for it."""
-        response = await self._issue(items, [])
+        """Have a batch issued; once more with what shows the CM a transport or storage key that it does not know."""
+        response = await self._issue(items)
         outcomes = _outcomes(items, response)
+        unsigned = [outcome for outcome in outcomes if isinstance(outcome, CheckpointSignatureError)]
+        if unsigned:
+            known = bytes.fromhex(unsigned[0].metadata.get(KNOWN_KEY, ""))
+            strange = [
+                i for i, outcome in enumerate(outcomes) if isinstance(outcome, CheckpointSignatureError)
+            ]
+            await self._issue_again(items, outcomes, strange, known_transport_key=known)
         strange = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, UnknownStorageKeyError)]
-        if not strange:
-            return outcomes
-        changes = await self._trust_changes(response.trust_changes)
-        if changes:
-            again = [items[i] for i in strange]
-            results = _outcomes(again, await self._issue(again, changes))
-            for i, result in zip(strange, results, strict=True):
-                outcomes[i] = result
+        if strange and (changes := await self._trust_changes(response.trust_changes)):
+            await self._issue_again(items, outcomes, strange, trust_changes=changes)
         return outcomes
 
+    async def _issue_again(
+        self,
+        items: Sequence[IssueItem],
+        outcomes: list[CertificatePair | KeyarkError],
+        positions: Sequence[int],
+        **evidence: Any,
+    ) -> None:
+        """Send some items of a batch again, with more evidence, and put their outcomes in place."""
+        again = [items[position] for position in positions]
+        results = _outcomes(again, await self._issue(again, **evidence))
+        for position, result in zip(positions, results, strict=True):
+            outcomes[position] = result
+
     async def _issue(
-        self, items: Sequence[IssueItem], trust_changes: Sequence[CeremonyProof]
+        self,
+        items: Sequence[IssueItem],
+        *,
+        trust_changes: Sequence[CeremonyProof] = (),
+        known_transport_key: bytes = b"",
     ) -> certificates_pb2.IssueCertificatePairsResponse:
         """Make the call; where the CM accepted another tree last than is remembered, with the links that it lacks."""
         gathered = BatchCalls.gather(item.request.call for item in items)
         for _ in range(GAP_ATTEMPTS):
+            changes = (
+                (await self._transport_keys(known=known_transport_key, tree_size=self._tree_size)).changes
+                if known_transport_key
+                else ()
+            )
             message = certificates_pb2.IssueCertificatePairsRequest(
                 items=[
                     certificates_pb2.PairRequest(
@@ -95,8 +130,9 @@ class IssuerClient:
                 ],
                 calls=gathered.calls,
                 links=await self._links_from(self._tree_size),
-                transport_certificates=await self._transport_certificates(),
+                transport_certificates=[await self._transport_certificate()],
                 trust_changes=trust_changes,
+                transport_key_changes=changes,
             )
             try:
                 response = await call(self._issuer.IssueCertificatePairs, message, timeout=BATCH_SECONDS)

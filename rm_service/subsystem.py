@@ -24,10 +24,9 @@ from keyark.service.live_policy import open_policy
 from keyark.service.witness import Witness
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
-from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
+from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub, TransportKeyServiceStub
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
-from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.registration_pb2_grpc import (
     add_RegistrationAdminServiceServicer_to_server,
     add_RegistrationServiceServicer_to_server,
@@ -56,6 +55,7 @@ class Downstream:
         self.archive = KeyArchiveServiceStub(drm)
         self.audit = AuditServiceStub(drm)
         self.issuer = CertificateServiceStub(cm)
+        self._transport_keys = TransportKeyServiceStub(drm)
 
     async def profiles(self) -> list[certificates_pb2.Profile]:
         """Return the CM's profiles."""
@@ -64,11 +64,12 @@ class Downstream:
         )
         return list(response.profiles)
 
-    async def transport_certificates(self) -> list[TransportCertificate]:
-        """Return the DRM's transport certificates, the newest first."""
-        request = archive_pb2.GetTransportCertificateRequest()
-        response = await call(self.archive.GetTransportCertificate, request, timeout=BATCH_SECONDS)
-        return [response.transport_certificate, *response.older_transport_certificates]
+    async def transport_keys(
+        self, *, known: bytes = b"", tree_size: int
+    ) -> archive_pb2.ListTransportKeyChangesResponse:
+        """Return the DRM's transport certificate, and what shows each key after a known one to follow it."""
+        request = archive_pb2.ListTransportKeyChangesRequest(known_key_id=known, known_tree_size=tree_size)
+        return await call(self._transport_keys.ListTransportKeyChanges, request, timeout=BATCH_SECONDS)
 
     async def link(self, links: Sequence[archive_pb2.CertificateLink]) -> list[KeyarkError | None]:
         """Tell the DRM which certificates belong to which keys."""
@@ -163,10 +164,11 @@ def _enrollments(
 ) -> Enrollments:
     forms = FormSource(
         trust_domain=config.service.trust_domain,
-        trust=checks.trust,
         clock=foundation.clock,
         fetch_profiles=downstream.profiles,
-        fetch_transport_certificates=downstream.transport_certificates,
+        fetch_transport_keys=lambda: downstream.transport_keys(tree_size=checks.heads.size),
+        keys=checks.keys,
+        follow=checks.follow,
     )
     archiver = ArchiveClient(
         archive=downstream.archive,
@@ -178,7 +180,8 @@ def _enrollments(
     issuer = IssuerClient(
         issuer=downstream.issuer,
         links_from=archiver.links_from,
-        transport_certificates=forms.transport_certificates,
+        transport_certificate=forms.transport_certificate,
+        transport_keys=downstream.transport_keys,
         trust_changes=archiver.trust_changes,
         max_waiting=config.downstream.max_waiting,
     )

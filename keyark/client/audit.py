@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from keyark.client.home import Home
 from keyark.client.sessions import Session
+from keyark.client.transport_memory import known_transport_keys
 from keyark.errors import ConfigurationError, KeyarkError, Kind
 from keyark.pki.certificates import Validity, load_certificates
 from keyark.pki.files import read_file
@@ -82,12 +83,10 @@ def verify_receipt_file(receipt: Path, transport_certificate: Path) -> ArchivalR
 
 
 def log_verifier(home: Home, role: str) -> NoteVerifier:
-    """Return what verifies a subsystem's checkpoints: the key that the home pins for it, or the DRM's several."""
+    """Return what verifies a subsystem's newest checkpoints: the key that the home pins, or the DRM's key in force."""
     origin = f"{home.config.trust_domain}/{role}"
     if role == "drm":
-        return NoteVerifier.from_public_key(
-            origin, *_transport_keys(load_certificates(home.config.transport), home.config.trust_domain)
-        )
+        return NoteVerifier.from_public_key(origin, known_transport_keys(home).public_keys[0])
     path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
     try:
         spki = encode_spki(load_pem_public_key(read_file(path, max_size=MAX_RECEIPT)))
@@ -96,11 +95,18 @@ def log_verifier(home: Home, role: str) -> NoteVerifier:
     return NoteVerifier.from_public_key(origin, spki)
 
 
+def seen_verifier(home: Home, role: str) -> NoteVerifier:
+    """Return what verifies the checkpoints that a home saw before: under every key of the DRM that it knows, too."""
+    if role != "drm":
+        return log_verifier(home, role)
+    return NoteVerifier.from_public_key(
+        f"{home.config.trust_domain}/drm", *known_transport_keys(home).public_keys
+    )
+
+
 def archive_verifier(home: Home) -> ReceiptVerifier:
-    """Return what verifies receipts and other proofs of the DRM's log: under the transport keys that the home pins."""
-    origin = f"{home.config.trust_domain}/drm"
-    certificates = load_certificates(home.config.transport)
-    return ReceiptVerifier(origin, *_transport_keys(certificates, home.config.trust_domain))
+    """Return what verifies proofs under the DRM's newest heads: the transport key in force."""
+    return ReceiptVerifier(f"{home.config.trust_domain}/drm", known_transport_keys(home).public_keys[0])
 
 
 def _transport_keys(certificates: Sequence[x509.Certificate], trust_domain: str) -> dict[bytes, int]:

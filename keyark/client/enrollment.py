@@ -153,11 +153,12 @@ class EnrollmentClient:
         """Step 1: fetch the form and verify its transport certificate up to the trust anchor."""
         response = await call(
             self._registration.GetEnrollmentForm,
-            pb.GetEnrollmentFormRequest(profile=profile),
+            pb.GetEnrollmentFormRequest(
+                profile=profile, known_transport_key_id=self._verification.known_key_id
+            ),
             timeout=TIMEOUT,
         )
-        self._verification.transport_key(response.form.transport_certificate)
-        self._verification.take_older(response.form.older_transport_certificates)
+        self._verification.take_form(response.form)
         return response.form
 
     async def prepare(
@@ -287,10 +288,6 @@ class EnrollmentClient:
         transports: Mapping[bytes, TransportCertificate],
     ) -> list[Enrolled | KeyarkError]:
         """Verify what came; a receipt under a transport key that came into force meanwhile needs a newer form."""
-        for item in prepared:
-            if item.transport_certificate:
-                certificate = TransportCertificate(certificate=item.transport_certificate)
-                self._verification.take_older([certificate])
         outcomes = [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
         if not any(isinstance(outcome, CheckpointSignatureError) for outcome in outcomes):
             return outcomes
@@ -366,7 +363,9 @@ class EnrollmentClient:
         transports: Mapping[bytes, TransportCertificate],
     ) -> Enrolled:
         """Believe an outcome once it is verified; one whose key was to be archived comes with the receipt."""
-        enrolled = self._verification.enrolled(prepared.statement, answer)
+        enrolled = self._verification.enrolled(
+            prepared.statement, answer, made_with=prepared.transport_certificate
+        )
         if enrolled.receipt is None and prepared.statement.enrollment_id in transports:
             raise UnexpectedAnswerError(
                 "The RM answered without the archival receipt; ask its operator whether the key is archived."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from keyark.client.audit import log_verifier
+from keyark.client.audit import log_verifier, seen_verifier
 from keyark.client.findings import Examination, Finding, error
 from keyark.client.sessions import Session
 from keyark.errors import KeyarkError, Kind
@@ -67,7 +67,7 @@ async def log_leads_on(examination: Examination, session: Session, head: LogHead
 def _seen(path: Path, session: Session) -> Checkpoint:
     if not path.exists():
         return Checkpoint(f"{session.home.config.trust_domain}/{session.role}", 0, bytes(32))
-    return log_verifier(session.home, session.role).verify(read_file(path, max_size=MAX_NOTE))
+    return seen_verifier(session.home, session.role).verify(read_file(path, max_size=MAX_NOTE))
 
 
 async def followed_log_leads_on(examination: Examination) -> AsyncIterator[Finding]:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 
 from keyark.client.home import Home
+from keyark.client.transport_memory import known_transport_keys, learn, pinned_certificates
 from keyark.crypto.envelopes import TransportPublicKey
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.approvals import Approval, OfficerTrust
+from keyark.pki.certificates import load_certificate
 from keyark.pki.pairs import verify_pair
 from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.pki.statements import Statement
-from keyark.pki.transport import TransportTrust
+from keyark.pki.transport import transport_spki
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
+from keyark.transparency.transport_keys import (
+    KNOWN_KEY,
+    TransportKeyRetiredError,
+    certified_key_id,
+    key_id,
+)
 from keyark.v1.common_pb2 import TransportCertificate
-from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
+from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
+
+MOST_SKEW_US: Final = 600_000_000
+"""How far the clocks of client and DRM may differ before a receipt of the time of a rotation is refused."""
 
 
 class UnexpectedAnswerError(KeyarkError):
@@ -68,31 +78,39 @@ class Verification:
             anchors=[home.trust_anchor],
             revoked=NOBODY_REVOKED,  # the CM took the approval when it issued, whoever was revoked since
         )
-        self._trust = TransportTrust(anchors=[home.trust_anchor], trust_domain=self._trust_domain)
-        self._keys: dict[bytes, TransportPublicKey] = {}
-        self._verifiers: dict[bytes, tuple[TransportCertificate, ReceiptVerifier]] = {}
+        self._home = home
+        self._transport_keys = known_transport_keys(home)
+        self._certificates = {c.certificate for c in pinned_certificates(home)}
+
+    @property
+    def known_key_id(self) -> bytes:
+        """The id (32 bytes) of the newest transport key that the home knows."""
+        return self._transport_keys.newest_id
+
+    def take_form(self, form: EnrollmentForm) -> TransportPublicKey:
+        """Follow the transport key as a form tells, durably, and return the key to wrap to (step 1).
+
+        Raises as ``transport_key`` does, TransportKeyUnprovenError, and UnwritableFileError where the home cannot keep
+        what was learned.
+        """
+        learn(self._home, self._transport_keys, form.transport_key_changes)
+        self._certificates |= {change.certificate.certificate for change in form.transport_key_changes}
+        return self.transport_key(form.transport_certificate)
 
     def transport_key(self, certificate: TransportCertificate) -> TransportPublicKey:
-        """Return the transport key to wrap to, verified up to the trust anchor (step 1).
+        """Return the transport key to wrap to: the newest that the home knows, with a certificate that is good now.
 
-        Raises CertificateChainError and TransportCertificateError: not even the RM can slip in a key.
+        Raises CertificateChainError, TransportCertificateError, TransportKeyRetiredError and TransportKeyUnprovenError:
+        the RM can slip in neither a key of its own nor one that was retired.
         """
-        spki = self._trust.verify(certificate, int(time.time()))
-        if spki not in self._keys:
-            self._keys[spki] = TransportPublicKey.from_spki(spki)
-            verifier = ReceiptVerifier(f"{self._trust_domain}/drm", spki)
-            self._verifiers[spki] = (TransportCertificate(certificate=certificate.certificate), verifier)
-        return self._keys[spki]
+        spki = self._transport_keys.check_offered(certificate, at=int(time.time()))
+        self._certificates.add(certificate.certificate)
+        return TransportPublicKey.from_spki(spki)
 
-    def take_older(self, certificates: Iterable[TransportCertificate]) -> None:
-        """Let further transport certificates verify receipts; one that is not good is passed over."""
-        for certificate in certificates:
-            with contextlib.suppress(KeyarkError):
-                self.transport_key(certificate)
-
-    def enrolled(self, statement: Statement, answer: Enrollment) -> Enrolled:
+    def enrolled(self, statement: Statement, answer: Enrollment, *, made_with: bytes = b"") -> Enrolled:
         """Return the outcome once both certificates and the receipt proved to be for this statement.
 
+        ``made_with`` is the transport certificate (DER) of the form that the request was made with, as it was saved.
         Another name than the statement's is taken on the signed word of an officer only.
         """
         if answer.state != EnrollmentState.ENROLLMENT_STATE_ISSUED or not answer.HasField("certificates"):
@@ -103,9 +121,9 @@ class Verification:
         approval = self._approval(statement, answer, now)
         approved = approval.applied_to(statement) if approval else statement
         pair = verify_pair(answer.certificates, approved, anchors=self._ca_anchors, at=now)
-        receipt, transport = None, TransportCertificate()
+        receipt, transport = None, b""
         if answer.receipt:
-            receipt, transport = self._verify_receipt(statement, answer.receipt)
+            receipt, transport = self._verify_receipt(statement, answer.receipt, made_with)
         return Enrolled(
             statement=statement,
             signing_certificate=pair.signing,
@@ -113,7 +131,7 @@ class Verification:
             chain=pair.chain,
             receipt_file=answer.receipt,
             receipt=receipt,
-            transport_certificate=transport.certificate,
+            transport_certificate=transport,
             completed_time_us=answer.completed_time_us,
             approval=approval,
         )
@@ -124,17 +142,35 @@ class Verification:
         return self._officers.verify(answer.review.approval, statement, now=now)
 
     def _verify_receipt(
-        self, statement: Statement, receipt: bytes
-    ) -> tuple[ArchivalReceipt, TransportCertificate]:
-        refusal: KeyarkError = UnexpectedAnswerError(
-            "A receipt came and no transport certificate verifies it."
-        )
-        for certificate, verifier in self._verifiers.values():
-            try:
-                verified = verifier.verify(receipt)
-            except CheckpointSignatureError as error:
-                refusal = error  # it may be the signature of another transport key
-                continue
-            check_receipt_for(verified, statement)
-            return verified, certificate
-        raise refusal
+        self, statement: Statement, receipt: bytes, made_with: bytes
+    ) -> tuple[ArchivalReceipt, bytes]:
+        """Verify under a key that is known, or that the request was made with; returns its certificate (DER) too."""
+        if made_with:
+            self._certificates.add(made_with)
+        try:
+            verified, key = self._transport_keys.verify_receipt(receipt)
+        except CheckpointSignatureError:
+            if not made_with:
+                raise
+            spki = transport_spki(load_certificate(made_with), self._trust_domain)
+            verified = ReceiptVerifier(f"{self._trust_domain}/drm", spki).verify(receipt)
+        else:
+            spki = key.public_key
+            self._check_time(statement, self._transport_keys.superseded_us(key))
+        check_receipt_for(verified, statement)
+        return verified, self._certificate_of(spki)
+
+    def _check_time(self, statement: Statement, superseded_us: int | None) -> None:
+        """Raise where a request was made after its receipt's key had a successor, which alone could have signed it."""
+        made_us = int.from_bytes(statement.request_id[:6], "big") * 1000  # a UUIDv7 begins with milliseconds
+        if superseded_us is not None and made_us > superseded_us + MOST_SKEW_US:
+            raise TransportKeyRetiredError(
+                "The receipt is signed by a transport key that had a successor before the request was made; its sender "
+                "made it up. Nothing of the answer was believed.",
+                metadata={KNOWN_KEY: self.known_key_id.hex()},
+            )
+
+    def _certificate_of(self, spki: bytes) -> bytes:
+        wanted = key_id(spki)
+        certificates = (TransportCertificate(certificate=der) for der in self._certificates)
+        return next((c.certificate for c in certificates if certified_key_id(c) == wanted), b"")

@@ -42,6 +42,7 @@ class AnswerChecker:
         self._origin = f"{home.config.trust_domain}/drm"
         self._receipts_required = form.archival != ArchivalPolicy.ARCHIVAL_POLICY_FORBIDDEN
         self._verifiers: dict[bytes, ReceiptVerifier] = {}
+        self._full.take_form(form)
         self.transport_key = self.trust(form.transport_certificate)
         self.checked_fully = 0
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from keyark.client.home import Home
 from keyark.client.passwords import no_password
+from keyark.client.verification import Verification
 from keyark.load.known import KnownEnrollments
 from keyark.load.plan import LoadPlan
 from keyark.rpc.channels import Channel, call, open_channel
@@ -45,7 +46,8 @@ class Connections:
     async def form(self) -> rm.EnrollmentForm:
         """Fetch the form of the plan's profile."""
         stub = RegistrationServiceStub(self.channel("rm", self.plan.client))
-        request = rm.GetEnrollmentFormRequest(profile=self.plan.profile)
+        known = Verification(self.home).known_key_id
+        request = rm.GetEnrollmentFormRequest(profile=self.plan.profile, known_transport_key_id=known)
         return (await call(stub.GetEnrollmentForm, request, timeout=TIMEOUT)).form
 
     async def close(self) -> None:

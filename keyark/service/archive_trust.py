@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -24,6 +24,7 @@ from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event, parse_leaf
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.receipts import ProvenLeaf
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType
 
@@ -77,24 +78,31 @@ class StorageKeyTrust:
         """How many changes were accepted; the archive's list begins with them."""
         return len(self._record.accepted)
 
-    async def accept_changes(self, changes: Sequence[CeremonyProof]) -> None:
+    async def accept_changes(
+        self, changes: Sequence[CeremonyProof], prove: Callable[[bytes], ProvenLeaf]
+    ) -> None:
         """Believe changes, in their order, each with its entry in the log; those accepted before are passed over.
 
-        Raises TrustChangeError and the errors of ``verify_request`` and ``verify_decision`` for the first that is
-        not proven; those before it stand.
+        ``prove`` verifies that a leaf is in the archive's log, as it is followed here. The agents' certificates have to
+        be good now, when a change is first taken: what an expired key signs today can carry any date.
+        Raises TrustChangeError and the errors of ``prove``, ``verify_request`` and ``verify_decision`` for the first
+        that is not proven; those before it stand.
         """
         async with self._lock:
             for change in changes:
-                await self._accept(change)
+                await self._accept(change, prove)
 
-    async def _accept(self, change: CeremonyProof) -> None:
+    async def _accept(self, change: CeremonyProof, prove: Callable[[bytes], ProvenLeaf]) -> None:
         opened = parse_leaf(change.opening_leaf)
         # The quorum's word counts here, and whoever asked may have left since.
         requesters = replace(self.agent_trust, revoked=NOBODY_REVOKED)
         request = verify_request(change.request, requesters, at=opened.time_us // 1_000_000)
         if request.digest in self._record.accepted:
             return
+        verify_request(change.request, requesters, at=self._now())
         self._check_opening(opened, request)
+        if prove(change.opening_proof).leaf != change.opening_leaf:
+            raise TrustChangeError("The proof is for another leaf than the one that opened the ceremony.")
         self._check_quorum(change, request)
         record = ArchiveTrustRecord.FromString(self._record.SerializeToString())
         record.accepted.append(request.digest)
@@ -118,13 +126,16 @@ class StorageKeyTrust:
         if opened.time_us <= self._record.newest_time_us:
             raise TrustChangeError("The ceremony is older than the newest one that was accepted here.")
 
+    def _now(self) -> int:
+        return self.clock.now_us() // 1_000_000
+
     def _check_quorum(self, change: CeremonyProof, request: CeremonyRequest) -> None:
         """Count distinct agents who are believed now, are not revoked, and approved this very opening."""
         opening = Opening(digest=request.digest, leaf_hash=leaf_hash(change.opening_leaf))
         decisions = []
         for signed in change.approvals:
             with contextlib.suppress(IdentityRevokedError):
-                decisions.append(verify_decision(signed, opening, self.agent_trust))
+                decisions.append(verify_decision(signed, opening, self.agent_trust, at=self._now()))
         approved = {str(decision.agent) for decision in decisions if decision.approves}
         if not self.configured.self_approval:
             approved.discard(str(request.requester))

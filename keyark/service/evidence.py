@@ -6,8 +6,11 @@ tree that was accepted here, it names a storage key that the operator trusts, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind
@@ -15,16 +18,26 @@ from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import Statement
 from keyark.pki.transport import TransportTrust
-from keyark.service.archive_trust import StorageKeyTrust, open_storage_key_trust
+from keyark.records.v1 import trust_pb2
+from keyark.service.archive_trust import TABLE, StorageKeyTrust, open_storage_key_trust
 from keyark.service.settings import ArchiveTrust, ServiceSettings
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.archival import check_receipt_for
-from keyark.transparency.checkpoint import CheckpointSignatureError
+from keyark.transparency.checkpoint import VerifiedHead
 from keyark.transparency.heads import AcceptedHeads, LogInconsistentError
 from keyark.transparency.log import Log
-from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
-from keyark.v1.audit_pb2 import CheckpointLink
+from keyark.transparency.receipts import ArchivalReceipt, ProvenLeaf
+from keyark.transparency.transport_keys import (
+    KNOWN_KEY,
+    FollowedTransportKeys,
+    TransportKeyRetiredError,
+    key_id,
+)
+from keyark.v1.audit_pb2 import CheckpointLink, TransportKeyChange
+from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import TransportCertificate
+
+_TRANSPORT_KEYS: Final = b"transport_keys"
 
 
 class UnknownStorageKeyError(KeyarkError):
@@ -34,33 +47,29 @@ class UnknownStorageKeyError(KeyarkError):
     kind = Kind.PRECONDITION
 
 
-class TransportCertificateMissingError(KeyarkError):
-    """No transport certificate came along that verifies the receipt."""
-
-    reason = "TRANSPORT_CERTIFICATE_MISSING"
-    kind = Kind.PRECONDITION
-
-
 @dataclass(frozen=True, kw_only=True)
 class ArchiveEvidence:
-    """What comes with a batch of receipts: steps of the DRM's log, and who signed them."""
+    """What comes with a batch of receipts: steps of the DRM's log, and who signs it.
+
+    The transport certificates count for a reader that knows no transport key yet; from then on the changes do.
+    """
 
     links: Sequence[CheckpointLink]
-    transport_certificates: Sequence[TransportCertificate]
+    transport_certificates: Sequence[TransportCertificate] = ()
+    transport_key_changes: Sequence[TransportKeyChange] = ()
 
 
 @dataclass(kw_only=True)
 class ReceiptChecks:
     """Verifies receipts and keeps track of the DRM's log."""
 
-    origin: str
     trust: TransportTrust
     storage_keys: StorageKeyTrust
     heads: AcceptedHeads
+    keys: FollowedTransportKeys
     store: Store
     log: Log
     clock: Clock
-    _verifiers: dict[bytes, ReceiptVerifier] = field(default_factory=dict, repr=False)
 
     @property
     def revoked(self) -> RevokedIdentities:
@@ -72,41 +81,78 @@ class ReceiptChecks:
     ) -> list[ArchivalReceipt | KeyarkError | None]:
         """Verify a batch of receipts; None stands for an empty one, an error for one that is refused.
 
-        Raises CheckpointGapError where the links do not start at the newest accepted tree, and
-        LogInconsistentError where the DRM's log contradicts itself: both concern the whole batch. The latter is
+        Raises the errors of ``follow``, CheckpointGapError where the links do not start at the newest accepted tree,
+        and LogInconsistentError where the DRM's log contradicts itself: these concern the whole batch. The last is
         an alarm, durable and logged, and comes at every call until an operator clears it.
         """
-        verifiers = [self._verifier(certificate) for certificate in evidence.transport_certificates]
-        try:
+        await self.follow(evidence)
+        async with self._recording_alarms():
             self.heads.accept(evidence.links, [])
-            return [self._verify(receipt, verifiers) if receipt else None for receipt in receipts]
+            return [self._verify(receipt) if receipt else None for receipt in receipts]
+
+    async def follow(self, evidence: ArchiveEvidence) -> None:
+        """Take up the first transport key or changes of it, durably, before anything is verified with them.
+
+        Raises TransportKeyUnprovenError and the other errors of ``FollowedTransportKeys.take``.
+        """
+        before = self.keys.record.SerializeToString(deterministic=True)
+        for certificate in evidence.transport_certificates[:1]:
+            self.keys.begin(certificate, at=self._now())
+        try:
+            for change in evidence.transport_key_changes:
+                self.keys.take(change, partial(self.heads.check_belongs, link=change.link))
+        finally:
+            value = self.keys.record.SerializeToString(deterministic=True)
+            if value != before:
+                await self.store.update(lambda txn: txn.put(TABLE, _TRANSPORT_KEYS, value))
+
+    async def accept_changes(self, changes: Sequence[CeremonyProof], links: Sequence[CheckpointLink]) -> None:
+        """Believe changes of storage keys and agents; each opening has to be in the log that is followed."""
+        if not changes:
+            return
+        async with self._recording_alarms():
+            self.heads.accept(links, [])
+            await self.storage_keys.accept_changes(changes, self._prove)
+
+    @asynccontextmanager
+    async def _recording_alarms(self) -> AsyncIterator[None]:
+        try:
+            yield
         except LogInconsistentError:
             await self.heads.record_alarm(store=self.store, log=self.log, clock=self.clock)
             raise
 
-    def _verifier(self, certificate: TransportCertificate) -> ReceiptVerifier:
-        spki = self.trust.verify(certificate, self.clock.now_us() // 1_000_000)
-        if spki not in self._verifiers:
-            self._verifiers[spki] = ReceiptVerifier(self.origin, spki)
-        return self._verifiers[spki]
+    def _prove(self, proof: bytes) -> ProvenLeaf:
+        leaf, key = self.keys.verify_leaf(proof)
+        self._accept(leaf.head, key)
+        return leaf
 
-    def _verify(self, receipt: bytes, verifiers: Sequence[ReceiptVerifier]) -> ArchivalReceipt | KeyarkError:
-        refusal: KeyarkError = TransportCertificateMissingError(
-            "No transport certificate came along that verifies the receipt; send the one of the DRM."
-        )
-        for verifier in verifiers:
-            try:
-                verified = verifier.verify(receipt)
-                self.heads.accept([], [verified.head])
-            except LogInconsistentError:
-                raise
-            except CheckpointSignatureError as error:
-                refusal = error  # it may be the signature of another transport key
-                continue
-            except KeyarkError as error:
-                return error
-            return verified
-        return refusal
+    def _verify(self, receipt: bytes) -> ArchivalReceipt | KeyarkError:
+        try:
+            verified, key = self.keys.verify_receipt(receipt)
+            self._accept(verified.head, key)
+        except LogInconsistentError:
+            raise
+        except KeyarkError as error:
+            return error
+        return verified
+
+    def _accept(self, head: VerifiedHead, key: trust_pb2.FollowedTransportKey) -> None:
+        """Follow the log to a head of the key in force; a key before it vouches for what was accepted from it only."""
+        if self.heads.remembers(head.checkpoint):
+            self.heads.accept([], [head])
+        elif self.keys.is_in_force(key):
+            self.keys.check_in_force(key, at=self._now())
+            self.heads.accept([], [head])
+        else:
+            raise TransportKeyRetiredError(
+                f"The head of {head.checkpoint.size} leaves is signed by transport key {key_id(key.public_key).hex()}, "
+                "which has a successor, and was not accepted before; get the receipt anew.",
+                metadata={KNOWN_KEY: self.keys.newest_id.hex()},
+            )
+
+    def _now(self) -> int:
+        return self.clock.now_us() // 1_000_000
 
     def check(self, receipt: ArchivalReceipt, statement: Statement) -> None:
         """Raise unless the receipt is for this statement, its keys and its owner, under a trusted storage key."""
@@ -131,16 +177,15 @@ def open_receipt_checks(
     clock: Clock,
 ) -> ReceiptChecks:
     """Make the checks of a subsystem, going on from the newest tree that its store says it accepted."""
-    origin = f"{service.trust_domain}/drm"
+    trust = TransportTrust(anchors=load_certificates(service.trust_anchor), trust_domain=service.trust_domain)
+    known = trust_pb2.FollowedTransportKeys.FromString(store.get(TABLE, _TRANSPORT_KEYS) or b"")
     return ReceiptChecks(
-        origin=origin,
-        trust=TransportTrust(
-            anchors=load_certificates(service.trust_anchor), trust_domain=service.trust_domain
-        ),
+        trust=trust,
         storage_keys=open_storage_key_trust(
             service, archive, revoked=revoked, store=store, log=log, clock=clock
         ),
-        heads=AcceptedHeads.load(store, origin=origin),
+        heads=AcceptedHeads.load(store, origin=f"{service.trust_domain}/drm"),
+        keys=FollowedTransportKeys(trust, known),
         store=store,
         log=log,
         clock=clock,

@@ -145,6 +145,30 @@ class AcceptedHeads:
         tree = self._known.get(checkpoint.size)
         return tree is not None and (checkpoint.origin, checkpoint.root) == (self.origin, tree.root)
 
+    def check_belongs(self, head: VerifiedHead, link: CheckpointLink) -> None:
+        """Check that a signed head is one of the log that is followed, older or newer than the accepted tree.
+
+        ``link`` leads from the smaller of the two to the larger. Raises CheckpointGapError where it is between others,
+        CheckpointMismatchError where it proves nothing; before the first accepted tree there is nothing to check.
+        """
+        if self.size == 0 or self.remembers(head.checkpoint):
+            return
+        (first, first_root), (second, second_root) = sorted(
+            [(self.size, self.root), (head.checkpoint.size, head.checkpoint.root)]
+        )
+        if (link.first_size, link.second_size) != (first, second):
+            raise self._gap()
+        try:
+            verify_consistency(
+                first_size=first,
+                second_size=second,
+                first_root=first_root,
+                second_root=second_root,
+                proof=link.proof,
+            )
+        except ConsistencyProofError:
+            raise self._mismatch(head.checkpoint.size) from None
+
     def _follow(self, links: Sequence[CheckpointLink]) -> dict[int, CheckpointLink]:
         """Verify a chain of links from the accepted tree on; returns its steps, by the size that each leads to."""
         chain: dict[int, CheckpointLink] = {}

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from keyark.errors import KeyarkError, Kind
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
 from keyark.transparency.checkpoint import MAX_NOTE_SIZE, Checkpoint, NoteVerifier, VerifiedHead
-from keyark.transparency.events import open_event, parse_logged_event
+from keyark.transparency.events import OpenedEvent, open_event, parse_logged_event
 from keyark.transparency.merkle import HASH_SIZE, leaf_hash, verify_inclusion
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 
@@ -70,12 +70,11 @@ class TlogProof:
     checkpoint: bytes
 
 
-@dataclass(frozen=True)
-class ProvenEntry:
-    """A verified proof: a leaf with its details, and the signed tree that it is in."""
+@dataclass(frozen=True, kw_only=True)
+class ProvenLeaf:
+    """A verified proof: a leaf, and the signed tree that it is in."""
 
     event: AuditEvent
-    details: AuditDetails
     leaf: bytes
     index: int
     checkpoint: Checkpoint
@@ -85,6 +84,13 @@ class ProvenEntry:
     def head(self) -> VerifiedHead:
         """The signed tree that it is in."""
         return VerifiedHead(self.checkpoint, self.note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvenEntry(ProvenLeaf):
+    """A verified proof of a leaf with its details."""
+
+    details: AuditDetails
 
 
 ArchivalReceipt: TypeAlias = ProvenEntry
@@ -150,21 +156,39 @@ class ReceiptVerifier:
         Raises ReceiptFormatError, EventError where the entry is malformed or its details are not those that
         it binds, CheckpointError where the log's signature does not verify, and InclusionProofError.
         """
-        parsed = parse_proof(proof)
-        logged = parse_logged_event(parsed.extra)
-        opened = open_event(logged)
+        parsed, opened = _open(proof)
         if opened.details is None:
             raise ReceiptFormatError("The proof's entry came without its details; ask for it anew.")
+        leaf = self._prove(parsed, opened.event)
+        return ProvenEntry(
+            event=leaf.event,
+            details=opened.details,
+            leaf=leaf.leaf,
+            index=leaf.index,
+            checkpoint=leaf.checkpoint,
+            note=leaf.note,
+        )
+
+    def verify_leaf(self, proof: bytes) -> ProvenLeaf:
+        """Return a leaf that a file proves to be in the log, whether its details came along or were erased.
+
+        Raises as ``verify_entry`` does.
+        """
+        parsed, opened = _open(proof)
+        return self._prove(parsed, opened.event)
+
+    def _prove(self, parsed: TlogProof, event: AuditEvent) -> ProvenLeaf:
+        leaf = parse_logged_event(parsed.extra).leaf
         checkpoint = self._verify_note(parsed.checkpoint)
         verify_inclusion(
-            leaf_hash=leaf_hash(logged.leaf),
+            leaf_hash=leaf_hash(leaf),
             index=parsed.index,
             tree_size=checkpoint.size,
             proof=parsed.proof,
             root=checkpoint.root,
         )
-        return ProvenEntry(
-            opened.event, opened.details, logged.leaf, parsed.index, checkpoint, parsed.checkpoint
+        return ProvenLeaf(
+            event=event, leaf=leaf, index=parsed.index, checkpoint=checkpoint, note=parsed.checkpoint
         )
 
     def _verify_note(self, note: bytes) -> Checkpoint:
@@ -175,6 +199,11 @@ class ReceiptVerifier:
                 del self._verified[next(iter(self._verified))]
             self._verified[note] = checkpoint
         return checkpoint
+
+
+def _open(proof: bytes) -> tuple[TlogProof, OpenedEvent]:
+    parsed = parse_proof(proof)
+    return parsed, open_event(parse_logged_event(parsed.extra))
 
 
 def check_receipt(

@@ -135,7 +135,7 @@ async def test_one_bad_request_does_not_hurt_its_neighbours(ca: Ca) -> None:
 async def test_a_receipt_is_refused_where_archival_is_forbidden(ca: Ca) -> None:
     asked = request()
     outcome = (await ca.issue(replace(asked, receipt=b"x")))[0]
-    assert outcome.reason in ("ARCHIVAL_FORBIDDEN", "TRANSPORT_CERTIFICATE_MISSING")
+    assert outcome.reason in ("ARCHIVAL_FORBIDDEN", "TRANSPORT_KEY_UNPROVEN")
 
 
 async def test_the_ca_issues_nothing_that_outlives_it(ca: Ca) -> None:

@@ -13,7 +13,10 @@ from keyark.pki.certificates import encode_certificate
 from keyark.pki.key_types import KeyType
 from keyark.pki.spki import encode_spki
 from keyark.pki.transport import TransportTrust
+from keyark.service.evidence import ArchiveEvidence
 from keyark.service.requests import UnknownProfileError
+from keyark.transparency.transport_keys import FollowedTransportKeys
+from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
 from keyark.v1.certificates_pb2 import Profile
 from keyark.v1.common_pb2 import ArchivalPolicy, TransportCertificate
 from rm_service.forms import FRESH_US, FormSource
@@ -26,8 +29,7 @@ class Downstream:
     def __init__(self) -> None:
         self.asked = 0
         self.away = False
-        self.path = "drm/transport"
-        self.older: list[TransportCertificate] = []
+        self.path, self.number = "drm/transport", 905
 
     async def profiles(self) -> list[Profile]:
         self.asked += 1
@@ -36,19 +38,26 @@ class Downstream:
             raise UnavailableError("away")
         return [Profile(name="user", archival=ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED)]
 
-    async def transport_certificates(self) -> list[TransportCertificate]:
-        certificate = identity_certificate(self.path, key=private_key(KeyType.EC_P256, 905))
+    async def transport_keys(self) -> ListTransportKeyChangesResponse:
+        certificate = identity_certificate(self.path, key=private_key(KeyType.EC_P256, self.number))
         self.served = TransportCertificate(certificate=encode_certificate(certificate))
-        return [self.served, *self.older]
+        return ListTransportKeyChangesResponse(transport_certificate=self.served)
 
 
 def source(downstream: Downstream, clock: ManualClock) -> FormSource:
+    trust = TransportTrust(anchors=[internal_ca().certificate], trust_domain="example.org")
+    keys = FollowedTransportKeys(trust)
+
+    async def follow(evidence: ArchiveEvidence) -> None:
+        keys.begin(evidence.transport_certificates[0], at=clock.now_us() // 1_000_000)
+
     return FormSource(
         trust_domain="example.org",
-        trust=TransportTrust(anchors=[internal_ca().certificate], trust_domain="example.org"),
         clock=clock,
         fetch_profiles=downstream.profiles,
-        fetch_transport_certificates=downstream.transport_certificates,
+        fetch_transport_keys=downstream.transport_keys,
+        keys=keys,
+        follow=follow,
     )
 
 
@@ -94,18 +103,16 @@ async def test_a_certificate_that_is_not_the_transport_keys_is_not_served() -> N
     assert caught.value.reason == "TRANSPORT_CERTIFICATE"
 
 
-async def test_an_older_certificate_that_is_not_good_is_left_out_and_stops_nobody() -> None:
-    downstream = Downstream()
-    good, bad = (
-        TransportCertificate(
-            certificate=encode_certificate(identity_certificate(path, key=private_key(KeyType.EC_P256, 906)))
-        )
-        for path in ("drm/transport", "drm")
-    )
-    downstream.older = [bad, good, TransportCertificate(certificate=b"none")]
-    forms = source(downstream, ManualClock(NOW * 1_000_000))
-    assert list((await forms.get("user")).older_transport_certificates) == [good]
-    assert await forms.transport_certificates() == [downstream.served, good]
+async def test_a_key_that_nothing_leads_to_from_the_known_one_is_not_offered() -> None:
+    """P5: the DRM's address in other hands, with a certificate that the internal CA signed once."""
+    downstream, clock = Downstream(), ManualClock(NOW * 1_000_000)
+    forms = source(downstream, clock)
+    await forms.get("user")
+    downstream.number = 906
+    forms.forget()
+    with pytest.raises(KeyarkError) as caught:
+        await forms.get("user")
+    assert caught.value.reason == "TRANSPORT_KEY_UNPROVEN"
 
 
 async def test_the_refusal_of_the_offered_key_makes_the_form_stale_and_that_of_another_does_not() -> None:

@@ -24,16 +24,20 @@ from keyark.crypto.ceremonies import (
 )
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
+from keyark.pki.key_types import KeyType
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import new_request_id
 from keyark.service.archive_trust import TABLE, StorageKeyTrust, TrustChangeError
 from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
 from keyark.transparency import log
+from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.merkle import leaf_hash
-from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.transparency.receipts import ProvenLeaf, ReceiptVerifier, format_proof
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType, Decision, SignedStatement
+from tests.support.pki import private_key, spki
 from tests.support.rpc import identity_list
 from tests.support.transparency import new_log
 
@@ -80,7 +84,9 @@ class Agents:
             )
             for name in approve
         ]
-        return CeremonyProof(request=request, opening_leaf=opening, approvals=approvals)
+        return CeremonyProof(
+            request=request, opening_leaf=opening, approvals=approvals, opening_proof=in_log(opening)
+        )
 
     def share_key(self, name: str) -> AgentShareKey:
         path = self.folder / "identities" / "agent" / name / "share-key.json"
@@ -97,6 +103,19 @@ def opening_leaf(request: SignedStatement, ceremony_id: bytes, storage_key_id: b
         storage_key_id=storage_key_id,
     )
     return new_event(event, AuditDetails()).leaf
+
+
+def in_log(leaf: bytes, key: int = 1) -> bytes:
+    """A proof of a log that has this leaf only, signed with a transport key."""
+    head = Checkpoint("example.org/drm", 1, leaf_hash(leaf))
+    note = NoteSigner.from_private_key(head.origin, private_key(KeyType.EC_P256, key)).sign(head)
+    extra = LoggedEvent(leaf=leaf).SerializeToString()
+    return format_proof(extra=extra, index=0, proof=[], checkpoint=note)
+
+
+def proven(proof: bytes) -> ProvenLeaf:
+    """Verify a proof as a subsystem does that knows one transport key."""
+    return ReceiptVerifier("example.org/drm", spki(KeyType.EC_P256, 1)).verify_leaf(proof)
 
 
 def rotation() -> CeremonyStatement:
@@ -127,7 +146,7 @@ class Believer:
         data = identity_list(*serials, authority=self.authority)
         self.revoked.take(self.revoked.newer(data))
 
-    def trust(self) -> StorageKeyTrust:
+    def trust(self, now_us: int = NOW_US) -> StorageKeyTrust:
         values: dict[str, object] = {
             "trusted_storage_keys": [FIRST.hex()],
             "agents": [f"agent/{name}" for name in ("alice", "bob", "carol")],
@@ -140,7 +159,7 @@ class Believer:
             configured=ArchiveTrust.model_validate(values | self.settings),
             store=self.store,
             log=self.log,
-            clock=ManualClock(NOW_US),
+            clock=ManualClock(now_us),
         )
 
 
@@ -149,8 +168,8 @@ async def test_a_quorums_word_puts_a_storage_key_in_force_and_it_is_logged_and_k
     trust = await believer.open()
     assert trust.storage_key_ids == {FIRST}
     change = agents.proof(rotation(), storage_key_id=NEW)
-    await trust.accept_changes([change, change])
-    await trust.accept_changes([change])  # shown again, it changes nothing
+    await trust.accept_changes([change, change], proven)
+    await trust.accept_changes([change], proven)  # shown again, it changes nothing
     assert trust.storage_key_ids == {FIRST, NEW}
     assert trust.known_changes == 1
     entries = await believer.log.entries(limit=10)
@@ -172,12 +191,12 @@ async def test_fewer_than_a_quorum_is_nobody(agents: Agents) -> None:
         agents.proof(rotation(), storage_key_id=NEW, decision=REJECT),
     ):
         with pytest.raises(KeyarkError) as refused:
-            await trust.accept_changes([change])
+            await trust.accept_changes([change], proven)
         assert refused.value.reason == "TRUST_CHANGE"
     assert trust.storage_key_ids == {FIRST}
     self_approving = await Believer(agents, self_approval=True).open()
     await self_approving.accept_changes(
-        [agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "bob"))]
+        [agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "bob"))], proven
     )
     assert NEW in self_approving.storage_key_ids
 
@@ -189,10 +208,12 @@ async def test_an_archive_cannot_put_its_own_key_under_the_agents_words(agents: 
     event.storage_key_id = os.urandom(32)
     swapped = CeremonyProof.FromString(good.SerializeToString())
     swapped.opening_leaf = event.SerializeToString()
+    swapped.opening_proof = in_log(swapped.opening_leaf)
     other = agents.proof(rotation(), storage_key_id=NEW)
     mixed = CeremonyProof(
         request=other.request, opening_leaf=other.opening_leaf, approvals=list(good.approvals)
     )
+    mixed.opening_proof = in_log(mixed.opening_leaf)
     foreign = CeremonyProof.FromString(good.SerializeToString())
     foreign.request.statement = other.request.statement
     recovery = agents.proof(rotation(), storage_key_id=NEW)
@@ -209,7 +230,7 @@ async def test_an_archive_cannot_put_its_own_key_under_the_agents_words(agents: 
         (CeremonyProof(request=good.request), "AUDIT_EVENT_INVALID"),
     ):
         with pytest.raises(KeyarkError) as refused:
-            await trust.accept_changes([change])
+            await trust.accept_changes([change], proven)
         assert refused.value.reason == reason
     assert trust.known_changes == 0
 
@@ -229,37 +250,67 @@ async def test_agents_change_by_the_present_ones_and_never_back_by_an_old_word(a
         change("alice", "bob", quorum=2), approve=("alice", "bob", "carol"), time_us=NOW_US + 10
     )
     with pytest.raises(KeyarkError) as refused:  # two of three are no quorum any more
-        await trust.accept_changes([to_all, agents.proof(rotation(), storage_key_id=NEW, time_us=NOW_US + 5)])
+        await trust.accept_changes(
+            [to_all, agents.proof(rotation(), storage_key_id=NEW, time_us=NOW_US + 5)], proven
+        )
     assert refused.value.reason == "TRUST_CHANGE"
     assert trust.known_changes == 1
-    await trust.accept_changes([to_all, to_two])
+    await trust.accept_changes([to_all, to_two], proven)
     rollback = agents.proof(
         change("alice", "bob", "carol", quorum=1), approve=("alice", "bob"), time_us=NOW_US + 7
     )
     carols = agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "carol"), time_us=NOW_US + 20)
     for old in (rollback, carols):
         with pytest.raises(KeyarkError) as refused:
-            await trust.accept_changes([old])
+            await trust.accept_changes([old], proven)
         assert refused.value.reason == "TRUST_CHANGE"
-    await believer.trust().accept_changes(
-        [agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "bob"), time_us=NOW_US + 30)]
-    )
+    newest = agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "bob"), time_us=NOW_US + 30)
+    await believer.trust().accept_changes([newest], proven)
+
+
+async def test_a_change_that_is_not_in_the_followed_log_is_not_believed(agents: Agents) -> None:
+    """P4, P6: a quorum's keys in other hands: without its leaf in the archive's log, their word counts for nothing."""
+    trust = await Believer(agents).open()
+    for proof, reason in (
+        (b"", "RECEIPT_FORMAT"),
+        (in_log(agents.proof(rotation(), storage_key_id=NEW).opening_leaf), "TRUST_CHANGE"),
+        (None, "CHECKPOINT_SIGNATURE"),
+    ):
+        change = agents.proof(rotation(), storage_key_id=NEW)
+        change.opening_proof = in_log(change.opening_leaf, key=2) if proof is None else proof
+        with pytest.raises(KeyarkError) as refused:
+            await trust.accept_changes([change], proven)
+        assert refused.value.reason == reason
+    assert (trust.storage_key_ids, trust.known_changes) == ({FIRST}, 0)
+
+
+async def test_what_expired_agents_sign_is_not_believed_whatever_its_date(agents: Agents) -> None:
+    """P4: former agents' keys, years later: request, leaf and approvals are dated back to when they were agents."""
+    believer = Believer(agents)
+    taken = agents.proof(rotation(), storage_key_id=NEW)
+    await (await believer.open()).accept_changes([taken], proven)
+    later = believer.trust(NOW_US + 3 * 365 * 86_400 * 1_000_000)
+    change = agents.proof(rotation(), storage_key_id=os.urandom(32), time_us=NOW_US + 10)
+    with pytest.raises(KeyarkError) as refused:
+        await later.accept_changes([taken, change], proven)
+    assert refused.value.reason == "CERTIFICATE_EXPIRED"
+    assert later.storage_key_ids == {FIRST, NEW}
 
 
 async def test_a_revoked_agent_is_none_of_a_quorum_and_what_it_approved_before_stays(agents: Agents) -> None:
     believer = Believer(agents)
     trust = await believer.open()
     before = agents.proof(rotation(), storage_key_id=NEW)
-    await trust.accept_changes([before])
+    await trust.accept_changes([before], proven)
     believer.revoke("alice", "bob")
     other = os.urandom(32)
     with pytest.raises(TrustChangeError):
         await trust.accept_changes(
-            [before, agents.proof(rotation(), storage_key_id=other, time_us=NOW_US + 9)]
+            [before, agents.proof(rotation(), storage_key_id=other, time_us=NOW_US + 9)], proven
         )
     assert trust.storage_key_ids == {FIRST, NEW}
     with_revoked_requester = Believer(agents, quorum=1)
     trust = await with_revoked_requester.open()
     with_revoked_requester.revoke("alice", "bob")
-    await trust.accept_changes([agents.proof(rotation(), storage_key_id=other)])
+    await trust.accept_changes([agents.proof(rotation(), storage_key_id=other)], proven)
     assert other in trust.storage_key_ids

@@ -108,16 +108,15 @@ async def enrolling(
     """Be a caller of the RM; ``clock`` is the one of its own machine."""
     local = home.identity(identity, no_password)
     async with open_session(home, "rm", identity=identity) as session:
-        registration = RegistrationServiceStub(session.channel)
-        form = (
-            await call(
-                registration.GetEnrollmentForm, pb.GetEnrollmentFormRequest(profile="user"), timeout=30
-            )
-        ).form
+        registration, verification = RegistrationServiceStub(session.channel), Verification(home)
+        request = pb.GetEnrollmentFormRequest(
+            profile="user", known_transport_key_id=verification.known_key_id
+        )
+        form = (await call(registration.GetEnrollmentForm, request, timeout=30)).form
         yield Enroller(
             registration=registration,
             form=form,
-            transport_key=Verification(home).transport_key(form.transport_certificate),
+            transport_key=verification.take_form(form),
             caller=f"spiffe://{home.config.trust_domain}/{identity}",
             signer=CallSigner(certificate=local.leaf, private_key=local.signing_key),
             clock=clock or SystemClock(),

@@ -27,6 +27,7 @@ from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
+from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1.audit_pb2 import AuditEvent
 from keyark.v1.common_pb2 import CertificatePair
 from tests.support.calls import caller_checks, signed_call
@@ -81,8 +82,8 @@ class Ca:
             policy=PolicyEngine(subsystem="cm", rules={}),
             clock=self.clock,
             receipts=ReceiptChecks(
-                origin="example.org/drm",
                 trust=TransportTrust(anchors=[], trust_domain="example.org"),
+                keys=FollowedTransportKeys(TransportTrust(anchors=[], trust_domain="example.org")),
                 storage_keys=StorageKeyTrust(
                     agent_trust=AgentTrust(trust_domain="example.org", anchors=[], revoked=NOBODY_REVOKED),
                     configured=ArchiveTrust(

@@ -98,7 +98,8 @@ class CeremonyViews:
 
     async def archive_changes(self, *, known: int) -> list[ArchiveChange]:
         """Return the changes of agents and storage keys after the ``known`` first ones, each with its proofs."""
-        changes = self.store.read(lambda txn: read_trust_changes(txn, known=known))
+        found = self.store.read(lambda txn: read_trust_changes(txn, known=known))
+        changes = [change for change, _ in found]
         ids = [AuditEvent.FromString(change.opening_leaf).ceremony_id for change in changes]
         records = self.store.read(lambda txn: [find_ceremony(txn, ceremony_id) for ceremony_id in ids])
         head = await self.log.checkpoint(covering=max((r.opening_index for r in records), default=0))

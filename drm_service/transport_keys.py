@@ -34,6 +34,8 @@ from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.common_pb2 import TransportCertificate
 
 MAX_GENERATIONS: Final = 1000
+MAX_CHANGES: Final = 64
+"""Changes that one answer tells: at one rotation in two weeks, those of more than two years."""
 
 ROTATED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
 RETIRED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_RETIRED
@@ -202,7 +204,7 @@ class TransportKeys:
             self._change(record, tree_size)
             for record in self._records
             if record.generation > known and record.handover_checkpoint
-        ]
+        ][-MAX_CHANGES:]
 
     def _change(self, record: TransportKeyRecord, tree_size: int) -> TransportKeyChange:
         size = parse_checkpoint(record.handover_checkpoint).size

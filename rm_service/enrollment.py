@@ -40,7 +40,6 @@ from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
 from keyark.transparency.log import Log
 from keyark.transparency.transport_keys import TransportKeyRetiredError
 from keyark.v1.audit_pb2 import EventType, TransportKeyChange
-from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
 from keyark.workers.turns import Turns

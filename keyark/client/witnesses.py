@@ -15,20 +15,22 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from keyark.client.audit import log_verifier
+from keyark.client.audit import seen_verifier
 from keyark.client.log_memory import remember, remembered
 from keyark.client.sessions import Session
+from keyark.client.transport_memory import pinned_certificates
 from keyark.errors import ConfigurationError, KeyarkError, Kind, UnavailableError
-from keyark.pki.certificates import encode_certificate, load_certificates
 from keyark.pki.files import read_file
 from keyark.rpc.channels import call
-from keyark.transparency.checkpoint import Checkpoint, VerifiedHead
+from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, VerifiedHead
 from keyark.transparency.cosignatures import CosignatureVerifier
 from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
 from keyark.transparency.receipts import ProvenEntry
+from keyark.transparency.transport_keys import KNOWN_KEY
 from keyark.v1 import audit_pb2
+from keyark.v1.archive_pb2 import ListTransportKeyChangesRequest
+from keyark.v1.archive_pb2_grpc import TransportKeyServiceStub
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
-from keyark.v1.common_pb2 import TransportCertificate
 
 TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
@@ -83,6 +85,7 @@ class Witnesses:
     async def _check_followed(self, follower: Session, head: VerifiedHead) -> None:
         """Bring a witness up to date where it has seen less, and hold the head against the newest that it cosigned."""
         accepted = await self._cosigned(follower, audit_pb2.CosignCheckpointRequest())
+        unknown_key: bytes | None = None
         for _ in range(ATTEMPTS):
             if accepted == head.checkpoint:
                 return
@@ -92,11 +95,16 @@ class Witnesses:
             request = audit_pb2.CosignCheckpointRequest(
                 checkpoint=head.note,
                 link=_link(accepted, head.checkpoint, proof),
-                transport_certificates=self._transport_certificates(),
+                transport_certificates=pinned_certificates(self.archive.home)[:1],
             )
+            if unknown_key is not None:
+                request.transport_key_changes.extend(await self._key_changes(unknown_key, accepted.size))
             try:
                 accepted = await self._cosigned(follower, request)
             except KeyarkError as error:
+                if error.reason == CheckpointSignatureError.reason and unknown_key is None:
+                    unknown_key = bytes.fromhex(error.metadata.get(KNOWN_KEY, ""))
+                    continue
                 if error.kind not in _REFUSALS:
                     raise
                 if error.reason == _GAP:  # it accepted another head meanwhile
@@ -115,7 +123,7 @@ class Witnesses:
         if not note:
             return Checkpoint(origin, 0, EMPTY_ROOT)
         _cosignature_verifier(follower).verify(note)
-        return log_verifier(follower.home, "drm").verify(note)
+        return seen_verifier(follower.home, "drm").verify(note)
 
     async def _check_leads_on(self, first: Checkpoint, second: Checkpoint, whose: str) -> None:
         if first != second and not _leads_on(first, second, await self._proof(first, second)):
@@ -135,9 +143,11 @@ class Witnesses:
                 raise
             return []
 
-    def _transport_certificates(self) -> list[TransportCertificate]:
-        certificates = load_certificates(self.archive.home.config.transport)
-        return [TransportCertificate(certificate=encode_certificate(c)) for c in certificates]
+    async def _key_changes(self, known: bytes, tree_size: int) -> Sequence[audit_pb2.TransportKeyChange]:
+        """Ask the DRM how its transport key changed since the one that a witness knows."""
+        stub = TransportKeyServiceStub(self.archive.channel)
+        request = ListTransportKeyChangesRequest(known_key_id=known, known_tree_size=tree_size)
+        return (await call(stub.ListTransportKeyChanges, request, timeout=TIMEOUT)).changes
 
 
 def _leads_on(first: Checkpoint, second: Checkpoint, proof: Sequence[bytes]) -> bool:

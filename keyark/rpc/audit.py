@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from grpc.aio import ServicerContext
@@ -10,12 +9,12 @@ from grpc.aio import ServicerContext
 import keyark.rpc  # noqa: F401 — before grpc
 from keyark.clock import Clock
 from keyark.errors import InvalidInputError, NotFoundError
+from keyark.service.evidence import ArchiveEvidence
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.receipts import format_proof
 from keyark.v1 import audit_pb2 as pb
 from keyark.v1.audit_pb2_grpc import AuditServiceServicer
-from keyark.v1.common_pb2 import TransportCertificate
 
 Context = ServicerContext[Any, Any]
 DEFAULT_PAGE = 100
@@ -29,9 +28,7 @@ class Witness(Protocol):
     def heads(self) -> AcceptedHeads:
         """What was accepted."""
 
-    async def take(
-        self, note: bytes, link: pb.CheckpointLink, certificates: Sequence[TransportCertificate]
-    ) -> None:
+    async def take(self, note: bytes, evidence: ArchiveEvidence) -> None:
         """Accept a signed head that leads on; raises where it does not."""
 
     async def cosign(self) -> bytes:
@@ -87,7 +84,12 @@ class AuditServicer(AuditServiceServicer):
         if self._witness is None:
             raise NotFoundError("The DRM cosigns nothing, for it follows no log; ask the RM or the CM.")
         if request.checkpoint:
-            await self._witness.take(request.checkpoint, request.link, request.transport_certificates)
+            evidence = ArchiveEvidence(
+                links=[request.link],
+                transport_certificates=request.transport_certificates,
+                transport_key_changes=request.transport_key_changes,
+            )
+            await self._witness.take(request.checkpoint, evidence)
         return pb.CosignCheckpointResponse(checkpoint=await self._witness.cosign())
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:

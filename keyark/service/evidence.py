@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from keyark.clock import Clock
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import Statement
@@ -37,6 +37,7 @@ from keyark.v1.audit_pb2 import CheckpointLink, TransportKeyChange
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import TransportCertificate
 
+MAX_CHANGES: Final = 64
 _TRANSPORT_KEYS: Final = b"transport_keys"
 
 
@@ -86,7 +87,7 @@ class ReceiptChecks:
         an alarm, durable and logged, and comes at every call until an operator clears it.
         """
         await self.follow(evidence)
-        async with self._recording_alarms():
+        async with self.recording_alarms():
             self.heads.accept(evidence.links, [])
             return [self._verify(receipt) if receipt else None for receipt in receipts]
 
@@ -95,6 +96,11 @@ class ReceiptChecks:
 
         Raises TransportKeyUnprovenError and the other errors of ``FollowedTransportKeys.take``.
         """
+        if len(evidence.transport_key_changes) > MAX_CHANGES:
+            raise InvalidInputError(
+                f"At most {MAX_CHANGES} changes of the transport key come along.",
+                field="transport_key_changes",
+            )
         before = self.keys.record.SerializeToString(deterministic=True)
         for certificate in evidence.transport_certificates[:1]:
             self.keys.begin(certificate, at=self._now())
@@ -110,12 +116,13 @@ class ReceiptChecks:
         """Believe changes of storage keys and agents; each opening has to be in the log that is followed."""
         if not changes:
             return
-        async with self._recording_alarms():
+        async with self.recording_alarms():
             self.heads.accept(links, [])
             await self.storage_keys.accept_changes(changes, self._prove)
 
     @asynccontextmanager
-    async def _recording_alarms(self) -> AsyncIterator[None]:
+    async def recording_alarms(self) -> AsyncIterator[None]:
+        """Make an alarm that is raised inside durable, with an entry in the subsystem's own log."""
         try:
             yield
         except LogInconsistentError:
@@ -138,18 +145,23 @@ class ReceiptChecks:
         return verified
 
     def _accept(self, head: VerifiedHead, key: trust_pb2.FollowedTransportKey) -> None:
-        """Follow the log to a head of the key in force; a key before it vouches for what was accepted from it only."""
+        self.check_signer(head, key)
+        self.heads.accept([], [head])
+
+    def check_signer(self, head: VerifiedHead, key: trust_pb2.FollowedTransportKey) -> None:
+        """Raise unless a head was accepted before, or the key that signed it is in force, with a certificate that is.
+
+        Raises TransportKeyRetiredError and TransportKeyEndedError.
+        """
         if self.heads.remembers(head.checkpoint):
-            self.heads.accept([], [head])
-        elif self.keys.is_in_force(key):
-            self.keys.check_in_force(key, at=self._now())
-            self.heads.accept([], [head])
-        else:
+            return
+        if not self.keys.is_in_force(key):
             raise TransportKeyRetiredError(
                 f"The head of {head.checkpoint.size} leaves is signed by transport key {key_id(key.public_key).hex()}, "
                 "which has a successor, and was not accepted before; get the receipt anew.",
                 metadata={KNOWN_KEY: self.keys.newest_id.hex()},
             )
+        self.keys.check_in_force(key, at=self._now())
 
     def _now(self) -> int:
         return self.clock.now_us() // 1_000_000

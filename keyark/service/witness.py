@@ -6,21 +6,14 @@ brings the witness up to date, with the DRM's signed head and its consistency pr
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from keyark.errors import InvalidInputError, KeyarkError
-from keyark.service.evidence import ReceiptChecks
-from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifier, VerifiedHead
+from keyark.errors import InvalidInputError
+from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.heads import AcceptedHeads, LogInconsistentError
-from keyark.transparency.merkle import verify_consistency
-from keyark.v1.audit_pb2 import CheckpointLink
-from keyark.v1.common_pb2 import TransportCertificate
 
-MAX_CERTIFICATES: Final = 16
 MAX_PROOF: Final = 64
 
 
@@ -46,50 +39,23 @@ class Witness:
         await self.checks.store.update(self.heads.record)  # this head, or one that leads on from it
         return self.cosigner.cosign(note, at=self.checks.clock.now_us() // 1_000_000)
 
-    async def take(
-        self, note: bytes, link: CheckpointLink, certificates: Sequence[TransportCertificate]
-    ) -> None:
+    async def take(self, note: bytes, evidence: ArchiveEvidence) -> None:
         """Accept a signed head that leads on from the newest accepted one; check one that is older against it.
 
-        ``link`` leads from the smaller to the larger of the two trees. Raises CheckpointGapError where it starts
-        elsewhere, CheckpointMismatchError and ConsistencyProofError where the two trees do not belong to one log,
-        LogInconsistentError, which is an alarm, and the errors of ``NoteVerifier``.
+        The link of ``evidence`` leads from the smaller to the larger of the two trees. Raises CheckpointGapError where
+        it starts elsewhere, CheckpointMismatchError where the two trees do not belong to one log,
+        LogInconsistentError, which is an alarm, TransportKeyRetiredError, and the errors of ``NoteVerifier``.
         """
-        head = self._verify(note, certificates)
+        (link,) = evidence.links
         if len(link.proof) > MAX_PROOF:
             raise InvalidInputError(
                 f"A consistency proof has at most {MAX_PROOF} hashes.", field="link.proof"
             )
-        try:
-            if head.checkpoint.size < self.heads.size and not self.heads.remembers(head.checkpoint):
-                verify_consistency(
-                    first_size=head.checkpoint.size,
-                    second_size=self.heads.size,
-                    first_root=head.checkpoint.root,
-                    second_root=self.heads.root,
-                    proof=link.proof,
-                )
-            else:
-                self.heads.accept([link], [head])
-        except LogInconsistentError:
-            await self.heads.record_alarm(
-                store=self.checks.store, log=self.checks.log, clock=self.checks.clock
-            )
-            raise
-
-    def _verify(self, note: bytes, certificates: Sequence[TransportCertificate]) -> VerifiedHead:
-        if len(certificates) > MAX_CERTIFICATES:
-            raise InvalidInputError(
-                f"At most {MAX_CERTIFICATES} transport certificates come along.",
-                field="transport_certificates",
-            )
-        now, keys = self.checks.clock.now_us() // 1_000_000, []
-        for certificate in certificates:
-            with contextlib.suppress(KeyarkError):  # an older key's certificate may have expired
-                keys.append(self.checks.trust.verify(certificate, now))
-        if not keys:
-            raise CheckpointSignatureError(
-                "No transport certificate that is in force came along; send those of the DRM."
-            )
-        checkpoint = NoteVerifier.from_public_key(self.checks.origin, *keys).verify(note)
-        return VerifiedHead(checkpoint, note)
+        await self.checks.follow(evidence)
+        head, key = self.checks.keys.verify_head(note)
+        self.checks.check_signer(head, key)
+        if head.checkpoint.size < self.heads.size and not self.heads.remembers(head.checkpoint):
+            self.heads.check_belongs(head, link)
+            return
+        async with self.checks.recording_alarms():
+            self.heads.accept([link], [head])

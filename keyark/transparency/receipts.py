@@ -179,7 +179,7 @@ class ReceiptVerifier:
 
     def _prove(self, parsed: TlogProof, event: AuditEvent) -> ProvenLeaf:
         leaf = parse_logged_event(parsed.extra).leaf
-        checkpoint = self._verify_note(parsed.checkpoint)
+        checkpoint = self.verify_note(parsed.checkpoint)
         verify_inclusion(
             leaf_hash=leaf_hash(leaf),
             index=parsed.index,
@@ -191,7 +191,8 @@ class ReceiptVerifier:
             event=event, leaf=leaf, index=parsed.index, checkpoint=checkpoint, note=parsed.checkpoint
         )
 
-    def _verify_note(self, note: bytes) -> Checkpoint:
+    def verify_note(self, note: bytes) -> Checkpoint:
+        """Return the checkpoint of a signed note; raises as ``NoteVerifier.verify`` does."""
         checkpoint = self._verified.get(note)
         if checkpoint is None:
             checkpoint = self._verifier.verify(note)

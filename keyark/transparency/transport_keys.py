@@ -149,6 +149,10 @@ class FollowedTransportKeys:
         """Return the leaf that a tlog-proof proves, and the known key that signed its head."""
         return self._under_known_key(lambda verifier: verifier.verify_leaf(proof))
 
+    def verify_head(self, note: bytes) -> tuple[VerifiedHead, records.FollowedTransportKey]:
+        """Return the head of a signed note, and the known key that signed it."""
+        return self._under_known_key(lambda verifier: VerifiedHead(verifier.verify_note(note), note))
+
     def is_in_force(self, key: records.FollowedTransportKey) -> bool:
         """Say whether a known key is the newest one."""
         return key.public_key == self.record.keys[-1].public_key

@@ -28,7 +28,8 @@ from keyark.rpc.channels import call
 from keyark.service.leaves import enrollment_leaf
 from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError
 from keyark.transparency.receipts import format_proof, parse_proof
-from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType
+from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, CosignCheckpointRequest, EventType
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.certificates_pb2 import IssueCertificatePairsRequest, PairRequest
 from keyark.v1.common_pb2 import TransportCertificate
 from tests.client.test_hostile_rm import hostile_rm
@@ -55,12 +56,14 @@ class Thief:
     deployment: Deployment
     certificate: TransportCertificate
 
-    async def forged(self, request: Any, *, generation: int) -> tuple[bytes, CheckpointLink]:
-        """A receipt for a key that nobody archived, in a tree that leads on from the CM's, and the link to it."""
+    async def forged(
+        self, request: Any, *, generation: int, follower: str = "cm"
+    ) -> tuple[bytes, CheckpointLink]:
+        """A receipt for a key that nobody archived, in a tree that leads on from a follower's, and the link to it."""
         home = self.deployment.home()
         async with open_session(home, "drm", identity="auditor/auditor") as session:
             leaves = [entry.event.leaf async for entry in list_entries(session)]
-        async with open_session(home, "cm", identity="auditor/auditor") as session:
+        async with open_session(home, follower, identity="auditor/auditor") as session:
             size = (await LogHead.fetch(session)).told.followed_size
         storage_key = next(filter(None, (AuditEvent.FromString(leaf).storage_key_id for leaf in leaves)))
         logged = enrollment_leaf(
@@ -173,10 +176,11 @@ async def test_the_cm_takes_no_receipt_that_the_retired_key_signed_over_a_consis
     thief: Thief,
 ) -> None:
     """P1, P6: refused and logged; the same fork, signed by the key in force, would be taken."""
-    rm, home = HostileRm(thief.deployment), thief.deployment.home()
+    home = thief.deployment.home()
+    async with enrolling(home) as enroller:
+        request = enroller.request()
+        rm = HostileRm(thief.deployment, captured=enroller.call)
     try:
-        async with enrolling(home) as enroller:
-            request = enroller.request()
         before = await holdings(home, refused_by="cm")
         receipt, link = await thief.forged(request, generation=1)
         outcome = await rm.issue(request, receipt, link)
@@ -196,6 +200,24 @@ async def test_no_head_of_the_retired_key_convinces_an_agent_or_auditor(thief: T
     with pytest.raises(CheckpointSignatureError):
         log_verifier(home, "drm").verify(note)
     assert log_verifier(home, "drm").verify(sign_head(thief.deployment.folder, head, NEWEST)) == head
+
+
+@pytest.mark.parametrize("role", ["rm", "cm"])
+async def test_a_witness_cosigns_no_head_that_the_retired_key_signed(thief: Thief, role: str) -> None:
+    """P6: shown by an agent; the witness follows its own word for which key is in force, and logs the refusal."""
+    home = thief.deployment.home()
+    async with enrolling(home) as enroller:
+        receipt, link = await thief.forged(enroller.request(), generation=1, follower=role)
+    before = await holdings(home, refused_by=role)
+    async with open_session(home, role, identity="agent/alice") as session:
+        request = CosignCheckpointRequest(
+            checkpoint=parse_proof(receipt).checkpoint, link=link, transport_certificates=[thief.certificate]
+        )
+        with pytest.raises(KeyarkError) as caught:
+            await call(AuditServiceStub(session.channel).CosignCheckpoint, request, timeout=30)
+    assert caught.value.reason == "TRANSPORT_KEY_RETIRED"
+    after = await holdings(home, refused_by=role)
+    assert after.rejections == [*before.rejections, "TRANSPORT_KEY_RETIRED"]
 
 
 async def test_a_change_of_agents_that_is_in_no_log_is_refused_by_the_cm(thief: Thief) -> None:

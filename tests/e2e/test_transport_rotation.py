@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,11 @@ import pytest
 from drm_service.config import DrmConfig
 from drm_service.transport_loss import replace_lost_key
 from keyark.client import KeyDelivery, PreparedEnrollment
-from keyark.client.audit import verify_receipt_file
+from keyark.client.audit import archive_verifier, verify_receipt_file
 from keyark.client.folder import EnrollmentFolder
 from keyark.client.sessions import open_session
 from keyark.client.single import EnrollmentOrder, enroll_into, prepare_in
+from keyark.client.witnesses import Witnesses
 from keyark.config import load_config
 from keyark.crypto.envelopes import UnknownTransportKeyError
 from keyark.deployment.authority import DeploymentAuthority
@@ -108,6 +109,27 @@ async def test_an_enrollment_under_a_form_whose_key_was_retired_is_wrapped_again
     assert enrolled.transport_certificate != prepared.transport_certificate
     assert again.encryption_certificate == enrolled.encryption_certificate
     assert await archived_keys(deployment) == 1
+
+
+async def test_witnesses_that_nobody_told_of_the_rotation_follow_it_when_an_agent_shows_a_newer_head(
+    deployment: Deployment,
+) -> None:
+    """Nothing was enrolled since: RM and CM know the first key only, and the agent's client shows them the next one."""
+    async with deployment.client() as client:
+        await client.enroll(**ALICE)
+    await rotate(deployment)
+    home = deployment.home()
+    async with AsyncExitStack() as stack:
+        archive = await stack.enter_async_context(open_session(home, "drm", identity="auditor/auditor"))
+        followers = [
+            await stack.enter_async_context(open_session(home, role, identity="agent/alice"))
+            for role in ("rm", "cm")
+        ]
+        request = audit_pb2.GetInclusionProofRequest(index=0)
+        proof = await call(AuditServiceStub(archive.channel).GetInclusionProof, request, timeout=30)
+        newest = archive_verifier(home).verify_entry(proof.proof)
+        await Witnesses(archive=archive, followers=followers).confirm([newest])
+        await Witnesses(archive=archive, followers=followers).confirm([newest])
 
 
 async def test_of_a_batch_only_what_was_refused_is_sent_again(deployment: Deployment) -> None:

@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 DEPLOYMENT ?= deployment
+MINUTES ?= 1
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test lint load bench bench-quick bench-scale clean
+.PHONY: help setup protos demo up test lint fuzz load bench bench-quick bench-scale clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +49,9 @@ lint: setup ## ruff, mypy, import-linter, buf
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+
+fuzz: setup ## mutate the input of every parser: MINUTES=9; what is found is in build/fuzz
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100 --duration 5m" hands options on
 	$(BIN)/python -m benchmarks.load $(LOAD)

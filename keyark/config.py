@@ -59,6 +59,8 @@ def load_config(path: Path, model: type[C]) -> C:
     except tomllib.TOMLDecodeError as error:
         found = _TOML_LINE.search(str(error))
         raise ConfigurationError(f"{path}:{found.group(1) if found else 1}: {error}.") from None
+    except (ValueError, OverflowError, RecursionError):  # numbers, dates and brackets beyond all bounds
+        raise ConfigurationError(f"{path}: a number, a date or a nested value is out of bounds.") from None
     try:
         return model.model_validate(values, context={"base": path.resolve().parent, "file": path})
     except ValidationError as error:
@@ -141,7 +143,7 @@ def _value_end(source: Sequence[str], number: int) -> int:
     for end in range(number, len(source) + 1):
         try:
             tomllib.loads("\n".join(source[number - 1 : end]))
-        except tomllib.TOMLDecodeError:
+        except (ValueError, OverflowError, RecursionError):
             continue
         return end
     return number

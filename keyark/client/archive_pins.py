@@ -101,7 +101,7 @@ class ArchivePins:
             )
         try:
             return cls._from_values(json.loads(read_secret_file(path, max_size=_MAX_FILE)))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ConfigurationError(f"{path} is damaged; make it anew with `keyark agents pin`.") from None
 
     @classmethod

@@ -17,6 +17,7 @@ from keyark.errors import ConfigurationError, KeyarkError, Kind
 from keyark.pki.certificates import Validity, load_certificates
 from keyark.pki.files import read_file
 from keyark.pki.identities import identity_of
+from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.spki import encode_spki
 from keyark.pki.transport import transport_spki
 from keyark.rpc.channels import call
@@ -90,7 +91,7 @@ def log_verifier(home: Home, role: str) -> NoteVerifier:
     path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
     try:
         spki = encode_spki(load_pem_public_key(read_file(path, max_size=MAX_RECEIPT)))
-    except ValueError:
+    except PARSING_ERRORS:
         raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
     return NoteVerifier.from_public_key(origin, spki)
 

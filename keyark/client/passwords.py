@@ -101,7 +101,10 @@ class PasswordList:
 
     def _read(self) -> dict[str, bytes]:
         text = read_secret_file(self._path, max_size=_MAX_LIST).decode(errors="replace")
-        rows = list(csv.reader(io.StringIO(text)))
+        try:
+            rows = list(csv.reader(io.StringIO(text)))
+        except csv.Error:
+            rows = []
         if rows[:1] != [_LIST_HEADER] or any(len(row) != len(_LIST_HEADER) for row in rows):
             raise PasswordFileError(
                 f"{self._path} is not the list of passwords that keyark wrote; put that list back."

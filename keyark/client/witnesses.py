@@ -21,6 +21,7 @@ from keyark.client.sessions import Session
 from keyark.client.transport_memory import pinned_certificates
 from keyark.errors import ConfigurationError, KeyarkError, Kind, UnavailableError
 from keyark.pki.files import read_file
+from keyark.pki.library import PARSING_ERRORS
 from keyark.rpc.channels import call
 from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, VerifiedHead
 from keyark.transparency.cosignatures import CosignatureVerifier
@@ -177,7 +178,7 @@ def _cosignature_verifier(follower: Session) -> CosignatureVerifier:
     path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
     try:
         key = load_pem_public_key(read_file(path, max_size=MAX_KEY))
-    except ValueError:
+    except PARSING_ERRORS:
         raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
     return CosignatureVerifier(f"{home.config.trust_domain}/{role}", key)
 

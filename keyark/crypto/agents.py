@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
@@ -31,6 +31,7 @@ from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import PrivateKey
 from keyark.pki.keys import KeyFileError, PasswordRequiredError, WrongPasswordError, encode_private_key
+from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.spki import encode_spki
 
 SHARE_KEY_LABEL: Final = "keyark/v1/share-key"
@@ -76,7 +77,7 @@ def _load_block(block: bytes, password: bytes | None) -> PrivateKeyTypes:
         raise PasswordRequiredError("The share key is encrypted; give its password.")
     try:
         return load_pem_private_key(block, password if encrypted else None)
-    except (ValueError, UnsupportedAlgorithm):
+    except PARSING_ERRORS:
         if encrypted:
             raise WrongPasswordError(
                 "The password does not open the share key, or the file is damaged."
@@ -155,7 +156,7 @@ class AgentShareKey:
         """Read what ``to_json`` wrote; raises InvalidInputError."""
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _no_public_file() from None
         if not isinstance(values, dict) or set(values) != {"agent", *_BINARY_FIELDS}:
             raise _no_public_file()

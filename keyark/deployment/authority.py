@@ -18,7 +18,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from keyark.config import Config, load_config
 from keyark.deployment.issued import IssuedIdentities, IssuedIdentity
 from keyark.errors import ConfigurationError
-from keyark.pki.authority import Authority, ca_name, create_internal_ca, create_root, issue_ca
+from keyark.pki.authority import (
+    Authority,
+    CertificateRequestError,
+    ca_name,
+    create_internal_ca,
+    create_root,
+    issue_ca,
+    load_certificate_request,
+)
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
 from keyark.pki.files import read_file, write_file, write_new_file
 from keyark.pki.identities import check_own, identity_of, issue_identity, renew_identity, request_identity
@@ -211,6 +219,6 @@ def _load_authority(folder: Path, name: str) -> Authority:
 
 def _load_request(path: Path) -> x509.CertificateSigningRequest:
     try:
-        return x509.load_pem_x509_csr(read_file(path, max_size=MAX_REQUEST))
-    except ValueError:
+        return load_certificate_request(read_file(path, max_size=MAX_REQUEST))
+    except CertificateRequestError:
         raise ConfigurationError(f"{path} holds no certificate signing request; make it again.") from None

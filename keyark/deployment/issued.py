@@ -83,7 +83,7 @@ class IssuedIdentities:
         *lines, _cut = read_file(self._path, max_size=MAX_SIZE).split(b"\n")
         try:
             entries = [IssuedIdentity(**json.loads(line)) for line in lines]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise ConfigurationError(
                 f"{self._path} is damaged; put the copy of a backup in its place."
             ) from None

@@ -16,6 +16,7 @@ from keyark.config import Config, load_config
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
+from keyark.pki.authority import CertificateRequestError, load_certificate_request
 from keyark.pki.certificates import load_certificates, save_certificates
 from keyark.pki.chains import lowest, verify_chain
 from keyark.pki.files import read_file, write_file
@@ -112,8 +113,8 @@ class IssuingCa:
 
     def _request(self) -> x509.CertificateSigningRequest:
         try:
-            return x509.load_pem_x509_csr(read_file(self._request_path, max_size=MAX_REQUEST))
-        except ValueError:
+            return load_certificate_request(read_file(self._request_path, max_size=MAX_REQUEST))
+        except CertificateRequestError:
             raise ConfigurationError(
                 f"{self._request_path} holds no certificate request; restore it."
             ) from None

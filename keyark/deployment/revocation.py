@@ -129,7 +129,7 @@ def _list_of(config: Path) -> Path | None:
         service = tomllib.loads(read_file(config, max_size=MAX_CONFIG_SIZE).decode())["service"]
         named = service.get("revoked_identities")
         return config.parent / (named or Path(service["identity_key"]).parent / IDENTITY_LIST)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ConfigurationError(
             f"{config} has no [service] section that names identity_key; check it."
         ) from None

@@ -18,6 +18,7 @@ from keyark.pki.certificates import IssuerValidityError, Validity
 from keyark.pki.distribution import Distribution
 from keyark.pki.issuer_keys import check_issuer, signature_scheme
 from keyark.pki.key_types import CA_KEY_TYPES, KeyType, SigningPrivateKey, check_key_type, key_type_of
+from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.names import MAX_NAME_CHARACTERS, check_name
 from keyark.pki.serials import decode_serial, new_serial
 from keyark.pki.spki import encode_spki, key_identifier
@@ -130,6 +131,16 @@ def issue_ca(
     builder = _ca_builder(request.public_key(), subject, validity, path_length)
     extensions = distribution.extensions() if distribution else ()
     return sign_certificate(authority, builder, validity=validity, extensions=extensions)
+
+
+def load_certificate_request(pem: bytes) -> x509.CertificateSigningRequest:
+    """Load a certificate signing request (PEM) all of whose parts parse; raises CertificateRequestError."""
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        _ = request.public_key(), request.subject, request.extensions, request.is_signature_valid
+    except PARSING_ERRORS:
+        raise CertificateRequestError("This is no certificate signing request; make it again.") from None
+    return request
 
 
 def check_request(request: x509.CertificateSigningRequest, permitted: Sequence[KeyType]) -> None:

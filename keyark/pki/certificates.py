@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.files import read_file, write_file
-from keyark.pki.key_types import UnsupportedKeyError, key_type_of
+from keyark.pki.key_types import key_type_of
+from keyark.pki.library import PARSING_ERRORS
 
 MAX_CERTIFICATE_SIZE: Final = 64 * 1024
 MAX_PEM_SIZE: Final = 1024 * 1024
@@ -23,6 +24,8 @@ DEFAULT_BACKDATE_SECONDS: Final = 300
 # The library counts bytes where X.520 counts characters, and warns of long non-ASCII names. For the whole process,
 # since a context of its own for each certificate would be neither cheap nor safe among threads.
 warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
+# It warns of serial numbers that are refused here: a caller could fill the log with that.
+warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive", UserWarning)
 
 
 class CertificateFormatError(KeyarkError):
@@ -93,11 +96,10 @@ def load_certificate(der: bytes) -> x509.Certificate:
     if len(der) > MAX_CERTIFICATE_SIZE:
         raise CertificateFormatError(f"The certificate has more than {MAX_CERTIFICATE_SIZE} bytes.")
     try:
-        return _checked(x509.load_der_x509_certificate(der))
-    except UnsupportedKeyError:
-        raise
-    except ValueError:
+        certificate = x509.load_der_x509_certificate(der)
+    except PARSING_ERRORS:
         raise CertificateFormatError("This is no X.509 certificate in DER.") from None
+    return _checked(certificate)
 
 
 def _checked(certificate: x509.Certificate) -> x509.Certificate:
@@ -106,10 +108,15 @@ def _checked(certificate: x509.Certificate) -> x509.Certificate:
         key_type_of(certificate.public_key())
         _ = certificate.extensions, certificate.serial_number, certificate.signature_hash_algorithm
         _ = certificate.subject, certificate.issuer
-    except UnsupportedKeyError:
-        raise
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        _ = (
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+            certificate.signature_algorithm_oid,
+        )
+    except PARSING_ERRORS as error:
         raise CertificateFormatError("The certificate's key, names or extensions are malformed.") from error
+    if certificate.serial_number <= 0:
+        raise CertificateFormatError("The certificate's serial number is not positive (RFC 5280 §4.1.2.2).")
     return certificate
 
 
@@ -122,7 +129,7 @@ def load_pem_certificates(data: bytes) -> list[x509.Certificate]:
     """Load the certificates of a PEM text, at least one; raises as ``load_certificate`` does."""
     try:
         certificates = x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except PARSING_ERRORS:
         raise CertificateFormatError("The text holds no X.509 certificates in PEM.") from None
     return [_checked(certificate) for certificate in certificates]
 

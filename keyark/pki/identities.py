@@ -34,6 +34,7 @@ from keyark.pki.key_types import (
     check_key_type,
     key_type_of,
 )
+from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.spiffe import SERVICE_ROLES, TRANSPORT_ROLE, SpiffeId
 
 # "Private Key Archival" of the CA exchange certificates that [MS-WCCE] §3.2.1.4.2.3 describes, which have the
@@ -134,7 +135,7 @@ def identity_of(certificate: x509.Certificate) -> SpiffeId:
 def _check_asked_identity(request: x509.CertificateSigningRequest, identity: SpiffeId) -> None:
     try:
         asked = list(request.extensions)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except PARSING_ERRORS:
         raise CertificateRequestError("The request is malformed; make it again.") from None
     if [extension.value for extension in asked] != [_uri_name(identity)]:
         raise CertificateRequestError(

@@ -20,6 +20,7 @@ from keyark.errors import ConfigurationError
 from keyark.pki._pbes import encrypt_private_key_info
 from keyark.pki.files import make_private_folder, read_secret_file, write_new_file
 from keyark.pki.key_types import PrivateKey, UnsupportedKeyError, key_type_of
+from keyark.pki.library import PARSING_ERRORS
 
 MAX_KEY_FILE_SIZE: Final = 64 * 1024
 
@@ -92,7 +93,7 @@ def _load(path: Path, data: bytes, password: bytes | None) -> PrivateKey:
         raise PasswordRequiredError(f"{path} is encrypted; give its password.") from None
     except UnsupportedAlgorithm:
         raise UnsupportedKeyError(f"{path} holds a key of an algorithm that is not supported.") from None
-    except ValueError:
+    except PARSING_ERRORS:
         if password is not None:
             raise WrongPasswordError(f"The password does not open {path}, or the file is damaged.") from None
         raise KeyFileError(f"{path} holds no private key in PEM (PKCS#8).") from None

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, OCSPExtensionOID
 from keyark.errors import InvalidInputError
 from keyark.pki.authority import Authority, certificate_builder, key_usage, sign_certificate
 from keyark.pki.certificates import Validity
+from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.serials import decode_serial, encode_serial
 
 MAX_NONCE_SIZE: Final = 128  # RFC 9654 §2.1
@@ -96,7 +97,7 @@ def parse_ocsp_request(der: bytes) -> OcspQuery:
             ),
             nonce=_nonce(request.extensions),
         )
-    except (ValueError, NotImplementedError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except PARSING_ERRORS:
         raise InvalidInputError(
             "This is no OCSP request for one certificate, DER.", field="request"
         ) from None

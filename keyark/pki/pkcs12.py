@@ -24,6 +24,7 @@ from keyark.pki._pbes import CompatibleProtection, ModernProtection
 from keyark.pki._pfx import assemble, certificate_bag, key_bag
 from keyark.pki.certificates import encode_certificate
 from keyark.pki.key_types import PrivateKey, UnsupportedKeyError, key_type_of
+from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.spki import encode_spki
 
 MAX_PASSWORD: Final = 1_023
@@ -125,7 +126,7 @@ def open_pkcs12(data: bytes, *, password: bytes) -> PrivateKey:
     """Return the private key of a PKCS#12 file; raises InvalidInputError for a wrong password or what is none."""
     try:
         key, _, _ = pkcs12.load_key_and_certificates(data, password)
-    except ValueError:
+    except PARSING_ERRORS:
         raise InvalidInputError(
             "The PKCS#12 file does not open with this password; give the right one.", field="password"
         ) from None

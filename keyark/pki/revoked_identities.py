@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.files import read_file
+from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.spki import encode_spki
 
 IDENTITY_LIST: Final = "revoked-identities.crl"
@@ -161,7 +161,7 @@ def _parsed(data: bytes, encoding: Encoding) -> x509.CertificateRevocationList:
         if encoding is Encoding.DER:
             return x509.load_der_x509_crl(data)
         return x509.load_pem_x509_crl(data)
-    except (ValueError, UnsupportedAlgorithm):
+    except PARSING_ERRORS:
         raise IdentityListError(
             "The file holds no list of revoked identities (an X.509 CRL); copy the authority's list again."
         ) from None
@@ -178,7 +178,7 @@ def _verified(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certif
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
         serials = frozenset(entry.serial_number for entry in crl)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except PARSING_ERRORS:
         raise IdentityListError("The list of revoked identities has no number or is malformed.") from None
     if any(extension.critical for extension in extensions):
         raise IdentityListError(
@@ -193,9 +193,9 @@ def _verified(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certif
 
 
 def _is_signed_by(crl: x509.CertificateRevocationList, anchor: x509.Certificate) -> bool:
-    if crl.issuer != anchor.subject:
-        return False
     try:
+        if crl.issuer != anchor.subject:
+            return False
         return crl.is_signature_valid(anchor.public_key())  # type: ignore[arg-type]  # others raise TypeError
-    except (TypeError, ValueError, UnsupportedAlgorithm):
+    except PARSING_ERRORS:
         return False

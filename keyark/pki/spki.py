@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, cast
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from keyark.errors import InvalidInputError
 from keyark.pki import _der
 from keyark.pki.key_types import KeyType, PublicKey, UnsupportedKeyError, key_type_of
+from keyark.pki.library import PARSING_ERRORS
 
 KEY_IDENTIFIER_SIZE: Final = 20
 FIELD_25519: Final = 2**255 - 19
@@ -130,7 +130,7 @@ def load_spki(der: bytes, *, field: str = "") -> PublicKey:
         raise _refusal(der, field)
     try:
         key = cast("PublicKey", load_der_public_key(der))
-    except (ValueError, UnsupportedAlgorithm):
+    except PARSING_ERRORS:
         raise SpkiNotCanonicalError(
             "The public key is not valid; make a new key pair.", field=field
         ) from None
@@ -163,7 +163,7 @@ def _refusal(der: bytes, field: str) -> InvalidInputError:
         key_type_of(load_der_public_key(der), field=field)
     except UnsupportedKeyError as error:
         return error
-    except (ValueError, UnsupportedAlgorithm):
+    except PARSING_ERRORS:
         return SpkiNotCanonicalError("The public key is no SubjectPublicKeyInfo in DER.", field=field)
     return SpkiNotCanonicalError(
         "The public key is not in its canonical encoding; send its DER SubjectPublicKeyInfo with an "

@@ -120,7 +120,7 @@ async def answering(folder: Path, commands: Commands) -> AsyncIterator[None]:
 async def _answer(line: bytes, commands: Commands) -> bytes:
     try:
         words = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         words = None
     try:
         answer = {"result": await commands.carry_out(words)}

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from keyark.errors import KeyarkError, Kind
+from keyark.pki.library import PARSING_ERRORS
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
 from keyark.transparency.merkle import HASH_SIZE
 
@@ -231,7 +232,7 @@ def parse_checkpoint(note: bytes) -> Checkpoint:
 def _load_public_key(der: bytes) -> NotePublicKey:
     try:
         key = load_der_public_key(der)
-    except (ValueError, TypeError) as error:
+    except PARSING_ERRORS as error:
         raise CheckpointKeyError("The log's public key does not load; give its SPKI.") from error
     if not isinstance(key, NotePublicKey):
         raise CheckpointKeyError(_UNSUPPORTED)

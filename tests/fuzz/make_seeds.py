@@ -1,0 +1,299 @@
+"""Makes what is missing of ``seeds/`` and ``world/``; what is there stays. Findings of `make fuzz` are added by hand.
+
+Run from the root of the repository: python -m tests.fuzz.make_seeds
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from keyark.crypto.agents import AgentShareKey, ShareKey
+from keyark.crypto.ceremonies import AgentSigner, Opening, sign_decision, sign_request
+from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
+from keyark.crypto.storage import HybridPrivateKey
+from keyark.crypto.token import create_software_token
+from keyark.deployment.initialize import DeploymentPlan, initialize
+from keyark.errors import InvalidInputError, PolicyRejectedError, Violation
+from keyark.pki.approvals import Edits, OfficerSigner
+from keyark.pki.authority import Authority, ca_name, create_internal_ca
+from keyark.pki.calls import CallSigner
+from keyark.pki.certificates import encode_certificate
+from keyark.pki.identities import issue_identity, request_identity
+from keyark.pki.key_types import KeyType
+from keyark.pki.keys import encode_private_key
+from keyark.pki.pkcs12 import KeyEntry, Pkcs12Form, Pkcs12Writer
+from keyark.pki.revocations import build_revocation
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import parse_statement, sign_statement
+from keyark.rpc.errors import to_status
+from keyark.service.failures import pack_failure
+from keyark.service.paging import page_of
+from keyark.transparency.checkpoint import NoteSigner
+from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
+from keyark.v1.ceremony_pb2 import (
+    CeremonyStatement,
+    CeremonyType,
+    Decision,
+    OpeningFacts,
+    ShareFacts,
+    StorageKeyFacts,
+)
+from keyark.v1.common_pb2 import PageRequest, TransportCertificate
+from keyark.workers.frames import frame, pack
+from tests.fuzz.targets import SEEDS
+from tests.fuzz.world import FOLDER, INTERNAL, NOW, PERSON, SIGNING, TRANSPORT, ec_key
+from tests.support import rpc
+from tests.support.crypto import pkcs8
+from tests.support.pki import (
+    CA_VALIDITY,
+    VALIDITY,
+    issue_pair,
+    issuing_ca,
+    private_key,
+    spki,
+    statement_bytes,
+)
+from tests.support.transparency import append, memory_store, new_log, receipt_of
+from tests.support.transparency import entry as log_entry
+
+TYPES = (KeyType.EC_P256, KeyType.EC_P521, KeyType.RSA_2048, KeyType.X25519, KeyType.ML_KEM_768)
+
+
+def put(name: str, *inputs: bytes) -> None:
+    """Write the seeds of a target, unless it has some."""
+    folder = SEEDS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        for number, data in enumerate(inputs):
+            (folder / f"{number:02}").write_bytes(data)
+
+
+def internal() -> Authority:
+    """The internal CA of the world, made anew."""
+    return create_internal_ca(ec_key(INTERNAL), subject=ca_name("Internal CA"), validity=CA_VALIDITY)
+
+
+def person(authority: Authority, path: str, number: int = PERSON) -> x509.Certificate:
+    """A certificate of an identity."""
+    identity = SpiffeId("example.org", path)
+    return issue_identity(
+        authority, request_identity(ec_key(number), identity), identity=identity, validity=VALIDITY
+    )
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """A certificate as PEM."""
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def make_world(authority: Authority) -> None:
+    """Write what was signed for the world."""
+    FOLDER.mkdir(exist_ok=True)
+    files: dict[str, bytes] = {"internal.der": encode_certificate(authority.certificate)}
+    transport = person(authority, "drm/transport", TRANSPORT)
+    files["transport.pem"] = pem(transport)
+    raw = statement_bytes(
+        caller=SpiffeId("example.org", "client/alice"), signing_spki=encode_spki(ec_key(SIGNING).public_key())
+    )
+    files["statement.bin"], files["signature.bin"] = raw, sign_statement(raw, ec_key(SIGNING))
+    for key_type in TYPES:
+        files[f"encryption-{key_type.value}.spki"] = spki(key_type, 1)
+    statement = parse_statement(raw)
+    client, officer = person(authority, "client/alice"), person(authority, "officer/olga")
+    agent = AgentSigner(certificate=person(authority, "agent/alice"), private_key=ec_key(PERSON))
+    words = {
+        "call": CallSigner(certificate=client, private_key=ec_key(PERSON)).sign([raw], time=NOW),
+        "approval": OfficerSigner(certificate=officer, private_key=ec_key(PERSON)).approve(
+            statement, Edits(common_name="Alice B. Example", validity_days=30), time=NOW
+        ),
+        "ceremony": sign_request(
+            CeremonyStatement(
+                type=CeremonyType.CEREMONY_TYPE_RECOVER_KEYS,
+                ceremony_id=statement.request_id,
+                reason="disk broke",
+                key_ids=[bytes(32)],
+                recipient_public_key=HybridPrivateKey.from_bytes(b"\x01" * 96).public_key.to_bytes(),
+            ),
+            agent,
+        ),
+        "decision": sign_decision(
+            Opening(digest=b"\x01" * 32, leaf_hash=b"\x02" * 32),
+            agent,
+            decision=Decision.DECISION_APPROVE,
+            time_us=NOW * 1_000_000,
+        ),
+    }
+    files |= {
+        f"{kind}.signed": signed.SerializeToString(deterministic=True) for kind, signed in words.items()
+    }
+    for name, data in files.items():
+        (FOLDER / name).write_bytes(data)
+    for kind, signed in words.items():
+        put(kind, signed.statement, signed.signature, signed.certificate)
+    make_certificates(authority, transport, client)
+    make_messages(raw, files["signature.bin"])
+
+
+def make_certificates(authority: Authority, transport: x509.Certificate, client: x509.Certificate) -> None:
+    """Write certificates, requests and lists."""
+    pair = issue_pair(issuing_ca())
+    ders = [encode_certificate(client), encode_certificate(transport), encode_certificate(authority.certificate),
+            pair.signing, pair.encryption]  # fmt: skip
+    put("certificate", *ders)
+    put("certificates-pem", pem(client), pem(client) + pem(authority.certificate))
+    put("peer", pem(client), pem(transport))
+    put(
+        "csr",
+        request_identity(ec_key(PERSON), SpiffeId("example.org", "client/alice")).public_bytes(Encoding.PEM),
+    )
+    revoked = rpc.identity_list(7, 2**150, authority=authority)
+    put("identity-list", revoked, x509.load_der_x509_crl(revoked).public_bytes(Encoding.PEM))
+    chain = TransportCertificate(certificate=encode_certificate(transport), chain=[ders[2]])
+    put("transport", chain.SerializeToString())
+    issuer = issuing_ca().certificate
+    asked = ocsp.OCSPRequestBuilder().add_certificate(
+        x509.load_der_x509_certificate(pair.signing), issuer, hashes.SHA256()
+    )
+    request = asked.build().public_bytes(Encoding.DER)
+    with_nonce = (
+        asked.add_extension(x509.OCSPNonce(b"nonce"), critical=False).build().public_bytes(Encoding.DER)
+    )
+    put("ocsp-request", request, with_nonce)
+    put("http", b"POST /ocsp HTTP/1.1\r\nHost: ca\r\nContent-Length: %d\r\n\r\n" % len(request) + request,
+        b"GET /crl/full.crl?x=1 HTTP/1.1\r\nHost: ca\r\nIf-Modified-Since: Mon, 01 Jan 2029 00:00:00 GMT\r\n\r\n",
+        b'GET /ca.pem HTTP/1.0\r\nIf-None-Match: W/"1", "2"\r\nRange: bytes=0-5\r\n\r\n',
+        b"POST / HTTP/1.1\r\nHost: ca\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+        b"5\r\nhello\r\n0\r\n\r\n")  # fmt: skip
+
+
+def make_messages(raw: bytes, signature: bytes) -> None:
+    """Write statements, messages and what is sealed."""
+    put("statement", raw, *(statement_bytes(signing=KeyType.ED25519, encryption=t) for t in TYPES[1:4]))
+    put("spki", *(spki(key_type, 1) for key_type in TYPES), spki(KeyType.ED25519))
+    put("revocation", build_revocation(trust_domain="example.org", serials=[b"\x01" * 20], reason=1))
+    put("private-key", *(pkcs8(private_key(key_type, 1)) for key_type in TYPES))
+    put("match", *(pkcs8(private_key(key_type, 1)) for key_type in TYPES))
+    key = ec_key(PERSON)
+    put("private-key-pem", encode_private_key(key), encode_private_key(private_key(KeyType.X25519, 1)))
+    sealed = seal_to_transport(
+        pkcs8(private_key(KeyType.EC_P256, 1)),
+        transport_public_key=TransportPublicKey.from_spki(encode_spki(ec_key(TRANSPORT).public_key())),
+        statement_sha256=parse_statement(raw).sha256,
+    )
+    put("envelope", sealed)
+    submit = registration_pb2.SubmitEnrollmentsRequest(
+        items=[
+            registration_pb2.EnrollmentRequest(statement=raw, signature=signature, wrapped_private_key=sealed)
+        ]
+    )
+    archive = archive_pb2.ArchiveKeysRequest(
+        items=[archive_pb2.ArchiveItem(statement=raw, signature=signature, wrapped_private_key=sealed)]
+    )
+    issue = certificates_pb2.IssueCertificatePairsRequest(
+        items=[certificates_pb2.PairRequest(statement=raw, signature=signature, receipt=b"receipt")]
+    )
+    put("message", *(one.SerializeToString() for one in (submit, archive, issue)))
+    errors = (
+        InvalidInputError("It is wrong.", field="email"),
+        PolicyRejectedError("No.", violations=[Violation(rule="r", subsystem="rm", message="m")]),
+    )
+    put("status", *(to_status(error).SerializeToString() for error in errors))
+    put("failure", *(pack_failure(error).SerializeToString() for error in errors))
+    put("frames", frame(pack([b"one", b"", b"three"])), pack([b"one"]))
+
+
+def make_secrets(authority: Authority) -> None:
+    """Write tokens, share keys, and files with keys."""
+    share_key = ShareKey.from_bytes(b"\x02" * 96)
+    public = AgentShareKey.create(
+        share_key=share_key, certificate=person(authority, "agent/alice"), certificate_key=ec_key(PERSON)
+    )
+    token, _ = create_software_token([public], 1)
+    put("token", token.SerializeToString(deterministic=True))
+    put("share-key", share_key.to_pem(password=None))
+    put("share-key-json", public.to_json().encode())
+    put("hybrid-public-key", share_key.public_key.to_bytes())
+    put("sealed", HybridPrivateKey.from_bytes(b"\x01" * 96).public_key.encrypt(b"secret", b"info"))
+    put("key-uri", b"file:key.pem", b"file:///etc/key.pem", b"pkcs11:token=x;object=y?pin-value=1")
+    facts = StorageKeyFacts(
+        storage_key_id=bytes(32), generation=1, pin_epoch=1, quorum=1,
+        shares=[ShareFacts(agent=public.agent, share_key_id=bytes(32), commitment=bytes(32))],
+    )  # fmt: skip
+    put("facts", OpeningFacts(version=1, storage_keys=[facts]).SerializeToString(deterministic=True))
+    client = person(authority, "client/alice")
+    entry = KeyEntry(name="alice", private_key=ec_key(PERSON), certificate=client)
+    put(
+        "pkcs12",
+        Pkcs12Writer(b"password", Pkcs12Form.COMPATIBLE).build([entry], chain=[authority.certificate]),
+    )
+
+
+async def make_log() -> None:
+    """Write checkpoints, entries and receipts of a log under the world's transport key."""
+    log = new_log(NoteSigner.from_private_key("example.org/drm", ec_key(TRANSPORT)))
+    store = memory_store(log)
+    await log.open(store)
+    *_, last = await append(log, store, *(log_entry(number) for number in range(5)))
+    receipt = await receipt_of(log, last)
+    put("checkpoint", (await log.checkpoint()).note)
+    put("proof", receipt)
+    put("receipt-file", receipt)
+    put("event", log_entry(1).SerializeToString(deterministic=True))
+    put("leaf", log_entry(1).leaf)
+    put("log-key", encode_spki(ec_key(TRANSPORT).public_key()), spki(KeyType.ED25519))
+    put("merkle", (7).to_bytes(8, "big") + (3).to_bytes(8, "big") + b"h" * 96, bytes(16))
+
+
+def make_texts(folder: Path) -> None:
+    """Write configuration and other text."""
+    initialize(DeploymentPlan(folder=folder), lambda _: None)
+    for role in ("rm", "cm", "drm"):
+        put(f"{role}-toml", (folder / role / f"{role}.toml").read_bytes())
+    put("home-toml", (folder / "keyark.toml").read_bytes())
+    put(
+        "trial-toml",
+        b'[[request]]\nprofile = "user"\ncaller = "client/a"\ncommon_name = "A"\nemail = "a@example.org"\n',
+    )
+    put("condition", b'caller == "client/a" && email.endsWith("@example.org")',
+        b'common_name.matches("(a+)+b") || [1, 2].exists(x, x > 1)')  # fmt: skip
+    put("users-csv", b'name,email,profile\nAlice Example,alice@example.org,user\n"B, C",b@example.org,\n')
+    put("password-file", b"correct horse\n", "\ufeffp\u00e4ss\r\n".encode("utf-16"))
+    put("password-list", b"email,password\r\nalice@example.org,abc\r\n")
+    put("pins", json.dumps({"version": 1, "agents": {"spiffe://example.org/agent/a": "00" * 32}, "quorum": 1,
+        "self_approval": False, "storage_keys": ["11" * 32], "newest_time_us": 1, "known": 0}).encode())  # fmt: skip
+    issued = {"identity": "rm", "serial": "7f", "spki_sha256": "00" * 32, "not_before": 1, "not_after": 2}
+    put("issued", json.dumps(issued).encode() + b"\n")
+    put(
+        "names",
+        "Zoë Example".encode(),
+        b"alice@example.org",
+        b"spiffe://example.org/client/alice",
+        b"example.org",
+    )
+    put("control", b'["reload"]\n', b'["relink", "00"]')
+    page = page_of(PageRequest(), query=PageRequest())
+    put("page-token", page.token(b"position").encode(), b"")
+
+
+def main() -> None:
+    """Make everything that is missing."""
+    authority = internal()
+    if not (FOLDER / "internal.der").exists():
+        make_world(authority)
+        make_secrets(authority)
+    asyncio.run(make_log())
+    with tempfile.TemporaryDirectory() as folder:
+        make_texts(Path(folder) / "deployment")
+
+
+if __name__ == "__main__":
+    main()

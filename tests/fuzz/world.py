@@ -1,0 +1,82 @@
+"""The deployment that the seeds belong to: its keys follow from small numbers, what was signed lies in ``world/``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from keyark.crypto.ceremonies import AgentTrust
+from keyark.crypto.envelopes import TransportKey
+from keyark.pki.approvals import OfficerTrust
+from keyark.pki.calls import CallTrust
+from keyark.pki.revoked_identities import RevokedIdentities
+from keyark.pki.spki import encode_spki
+from keyark.pki.statements import Statement, parse_statement
+from keyark.v1.ceremony_pb2 import SignedStatement
+
+FOLDER = Path(__file__).with_name("world")
+NOW = 1_800_000_000
+INTERNAL, TRANSPORT, PERSON, SIGNING, ENCRYPTION, LOG = range(101, 107)
+
+
+def ec_key(number: int) -> ec.EllipticCurvePrivateKey:
+    """A P-256 key that is the same every time."""
+    return ec.derive_private_key(number, ec.SECP256R1())
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What parsers hold foreign input against."""
+
+    now: int
+    internal: x509.Certificate
+    transport_file: Path
+    transport_key: TransportKey
+    log_spki: bytes
+    statement: Statement
+    signature: bytes
+    encryption_spkis: list[bytes]
+    agents: AgentTrust
+
+    def signed(self, kind: str) -> SignedStatement:
+        """A person's good words of a kind: call, approval, ceremony or decision."""
+        return SignedStatement.FromString((FOLDER / f"{kind}.signed").read_bytes())
+
+    def calls(self) -> CallTrust:
+        """Whose calls count; nothing is remembered."""
+        trust = self._trust()
+        return CallTrust(**{name: trust[name] for name in signature(CallTrust).parameters})
+
+    def officers(self) -> OfficerTrust:
+        """Whose approvals count."""
+        return OfficerTrust(**self._trust())
+
+    def _trust(self) -> dict[str, Any]:
+        anchors = [self.internal]
+        return {"trust_domain": "example.org", "anchors": anchors, "revoked": RevokedIdentities(anchors)}
+
+
+@cache
+def world() -> World:
+    """Read it once."""
+    internal = x509.load_der_x509_certificate((FOLDER / "internal.der").read_bytes())
+    statement = parse_statement((FOLDER / "statement.bin").read_bytes())
+    return World(
+        now=NOW,
+        internal=internal,
+        transport_file=FOLDER / "transport.pem",
+        transport_key=TransportKey(ec_key(TRANSPORT)),
+        log_spki=encode_spki(ec_key(TRANSPORT).public_key()),
+        statement=statement,
+        signature=(FOLDER / "signature.bin").read_bytes(),
+        encryption_spkis=[path.read_bytes() for path in sorted(FOLDER.glob("encryption-*.spki"))],
+        agents=AgentTrust(
+            trust_domain="example.org", anchors=[internal], revoked=RevokedIdentities([internal])
+        ),
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import click
 
-from keyark.cli.listing import enrollment_line, enrollments, hexadecimal, session_of, when
+from keyark.cli.listing import enrollments, hexadecimal, session_of, when
 from keyark.cli.options import (
     home_option,
     identity_option,
@@ -17,14 +19,17 @@ from keyark.cli.options import (
     password_source,
 )
 from keyark.cli.output import PENDING, UsageError, careful, print_json, say, to_json
-from keyark.client.approvals import ApprovalClient
+from keyark.client.approvals import ApprovalClient, check_shown, verified_approval
 from keyark.client.enrollment import TIMEOUT
-from keyark.pki.approvals import MAX_VALIDITY_DAYS, Edits, edits_of
+from keyark.client.home import Home
+from keyark.client.verification import UnexpectedAnswerError
+from keyark.pki.approvals import MAX_VALIDITY_DAYS, Approval, Edits
 from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.names import normalized_name
 from keyark.pki.statements import reread_statement
 from keyark.rpc.channels import call
 from keyark.v1 import registration_pb2 as pb
+from keyark.v1.registration_pb2 import EnrollmentState
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,27 +66,43 @@ def show(*, enrollment_id: str, **options: Any) -> None:
                 pb.GetEnrollmentRequest(request_id=wanted[:16]),
             )
             response: pb.GetEnrollmentResponse = await call(stub.GetEnrollment, request, timeout=TIMEOUT)
+            check_shown(response.enrollment, wanted)
             return response.enrollment
 
-    _print(asyncio.run(run()), as_json=options["as_json"])
+    _print(asyncio.run(run()), options)
 
 
 @enrollments.command("approve")
 @click.argument("enrollment_id", metavar="ID")
 @click.option("--name", default="", help="Another common name than the one that was asked for.")
 @click.option(
+    "--statement",
+    help="SHA-256 of the statement that `show` told: nothing else is approved, whatever the RM shows meanwhile.",
+)
+@click.option(
     "--days",
     type=click.IntRange(1, MAX_VALIDITY_DAYS),
     help="For how many days the certificates are valid; as the profile says if not given.",
 )
 @officer_options
-def approve(*, enrollment_id: str, name: str, days: int | None, **options: Any) -> None:
+def approve(
+    *, enrollment_id: str, name: str, statement: str | None, days: int | None, **options: Any
+) -> None:
     """Approve the request with an ID, sign that, and have it carried out at once.
 
     Ends with code 4 where it is approved and the CM or the DRM cannot be reached now; the RM then goes on by itself.
     """
     edits = Edits(common_name=normalized_name(name), validity_days=days or 0)
-    done = _run(options, _acting(enrollment_id, lambda officer, seen: officer.approve(seen, edits)))
+    expected = None if statement is None else hexadecimal(statement)
+
+    async def act(officer: ApprovalClient, seen: pb.Enrollment) -> pb.Enrollment:
+        if expected not in (None, sha256(seen.statement).digest()):
+            raise UnexpectedAnswerError(
+                "The RM shows another statement than was looked at; look at it again."
+            )
+        return await officer.approve(seen, edits)
+
+    done = _run(options, _acting(enrollment_id, act))
     if done.state != pb.ENROLLMENT_STATE_ISSUED:
         raise SystemExit(PENDING)
 
@@ -145,39 +166,51 @@ def _run(
             return await work(officer)
 
     enrollment = asyncio.run(run())
-    _print(enrollment, as_json=options["as_json"])
+    _print(enrollment, options)
     return enrollment
 
 
-def _print(enrollment: pb.Enrollment, *, as_json: bool) -> None:
-    if as_json:
+def _print(enrollment: pb.Enrollment, options: dict[str, Any]) -> None:
+    """Print a request: its statement, which an approval signs; an approval, verified; then what only the RM says."""
+    if options["as_json"]:
         print_json(to_json(enrollment))
         return
-    say(enrollment_line(enrollment))
-    statement, review = reread_statement(enrollment.statement), enrollment.review
+    statement = reread_statement(enrollment.statement)
     types = (statement.signing_key_type, statement.encryption_key_type)
     keys = " and ".join(key_type.value for key_type in types if key_type is not None)
+    say(f"request     {statement.enrollment_id.hex()}")
+    say(f"name        {statement.common_name} <{statement.email}>{careful(statement.common_name)}")
+    say(f"asked by    {statement.caller}")
     say(f"profile     {statement.profile}, keys {keys}")
+    say(f"statement   {statement.sha256.hex()}")
+    approval = verified_approval(Home.load(options["home"]), enrollment, now=int(time.time()))
+    if approval is not None:
+        _print_approval(approval)
+    say("unproven    the RM says, and nothing here proves it:")
+    say(f"  state     {EnrollmentState.Name(enrollment.state).removeprefix('ENROLLMENT_STATE_')}")
     if enrollment.HasField("review"):
-        _print_review(review)
+        _print_review(enrollment.review)
     if enrollment.HasField("certificates"):
         validity = Validity.of(load_certificate(enrollment.certificates.signing_certificate))
-        say(f"valid       {when(validity.not_before)} until {when(validity.not_after)}")
+        say(f"  valid     {when(validity.not_before)} until {when(validity.not_after)}")
+
+
+def _print_approval(approval: Approval) -> None:
+    edits = approval.edits
+    say(f"approved    {when(approval.time)} by {approval.officer}")
+    if edits.common_name:
+        say(f"edited      common name: {edits.common_name}{careful(edits.common_name)}")
+    if edits.validity_days:
+        say(f"edited      validity: {edits.validity_days} days")
 
 
 def _print_review(review: pb.EnrollmentReview) -> None:
     for deferral in review.deferrals:
-        say(f"deferred    {deferral.rule}: {deferral.message}")
-    say(f"submitted   {when(review.submitted_time_us / 1e6)}, until {when(review.expires_time_us / 1e6)}")
+        say(f"  deferred  {deferral.rule}: {deferral.message}")
+    say(f"  submitted {when(review.submitted_time_us / 1e6)}, until {when(review.expires_time_us / 1e6)}")
     if review.assignee:
-        say(f"assigned    {review.assignee}")
+        say(f"  assigned  {review.assignee}")
     if review.officer:
-        say(f"decided     {when(review.decided_time_us / 1e6)} by {review.officer}")
-    if review.HasField("approval"):
-        edits = edits_of(review.approval)
-        if edits.common_name:
-            say(f"edited      common name: {edits.common_name}{careful(edits.common_name)}")
-        if edits.validity_days:
-            say(f"edited      validity: {edits.validity_days} days")
+        say(f"  decided   {when(review.decided_time_us / 1e6)} by {review.officer}")
     if review.reason:
-        say(f"reason      {review.reason}")
+        say(f"  reason    {review.reason}")

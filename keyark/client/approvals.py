@@ -20,9 +20,10 @@ from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.sessions import Session
 from keyark.client.verification import UnexpectedAnswerError
-from keyark.pki.approvals import Edits, OfficerSigner
+from keyark.pki.approvals import Approval, Edits, OfficerSigner, OfficerTrust
+from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import parse_statement
+from keyark.pki.statements import parse_statement, reread_statement
 from keyark.rpc.channels import call, open_channel
 from keyark.rpc.identities import LocalIdentity
 from keyark.v1 import registration_pb2 as pb
@@ -31,6 +32,26 @@ from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
 TIMEOUT: Final = 90.0
 PENDING: Final = pb.EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL
 NO_EDITS: Final = Edits()
+
+
+def verified_approval(home: Home, seen: pb.Enrollment, *, now: int) -> Approval | None:
+    """Return an officer's approval that the RM shows, verified, or None where it shows none.
+
+    ``now`` is in seconds UTC. An officer who was revoked since did approve. Raises what ``OfficerTrust.verify`` does.
+    """
+    if not seen.review.HasField("approval"):
+        return None
+    trust = OfficerTrust(
+        trust_domain=home.config.trust_domain, anchors=[home.trust_anchor], revoked=NOBODY_REVOKED
+    )
+    return trust.verify(seen.review.approval, reread_statement(seen.statement), now=now)
+
+
+def check_shown(seen: pb.Enrollment, enrollment_id: bytes) -> None:
+    """Raise UnexpectedAnswerError unless the RM shows the request that was asked for, statement included."""
+    ids = {seen.enrollment_id, reread_statement(seen.statement).enrollment_id}
+    if ids != {enrollment_id}:
+        raise UnexpectedAnswerError("The RM shows another request than the one asked for; ask its operator.")
 
 
 class ApprovalClient:
@@ -68,9 +89,11 @@ class ApprovalClient:
             yield enrollment
 
     async def show(self, enrollment_id: bytes) -> pb.Enrollment:
-        """Return any enrollment (id of 32 bytes); raises NotFoundError."""
+        """Return any enrollment (id of 32 bytes); raises NotFoundError, and UnexpectedAnswerError for another one."""
         request = pb.InspectEnrollmentRequest(enrollment_id=enrollment_id)
-        return (await call(self._stub.InspectEnrollment, request, timeout=TIMEOUT)).enrollment
+        seen = (await call(self._stub.InspectEnrollment, request, timeout=TIMEOUT)).enrollment
+        check_shown(seen, enrollment_id)
+        return seen
 
     async def approve(self, seen: pb.Enrollment, edits: Edits = NO_EDITS) -> pb.Enrollment:
         """Approve a request as it was seen, with edits; it comes back ISSUED, or APPROVED if it could not be yet.

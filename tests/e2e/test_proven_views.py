@@ -9,40 +9,57 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from keyark.cli.main import main
+from keyark.client import EnrollmentClient, PendingApprovalError
 from keyark.crypto.storage import HybridPrivateKey
-from keyark.v1 import recovery_pb2
+from keyark.pki.statements import Statement
+from keyark.v1 import recovery_pb2, registration_pb2
+from keyark.v1.approval_pb2 import ApprovalStatement
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
-from tests.support.deployment import Deployment, edit
+from keyark.v1.registration_pb2_grpc import add_RegistrationAdminServiceServicer_to_server
+from keyark.v1.statement_pb2 import EnrollmentStatement
+from tests.e2e.test_doctor import about, findings
+from tests.support.deployment import Deployment, edit, running
+from tests.support.queue import defer
 from tests.support.recovering import lose_key
 from tests.support.relays import channel, relaying, service_identity
 
-SERVICES = [
-    (recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"], add_KeyRecoveryServiceServicer_to_server)
-]
+FACES = {
+    "drm": ("agent/alice", recovery_pb2, "KeyRecoveryService", add_KeyRecoveryServiceServicer_to_server),
+    "rm": (
+        "officer/officer",
+        registration_pb2,
+        "RegistrationAdminService",
+        add_RegistrationAdminServiceServicer_to_server,
+    ),
+}
 
 
 @asynccontextmanager
-async def lying(deployment: Deployment, lie: Callable[[Any], None]) -> AsyncIterator[None]:
-    """The DRM in hostile hands: ``lie`` alters every answer to an agent."""
-    drm, folder = deployment.home().config.drm, deployment.folder
-    agent = deployment.home().identity("agent/alice", lambda _: None)
+async def lying(deployment: Deployment, lie: Callable[[Any], None], role: str = "drm") -> AsyncIterator[None]:
+    """A service in hostile hands: ``lie`` alters every answer to an agent, or to an officer."""
+    name, module, service, add = FACES[role]
+    address, folder = getattr(deployment.home().config, role), deployment.folder
+    person = deployment.home().identity(name, lambda _: None)
 
     def alter(method: str, request: Any, response: Any) -> Any:
         lie(response)
         return response
 
-    upstream = channel(drm, agent, "drm")
+    upstream = channel(address, person, role)
+    services = [(module.DESCRIPTOR.services_by_name[service], add)]
     async with relaying(
-        identity=service_identity(folder, "drm"), upstream=upstream, services=SERVICES, alter=alter
+        identity=service_identity(folder, role), upstream=upstream, services=services, alter=alter
     ) as server:
-        edit(folder / "keyark.toml", f'drm = "{drm}"', f'drm = "127.0.0.1:{server.port}"')
+        honest, hostile = f'{role} = "{address}"', f'{role} = "127.0.0.1:{server.port}"'
+        edit(folder / "keyark.toml", honest, hostile)
         try:
             yield
         finally:
-            edit(folder / "keyark.toml", f'drm = "127.0.0.1:{server.port}"', f'drm = "{drm}"')
+            edit(folder / "keyark.toml", hostile, honest)
     await upstream.close()
 
 
@@ -115,3 +132,72 @@ async def test_lists_say_whose_word_they_are(deployment: Deployment) -> None:
     ):
         told = await keyark(deployment.folder, *words)
         assert told.splitlines()[-1].startswith(f"unproven    every line is the word of the {service} alone")
+
+
+async def test_an_officer_approves_the_request_that_was_looked_at_and_no_other(
+    deployment_folder: Path,
+) -> None:
+    """P5: the RM in hostile hands shows another request under the id that the officer named."""
+    async with running(defer(deployment_folder)) as deployment, deployment.client() as client:
+        wanted, other = [await deferred(client, name) for name in ("Alice Guest", "Mallory Guest")]
+        folder, request = deployment.folder, wanted.enrollment_id.hex()
+
+        def swap(answer: Any) -> None:
+            answer.enrollment.enrollment_id, answer.enrollment.statement = other.enrollment_id, other.raw
+
+        def swap_statement(answer: Any) -> None:
+            answer.enrollment.statement = other.raw
+
+        for lie in (swap, swap_statement):
+            async with lying(deployment, lie, "rm"):
+                for command in ("show", "approve"):
+                    assert "UNEXPECTED_ANSWER" in await keyark(folder, "enrollments", command, request)
+        renamed = EnrollmentStatement.FromString(wanted.raw)
+        renamed.common_name = "Mallory Guest"
+        same_id = renamed.SerializeToString(deterministic=True)
+
+        def rename(answer: Any) -> None:
+            answer.enrollment.statement = same_id
+
+        shown = await keyark(folder, "enrollments", "show", request)
+        assert f"statement   {wanted.sha256.hex()}" in shown
+        bound = ("enrollments", "approve", request, "--statement", wanted.sha256.hex())
+        async with lying(deployment, rename, "rm"):
+            assert "UNEXPECTED_ANSWER" in await keyark(folder, *bound)
+        assert "APPROVED" not in await keyark(folder, "enrollments", "list")
+        assert "ISSUED" in await keyark(folder, *bound)
+
+
+async def test_who_approved_is_read_from_the_officers_signed_word(deployment_folder: Path) -> None:
+    async with running(defer(deployment_folder)) as deployment, deployment.client() as client:
+        statement = await deferred(client, "Alice Guest")
+        folder, request = deployment.folder, statement.enrollment_id.hex()
+        await deployment.services["cm"].server.drain(0)  # so that it is approved, and stays so
+        await keyark(folder, "enrollments", "approve", request, "--name", "Alice G.")
+        told = (await keyark(folder, "enrollments", "show", request)).splitlines()
+        proven = told[: told.index("unproven    the RM says, and nothing here proves it:")]
+        assert any(line.endswith("by spiffe://example.org/officer/officer") for line in proven)
+        assert "edited      common name: Alice G." in proven
+        assert "  state     APPROVED" in told[len(proven) :]
+
+        def another_edit(answer: Any) -> None:
+            shown = [answer.enrollment] if hasattr(answer, "enrollment") else answer.enrollments
+            for enrollment in shown:
+                words = ApprovalStatement.FromString(enrollment.review.approval.statement)
+                words.common_name = "Mallory; rm -rf"
+                enrollment.review.approval.statement = words.SerializeToString(deterministic=True)
+
+        async with lying(deployment, another_edit, "rm"):
+            assert "APPROVAL_SIGNATURE" in await keyark(folder, "enrollments", "show", request)
+            found = about(await findings(deployment, later=3600), "was approved and is not issued")
+            assert [
+                " show " in finding.command and "Mallory" not in finding.command for finding in found
+            ] == [True]
+
+
+async def deferred(client: EnrollmentClient, name: str) -> Statement:
+    """Submit a request that waits for an officer; returns its statement."""
+    prepared = await client.prepare(common_name=name, email="guest@example.org")
+    with pytest.raises(PendingApprovalError):
+        await client.submit(prepared)
+    return prepared.statement

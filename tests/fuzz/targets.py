@@ -37,6 +37,7 @@ from keyark.deployment.authority import _load_request
 from keyark.deployment.issued import IssuedIdentities
 from keyark.errors import InvalidInputError, KeyarkError
 from keyark.pki.authority import check_request
+from keyark.pki.calls import SignedCall
 from keyark.pki.certificates import Validity, load_certificate, load_pem_certificates
 from keyark.pki.chains import lowest, verify_chain
 from keyark.pki.identities import identity_of
@@ -184,6 +185,10 @@ def signed(kind: str, verify: Callable[[SignedStatement], object]) -> Callable[[
                 continue
 
     return run
+
+
+def call(message: SignedStatement) -> None:
+    world().calls().verify(SignedCall.of(message), now=world().now, max_age_seconds=900)
 
 
 def transport(data: bytes) -> None:
@@ -366,7 +371,12 @@ TARGETS = [
     Target("spki", lambda data: key_type_of(load_spki(data))),
     Target("statement", statement),
     Target("revocation", lambda data: parse_revocation(data, "example.org")),
-    Target("call", signed("call", lambda s: world().calls().verify(s, now=world().now, max_age_seconds=900))),
+    Target(
+        "call",
+        signed(
+            "call", lambda s: world().calls().verify(SignedCall.of(s), now=world().now, max_age_seconds=900)
+        ),
+    ),
     Target(
         "approval",
         signed("approval", lambda s: world().officers().verify(s, world().statement, now=world().now)),

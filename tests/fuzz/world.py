@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,7 @@ class World:
 
     def calls(self) -> CallTrust:
         """Whose calls count; nothing is remembered."""
-        trust = self._trust()
-        return CallTrust(**{name: trust[name] for name in signature(CallTrust).parameters})
+        return CallTrust(**self._trust())
 
     def officers(self) -> OfficerTrust:
         """Whose approvals count."""

@@ -17,6 +17,7 @@ from keyark.store import Store
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceServicer, RegistrationServiceServicer
 from rm_service.approvals import Act, Approvals
+from rm_service.archive_head import ArchiveHead
 from rm_service.enrollment import Enrollments
 from rm_service.enrollment_list import find_enrollment, list_enrollments
 from rm_service.records import describe
@@ -38,6 +39,7 @@ ALLOWED: Final = {
     "/keyark.v1.RegistrationService/GetEnrollmentForm": {"client"},
     SUBMIT: {"client"},
     "/keyark.v1.RegistrationService/GetEnrollment": {"client"},
+    "/keyark.v1.RegistrationService/GetArchiveHead": {"client"},
     **{f"/keyark.v1.RegistrationAdminService/{method}": {"officer"} for method in ADMIN_METHODS},
 }
 
@@ -45,9 +47,10 @@ ALLOWED: Final = {
 class RegistrationServicer(RegistrationServiceServicer):
     """For clients."""
 
-    def __init__(self, enrollments: Enrollments, refusals: Refusals) -> None:
+    def __init__(self, enrollments: Enrollments, refusals: Refusals, head: ArchiveHead) -> None:
         self._enrollments = enrollments
         self._refusals = refusals
+        self._head = head
 
     async def GetEnrollmentForm(
         self, request: pb.GetEnrollmentFormRequest, context: Context
@@ -79,6 +82,12 @@ class RegistrationServicer(RegistrationServiceServicer):
         """The outcome of one of the caller's own enrollments."""
         found = self._enrollments.outcome(enrollment_id(request.request_id, current_caller()))
         return pb.GetEnrollmentResponse(enrollment=found)
+
+    async def GetArchiveHead(
+        self, request: pb.GetArchiveHeadRequest, context: Context
+    ) -> pb.GetArchiveHeadResponse:
+        """What RM and CM say of the DRM's log."""
+        return await self._head.witnessed(request.tree_sizes)
 
 
 class RegistrationAdminServicer(RegistrationAdminServiceServicer):

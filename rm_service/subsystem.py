@@ -23,7 +23,7 @@ from keyark.service.evidence import ReceiptChecks, open_receipt_checks
 from keyark.service.live_policy import open_policy
 from keyark.service.witness import Witness
 from keyark.transparency.cosignatures import Cosigner
-from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
+from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2, registration_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub, TransportKeyServiceStub
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
@@ -33,6 +33,7 @@ from keyark.v1.registration_pb2_grpc import (
 )
 from rm_service.approvals import Approvals
 from rm_service.archive_client import BATCH_SECONDS, ArchiveClient
+from rm_service.archive_head import ArchiveHead
 from rm_service.config import RmConfig
 from rm_service.duties import Duties
 from rm_service.enrollment import Enrollments
@@ -55,6 +56,7 @@ class Downstream:
         self.archive = KeyArchiveServiceStub(drm)
         self.audit = AuditServiceStub(drm)
         self.issuer = CertificateServiceStub(cm)
+        self._issuer_audit = AuditServiceStub(cm)
         self._transport_keys = TransportKeyServiceStub(drm)
 
     async def profiles(self) -> list[certificates_pb2.Profile]:
@@ -70,6 +72,15 @@ class Downstream:
         """Return the DRM's transport certificate, and what shows each key after a known one to follow it."""
         request = archive_pb2.ListTransportKeyChangesRequest(known_key_id=known, known_tree_size=tree_size)
         return await call(self._transport_keys.ListTransportKeyChanges, request, timeout=BATCH_SECONDS)
+
+    async def cosign(self, request: audit_pb2.CosignCheckpointRequest) -> audit_pb2.CosignCheckpointResponse:
+        """Have the CM accept a head of the DRM's log, and cosign the newest."""
+        return await call(self._issuer_audit.CosignCheckpoint, request, timeout=BATCH_SECONDS)
+
+    async def tree_link(self, first_size: int, second_size: int) -> audit_pb2.CheckpointLink:
+        """Ask the DRM to prove that one of its trees leads on from another."""
+        request = audit_pb2.GetConsistencyProofRequest(first_size=first_size, second_size=second_size)
+        return (await call(self.audit.GetConsistencyProof, request, timeout=BATCH_SECONDS)).link
 
     async def link(self, links: Sequence[archive_pb2.CertificateLink]) -> list[KeyarkError | None]:
         """Tell the DRM which certificates belong to which keys."""
@@ -107,6 +118,8 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
         )
         enrollments = _enrollments(config, foundation, downstream, outbox, policy.engine, checks)
         approvals = _approvals(config, enrollments, checks)
+        witness = Witness(checks=checks, cosigner=Cosigner(signer.origin, signer.key))
+        head = ArchiveHead(witness=witness, cosign_at_cm=downstream.cosign, link=downstream.tree_link)
         sending = asyncio.create_task(outbox.run())
 
         async def forget_forms() -> str:
@@ -118,10 +131,10 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 serve(
                     foundation,
                     settings=config.service,
-                    services=_services(foundation, enrollments, approvals),
+                    services=_services(foundation, enrollments, approvals, head),
                     allowed=ALLOWED,
                     log_readers={},
-                    witness=Witness(checks=checks, cosigner=Cosigner(signer.origin, signer.key)),
+                    witness=witness,
                 ) as server,
                 repeating(approvals.sweep, seconds=SWEEP_SECONDS, name="going through the officers' queue"),
             ):
@@ -231,13 +244,15 @@ def _approvals(config: RmConfig, enrollments: Enrollments, checks: ReceiptChecks
     )
 
 
-def _services(foundation: Foundation, enrollments: Enrollments, approvals: Approvals) -> list[ServedService]:
+def _services(
+    foundation: Foundation, enrollments: Enrollments, approvals: Approvals, head: ArchiveHead
+) -> list[ServedService]:
     named = registration_pb2.DESCRIPTOR.services_by_name
     return [
         ServedService(
             descriptor=named["RegistrationService"],
             add=add_RegistrationServiceServicer_to_server,
-            servicer=RegistrationServicer(enrollments, foundation.refusals),
+            servicer=RegistrationServicer(enrollments, foundation.refusals, head),
         ),
         ServedService(
             descriptor=named["RegistrationAdminService"],

@@ -26,6 +26,7 @@ from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.pending import wait_for_decision, without_certificates
 from keyark.client.renewal import FollowedIdentity
 from keyark.client.verification import Enrolled, UnexpectedAnswerError, Verification
+from keyark.client.witnesses import ReceiptWitness
 from keyark.clock import Clock, SystemClock
 from keyark.crypto.envelopes import UnknownTransportKeyError, seal_to_transport
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
@@ -111,6 +112,7 @@ class EnrollmentClient:
         self._clock = clock
         self._registration = RegistrationServiceStub(identity.channel)
         self._verification = Verification(home)
+        self._witness = ReceiptWitness(home, self._registration, self._verification)
 
     @classmethod
     def open(
@@ -289,10 +291,10 @@ class EnrollmentClient:
     ) -> list[Enrolled | KeyarkError]:
         """Verify what came; a receipt under a transport key that came into force meanwhile needs a newer form."""
         outcomes = [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
-        if not any(isinstance(outcome, CheckpointSignatureError) for outcome in outcomes):
-            return outcomes
-        await self._transport_certificates(prepared)
-        return [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
+        if any(isinstance(outcome, CheckpointSignatureError) for outcome in outcomes):
+            await self._transport_certificates(prepared)
+            outcomes = [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
+        return await self._witness.confirm(outcomes)
 
     async def _transport_certificates(
         self, prepared: Sequence[PreparedEnrollment]

@@ -29,7 +29,7 @@ from keyark.client.ceremony_review import (
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.sessions import Session, open_session
-from keyark.client.witnesses import Witnesses
+from keyark.client.witnesses import FOLLOWERS, Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import (
     agent_key_of,
@@ -56,7 +56,6 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 TIMEOUT: Final = 60.0
 PAGE: Final = 200
 MAX_PAGES: Final = 100
-FOLLOWERS: Final = ("rm", "cm")
 _MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 _ENDED: Final = (
     pb.CeremonyState.CEREMONY_STATE_COMPLETED,

@@ -19,7 +19,7 @@ from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.pki.statements import Statement
 from keyark.pki.transport import transport_spki
 from keyark.transparency.archival import check_receipt_for
-from keyark.transparency.checkpoint import CheckpointSignatureError
+from keyark.transparency.checkpoint import CheckpointSignatureError, VerifiedHead
 from keyark.transparency.receipts import ArchivalReceipt, ReceiptVerifier
 from keyark.transparency.transport_keys import (
     KNOWN_KEY,
@@ -106,6 +106,10 @@ class Verification:
         spki = self._transport_keys.check_offered(certificate, at=int(time.time()))
         self._certificates.add(certificate.certificate)
         return TransportPublicKey.from_spki(spki)
+
+    def verify_head(self, note: bytes) -> VerifiedHead:
+        """Return a head that the DRM signed with a key that the home knows; raises the errors of ``NoteVerifier``."""
+        return self._transport_keys.verify_head(note)[0]
 
     def enrolled(self, statement: Statement, answer: Enrollment, *, made_with: bytes = b"") -> Enrolled:
         """Return the outcome once both certificates and the receipt proved to be for this statement.

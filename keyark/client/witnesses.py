@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from keyark.client.audit import seen_verifier
+from keyark.client.home import Home
 from keyark.client.log_memory import remember, remembered
 from keyark.client.sessions import Session
 from keyark.client.transport_memory import pinned_certificates
+from keyark.client.verification import Enrolled, Verification
 from keyark.errors import ConfigurationError, KeyarkError, Kind, UnavailableError
 from keyark.pki.files import read_file
 from keyark.pki.library import PARSING_ERRORS
@@ -26,16 +28,23 @@ from keyark.rpc.channels import call
 from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, VerifiedHead
 from keyark.transparency.cosignatures import CosignatureVerifier
 from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
-from keyark.transparency.receipts import ProvenEntry
+from keyark.transparency.receipts import ArchivalReceipt, ProvenEntry
 from keyark.transparency.transport_keys import KNOWN_KEY
 from keyark.v1 import audit_pb2
 from keyark.v1.archive_pb2 import ListTransportKeyChangesRequest
 from keyark.v1.archive_pb2_grpc import TransportKeyServiceStub
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.registration_pb2 import GetArchiveHeadRequest, GetArchiveHeadResponse
+
+if TYPE_CHECKING:
+    from keyark.v1.registration_pb2_grpc import RegistrationServiceAsyncStub
 
 TIMEOUT: Final = 30.0
+FOLLOWERS: Final = ("rm", "cm")
+MOST_TREES: Final = 16
 ATTEMPTS: Final = 5
 MAX_KEY: Final = 1 << 16
+_FOLLOWED: Final = "RM and CM follow, or this home saw of it before"
 _GAP: Final = "CHECKPOINT_GAP"
 _ALARM: Final = "LOG_INCONSISTENT"
 _REFUSALS: Final = (Kind.PRECONDITION, Kind.INVALID, Kind.CONFLICT)
@@ -123,7 +132,7 @@ class Witnesses:
         origin = f"{follower.home.config.trust_domain}/drm"
         if not note:
             return Checkpoint(origin, 0, EMPTY_ROOT)
-        _cosignature_verifier(follower).verify(note)
+        cosignature_verifier(follower.home, follower.role).verify(note)
         return seen_verifier(follower.home, "drm").verify(note)
 
     async def _check_leads_on(self, first: Checkpoint, second: Checkpoint, whose: str) -> None:
@@ -151,6 +160,68 @@ class Witnesses:
         return (await call(stub.ListTransportKeyChanges, request, timeout=TIMEOUT)).changes
 
 
+def cosignature_verifier(home: Home, role: str) -> CosignatureVerifier:
+    """Return what verifies a witness's cosignatures: under the log key that the home pins for "rm" or "cm"."""
+    path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
+    try:
+        key = load_pem_public_key(read_file(path, max_size=MAX_KEY))
+    except PARSING_ERRORS:
+        raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
+    return CosignatureVerifier(f"{home.config.trust_domain}/{role}", key)
+
+
+class ReceiptWitness:
+    """Holds the first receipts of a client's session against the log that RM and CM follow.
+
+    One call of the RM, which has the CM cosign: neither can speak for the other.
+    """
+
+    def __init__(self, home: Home, stub: RegistrationServiceAsyncStub, verification: Verification) -> None:
+        self._home, self._stub, self._verification = home, stub, verification
+        self._is_done = False
+
+    async def confirm(self, outcomes: list[Enrolled | KeyarkError]) -> list[Enrolled | KeyarkError]:
+        """Return outcomes as they are once their receipts stand in that log; those that fail it become the error."""
+        receipts = [o.receipt for o in outcomes if isinstance(o, Enrolled) and o.receipt is not None]
+        if self._is_done or not receipts:
+            return outcomes
+        try:
+            await self._confirm(receipts)
+        except KeyarkError as error:
+            return [error if isinstance(o, Enrolled) and o.receipt is not None else o for o in outcomes]
+        self._is_done = True
+        return outcomes
+
+    async def _confirm(self, receipts: Sequence[ArchivalReceipt]) -> None:
+        """Raise PrivateLogError unless all stand in one log with what this home saw; remember its newest head."""
+        seen = {receipt.checkpoint for receipt in receipts} | {remembered(self._home)}
+        trees = sorted((tree for tree in seen if tree.size), key=lambda tree: tree.size)
+        for start in range(0, len(trees), MOST_TREES):  # one call, but for many receipts of as many sessions
+            remember(self._home, await self._confirmed(trees[start : start + MOST_TREES]))
+
+    async def _confirmed(self, trees: Sequence[Checkpoint]) -> VerifiedHead:
+        """Return a head that RM and CM cosigned, and that is of one log with these trees."""
+        answer = await self._ask(GetArchiveHeadRequest(tree_sizes=[tree.size for tree in trees]))
+        for role in FOLLOWERS:
+            cosignature_verifier(self._home, role).verify(answer.checkpoint)
+        head = self._verification.verify_head(answer.checkpoint)
+        if len(answer.links) != len(trees):
+            raise _private(_FOLLOWED)
+        for tree, link in zip(trees, answer.links, strict=True):
+            first, second = sorted((tree, head.checkpoint), key=lambda checkpoint: checkpoint.size)
+            if not _leads_on(first, second, link.proof):
+                raise _private(_FOLLOWED)
+        return head
+
+    async def _ask(self, request: GetArchiveHeadRequest) -> GetArchiveHeadResponse:
+        try:
+            return await call(self._stub.GetArchiveHead, request, timeout=TIMEOUT)
+        except KeyarkError as error:
+            if error.kind not in _REFUSALS:
+                raise
+            raise _private(f"{_FOLLOWED} ({error.message})") from error
+
+
 def _leads_on(first: Checkpoint, second: Checkpoint, proof: Sequence[bytes]) -> bool:
     """Whether the first tree is a prefix of the second; what is not, is told to the witnesses before it is refused."""
     try:
@@ -171,16 +242,6 @@ def _link(one: Checkpoint, other: Checkpoint, proof: Sequence[bytes]) -> audit_p
     return audit_pb2.CheckpointLink(
         first_size=first.size, second_size=second.size, second_root=second.root, proof=proof
     )
-
-
-def _cosignature_verifier(follower: Session) -> CosignatureVerifier:
-    home, role = follower.home, follower.role
-    path = home.config.rm_log_key if role == "rm" else home.config.cm_log_key
-    try:
-        key = load_pem_public_key(read_file(path, max_size=MAX_KEY))
-    except PARSING_ERRORS:
-        raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
-    return CosignatureVerifier(f"{home.config.trust_domain}/{role}", key)
 
 
 def _private(whose: str) -> PrivateLogError:

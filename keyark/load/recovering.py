@@ -11,8 +11,9 @@ from cryptography import x509
 
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.passwords import no_password
-from keyark.client.recovery import FOLLOWERS, RecoveredKey, RecoveryClient
+from keyark.client.recovery import RecoveredKey, RecoveryClient
 from keyark.client.sessions import Session
+from keyark.client.witnesses import FOLLOWERS
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.load.checking import WrongAnswerError
 from keyark.load.connections import Connections

@@ -43,7 +43,7 @@ IDENTITY_LIST_SECONDS: Final = 1.0
 AUDIT: Final = "/keyark.v1.AuditService"
 AUDIT_METHODS: Final = ("GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "ListEntries")
 COSIGN: Final = f"{AUDIT}/CosignCheckpoint"
-COSIGN_READERS: Final = frozenset({"auditor", "agent", "client", "officer"})
+COSIGN_READERS: Final = frozenset({"auditor", "agent", "client", "officer", "rm"})
 """Who may ask a witness: whoever has to rely on the DRM's log."""
 
 

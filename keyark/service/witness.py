@@ -37,6 +37,10 @@ class Witness:
         if note is None:
             return b""
         await self.checks.store.update(self.heads.record)  # this head, or one that leads on from it
+        return self.sign(note)
+
+    def sign(self, note: bytes) -> bytes:
+        """Add the cosignature to a note of the newest accepted head, which is durable."""
         return self.cosigner.cosign(note, at=self.checks.clock.now_us() // 1_000_000)
 
     async def take(self, note: bytes, evidence: ArchiveEvidence) -> None:

@@ -55,7 +55,7 @@ def methods(role: str):
     rows = {
         **LISTS[role],
         **{f"{AUDIT}/{method}": AUDITORS[role] for method in AUDIT_METHODS},
-        COSIGN: {"auditor", "agent", "client", "officer"},
+        COSIGN: {"auditor", "agent", "client", "officer", "rm"},
     }
     if role == "drm":
         rows[f"{AUDIT}/GetConsistencyProof"] = {"auditor", "rm", "cm", "agent"}

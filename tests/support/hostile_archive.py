@@ -16,6 +16,7 @@ from keyark.client.agent_keys import AgentKeys
 from keyark.client.archive_pins import ArchivePins
 from keyark.client.home import Home
 from keyark.client.passwords import no_password
+from keyark.client.transport_memory import pinned_certificates
 from keyark.clock import SystemClock
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import Opening, ceremony_digest, sign_decision, sign_request
@@ -37,7 +38,8 @@ from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.log import TABLES, Log
 from keyark.transparency.merkle import leaf_hash
-from keyark.v1 import audit_pb2, recovery_pb2
+from keyark.v1 import archive_pb2, audit_pb2, recovery_pb2
+from keyark.v1.archive_pb2_grpc import TransportKeyServiceServicer, add_TransportKeyServiceServicer_to_server
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType, Decision, SignedStatement
@@ -60,7 +62,7 @@ def share_key(folder: Path, agent: str) -> AgentShareKey:
 
 
 @dataclass(kw_only=True)
-class HostileArchive(KeyRecoveryServiceServicer):
+class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
     """Serves ``view`` and ``changes``, and keeps every approval that reaches it."""
 
     folder: Path
@@ -207,6 +209,14 @@ class HostileArchive(KeyRecoveryServiceServicer):
         """The changes that it claims."""
         return recovery_pb2.ListArchiveChangesResponse(changes=self.changes[request.known :])
 
+    async def ListTransportKeyChanges(
+        self, request: Any, context: Any
+    ) -> archive_pb2.ListTransportKeyChangesResponse:
+        """The transport key of the real DRM."""
+        return archive_pb2.ListTransportKeyChangesResponse(
+            transport_certificate=pinned_certificates(self.home)[0]
+        )
+
     async def ListStorageKeys(self, request: Any, context: Any) -> recovery_pb2.ListStorageKeysResponse:
         """A friend's key, for whoever believes it."""
         keys: list[StorageKey] = list(self.view.storage_keys)
@@ -247,6 +257,7 @@ async def hostile_archive(folder: Path) -> AsyncIterator[HostileArchive]:
     recovery = recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"]
     audit = audit_pb2.DESCRIPTOR.services_by_name["AuditService"]
     everyone = {"rm", "cm", "client", "officer", "agent", "auditor"}
+    transport = archive_pb2.DESCRIPTOR.services_by_name["TransportKeyService"]
     identity = service_identity(folder, "drm")
     server = build_server(
         present=lambda: identity,
@@ -256,12 +267,15 @@ async def hostile_archive(folder: Path) -> AsyncIterator[HostileArchive]:
                 descriptor=recovery, add=add_KeyRecoveryServiceServicer_to_server, servicer=archive
             ),
             ServedService(
+                descriptor=transport, add=add_TransportKeyServiceServicer_to_server, servicer=archive
+            ),
+            ServedService(
                 descriptor=audit,
                 add=add_AuditServiceServicer_to_server,
                 servicer=AuditServicer(archive.log, SystemClock(), None),
             ),
         ],
-        allow={f"/{d.full_name}/{m.name}": everyone for d in (recovery, audit) for m in d.methods},
+        allow={f"/{d.full_name}/{m.name}": everyone for d in (recovery, transport, audit) for m in d.methods},
         peers=PeerReader(lambda: int(time.time()), RevokedIdentities([])),
         budgets=budgets(),
         on_rejected=ignore,

@@ -15,6 +15,7 @@ from typing import Final
 
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
+from keyark.crypto.opening_facts import facts_digest, parse_facts
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
@@ -104,6 +105,8 @@ class StorageKeyTrust:
         if prove(change.opening_proof).leaf != change.opening_leaf:
             raise TrustChangeError("The proof is for another leaf than the one that opened the ceremony.")
         self._check_quorum(change, request)
+        if request.type == _ROTATE:
+            self._check_holders(change.opening_facts, opened)
         record = ArchiveTrustRecord.FromString(self._record.SerializeToString())
         record.accepted.append(request.digest)
         record.newest_time_us = opened.time_us
@@ -125,6 +128,24 @@ class StorageKeyTrust:
             raise TrustChangeError("The leaf that came along is not the one that opened the ceremony.")
         if opened.time_us <= self._record.newest_time_us:
             raise TrustChangeError("The ceremony is older than the newest one that was accepted here.")
+
+    def _check_holders(self, opening_facts: bytes, opened: AuditEvent) -> None:
+        """Raise unless the leaf says that the agents who are believed, and no others, hold the new storage key."""
+        if facts_digest(opening_facts) != opened.opening_facts_sha256:
+            raise TrustChangeError(
+                "What the new storage key is and who holds it did not come along as logged."
+            )
+        new = parse_facts(opening_facts).new_storage_key
+        holders = {share.agent for share in new.shares}
+        if (
+            new.storage_key_id != opened.storage_key_id
+            or holders != self.agents
+            or new.quorum != self._record.quorum
+        ):
+            raise TrustChangeError(
+                "The new storage key is split among others than the agents that are believed here; look at the "
+                "archive's log."
+            )
 
     def _now(self) -> int:
         return self.clock.now_us() // 1_000_000

@@ -22,6 +22,7 @@ from keyark.crypto.ceremonies import (
     sign_decision,
     sign_request,
 )
+from keyark.crypto.opening_facts import facts_digest
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
@@ -36,7 +37,16 @@ from keyark.transparency.events import new_event
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ProvenLeaf, ReceiptVerifier, format_proof
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
-from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType, Decision, SignedStatement
+from keyark.v1.ceremony_pb2 import (
+    CeremonyProof,
+    CeremonyStatement,
+    CeremonyType,
+    Decision,
+    OpeningFacts,
+    ShareFacts,
+    SignedStatement,
+    StorageKeyFacts,
+)
 from tests.support.pki import private_key, spki
 from tests.support.rpc import identity_list
 from tests.support.transparency import new_log
@@ -67,12 +77,15 @@ class Agents:
         storage_key_id: bytes = b"",
         time_us: int = NOW_US,
         decision: Decision.ValueType = APPROVE,
+        holders: Sequence[str] = ("alice", "bob", "carol"),
+        quorum: int = 2,
     ) -> CeremonyProof:
         """A ceremony as the archive would show it."""
         statement.ceremony_id = statement.ceremony_id or new_request_id()
         statement.reason = "why not"
         request = sign_request(statement, self.signers[requester])
-        opening = opening_leaf(request, statement.ceremony_id, storage_key_id, time_us)
+        facts = opening_facts(storage_key_id, holders, quorum) if storage_key_id else b""
+        opening = opening_leaf(request, statement.ceremony_id, storage_key_id, time_us, facts)
         bound = Opening(digest=ceremony_digest(request.statement), leaf_hash=leaf_hash(opening))
         approvals = [
             sign_decision(
@@ -85,7 +98,11 @@ class Agents:
             for name in approve
         ]
         return CeremonyProof(
-            request=request, opening_leaf=opening, approvals=approvals, opening_proof=in_log(opening)
+            request=request,
+            opening_leaf=opening,
+            approvals=approvals,
+            opening_proof=in_log(opening),
+            opening_facts=facts,
         )
 
     def share_key(self, name: str) -> AgentShareKey:
@@ -93,7 +110,21 @@ class Agents:
         return AgentShareKey.from_json(path.read_text())
 
 
-def opening_leaf(request: SignedStatement, ceremony_id: bytes, storage_key_id: bytes, time_us: int) -> bytes:
+def opening_facts(storage_key_id: bytes, holders: Sequence[str], quorum: int) -> bytes:
+    """Who holds a new storage key, as its leaf binds it."""
+    shares = [
+        ShareFacts(agent=f"spiffe://example.org/agent/{name}", share_key_id=bytes(32), commitment=bytes(32))
+        for name in holders
+    ]
+    new = StorageKeyFacts(
+        storage_key_id=storage_key_id, generation=2, pin_epoch=1, quorum=quorum, shares=shares
+    )
+    return OpeningFacts(version=1, new_storage_key=new).SerializeToString(deterministic=True)
+
+
+def opening_leaf(
+    request: SignedStatement, ceremony_id: bytes, storage_key_id: bytes, time_us: int, facts: bytes
+) -> bytes:
     event = AuditEvent(
         version=1,
         type=EventType.EVENT_TYPE_CEREMONY_OPENED,
@@ -101,6 +132,7 @@ def opening_leaf(request: SignedStatement, ceremony_id: bytes, storage_key_id: b
         ceremony_id=ceremony_id,
         ceremony_digest=ceremony_digest(request.statement),
         storage_key_id=storage_key_id,
+        opening_facts_sha256=facts_digest(facts),
     )
     return new_event(event, AuditDetails()).leaf
 
@@ -264,7 +296,8 @@ async def test_agents_change_by_the_present_ones_and_never_back_by_an_old_word(a
         with pytest.raises(KeyarkError) as refused:
             await trust.accept_changes([old], proven)
         assert refused.value.reason == "TRUST_CHANGE"
-    newest = agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "bob"), time_us=NOW_US + 30)
+    pair = ("alice", "bob")
+    newest = agents.proof(rotation(), storage_key_id=NEW, approve=pair, holders=pair, time_us=NOW_US + 30)
     await believer.trust().accept_changes([newest], proven)
 
 
@@ -312,5 +345,28 @@ async def test_a_revoked_agent_is_none_of_a_quorum_and_what_it_approved_before_s
     with_revoked_requester = Believer(agents, quorum=1)
     trust = await with_revoked_requester.open()
     with_revoked_requester.revoke("alice", "bob")
-    await trust.accept_changes([agents.proof(rotation(), storage_key_id=other)], proven)
+    await trust.accept_changes([agents.proof(rotation(), storage_key_id=other, quorum=1)], proven)
     assert other in trust.storage_key_ids
+
+
+async def test_a_new_storage_key_counts_only_if_the_believed_agents_hold_it(agents: Agents) -> None:
+    """A quorum may have approved with clients that did not look; the leaf says who holds what."""
+    trust = await Believer(agents).open()
+    made: list[CeremonyProof] = [
+        agents.proof(rotation(), storage_key_id=NEW, holders=holders, quorum=quorum)
+        for holders, quorum in (
+            (("alice", "bob", "mallory"), 2),
+            (("alice", "bob", "carol", "mallory"), 2),
+            (("alice", "bob"), 2),
+            (("alice", "bob", "carol"), 1),
+        )
+    ]
+    without = agents.proof(rotation(), storage_key_id=NEW)
+    without.ClearField("opening_facts")
+    swapped = agents.proof(rotation(), storage_key_id=NEW)
+    swapped.opening_facts = opening_facts(os.urandom(32), ("alice", "bob", "carol"), 2)
+    for change in (*made, without, swapped):
+        with pytest.raises(KeyarkError) as refused:
+            await trust.accept_changes([change], proven)
+        assert refused.value.reason == "TRUST_CHANGE"
+    assert trust.storage_key_ids == {FIRST}

@@ -23,7 +23,11 @@ from keyark.pki.serials import new_serial
 from keyark.pki.statements import parse_statement
 from keyark.rpc.channels import call
 from keyark.v1 import archive_pb2, audit_pb2
-from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub, add_KeyArchiveServiceServicer_to_server
+from keyark.v1.archive_pb2_grpc import (
+    KeyArchiveServiceStub,
+    add_KeyArchiveServiceServicer_to_server,
+    add_TransportKeyServiceServicer_to_server,
+)
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from rm_service.config import RmConfig
 from rm_service.subsystem import run
@@ -32,6 +36,10 @@ from tests.support.enrolling import Enroller, enrolling, holdings
 from tests.support.relays import channel, relaying, service_identity
 
 SERVICES = [
+    (
+        archive_pb2.DESCRIPTOR.services_by_name["TransportKeyService"],
+        add_TransportKeyServiceServicer_to_server,
+    ),
     (archive_pb2.DESCRIPTOR.services_by_name["KeyArchiveService"], add_KeyArchiveServiceServicer_to_server),
     (audit_pb2.DESCRIPTOR.services_by_name["AuditService"], add_AuditServiceServicer_to_server),
 ]

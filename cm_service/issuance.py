@@ -156,6 +156,8 @@ class Issuance:
             statement = accept_statement(
                 request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
             )
+            profile = self._profile(statement.profile)
+            self.callers.check(statement, request, rule=profile.caller_signature)
             pair = self.store.read(lambda txn: read_pair(txn, statement.enrollment_id))
             if pair is not None:
                 check_same_statement(statement, pair.statement_sha256)
@@ -163,8 +165,6 @@ class Issuance:
                     return self._pair(pair)
             self.store.read(lambda txn: check_not_refused(txn, statement))
             self.store.read(lambda txn: check_key_uses(txn, statement))
-            profile = self._profile(statement.profile)
-            self.callers.check(statement, request, rule=profile.caller_signature)
             profile.check(statement, receipt=request.receipt)
             if isinstance(receipt, KeyarkError):
                 return receipt

@@ -22,7 +22,7 @@ from keyark.rpc.server import current_caller
 from keyark.service.callers import named_calls
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.paging import page_of
-from keyark.service.requests import check_batch_size, refused_client
+from keyark.service.requests import check_batch_size
 from keyark.store import Store
 from keyark.v1 import certificates_pb2 as pb
 from keyark.v1.certificates_pb2_grpc import (
@@ -109,7 +109,7 @@ class CertificateServicer(CertificateServiceServicer):
         ]
 
     async def _refused(self, request: PairRequest, error: KeyarkError) -> pb.PairOutcome:
-        client = refused_client(request.statement, error)
+        client = self._issuance.callers.sender(request.statement, request.call)
         return pb.PairOutcome(error=await self._refusals.status(ISSUE, error, on_behalf_of=client))
 
 

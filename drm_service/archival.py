@@ -62,10 +62,12 @@ class ArchiveRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SigningKeyRequest:
-    """An enrollment that archives nothing: statement and its signature, serialized."""
+    """An enrollment that archives nothing: statement and its signature, serialized; the rest as in ArchiveRequest."""
 
     statement: bytes
     signature: bytes
+    call: SignedCall | None = None
+    approval: SignedStatement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,18 +161,24 @@ class KeyArchive:
 
     def _accept_statement(self, request: SigningKeyRequest) -> Statement | KeyarkError:
         try:
-            return accept_statement(
-                request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
-            )
+            return self._accept_sent(request)
         except KeyarkError as error:
             return error
+
+    def _accept_sent(self, request: ArchiveRequest | SigningKeyRequest) -> Statement:
+        """Return the statement once it is in order and its caller's own word, or its profile waives that."""
+        statement = accept_statement(
+            request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
+        )
+        waived = statement.profile in self.waived_profiles
+        rule = CallerSignature.WAIVED if waived else CallerSignature.REQUIRED
+        self.callers.check(statement, request, rule=rule)
+        return statement
 
     def accept_request(self, request: ArchiveRequest) -> _Accepted | _Archived | KeyarkError:
         """Verify the statement, find an earlier outcome, apply policy, and write the leaf to be."""
         try:
-            statement = accept_statement(
-                request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
-            )
+            statement = self._accept_sent(request)
             if not request.wrapped_private_key:
                 raise InvalidInputError(
                     "No wrapped private key came along; send one.", field="wrapped_private_key"
@@ -179,18 +187,12 @@ class KeyArchive:
             record = self.store.read(lambda txn: self._find_earlier(txn, statement))
             if record is not None:
                 return _earlier(statement, record)
-            self._check_caller(statement, request)
             self.policy.enforce(STAGE, _policy_request(statement))
         except KeyarkError as error:
             return error
         now = self.clock.now_us()
         event = self._leaf(statement, now)
         return _Accepted(request=request, statement=statement, event=event, time_us=now)
-
-    def _check_caller(self, statement: Statement, request: ArchiveRequest) -> None:
-        waived = statement.profile in self.waived_profiles
-        rule = CallerSignature.WAIVED if waived else CallerSignature.REQUIRED
-        self.callers.check(statement, request, rule=rule)
 
     @staticmethod
     def _find_earlier(txn: ReadTransaction, statement: Statement) -> ArchivedKeyRecord | None:

@@ -14,7 +14,7 @@ from drm_service.transport_keys import TransportKeys
 from keyark.errors import KeyarkError
 from keyark.rpc.outcomes import Refusals
 from keyark.service.callers import named_calls
-from keyark.service.requests import check_batch_size, refused_client
+from keyark.service.requests import check_batch_size
 from keyark.store import Store
 from keyark.transparency.log import Log
 from keyark.v1 import archive_pb2 as pb
@@ -81,26 +81,38 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         ]
         batch = await self._archive.archive_keys(requests, known_tree_size=request.known_tree_size)
         outcomes = [
-            pb.ArchiveOutcome(error=await self._refused(ARCHIVE, item.statement, outcome))
+            pb.ArchiveOutcome(error=await self._refused(ARCHIVE, item, outcome))
             if isinstance(outcome, KeyarkError)
             else pb.ArchiveOutcome(receipt=outcome)
-            for item, outcome in zip(request.items, batch.outcomes, strict=True)
+            for item, outcome in zip(requests, batch.outcomes, strict=True)
         ]
         return pb.ArchiveKeysResponse(outcomes=outcomes, link=batch.link)
 
-    async def _refused(self, method: str, statement: bytes, error: KeyarkError) -> Status:
-        return await self._refusals.status(method, error, on_behalf_of=refused_client(statement, error))
+    async def _refused(
+        self, method: str, request: ArchiveRequest | SigningKeyRequest, error: KeyarkError
+    ) -> Status:
+        client = self._archive.callers.sender(request.statement, request.call)
+        return await self._refusals.status(method, error, on_behalf_of=client)
 
     async def ReserveSigningKeys(
         self, request: pb.ReserveSigningKeysRequest, context: Context
     ) -> pb.ReserveSigningKeysResponse:
         """Step 4 of enrollments that archive nothing."""
         check_batch_size(len(request.items))
-        requests = [SigningKeyRequest(statement=i.statement, signature=i.signature) for i in request.items]
+        calls = named_calls(request.calls, [item.call for item in request.items])
+        requests = [
+            SigningKeyRequest(
+                statement=item.statement,
+                signature=item.signature,
+                call=call,
+                approval=item.approval if item.HasField("approval") else None,
+            )
+            for item, call in zip(request.items, calls, strict=True)
+        ]
         outcomes = await self._archive.reserve_signing_keys(requests)
         statuses = [
-            Status() if outcome is None else await self._refused(RESERVE, item.statement, outcome)
-            for item, outcome in zip(request.items, outcomes, strict=True)
+            Status() if outcome is None else await self._refused(RESERVE, item, outcome)
+            for item, outcome in zip(requests, outcomes, strict=True)
         ]
         return pb.ReserveSigningKeysResponse(outcomes=statuses)
 

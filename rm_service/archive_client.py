@@ -99,11 +99,18 @@ class ArchiveClient:
         await self.reservations.submit(ArchiveItem(statement, request), caller=str(statement.caller))
 
     async def _reserve(self, items: Sequence[ArchiveItem]) -> Sequence[KeyarkError | None]:
+        gathered = BatchCalls.gather(item.request.call for item in items)
         message = archive_pb2.ReserveSigningKeysRequest(
             items=[
-                archive_pb2.SigningKeyItem(statement=item.request.statement, signature=item.request.signature)
-                for item in items
-            ]
+                archive_pb2.SigningKeyItem(
+                    statement=item.request.statement,
+                    signature=item.request.signature,
+                    call=place,
+                    approval=item.request.approval,
+                )
+                for item, place in zip(items, gathered.places, strict=True)
+            ],
+            calls=gathered.calls,
         )
         response = await call(self._archive.ReserveSigningKeys, message, timeout=BATCH_SECONDS)
         if len(response.outcomes) != len(items):
@@ -256,11 +263,12 @@ def _is_overtaken(result: VerifiedReceipt | KeyarkError) -> bool:
 
 
 def _size(item: ArchiveItem) -> int:
-    return len(item.request.statement) + len(item.request.wrapped_private_key) + len(item.request.signature)
+    request = item.request
+    return len(request.statement) + len(request.wrapped_private_key) + len(request.signature) + WEIGHT
 
 
 def _weigh(item: ArchiveItem) -> int:
-    return _size(item) + WEIGHT + _PROOF_WEIGHT.get(item.statement.archived_key_type, 0)
+    return _size(item) + _PROOF_WEIGHT.get(item.statement.archived_key_type, 0)
 
 
 def _outcome(outcome: archive_pb2.ArchiveOutcome) -> bytes | KeyarkError:

@@ -21,7 +21,7 @@ from keyark.pki.approvals import OfficerTrust
 from keyark.pki.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.pki.statements import Statement
+from keyark.pki.statements import Statement, parse_statement
 from keyark.service.settings import ServiceSettings
 from keyark.v1 import common_pb2
 from keyark.v1.ceremony_pb2 import SignedStatement
@@ -96,6 +96,18 @@ class CallerChecks:
             self.officers.verify(request.approval, statement, now=now)
             age = self.settings.request_seconds
         self.calls.verify(request.call, now=now, max_age_seconds=age).check_names(statement)
+
+    def sender(self, statement: bytes, call: SignedCall | None) -> str:
+        """Return the SPIFFE ID of the client whose signed call names a serialized statement, "" where none does."""
+        if call is None:
+            return ""
+        now, age = self.clock.now_us() // 1_000_000, self.settings.request_seconds
+        try:
+            sent = self.calls.verify(call, now=now, max_age_seconds=age)
+            sent.check_names(parse_statement(statement))
+        except KeyarkError:
+            return ""
+        return str(sent.caller)
 
 
 def check_signed(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
 from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
-from keyark.pki.statements import Statement, StatementSignatureError, parse_statement, verify_statement
+from keyark.pki.statements import Statement, parse_statement, verify_statement
 
 MAX_BATCH_ITEMS = 256
 
@@ -56,28 +54,6 @@ def accept_statement(
         )
     verify_statement(statement, signature)
     return statement
-
-
-_NOBODYS: Final = frozenset(
-    {
-        StatementSignatureError.reason,
-        WrongTrustDomainError.reason,
-        "CALLER_SIGNATURE_REQUIRED",
-        "CALL_SIGNATURE",
-        "CALL_MISMATCH",
-    }
-)
-"""Refusals that say that nothing proves whose the statement is."""
-
-
-def refused_client(raw: bytes, error: BaseException) -> str:
-    """Return the SPIFFE ID of the client whose statement was refused, or "" where nothing proves whose it is."""
-    if not isinstance(error, KeyarkError) or error.reason in _NOBODYS:
-        return ""
-    try:
-        return str(parse_statement(raw).caller)
-    except KeyarkError:
-        return ""
 
 
 def check_same_statement(statement: Statement, recorded_sha256: bytes) -> None:

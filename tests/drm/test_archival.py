@@ -183,7 +183,12 @@ async def test_a_batch_in_which_all_fail_writes_no_key_and_signs_nothing(archive
 
 def reservation(number: int) -> SigningKeyRequest:
     asked = request(number)
-    return SigningKeyRequest(statement=asked.statement, signature=asked.signature)
+    return signing_alone(asked.statement, asked.signature)
+
+
+def signing_alone(statement: bytes, signature: bytes) -> SigningKeyRequest:
+    """An enrollment that archives nothing, as its caller sends it."""
+    return SigningKeyRequest(statement=statement, signature=signature, call=signed_call(statement))
 
 
 def request_with(signing: Any, encryption: Any, *, wrapped: Any = None) -> ArchiveRequest:
@@ -218,15 +223,13 @@ async def test_a_reserved_signing_key_is_never_archived_nor_a_relative_of_it(arc
     encryption = private_key(KeyType.EC_P256, 201)
     for secret in (encryption, negated_ec(encryption)):
         asked = request_with(secret, fresh)
-        outcome = await archive.keys.reserve_signing_keys(
-            [SigningKeyRequest(statement=asked.statement, signature=asked.signature)]
-        )
+        outcome = await archive.keys.reserve_signing_keys([signing_alone(asked.statement, asked.signature)])
         assert reasons(outcome) == ["KEY_ROLE_CONFLICT"]
 
 
 async def test_a_signing_key_is_reserved_on_its_own_word_only(archive: Archive) -> None:
     """Nobody keeps another's key out of the archive."""
-    forged = SigningKeyRequest(statement=request(0).statement, signature=request(1).signature)
+    forged = signing_alone(request(0).statement, request(1).signature)
     assert reasons(await archive.keys.reserve_signing_keys([forged])) == ["STATEMENT_SIGNATURE"]
     fresh = private_key(KeyType.EC_P256, 199)
     victim = private_key(KeyType.EC_P256, 200)

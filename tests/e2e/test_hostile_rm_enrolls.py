@@ -18,6 +18,7 @@ from keyark.errors import KeyarkError
 from keyark.pki.calls import LABEL, CallSigner
 from keyark.pki.signatures import sign_message
 from keyark.rpc.channels import call
+from keyark.rpc.errors import from_status
 from keyark.v1 import archive_pb2, certificates_pb2
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.statement_pb2 import CallStatement
@@ -100,6 +101,22 @@ async def test_keys_of_its_own_in_a_clients_name_are_neither_archived_nor_certif
 ) -> None:
     """Statement, proof of possession and envelope are all in order: they are made with the RM's own keys."""
     assert await refused(deployment, rm, victim.request(), None) == {"CALLER_SIGNATURE_REQUIRED"}
+
+
+async def test_no_signing_key_is_reserved_in_a_clients_name(deployment, rm, victim) -> None:
+    """The archive's register of signing keys takes the RM's word for nothing either (P8)."""
+    request = victim.request()
+    before = await take_stock(deployment.home())
+    for calls, reason in (
+        ([], "CALLER_SIGNATURE_REQUIRED"),
+        ([victim.call(victim.request())], "CALL_MISMATCH"),
+    ):
+        item = {"statement": request.statement, "signature": request.signature, "call": len(calls)}
+        message = archive_pb2.ReserveSigningKeysRequest(items=[item], calls=calls)
+        response = await call(rm.archive_service.ReserveSigningKeys, message, timeout=30)
+        assert from_status(response.outcomes[0]).reason == reason
+        after = await take_stock(deployment.home())
+        assert new_refusals(before, after, "drm")[-1] == (RM, reason)
 
 
 async def test_the_call_of_another_request_does_not_count(deployment, rm, victim) -> None:

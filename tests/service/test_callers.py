@@ -1,0 +1,102 @@
+"""Whose request it is, as CM and DRM take it from the RM: a signed call, or a profile that waives it (P5, P6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from keyark.clock import ManualClock
+from keyark.errors import InvalidInputError, KeyarkError
+from keyark.pki.approvals import Edits, OfficerSigner
+from keyark.pki.calls import SignedCall
+from keyark.pki.key_types import KeyType
+from keyark.pki.statements import parse_statement
+from keyark.service.callers import AT_ONCE_SECONDS, CallerChecks, CallerSignature, named_calls
+from keyark.v1.ceremony_pb2 import SignedStatement
+from tests.support.calls import caller_checks, signed_call
+from tests.support.pki import CALLER, NOW, identity_certificate, private_key, statement_bytes
+
+DAY = 86_400
+REQUIRED, WAIVED = CallerSignature.REQUIRED, CallerSignature.WAIVED
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the RM hands along with a statement."""
+
+    call: SignedCall | None = None
+    approval: SignedStatement | None = None
+
+
+@pytest.fixture(scope="module")
+def statement():
+    return parse_statement(statement_bytes())
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW * 1_000_000)
+
+
+@pytest.fixture
+def checks(clock: ManualClock) -> CallerChecks:
+    return caller_checks(clock)
+
+
+def approval(statement, *, time: int = NOW) -> SignedStatement:
+    key = private_key(KeyType.EC_P256, 906)
+    signer = OfficerSigner(certificate=identity_certificate("officer/jo", key=key), private_key=key)
+    return signer.approve(statement, Edits(), time=time)
+
+
+def refusal(checks: CallerChecks, statement, sent: Sent, rule: CallerSignature = REQUIRED) -> str:
+    with pytest.raises(KeyarkError) as caught:
+        checks.check(statement, sent, rule=rule)
+    return caught.value.reason
+
+
+def test_a_profile_waives_that_there_is_a_call_and_not_that_it_is_good(checks, statement) -> None:
+    assert refusal(checks, statement, Sent()) == "CALLER_SIGNATURE_REQUIRED"
+    checks.check(statement, Sent(), rule=WAIVED)
+    other = Sent(signed_call(b"another statement"))
+    assert refusal(checks, statement, other, WAIVED) == "CALL_MISMATCH"
+
+
+def test_without_an_officer_a_call_counts_for_minutes(checks, clock, statement) -> None:
+    sent = Sent(signed_call(statement.raw))
+    clock.advance(AT_ONCE_SECONDS)
+    checks.check(statement, sent, rule=REQUIRED)
+    clock.advance(1)
+    assert refusal(checks, statement, sent) == "CALL_TIME"
+
+
+def test_with_an_officers_approval_of_this_statement_it_counts_for_days(checks, clock, statement) -> None:
+    call = signed_call(statement.raw)
+    other = parse_statement(statement_bytes(common_name="Another Name"))
+    clock.advance(13 * DAY)
+    now = NOW + 13 * DAY
+    checks.check(statement, Sent(call, approval(statement, time=now)), rule=REQUIRED)
+    for bad in (approval(other, time=now), approval(statement, time=now + DAY)):
+        assert refusal(checks, statement, Sent(call, bad)) == "APPROVAL_MISMATCH"
+    clock.advance(2 * DAY)
+    late = approval(statement, time=now + DAY)
+    assert refusal(checks, statement, Sent(call, late)) == "CALL_TIME"
+
+
+def test_a_refusal_is_the_clients_only_where_its_call_proves_that(checks, statement) -> None:
+    """Else an RM could use up what is logged of another's refusals."""
+    assert checks.sender(statement.raw, signed_call(statement.raw)) == str(CALLER)
+    accomplice = signed_call(statement.raw, path="client/accomplice")
+    for call in (None, signed_call(b"another statement"), accomplice, SignedCall(b"", b"", b"")):
+        assert checks.sender(statement.raw, call) == ""
+    assert checks.sender(b"no statement", signed_call(b"no statement")) == ""
+
+
+def test_items_name_calls_that_came_along(statement) -> None:
+    calls = [signed_call(statement.raw), signed_call(b"another")]
+    messages = [call.message for call in calls]
+    assert named_calls(messages, [2, 0, 1, 2]) == [calls[1], None, calls[0], calls[1]]
+    for sent, places in ((messages, [3, 1]), ([], [1]), (messages, [1])):
+        with pytest.raises(InvalidInputError):
+            named_calls(sent, places)

@@ -12,6 +12,7 @@ and ML-DSA keys are checked where they are loaded.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa, x25519
@@ -125,11 +126,15 @@ _TO_SAME_POINT: Final = 8 * _GROUP_ORDER - 8 * pow(8, -1, _GROUP_ORDER)
 """A multiple of 8 that is −1 modulo the group's order; bit 254 is its highest, so that clamping lets it be."""
 
 
+@cache
+def _multiplier() -> x25519.X25519PrivateKey:
+    return x25519.X25519PrivateKey.from_private_bytes(_TO_SAME_POINT.to_bytes(32, "little"))
+
+
 def _check_in_group(u: bytes, field: str) -> None:
     """A multiple of 8 brings every point into the group; one that was there has the same u-coordinate as before."""
-    multiplier = x25519.X25519PrivateKey.from_private_bytes(_TO_SAME_POINT.to_bytes(32, "little"))
     try:
-        same = multiplier.exchange(x25519.X25519PublicKey.from_public_bytes(u)) == u
+        same = _multiplier().exchange(x25519.X25519PublicKey.from_public_bytes(u)) == u
     except ValueError:  # the point at infinity: its order is 8 or less
         same = False
     if not same:

@@ -9,6 +9,7 @@ from pydantic import Field
 from keyark.config import Config
 from keyark.policy.config import PolicyConfig
 from keyark.service.settings import ArchiveTrust, Host, LogSettings, ServiceSettings, StoreSettings
+from rm_service.reviews import QueueRoom
 
 
 class DownstreamSettings(Config):
@@ -35,7 +36,13 @@ class ApprovalSettings(Config):
 
     expire_days: Annotated[int, Field(ge=1, le=30)] = 7
     max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    max_waiting_per_caller: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     separation_of_duties: bool = True
+
+    @property
+    def room(self) -> QueueRoom:
+        """How many requests wait at most."""
+        return QueueRoom(everybody=self.max_waiting, each_caller=self.max_waiting_per_caller)
 
     @property
     def expire_us(self) -> int:

@@ -46,6 +46,8 @@ max_items_per_caller = 2048
 expire_days = 7
 # So many of them at most; more are told to try again.
 max_waiting = 10000
+# So many of one caller; more are refused, and other callers have their room.
+max_waiting_per_caller = 1000
 # Whoever submitted a request does not decide on it, and a recovery agent is no officer; compared by name.
 separation_of_duties = true
 

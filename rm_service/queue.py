@@ -57,7 +57,7 @@ class ApprovalQueue:
     ) -> Enrollment:
         """Let a request wait; it counts for the caller's quota from now on.
 
-        Raises InvalidInputError for a wrapped key that cannot be one, and OverloadedError.
+        Raises InvalidInputError for a wrapped key that cannot be one, TooManyWaitingError and OverloadedError.
         """
         if len(wrapped_key) > MAX_ENVELOPE_SIZE:
             raise InvalidInputError(
@@ -83,8 +83,7 @@ class ApprovalQueue:
         event = self.leaf(EventType.EVENT_TYPE_ENROLLMENT_DEFERRED, statement, details)
 
         def write(txn: WriteTransaction) -> None:
-            limit = self.settings.max_waiting
-            enqueue(txn, statement.enrollment_id, record, wrapped_key=wrapped_key, limit=limit)
+            enqueue(txn, statement.enrollment_id, record, wrapped_key=wrapped_key, room=self.settings.room)
             count_enrollment(txn, str(statement.caller), now)
             self.log.append(txn, event)
 

@@ -15,12 +15,14 @@ ENROLLMENTS: Final = "enrollments"
 OUTBOX: Final = "outbox"
 CALLER_COUNTS: Final = "caller_counts"
 APPROVAL_QUEUE: Final = "approval_queue"
+WAITING_BY_CALLER: Final = "waiting_by_caller"
 WRAPPED_KEYS: Final = VanishingTable("wrapped_keys", backups=Backups.WITHOUT_KEYS)
 TABLES: Final = (
     ENROLLMENTS,
     OUTBOX,
     CALLER_COUNTS,
     APPROVAL_QUEUE,
+    WAITING_BY_CALLER,
     WRAPPED_KEYS,
     key_uses.TABLE,
     archive_trust.TABLE,

@@ -6,31 +6,59 @@ request is in the queue: whatever takes a request out of it deletes the key in t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-from keyark.errors import NotFoundError, OverloadedError
+from keyark.errors import KeyarkError, Kind, NotFoundError, OverloadedError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.registration_pb2 import EnrollmentReview, EnrollmentState
-from rm_service.records import APPROVAL_QUEUE, ENROLLMENTS, WRAPPED_KEYS, read_enrollment
+from rm_service.records import APPROVAL_QUEUE, ENROLLMENTS, WAITING_BY_CALLER, WRAPPED_KEYS, read_enrollment
 
 ID_SIZE: Final = 32
+_REQUEST_ID: Final = 16
 QUEUED: Final = (
     EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL,
     EnrollmentState.ENROLLMENT_STATE_APPROVED,
 )
 
 
+class TooManyWaitingError(KeyarkError):
+    """The caller has as many requests before the officers as one caller may."""
+
+    reason = "TOO_MANY_WAITING"
+    kind = Kind.PRECONDITION
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueRoom:
+    """How many requests wait for officers at most: of all callers, and of each one, so that none fills the queue."""
+
+    everybody: int
+    each_caller: int
+
+
 def enqueue(
-    txn: WriteTransaction, enrollment_id: bytes, record: EnrollmentRecord, *, wrapped_key: bytes, limit: int
+    txn: WriteTransaction,
+    enrollment_id: bytes,
+    record: EnrollmentRecord,
+    *,
+    wrapped_key: bytes,
+    room: QueueRoom,
 ) -> None:
-    """Write a request that begins to wait; raises OverloadedError where ``limit`` requests wait already."""
-    if txn.count(APPROVAL_QUEUE) >= limit:
+    """Write a request that begins to wait; raises TooManyWaitingError, and OverloadedError where the queue is full."""
+    caller = enrollment_id[_REQUEST_ID:]
+    if len(txn.scan(WAITING_BY_CALLER, prefix=caller, limit=room.each_caller)) >= room.each_caller:
+        raise TooManyWaitingError(
+            f"{room.each_caller} requests of yours wait for an officer; submit this one again when some are decided."
+        )
+    if txn.count(APPROVAL_QUEUE) >= room.everybody:
         raise OverloadedError(
             "As many requests as there may be wait for an officer; submit this one again when some are decided."
         )
     txn.insert(ENROLLMENTS, enrollment_id, record.SerializeToString())
     txn.put(APPROVAL_QUEUE, _place(enrollment_id, record.review), b"\1")
+    txn.put(WAITING_BY_CALLER, _by_caller(enrollment_id), b"\1")
     if wrapped_key:
         txn.put(WRAPPED_KEYS, enrollment_id, wrapped_key)
 
@@ -45,6 +73,7 @@ def replace_record(txn: WriteTransaction, enrollment_id: bytes, record: Enrollme
     if record.state in QUEUED:
         txn.put(APPROVAL_QUEUE, _place(enrollment_id, record.review), b"\1")
     else:
+        txn.delete(WAITING_BY_CALLER, _by_caller(enrollment_id))
         txn.delete(WRAPPED_KEYS, enrollment_id)
 
 
@@ -85,3 +114,8 @@ def expires_us(place: bytes) -> int:
 
 def _place(enrollment_id: bytes, review: EnrollmentReview) -> bytes:
     return review.expires_time_us.to_bytes(8, "big") + enrollment_id
+
+
+def _by_caller(enrollment_id: bytes) -> bytes:
+    """The half of the id that names the caller, then the one that names the request."""
+    return enrollment_id[_REQUEST_ID:] + enrollment_id[:_REQUEST_ID]

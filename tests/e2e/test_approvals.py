@@ -19,7 +19,7 @@ from keyark.pki.approvals import Edits
 from keyark.pki.certificates import Validity, load_certificates
 from keyark.rpc.channels import call
 from keyark.v1 import registration_pb2 as pb
-from tests.support.attacks import add_person
+from tests.support.attacks import add_person, grant, refusals_of
 from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import holdings
 from tests.support.processes import init_home, keyark, up
@@ -331,6 +331,27 @@ async def test_a_full_queue_takes_no_more(folder: Path) -> None:
         await jo.reject(await jo.show(wanted), reason="room")
         with pytest.raises(PendingApprovalError):
             await client.submit(prepared)
+
+
+async def test_one_client_does_not_fill_the_queue_for_others(folder: Path) -> None:
+    edit(folder / "rm" / "rm.toml", "max_waiting_per_caller = 1000", "max_waiting_per_caller = 2")
+    add_person(folder, "client/other")
+    grant(folder, "client/other", "example.org")
+    async with (
+        running(folder) as deployment,
+        deployment.client() as client,
+        deployment.client("client/other") as other,
+        officer_of(deployment) as jo,
+    ):
+        waiting = [await deferred(client, email=f"{number}@example.org") for number in range(2)]
+        prepared = await client.prepare(common_name="Bob Guest", email="bob@example.org")
+        assert await reason_of(client.submit(prepared)) == "TOO_MANY_WAITING"
+        await deferred(other)
+        await jo.reject(await jo.show(waiting[0][1]), reason="room")
+        with pytest.raises(PendingApprovalError):
+            await client.submit(prepared)
+        refusals = await refusals_of(deployment.home(), "rm")
+        assert refusals == [("spiffe://example.org/client/enroller", "TOO_MANY_WAITING")]
 
 
 async def test_quota_counts_a_deferred_request_once(folder: Path) -> None:

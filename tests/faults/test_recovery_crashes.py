@@ -46,20 +46,19 @@ async def assert_each_counts_once(deployment: Deployment) -> None:
 async def test_killed_after_each_step(deployment_folder: Path, step: str) -> None:
     lost = await lost_key(deployment_folder)
     deployment = Deployment(folder=deployment_folder, services={})
-    with drm_process(deployment_folder) as process:
-        async with agents(deployment, *NAMES) as (alice, bob, carol):
-            asked = await alice.request_keys([lost.key_id], reason=REASON)
-            if step != "requested":
-                await approve(asked.ceremony_id, bob)
-            if step in ("ready", "collected", "acknowledged"):
-                assert state(await approve(asked.ceremony_id, carol)) == "READY"
-            if step in ("collected", "acknowledged"):
-                assert (await alice.collect(asked.ceremony_id))[0].private_key == lost.private_key
-            if step == "acknowledged":
-                await alice.acknowledge(asked.ceremony_id)
-            kill(process)
+    async with drm_process(deployment_folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        if step != "requested":
+            await approve(asked.ceremony_id, bob)
+        if step in ("ready", "collected", "acknowledged"):
+            assert state(await approve(asked.ceremony_id, carol)) == "READY"
+        if step in ("collected", "acknowledged"):
+            assert (await alice.collect(asked.ceremony_id))[0].private_key == lost.private_key
+        if step == "acknowledged":
+            await alice.acknowledge(asked.ceremony_id)
+        kill(process)
     drm_check(deployment_folder)
-    with drm_process(deployment_folder):
+    async with drm_process(deployment_folder):
         async with agents(deployment, *NAMES) as (alice, bob, carol):
             seen = await alice.review(asked.ceremony_id)
             if step == "acknowledged":
@@ -82,16 +81,15 @@ async def test_killed_while_the_last_approval_is_carried_out(deployment_folder: 
     """Whatever moment it is, the request is there afterwards, open or ready, and comes to its end."""
     lost = await lost_key(deployment_folder)
     deployment = Deployment(folder=deployment_folder, services={})
-    with drm_process(deployment_folder) as process:
-        async with agents(deployment, *NAMES) as (alice, bob, carol):
-            asked = await alice.request_keys([lost.key_id], reason=REASON)
-            await approve(asked.ceremony_id, bob)
-            last = asyncio.create_task(_try(carol, asked.ceremony_id))
-            await asyncio.wait([last], timeout=moment)
-            kill(process)
-            await last
+    async with drm_process(deployment_folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        await approve(asked.ceremony_id, bob)
+        last = asyncio.create_task(_try(carol, asked.ceremony_id))
+        await asyncio.wait([last], timeout=moment)
+        kill(process)
+        await last
     drm_check(deployment_folder)
-    with drm_process(deployment_folder):
+    async with drm_process(deployment_folder):
         async with agents(deployment, *NAMES) as (alice, bob, carol):
             seen = await alice.review(asked.ceremony_id)
             assert state(seen) in ("OPEN", "READY")

@@ -41,17 +41,16 @@ async def _try(agent: RecoveryClient, ceremony_id: bytes) -> None:
 async def test_killed_in_the_middle(deployment_folder: Path, moment: float) -> None:
     lost = await many_keys(deployment_folder, MANY)
     deployment = Deployment(folder=deployment_folder, services={})
-    with drm_process(deployment_folder) as process:
-        async with agents(deployment, *NAMES) as (alice, bob, carol):
-            asked = await alice.reseal_keys(reason="yearly")
-            await approve(asked.ceremony_id, bob)
-            last = asyncio.create_task(_try(carol, asked.ceremony_id))
-            await asyncio.wait([last], timeout=moment)
-            process.kill()
-            process.wait()
-            await last
+    async with drm_process(deployment_folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
+        asked = await alice.reseal_keys(reason="yearly")
+        await approve(asked.ceremony_id, bob)
+        last = asyncio.create_task(_try(carol, asked.ceremony_id))
+        await asyncio.wait([last], timeout=moment)
+        process.kill()
+        process.wait()
+        await last
     drm_check(deployment_folder)
-    with drm_process(deployment_folder):
+    async with drm_process(deployment_folder):
         async with agents(deployment, *NAMES) as (alice, bob, carol):
             seen = await alice.review(asked.ceremony_id)
             if state(seen) == "OPEN":

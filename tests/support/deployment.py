@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cm_service.config import CmConfig
@@ -53,7 +53,7 @@ class Deployment:
 
     folder: Path
     services: Mapping[str, RunningService]
-    clock: Clock
+    clock: Clock = field(default_factory=SystemClock)
 
     def home(self) -> Home:
         """What its people see of it."""
@@ -67,24 +67,32 @@ class Deployment:
 @asynccontextmanager
 async def running(folder: Path, clock: Clock | None = None) -> AsyncIterator[Deployment]:
     """Run DRM, CM and RM of a deployment; the home gets the ports that they chose."""
+    drm_config = _free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))
+    async with run_drm(drm_config, clock) as drm, running_beside(folder, drm.port, clock) as deployment:
+        yield replace(deployment, services={"drm": drm, **deployment.services})
+
+
+@asynccontextmanager
+async def running_beside(
+    folder: Path, drm_port: int, clock: Clock | None = None
+) -> AsyncIterator[Deployment]:
+    """Run CM and RM of a deployment whose DRM runs at a port."""
     async with AsyncExitStack() as stack:
-        services = {}
-        drm = _free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))
-        services["drm"] = await stack.enter_async_context(run_drm(drm, clock))
+        services, ports = {}, {"drm": drm_port}
         cm = _free_port(load_config(folder / "cm" / "cm.toml", CmConfig))
         services["cm"] = await stack.enter_async_context(run_cm(cm, clock))
+        ports["cm"] = services["cm"].port
         rm = _free_port(load_config(folder / "rm" / "rm.toml", RmConfig))
         downstream = rm.downstream.model_copy(
-            update={name: f"127.0.0.1:{services[name].port}" for name in ("cm", "drm")}
+            update={name: f"127.0.0.1:{ports[name]}" for name in ("cm", "drm")}
         )
         rm = rm.model_copy(update={"downstream": downstream})
         services["rm"] = await stack.enter_async_context(run_rm(rm, clock))
+        ports["rm"] = services["rm"].port
         home = folder / "keyark.toml"
         text = home.read_text()
-        for role, service in services.items():
-            text = re.sub(
-                rf'^{role} = ".*"$', f'{role} = "127.0.0.1:{service.port}"', text, flags=re.MULTILINE
-            )
+        for role, port in ports.items():
+            text = re.sub(rf'^{role} = ".*"$', f'{role} = "127.0.0.1:{port}"', text, flags=re.MULTILINE)
         home.write_text(text)
         yield Deployment(folder=folder, services=services, clock=clock or SystemClock())
 

@@ -1,4 +1,4 @@
-"""The DRM as a process of its own, to be killed and to have its memory searched; recovery needs no RM and CM."""
+"""The DRM as a process of its own, to be killed and to have its memory searched, with CM and RM beside it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from keyark.deployment.ports import free_ports
+from tests.support.deployment import running_beside
+
+
+@contextlib.asynccontextmanager
+async def drm_process(folder: Path) -> AsyncIterator[subprocess.Popen[str]]:
+    """Run `keyark-drm serve`, and CM and RM on this event loop: agents ask them before they give a share."""
+    port = free_ports()
+    with _serving(folder / "drm" / "drm.toml", port) as process:
+        async with running_beside(folder, port):
+            yield process
 
 
 @contextlib.contextmanager
-def drm_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run `keyark-drm serve` for a deployment that was made; the home gets its address."""
-    port = free_ports()
-    for path, pattern, line in (
-        (folder / "drm" / "drm.toml", r"^listen = .*$", f'listen = "127.0.0.1:{port}"'),
-        (folder / "keyark.toml", r"^drm = .*$", f'drm = "127.0.0.1:{port}"'),
-    ):
-        path.write_text(re.sub(pattern, line, path.read_text(), flags=re.MULTILINE))
+def _serving(config: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    listen = f'listen = "127.0.0.1:{port}"'
+    config.write_text(re.sub(r"^listen = .*$", listen, config.read_text(), flags=re.MULTILINE))
     process = subprocess.Popen(
-        [sys.executable, "-m", "drm_service", "serve", str(folder / "drm" / "drm.toml")],
+        [sys.executable, "-m", "drm_service", "serve", str(config)],
         stdout=subprocess.PIPE,
         text=True,
     )

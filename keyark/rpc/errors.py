@@ -33,10 +33,8 @@ from keyark.errors import (
 DOMAIN: Final = "keyark"
 STATUS_KEY: Final = "grpc-status-details-bin"
 LONGEST_TEXT: Final = 4000
-"""Characters of a text in a status; a whole batch's statuses travel in one answer."""
-
-MAX_TRAILERS: Final = 4096
-"""Bytes of the rich status in trailers, a third more on the way; gRPC takes 8 KiB of trailers for sure."""
+MAX_STATUS: Final = 4096
+"""Bytes of a rich status: gRPC takes 8 KiB of trailers, where it grows by a third; a batch's answer holds 256."""
 
 SUMMARY: Final = 120
 """Characters of the plain message beside the rich status; each may become 12 bytes on the way."""
@@ -94,8 +92,23 @@ def status_code(error: KeyarkError) -> grpc.StatusCode:
     return _CODES[error.kind]
 
 
-def to_status(error: KeyarkError, *, longest: int = LONGEST_TEXT) -> Status:
-    """Return the rich status of an error: ErrorInfo, and what its type adds; texts are cut to so many characters."""
+def to_status(error: KeyarkError) -> Status:
+    """Return the rich status of an error: ErrorInfo, and what its type adds; at most MAX_STATUS bytes.
+
+    gRPC would replace trailers that are too large by RESOURCE_EXHAUSTED, which says that trying again helps. Where it
+    does not fit texts are cut, and at last all details but the reason go.
+    """
+    for longest in (LONGEST_TEXT, 240, 60):
+        status = _status(error, longest=longest)
+        if status.ByteSize() <= MAX_STATUS:
+            return status
+    status = Status(code=status_code(error).value[0], message=_cut(error.message, 240))
+    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN))
+    return status
+
+
+def _status(error: KeyarkError, *, longest: int) -> Status:
+    """Return the status with texts of at most so many characters."""
     message = _cut(error.message, longest)
     metadata = {_cut(name, longest): _cut(value, longest) for name, value in error.metadata.items()}
     status = Status(code=status_code(error).value[0], message=message)
@@ -115,21 +128,6 @@ def to_status(error: KeyarkError, *, longest: int = LONGEST_TEXT) -> Status:
         delay = Duration()
         delay.FromTimedelta(timedelta(seconds=error.retry_after))
         _add(status, RetryInfo(retry_delay=delay))
-    return status
-
-
-def to_trailers(error: KeyarkError) -> Status:
-    """Return an error's rich status so that it fits into a call's trailers.
-
-    gRPC would replace trailers that are too large by RESOURCE_EXHAUSTED, which says that trying again helps. Shorter
-    texts come first; then all details but the reason go.
-    """
-    for longest in (LONGEST_TEXT, 240, 60):
-        status = to_status(error, longest=longest)
-        if status.ByteSize() <= MAX_TRAILERS:
-            return status
-    status = Status(code=status_code(error).value[0], message=_cut(error.message, 240))
-    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN))
     return status
 
 
@@ -240,7 +238,7 @@ def internal_error() -> tuple[InternalError, str]:
 
 async def abort(context: grpc.aio.ServicerContext, error: KeyarkError) -> NoReturn:  # type: ignore[type-arg]
     """End a call with an error's rich status."""
-    status = to_trailers(error)
+    status = to_status(error)
     metadata = ((STATUS_KEY, status.SerializeToString()),)
     await context.abort(status_code(error), _cut(error.message, SUMMARY), metadata)
     raise AssertionError

@@ -70,8 +70,8 @@ class RejectionLog:
         details = AuditDetails(
             caller=caller,
             reason=error.reason,
-            message=error.message[:MAX_MESSAGE],
-            method=method[:MAX_METHOD],
+            message=_plain(error.message, MAX_MESSAGE),
+            method=_plain(method, MAX_METHOD),
             on_behalf_of=on_behalf_of,
         )
         try:
@@ -123,3 +123,8 @@ class RejectionLog:
 
     async def _append(self, events: list[LoggedEvent]) -> None:
         await self._store.update(lambda txn: [self._log.append(txn, event) for event in events])
+
+
+def _plain(text: str, longest: int) -> str:
+    """Return a text as a message takes it; one that did not fit would be a refusal without an entry."""
+    return text[:longest].encode(errors="replace").decode()

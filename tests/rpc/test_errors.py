@@ -29,6 +29,7 @@ from keyark.errors import (
     Violation,
     error_class,
 )
+from keyark.rpc.channels import MAX_RESPONSE
 from keyark.rpc.errors import RemoteError, from_rpc_error, from_status, internal_error, status_code, to_status
 
 
@@ -167,3 +168,14 @@ def test_malformed_details_are_absent_and_no_error_of_their_own(detail: type, va
     status = to_status(NotFoundError("m"))
     status.details.add(type_url=f"type.googleapis.com/{detail.DESCRIPTOR.full_name}", value=value)
     assert isinstance(from_status(status), KeyarkError)
+
+
+def test_a_whole_batch_of_the_longest_errors_fits_into_its_answer() -> None:
+    text = "💥" * 100_000
+    violations = [Violation(rule=text, subsystem="rm", message=text)] * 500
+    for error in (
+        PolicyRejectedError(text, violations=violations, metadata={text: text}),
+        InvalidInputError(text, field=text),
+    ):
+        assert to_status(error).ByteSize() * 256 < MAX_RESPONSE / 4
+        assert type(from_status(to_status(error))) is type(error)

@@ -135,3 +135,9 @@ async def test_names_that_are_made_up_take_a_bounded_memory(monkeypatch: pytest.
     assert [details.caller for _, details in await logged(log)] == [RM] * 5 + [BOB]
     await rejections.close()
     assert (await logged(log))[-1] == (COUNTED, AuditDetails(caller=RM, count=5))
+
+
+async def test_a_text_that_is_none_is_logged_all_the_same():
+    rejections, log, _, _ = await opened()
+    await rejections.record(caller=ALICE, method="/\udcff", error=PermissionDeniedError("\udcff is no text"))
+    assert [(details.method, details.message) for _, details in await logged(log)] == [("/?", "? is no text")]

@@ -15,6 +15,7 @@ from keyark.pki.calls import CallTrust
 from keyark.policy.engine import PolicyEngine
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
+from keyark.rpc.pinning import ServerPin
 from keyark.rpc.renewal import RenewableChannel
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
@@ -155,7 +156,9 @@ async def _downstream(config: RmConfig, foundation: Foundation) -> AsyncIterator
     def reach(role: str, address: str) -> RenewableChannel:
         domain = config.service.trust_domain
         channel = RenewableChannel(
-            lambda: open_channel(address, foundation.identity.value, server_role=role, trust_domain=domain)
+            lambda: foundation.identity.value,
+            lambda identity: open_channel(address, identity, server_role=role, trust_domain=domain),
+            pin=ServerPin(address, f"{role}.{domain}", foundation.revoked),
         )
         foundation.identity.when_changed(channel.renew)
         return channel

@@ -18,13 +18,14 @@ from typing import Final, Self
 from keyark.client.administration import list_enrollments
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
+from keyark.client.renewal import FollowedIdentity
 from keyark.client.sessions import Session
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.pki.approvals import Approval, Edits, OfficerSigner, OfficerTrust
 from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import parse_statement, reread_statement
-from keyark.rpc.channels import call, open_channel
+from keyark.rpc.channels import call
 from keyark.rpc.identities import LocalIdentity
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
@@ -70,10 +71,8 @@ class ApprovalClient:
         ``password`` is asked where the officer's key is encrypted. Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
-        local = opened.identity(identity, password)
-        domain = opened.config.trust_domain
-        channel = open_channel(opened.config.rm, local, server_role="rm", trust_domain=domain)
-        return cls(Session(home=opened, role="rm", channel=channel), local)
+        local = FollowedIdentity(opened, "rm", identity=identity, password=password)
+        return cls(Session(home=opened, role="rm", channel=local.channel), local.value)
 
     async def __aenter__(self) -> Self:
         return self

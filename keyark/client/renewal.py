@@ -14,6 +14,7 @@ from keyark.client.passwords import PasswordSource
 from keyark.errors import KeyarkError
 from keyark.rpc.channels import Channel, open_channel
 from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.pinning import ServerPin
 from keyark.rpc.renewal import CurrentIdentity, RenewableChannel
 
 LOOK_SECONDS: Final = 1.0
@@ -42,13 +43,11 @@ class FollowedIdentity:
             read=lambda: home.identity(identity, ask),
             now=lambda: int(time.time()),
         )
+        address, domain = getattr(home.config, role), home.config.trust_domain
         channel = RenewableChannel(
-            lambda: open_channel(
-                getattr(home.config, role),
-                self._current.value,
-                server_role=role,
-                trust_domain=home.config.trust_domain,
-            ),
+            lambda: self._current.value,
+            lambda identity: open_channel(address, identity, server_role=role, trust_domain=domain),
+            pin=ServerPin(address, f"{role}.{domain}", home.revoked),
             before_calls=self._look,
         )
         self._current.when_changed(channel.renew)

@@ -15,6 +15,7 @@ from keyark.errors import ConfigurationError
 from keyark.pki.certificates import Validity, load_pem_certificates
 from keyark.rpc.channels import Channel
 from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.pinning import ServerPin
 
 DRAIN_SECONDS: Final = 180.0
 """How long calls over a channel of the older certificate may still take."""
@@ -111,28 +112,51 @@ def server_credentials(present: Callable[[], LocalIdentity]) -> grpc.ServerCrede
 class RenewableChannel:
     """A channel that can be opened anew below the stubs that call over it; it has what unary stubs need.
 
-    ``before_calls`` is done before each call, and may open it anew.
+    ``before_calls`` is done before each call, and may open it anew. ``identity`` is whose channel it is; ``pin`` keeps
+    calls from a service whose identity was revoked.
     """
 
     def __init__(
-        self, open_channel: Callable[[], Channel], *, before_calls: Callable[[], None] = lambda: None
+        self,
+        identity: Callable[[], LocalIdentity],
+        open_channel: Callable[[LocalIdentity], Channel],
+        *,
+        pin: ServerPin,
+        before_calls: Callable[[], None] = lambda: None,
     ) -> None:
-        self._open, self._before_calls = open_channel, before_calls
-        self.channel = open_channel()
+        self._identity, self._open_channel = identity, open_channel
+        self._pin, self._before_calls = pin, before_calls
+        self.channel = self._open()
         self._closing: set[asyncio.Task[None]] = set()
 
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return a call that goes over the channel that there is when it is made."""
         over, method = self.channel, self.channel.unary_unary(*arguments, **options)
 
-        def call(request: Any, **call_options: Any) -> Any:
+        def call_now(request: Any, **call_options: Any) -> Any:
             nonlocal over, method
-            self._before_calls()
             if over is not self.channel:
                 over, method = self.channel, self.channel.unary_unary(*arguments, **options)
             return method(request, **call_options)
 
+        async def call_checked(request: Any, **call_options: Any) -> Any:
+            if await self._pin.look(self._identity(), failed=self._has_failed):
+                self.renew()
+            return await call_now(request, **call_options)
+
+        def call(request: Any, **call_options: Any) -> Any:
+            self._before_calls()
+            if self._pin.is_needed:
+                return call_checked(request, **call_options)
+            return call_now(request, **call_options)
+
         return call
+
+    def _open(self) -> Channel:
+        return self._open_channel(self._pin.trusting(self._identity()))
+
+    def _has_failed(self) -> bool:
+        return self.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
     def renew(self) -> None:
         """Open the channel anew; calls that are under way over the older one may end."""

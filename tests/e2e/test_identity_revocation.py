@@ -23,6 +23,7 @@ from keyark.pki.keys import load_private_key
 from keyark.pki.revoked_identities import IDENTITY_LIST, IdentityRevokedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.channels import call
+from keyark.rpc.pinning import ServiceRevokedError
 from keyark.service.initialization import save_request
 from keyark.v1 import certificates_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
@@ -218,3 +219,19 @@ def test_a_line_that_a_crash_cut_off_is_replaced_and_a_damaged_record_is_not_bel
     record.write_bytes(b"damaged\n" + record.read_bytes())
     with pytest.raises(ConfigurationError, match="damaged"):
         authority.issued.entries()
+
+
+async def test_the_rm_sends_nothing_to_a_cm_whose_identity_was_revoked(deployment_folder: Path) -> None:
+    async with running(deployment_folder) as deployment, deployment.client() as client:
+        await client.enroll(common_name="Alice", email="alice@example.org")
+        revocation(deployment_folder).revoke(["cm"], COMPROMISED)
+        await refresh(deployment)
+        with pytest.raises(ServiceRevokedError):
+            await client.enroll(common_name="Bob", email="bob@example.org")
+        files = IdentityFiles(
+            key=deployment_folder / "cm" / "identity-key.pem",
+            certificate=deployment_folder / "cm" / "identity.pem",
+        )
+        DeploymentAuthority.load(deployment_folder / "authority").replace_identity(files)
+        await deployment.services["cm"].reloads[0]()
+        await client.enroll(common_name="Bob", email="bob@example.org")

@@ -19,7 +19,7 @@ from keyark.cli.ceremonies import (
     until_carried_out,
 )
 from keyark.cli.keys import key_id_of
-from keyark.cli.listing import say_unproven
+from keyark.cli.listing import print_all, session_of
 from keyark.cli.options import (
     accept_weak_option,
     home_option,
@@ -39,10 +39,10 @@ from keyark.cli.output import (
     print_json,
     say,
     tell,
-    to_json,
 )
+from keyark.client import administration
 from keyark.client.administration import keys_of_person
-from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.ceremony_review import CeremonyReview, ReviewedCeremony
 from keyark.client.delivery import KeyFiles
 from keyark.client.folder import KeyFormat
 from keyark.client.passwords import new_password
@@ -109,22 +109,7 @@ async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes
 def list_(**options: Any) -> None:
     """List recoveries and other ceremonies, oldest first, as the archive tells them; `show` verifies one."""
     wanted = CeremonyState.Value(f"CEREMONY_STATE_{options['state'] or 'UNSPECIFIED'}")
-
-    async def run() -> list[dict[str, Any]]:
-        collected = []
-        async with recovery_client(options) as client:
-            async for ceremony in client.ceremonies(wanted):
-                if options["as_json"]:
-                    collected.append(to_json(ceremony))
-                else:
-                    say(show_line(ceremony))
-        return collected
-
-    collected = asyncio.run(run())
-    if options["as_json"]:
-        print_json(collected)
-    else:
-        say_unproven("drm")
+    print_all(options, "drm", lambda session: administration.list_ceremonies(session, wanted), show_line)
 
 
 @recover.command()
@@ -135,10 +120,15 @@ def list_(**options: Any) -> None:
 @json_option
 def show(ceremony_id: str, **options: Any) -> None:
     """Show who asks for which key of whom, why, until when, and who decided, verified; what is not is marked."""
+    number = parse_ceremony_id(ceremony_id)
 
     async def run() -> ReviewedCeremony:
+        if not options["identity"].startswith("agent/"):
+            async with session_of(options, "drm") as session:
+                view = await administration.get_ceremony(session, number)
+                return CeremonyReview(session.home).review(view)
         async with recovery_client(options) as client:
-            return await client.review(parse_ceremony_id(ceremony_id))
+            return await client.review(number)
 
     show_ceremony(asyncio.run(run()), as_json=options["as_json"])
 

@@ -23,6 +23,7 @@ from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
 
 TIMEOUT: Final = 30.0
 PAGE: Final = 500
+ANY_CEREMONY: Final = recovery_pb2.CeremonyState.CEREMONY_STATE_UNSPECIFIED
 ANY_STATE: Final = registration_pb2.EnrollmentState.ENROLLMENT_STATE_UNSPECIFIED
 
 
@@ -127,6 +128,26 @@ async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:
     """Return the archived key with this key id (32 bytes); raises NotFoundError."""
     stub = KeyRecoveryServiceStub(session.channel)
     return (await call(stub.GetKey, recovery_pb2.GetKeyRequest(key_id=key_id), timeout=TIMEOUT)).key
+
+
+async def list_ceremonies(
+    session: Session, state: recovery_pb2.CeremonyState.ValueType = ANY_CEREMONY
+) -> AsyncIterator[recovery_pb2.Ceremony]:
+    """Yield ceremonies, or those in a state, oldest first, to an agent or auditor of the DRM; nothing is verified."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    async for page in pages(stub.ListCeremonies, partial(recovery_pb2.ListCeremoniesRequest, state=state)):
+        for ceremony in page.ceremonies:
+            yield ceremony
+
+
+async def get_ceremony(session: Session, ceremony_id: bytes) -> recovery_pb2.Ceremony:
+    """Return the ceremony with this id (16 bytes); ``CeremonyReview`` verifies it. Raises NotFoundError."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    request = recovery_pb2.GetCeremonyRequest(ceremony_id=ceremony_id)
+    found = (await call(stub.GetCeremony, request, timeout=TIMEOUT)).ceremony
+    if found.ceremony_id != ceremony_id:
+        raise UnexpectedAnswerError("The archive shows another ceremony than the one asked for.")
+    return found
 
 
 async def list_storage_keys(session: Session) -> list[recovery_pb2.StorageKey]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Final
 
-from keyark.client.administration import list_enrollments, pages
+from keyark.client.administration import list_ceremonies, list_enrollments
 from keyark.client.approvals import verified_approval
 from keyark.client.findings import SECONDS_PER_DAY, UNDER_WAY, Examination, Finding, error, warning
-from keyark.client.sessions import Session
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import load_certificate
 from keyark.pki.identities import identity_of
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import reread_statement
 from keyark.v1 import recovery_pb2, registration_pb2
-from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 UNCOLLECTED: Final = 3 * SECONDS_PER_DAY
 SHORT: Final = 4
@@ -73,10 +70,10 @@ def _approve(examination: Examination, enrollment: registration_pb2.Enrollment) 
 async def ceremonies_move_on(examination: Examination) -> AsyncIterator[Finding]:
     """Which ceremonies soon expire or lost approvals, and which recovered keys wait for their requester for days."""
     async with examination.session("drm", "auditor") as session:
-        async for ceremony in _ceremonies(session, OPEN):
+        async for ceremony in list_ceremonies(session, OPEN):
             for finding in _open_ceremony(examination, ceremony):
                 yield finding
-        async for ceremony in _ceremonies(session, READY):
+        async for ceremony in list_ceremonies(session, READY):
             age = examination.now() - ceremony.opened_time_us / 1_000_000
             if age > UNCOLLECTED:
                 text = f"recovered keys wait for their requester since {age / SECONDS_PER_DAY:.0f} days"
@@ -85,15 +82,6 @@ async def ceremonies_move_on(examination: Examination) -> AsyncIterator[Finding]
                     text,
                     f"{_recover(examination, ceremony, 'collect')}  # as the requester",
                 )
-
-
-async def _ceremonies(
-    session: Session, state: recovery_pb2.CeremonyState.ValueType
-) -> AsyncIterator[recovery_pb2.Ceremony]:
-    stub = KeyRecoveryServiceStub(session.channel)
-    async for page in pages(stub.ListCeremonies, partial(recovery_pb2.ListCeremoniesRequest, state=state)):
-        for ceremony in page.ceremonies:
-            yield ceremony
 
 
 def _open_ceremony(examination: Examination, ceremony: recovery_pb2.Ceremony) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from keyark.v1.statement_pb2 import EnrollmentStatement
 from tests.e2e.test_doctor import about, findings
 from tests.support.deployment import Deployment, edit, running
 from tests.support.queue import defer
-from tests.support.recovering import lose_key
+from tests.support.recovering import REASON, agents, approve, lose_key
 from tests.support.relays import channel, relaying, service_identity
 
 FACES = {
@@ -120,6 +120,18 @@ async def test_storage_keys_are_told_apart_by_what_the_agent_pins(deployment: De
             told = await keyark(folder, "storage-key", "list")
             assert "[unproven: not what this home pins]" in told
             assert "as pinned here" not in told
+
+
+async def test_an_auditor_looks_at_ceremonies_as_verified_as_an_agent(deployment: Deployment) -> None:
+    lost = await lose_key(deployment)
+    async with agents(deployment, "alice", "bob") as (alice, bob):
+        asked = (await alice.request_keys([lost.key_id], reason=REASON)).ceremony_id
+        await approve(asked, bob)
+    auditor = ("--as", "auditor/auditor")
+    assert asked.hex() in await keyark(deployment.folder, "recover", "list", *auditor)
+    shown = await keyark(deployment.folder, "recover", "show", asked.hex(), *auditor)
+    assert "decided     agent/bob approved" in shown.splitlines()
+    assert shown == await keyark(deployment.folder, "recover", "show", asked.hex(), "--as", "agent/carol")
 
 
 async def test_lists_say_whose_word_they_are(deployment: Deployment) -> None:

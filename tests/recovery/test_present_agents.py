@@ -21,6 +21,7 @@ from keyark.config import load_config
 from keyark.crypto.agents import AgentShareKey
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.initialize import DeploymentPlan, make_person
+from keyark.pki.files import write_file
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.channels import call
 from keyark.store import Store, open_store
@@ -47,6 +48,8 @@ def add_agents(folder: Path, *names: str) -> None:
     authority, plan = DeploymentAuthority.load(folder / "authority"), DeploymentPlan(folder=folder)
     for name in names:
         make_person(plan, authority, SpiffeId("example.org", f"agent/{name}"))
+        pins = identity_file(folder, "alice", "archive-pins.json").read_bytes()
+        write_file(identity_file(folder, name, "archive-pins.json"), pins, mode=0o600)
 
 
 def share_keys(folder: Path, *names: str) -> list[AgentShareKey]:
@@ -261,7 +264,7 @@ async def test_wrong_shares_start_only_so_many_workers(deployment: Deployment) -
 
 
 async def test_requests_are_counted_before_anything_of_them_is_verified(deployment_folder: Path) -> None:
-    edit(deployment_folder / "drm" / "drm.toml", "[recovery]", "[recovery]\nrequests_per_hour = 3")
+    edit(deployment_folder / "drm" / "drm.toml", "requests_per_hour = 1000", "requests_per_hour = 3")
     async with running(deployment_folder) as deployment:
         lost = await lose_key(deployment)
         async with agents(deployment, "alice", "bob") as (alice, bob):

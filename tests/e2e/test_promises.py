@@ -133,6 +133,7 @@ async def test_an_outcome_can_be_asked_for_and_only_ones_own(deployment: Deploym
     ("role", "old", "new", "rule"),
     [
         ("rm", 'domains = ["example.org"]', 'domains = ["example.com"]', "who-enrolls-whom"),
+        ("rm", 'common_names = [".+"]', 'common_names = ["Nobody"]', "who-enrolls-whom"),
         ("cm", "max_days = 825", "max_days = 1", "issued-validity"),
         ("drm", '"ec-p256", ', "", "archived-key-types"),
     ],

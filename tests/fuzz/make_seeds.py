@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
@@ -34,11 +36,16 @@ from keyark.pki.revocations import build_revocation
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import parse_statement, sign_statement
+from keyark.pki.transport import TransportTrust
 from keyark.rpc.errors import to_status
 from keyark.service.failures import pack_failure
 from keyark.service.paging import page_of
 from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.cosignatures import Cosigner
+from keyark.transparency.events import new_event
+from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1 import archive_pb2, certificates_pb2, registration_pb2
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, TransportKeyChange
 from keyark.v1.ceremony_pb2 import (
     CeremonyStatement,
     CeremonyType,
@@ -253,6 +260,34 @@ async def make_log() -> None:
     put("merkle", (7).to_bytes(8, "big") + (3).to_bytes(8, "big") + b"h" * 96, bytes(16))
 
 
+async def make_changes(internal_certificate: x509.Certificate) -> None:
+    """Write how the transport key changes, and a cosigned head of the log under the new one."""
+    authority = Authority(certificate=internal_certificate, private_key=ec_key(INTERNAL))
+    key_id = sha256(encode_spki(ec_key(PERSON).public_key())).digest()
+    rotated = AuditEvent(
+        version=1,
+        type=EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED,
+        time_us=NOW * 1_000_000,
+        transport_key_id=key_id,
+    )
+    log = new_log(NoteSigner.from_private_key("example.org/drm", ec_key(PERSON)))
+    store = memory_store(log)
+    await log.open(store)
+    (index,) = await append(log, store, new_event(rotated, AuditDetails()))
+    certificate = TransportCertificate(
+        certificate=encode_certificate(person(authority, "drm/transport")),
+        chain=[encode_certificate(internal_certificate)],
+    )
+    change = TransportKeyChange(certificate=certificate, proof=await receipt_of(log, index))
+    put("transport-change", change.SerializeToString())
+    witness = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
+    put("cosigned", Cosigner("example.org/rm", witness).cosign((await log.checkpoint()).note, at=NOW))
+    keys = FollowedTransportKeys(TransportTrust(anchors=[internal_certificate], trust_domain="example.org"))
+    keys.begin(certificate, at=NOW)
+    put("transport-memory", keys.record.SerializeToString())
+    put("known-keys", b"".join(bytes([number]) * 16 for number in range(20)))
+
+
 def make_texts(folder: Path) -> None:
     """Write configuration and other text."""
     initialize(DeploymentPlan(folder=folder), lambda _: None)
@@ -291,6 +326,7 @@ def main() -> None:
         make_world(authority)
         make_secrets(authority)
     asyncio.run(make_log())
+    asyncio.run(make_changes(x509.load_der_x509_certificate((FOLDER / "internal.der").read_bytes())))
     with tempfile.TemporaryDirectory() as folder:
         make_texts(Path(folder) / "deployment")
 

@@ -23,6 +23,7 @@ from keyark.client.archive_pins import ArchivePins
 from keyark.client.audit import verify_receipt_file
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordList, read_password
+from keyark.client.transport_memory import _remembered
 from keyark.client.user_list import read_users
 from keyark.config import load_config
 from keyark.crypto.agents import AgentShareKey, ShareKey
@@ -43,6 +44,7 @@ from keyark.pki.chains import lowest, verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import KeyType, key_type_of
 from keyark.pki.keys import load_private_key
+from keyark.pki.known_keys import KnownKeys
 from keyark.pki.names import check_email, check_name
 from keyark.pki.ocsp import parse_ocsp_request
 from keyark.pki.pairs import check_encryption_certificate, check_signing_certificate
@@ -66,10 +68,13 @@ from keyark.service.failures import unpack_failure
 from keyark.service.http import HttpLimits, HttpServer
 from keyark.service.paging import page_of
 from keyark.transparency.checkpoint import NoteVerifier, parse_checkpoint
+from keyark.transparency.cosignatures import CosignatureVerifier
 from keyark.transparency.events import open_event, parse_leaf, parse_logged_event
 from keyark.transparency.merkle import verify_consistency, verify_inclusion
 from keyark.transparency.receipts import ReceiptVerifier, parse_proof
+from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1 import archive_pb2, certificates_pb2, recovery_pb2, registration_pb2
+from keyark.v1.audit_pb2 import TransportKeyChange
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import PageRequest, TransportCertificate
 from keyark.workers.frames import read_frame, unpack
@@ -197,6 +202,21 @@ def transport(data: bytes) -> None:
     except DecodeError:  # the guard refuses it
         return
     TransportTrust(anchors=[world().internal], trust_domain="example.org").verify(message, world().now)
+
+
+def transport_change(data: bytes) -> None:
+    try:
+        change = TransportKeyChange.FromString(data)
+    except DecodeError:
+        return
+    keys = FollowedTransportKeys(TransportTrust(anchors=[world().internal], trust_domain="example.org"))
+    keys.begin(world().transport_certificate, at=world().now)
+    keys.take(change)
+    keys.check_offered(change.certificate, at=world().now)
+
+
+def cosigned(data: bytes) -> None:
+    CosignatureVerifier("example.org/rm", world().witness_key.public_key()).verify(data)
 
 
 def message(data: bytes) -> None:
@@ -401,6 +421,12 @@ TARGETS = [
     Target("sealed", lambda data: HybridPrivateKey.from_bytes(b"\x01" * 96).decrypt(data, b"info")),
     Target("key-uri", lambda data: load_private_key_by_uri(text(data), folder())),
     Target("transport", transport),
+    Target("transport-change", transport_change),
+    Target("transport-memory", lambda data: _remembered(file(data, "transport-keys"))),
+    Target(
+        "known-keys", lambda data: KnownKeys.load([file(data, "known")]).check(world().statement.signing_spki)
+    ),
+    Target("cosigned", cosigned),
     Target("ocsp-request", parse_ocsp_request),
     Target("http", http),
     Target("control", control),

@@ -9,15 +9,19 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.crypto.ceremonies import AgentTrust
 from keyark.crypto.envelopes import TransportKey
 from keyark.pki.approvals import OfficerTrust
 from keyark.pki.calls import CallTrust
+from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import Statement, parse_statement
 from keyark.v1.ceremony_pb2 import SignedStatement
+from keyark.v1.common_pb2 import TransportCertificate
 
 FOLDER = Path(__file__).with_name("world")
 NOW = 1_800_000_000
@@ -37,6 +41,8 @@ class World:
     internal: x509.Certificate
     transport_file: Path
     transport_key: TransportKey
+    transport_certificate: TransportCertificate
+    witness_key: Ed25519PrivateKey
     log_spki: bytes
     statement: Statement
     signature: bytes
@@ -70,6 +76,11 @@ def world() -> World:
         internal=internal,
         transport_file=FOLDER / "transport.pem",
         transport_key=TransportKey(ec_key(TRANSPORT)),
+        transport_certificate=TransportCertificate(
+            certificate=load_certificates(FOLDER / "transport.pem")[0].public_bytes(Encoding.DER),
+            chain=[(FOLDER / "internal.der").read_bytes()],
+        ),
+        witness_key=Ed25519PrivateKey.from_private_bytes(b"\x07" * 32),
         log_spki=encode_spki(ec_key(TRANSPORT).public_key()),
         statement=statement,
         signature=(FOLDER / "signature.bin").read_bytes(),

@@ -135,8 +135,9 @@ class Enrollments:
         """
         self.under_way.check_room(caller)
         if call is not None:
-            now = self.clock.now_us() // 1_000_000
-            accept_call(self.calls, caller, call, [request.statement for request in requests], now=now)
+            statements, now = [request.statement for request in requests], self.clock.now_us() // 1_000_000
+            verify = partial(accept_call, self.calls, caller, call, statements, now=now)
+            await self.turns.run(str(caller), [verify])
             requests = [replace(request, call=call) for request in requests]
         begin = [partial(self._begin, caller, request) for request in requests]
         runs = await self.turns.run(str(caller), begin)

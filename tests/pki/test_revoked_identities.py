@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import time
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from keyark.pki.approvals import Edits, OfficerSigner, OfficerTrust
 from keyark.pki.authority import ca_name, create_internal_ca
 from keyark.pki.certificates import load_pem_certificates
 from keyark.pki.key_types import KeyType
@@ -19,7 +21,8 @@ from keyark.pki.revoked_identities import (
     OlderIdentityListError,
     RevokedIdentities,
 )
-from tests.support.pki import private_key
+from keyark.pki.statements import parse_statement
+from tests.support.pki import TRUST_DOMAIN, private_key, statement_bytes
 from tests.support.rpc import current_ca, identity, identity_list
 
 ALICE = load_pem_certificates(identity("client/alice").certificate)[0]
@@ -160,3 +163,18 @@ def test_lists_of_the_store_are_restored_and_those_of_former_cas_left_out():
 def test_what_is_no_full_list_of_the_internal_ca_is_refused(data):
     with pytest.raises(IdentityListError):
         opened().newer(data)
+
+
+def test_the_approval_of_a_revoked_officer_counts_no_more_whatever_time_it_claims():
+    olga = load_pem_certificates(identity("officer/olga").certificate)[0]
+    signer = OfficerSigner(certificate=olga, private_key=private_key(KeyType.EC_P256, 903))
+    statement, now = parse_statement(statement_bytes()), int(time.time())
+    revoked = opened()
+    trust = OfficerTrust(trust_domain=TRUST_DOMAIN, anchors=[current_ca().certificate], revoked=revoked)
+    approvals = [signer.approve(statement, Edits(), time=moment) for moment in (now, now - 60)]
+    for signed in approvals:
+        assert trust.verify(signed, statement, now=now).officer.path == "officer/olga"
+    revoked.take(revoked.newer(identity_list(olga.serial_number)))
+    for signed in approvals:
+        with pytest.raises(IdentityRevokedError):
+            trust.verify(signed, statement, now=now)

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from keyark.client import KeyarkError
 from keyark.crypto.ceremonies import AgentSigner, Opening
 from keyark.crypto.shares import QuorumRule
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.revocation import IdentityRevocation
 from keyark.pki.key_types import KeyType, generate_signing
+from keyark.pki.revoked_identities import IdentityRevokedError
 from tests.support.deployment import Deployment, make_deployment, running
 from tests.support.recovering import (
     REASON,
@@ -147,3 +151,38 @@ async def test_after_a_restart_old_approvals_open_nothing(deployment_folder: Pat
     async with running(deployment_folder) as deployment, agents(deployment, "alice") as (alice,):
         assert (await alice.collect(asked.ceremony_id))[0].private_key == lost.private_key  # still waiting
         await alice.acknowledge(asked.ceremony_id)
+
+
+async def revoke(deployment: Deployment, *names: str) -> None:
+    """Have the archive know that these identities are revoked."""
+    authority = DeploymentAuthority.load(deployment.folder / "authority")
+    revocation = IdentityRevocation(authority=authority, home=deployment.folder)
+    revocation.revoke(names, x509.ReasonFlags.key_compromise)
+    await deployment.services["drm"].reloads[1]()
+
+
+async def test_the_share_of_an_agent_that_was_revoked_since_is_none_of_a_quorum(
+    deployment: Deployment,
+) -> None:
+    lost = await lose_key(deployment)
+    async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        assert state(await approve(asked.ceremony_id, bob)) == "OPEN"
+        await revoke(deployment, "agent/bob")
+        assert state(await approve(asked.ceremony_id, carol)) == "OPEN"
+        with pytest.raises(IdentityRevokedError):
+            await bob.review(asked.ceremony_id)
+    assert "KEYS_RECOVERED" not in await ceremony_steps(deployment, asked.ceremony_id)
+
+
+async def test_a_ceremony_whose_requester_was_revoked_ends_without_keys(deployment: Deployment) -> None:
+    lost = await lose_key(deployment)
+    async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        assert state(await approve(asked.ceremony_id, bob)) == "OPEN"
+        await revoke(deployment, "agent/alice")
+        with pytest.raises(KeyarkError) as refused:
+            await approve(asked.ceremony_id, carol)
+        assert refused.value.reason == "CEREMONY_CLOSED"
+    steps = await ceremony_steps(deployment, asked.ceremony_id)
+    assert steps == ["RECOVERY_OPENED", "RECOVERY_APPROVED", "RECOVERY_CLOSED"]

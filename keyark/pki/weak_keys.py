@@ -84,8 +84,9 @@ def _powers_of_65537(prime: int) -> int:
 
 
 _SMALL_PRIMES: Final = math.prod(_primes_below(752))
-_ROCA: Final = tuple((prime, _powers_of_65537(prime)) for prime in _primes_below(168)[1:])
-"""Nemec et al., "The Return of Coppersmith's Attack" (2017), §2: such primes, so such moduli, are powers of 65537."""
+_ROCA: Final = tuple((prime, _powers_of_65537(prime)) for prime in _primes_below(702)[1:])
+"""Nemec et al., "The Return of Coppersmith's Attack" (2017), §2.2: modulo each of the first 126 primes a modulus of
+1984 bits or more is a power of 65537. One honest modulus in 2¹⁶⁹ is too."""
 _SQUARES: Final = frozenset(i * i % 5040 for i in range(5040))
 
 

@@ -259,3 +259,13 @@ async def test_a_batch_is_accepted_in_slices_and_the_loop_goes_on_between_them(a
     assert passes >= 16
     outcomes = (await batch).outcomes
     assert [getattr(outcome, "reason", "") for outcome in outcomes] == ["STATEMENT_SIGNATURE"] * 64
+
+
+@pytest.mark.parametrize("archived_first", [True, False])
+async def test_a_batch_never_archives_a_key_that_signs_in_it(archive: Archive, archived_first: bool) -> None:
+    """P8: both are looked at before either is recorded."""
+    key, one, other = (private_key(KeyType.EC_P256, number) for number in (190, 191, 192))
+    signs, archives = request_with(key, one), request_with(other, negated_ec(key))
+    batch = [archives, signs] if archived_first else [signs, archives]
+    assert reasons(await archive.archive(*batch)) == ["", "KEY_ROLE_CONFLICT"]
+    assert archive.store.read(lambda txn: txn.count(KEYS)) == 1

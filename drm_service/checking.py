@@ -24,6 +24,7 @@ from drm_service.transport_files import TransportFiles
 from drm_service.transport_keys import read_transport_keys
 from keyark.clock import SystemClock
 from keyark.errors import KeyarkError
+from keyark.pki.certificates import Validity, load_certificate
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.service import maintenance
 from keyark.store import ReadTransaction
@@ -53,12 +54,22 @@ def check(config: DrmConfig) -> list[str]:
 def check_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[str]:
     """Hold the transport keys on disk against the log; returns a line for each.
 
-    Raises as ``read_transport_keys`` does, and the errors of ``TransportTrust`` for the certificate of the newest.
+    An ended certificate of the newest is told: the DRM runs, and no client wraps a key to it. Raises as
+    ``read_transport_keys`` does, and TransportCertificateError and CertificateChainError for the newest.
     """
     records = read_transport_keys(txn, files)
-    newest = files.certificate(records[-1].generation)
-    files.trust().verify(newest, SystemClock().now_us() // 1_000_000)
-    return [f"transport key: {record.key_id.hex()}{' (retired)' * record.retired}" for record in records]
+    certificate = files.certificate(records[-1].generation)
+    validity = Validity.of(load_certificate(certificate.certificate))
+    files.trust().verify(certificate, validity.not_before)
+    lines = [f"transport key: {record.key_id.hex()}{' (retired)' * record.retired}" for record in records]
+    if validity.not_after < SystemClock().now_us() // 1_000_000:
+        _, until = validity.dates()
+        path = files.certificate_path(records[-1].generation)
+        lines.append(
+            f"transport certificate: ended on {until:%Y-%m-%d}; sign {files.request_path(records[-1].generation)} anew "
+            f"to {path}, then start or reload"
+        )
+    return lines
 
 
 def check_records(txn: ReadTransaction) -> list[str]:

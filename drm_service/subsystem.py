@@ -44,6 +44,7 @@ from keyark.v1.archive_pb2_grpc import (
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
 
 EXPIRY_SECONDS: Final = 30.0
+RETIRING_SECONDS: Final = 3600.0
 LOG_READERS: Final = {
     **{method: {"rm", "cm"} for method in AUDIT_METHODS},
     "GetConsistencyProof": {"rm", "cm", "agent"},
@@ -96,6 +97,9 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             storage_public_keys=storage_keys.public_keys,
         )
         transport_keys.workers = workers
+        await stack.enter_async_context(
+            repeating(transport_keys.retire_ended, seconds=RETIRING_SECONDS, name="retiring transport keys")
+        )
         archive = KeyArchive(
             trust_domain=config.service.trust_domain,
             storage_keys=storage_keys,

@@ -8,6 +8,7 @@ keys is made up for at the next start, and a retired private key that is still t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ def _check_same_key(
 
 @dataclass(kw_only=True)
 class TransportKeys:
-    """Rotates and retires; use it from one task at a time. ``begin`` comes first, ``finish_handover`` second."""
+    """Rotates and retires, one change at a time. ``begin`` comes first, ``finish_handover`` second."""
 
     files: TransportFiles
     store: Store
@@ -149,6 +150,7 @@ class TransportKeys:
     workers: ArchiveWorkers | None = field(default=None, repr=False)
     _records: list[TransportKeyRecord] = field(default_factory=list)
     _certificates: Mapping[int, TransportCertificate] = field(default_factory=dict)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def begin(self) -> None:
         """Take up the keys as log and disk have them; raises as ``read_transport_keys`` does."""
@@ -217,11 +219,12 @@ class TransportKeys:
 
     async def reload(self) -> str:
         """Read the certificates anew, and let the key that waits come into force if its certificate is there."""
-        self._load_certificates()
-        waiting = self._next_generation
-        if not self.files.certificate_path(waiting).exists():
-            return f"transport key {waiting - 1} goes on"
-        await self._rotate(waiting)
+        async with self._turn:
+            self._load_certificates()
+            waiting = self._next_generation
+            if not self.files.certificate_path(waiting).exists():
+                return f"transport key {waiting - 1} goes on"
+            await self._rotate(waiting)
         return f"transport key {waiting} is offered and signs from now on"
 
     async def make(self, key_type: KeyType) -> dict[str, Any]:
@@ -246,10 +249,22 @@ class TransportKeys:
             raise TransportKeyStateError(
                 f"Transport key {generation} is the one that is offered; rotate first, then retire it."
             )
-        if not record.retired:
-            await self._retire(record)
-        self.files.delete_key(generation)
+        async with self._turn:
+            if not next(r for r in self._records if r.generation == generation).retired:
+                await self._retire(record)
+            self.files.delete_key(generation)
         return next(key for key in self.describe() if key["generation"] == generation)
+
+    async def retire_ended(self) -> None:
+        """Retire the older keys whose certificates have ended: no client wraps to them any more."""
+        ended = [
+            record.generation
+            for record in self._records[:-1]
+            if not record.retired and _validity(self._certificates[record.generation]).not_after < self._now()
+        ]
+        for generation in ended:
+            await self.retire(generation)
+            logger.info("transport key %d is retired, for its certificate has ended", generation)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what may be shown of all keys, the newest first."""
@@ -275,6 +290,11 @@ class TransportKeys:
         record = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
         if any(record.key_id == known.key_id for known in self._records):
             raise TransportKeyStateError(f"Transport key {generation} was in force before; make a new one.")
+        if _validity(certificate).not_before < _validity(self.offered).not_before:
+            raise TransportKeyStateError(
+                f"The certificate of transport key {generation} is older than that of the key in force; have its "
+                "request signed anew, so that nobody takes the older key for the newer one."
+            )
         uris = self.key_uris
         await self._take([*uris, self.files.key_uri(generation)])
         leaf = transport_key_leaf(ROTATED, record.key_id, self.clock.now_us())

@@ -14,12 +14,13 @@ from keyark.cli.options import home_option, json_option, new_identity_password, 
 from keyark.cli.output import print_json, say, say_aside
 from keyark.client.findings import SECONDS_PER_DAY
 from keyark.crypto.shares import QuorumRule
-from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.authority import CONFIG, DeploymentAuthority
 from keyark.deployment.commands import reload_services
 from keyark.deployment.identities import IdentityRenewal
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.deployment.launch import run_deployment
-from keyark.deployment.scheduled import renewing_services
+from keyark.deployment.scheduled import renewing_services, rotating_transport_keys
+from keyark.deployment.transport import TransportKeyRotation
 from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_type
 
 
@@ -90,7 +91,10 @@ def _quorum_rule(options: dict[str, Any]) -> QuorumRule:
     "--renew", metavar="30d", help="Renew services that end within this time, daily; needs FOLDER/authority."
 )
 def up(folder: Path, http: str | None, renew: str | None) -> None:
-    """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM."""
+    """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM.
+
+    Where FOLDER/authority is there, the transport key is rotated in the last third of its certificate's life.
+    """
     arguments = {"cm": ["--http", http]} if http else {}
     asyncio.run(_up(folder, arguments, within=None if renew is None else days(renew) * SECONDS_PER_DAY))
 
@@ -100,6 +104,9 @@ async def _up(folder: Path, arguments: dict[str, list[str]], *, within: int | No
         if within is not None:
             renewal = IdentityRenewal(home=folder, authority=DeploymentAuthority.load(folder / "authority"))
             await stack.enter_async_context(renewing_services(renewal, within=within, say=say_aside))
+        if (folder / "authority" / CONFIG).is_file():
+            rotation = TransportKeyRotation(home=folder)
+            await stack.enter_async_context(rotating_transport_keys(rotation, say=say_aside))
         await run_deployment(folder, say, arguments=arguments)
 
 

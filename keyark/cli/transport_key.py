@@ -45,6 +45,22 @@ def rotate(home: Path, key_type: str, *, as_json: bool) -> None:
 
 
 @transport_key.command()
+@home_option
+@json_option
+def renew(home: Path, *, as_json: bool) -> None:
+    """Certify the newest transport key anew: also where the deployment does not run, and where the certificate ended.
+
+    A rotation is better where nothing is wrong: it ends what a copy of the present key is good for.
+    """
+    done = TransportKeyRotation(home=home).renew()
+    if as_json:
+        print_json([{"done": line} for line in done])
+        return
+    for line in done:
+        say(line)
+
+
+@transport_key.command()
 @click.argument("generation")
 @home_option
 @json_option

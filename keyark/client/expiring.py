@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Final
 
 from cryptography import x509
 
 from keyark.client.administration import list_certificates
 from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
+from keyark.client.transport_memory import transport_certificate
+from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
 from keyark.pki.chains import lowest
 from keyark.v1 import certificates_pb2
@@ -21,7 +24,9 @@ TIMEOUT: Final = 10.0
 
 async def certificates_end(examination: Examination) -> AsyncIterator[Finding]:
     """What ended, or ends within the time that is looked ahead."""
-    for finding in (*_people(examination), *_authorities(examination), *_transport(examination)):
+    for finding in (*_people(examination), *_authorities(examination)):
+        yield finding
+    async for finding in _transport(examination):
         yield finding
     async for finding in _users(examination):
         yield finding
@@ -90,10 +95,20 @@ def _authorities(examination: Examination) -> Iterator[Finding]:
             yield from _ending(examination, "CA above the issuing CA", certificate, command)
 
 
-def _transport(examination: Examination) -> Iterator[Finding]:
-    newest = load_certificates(examination.home.config.transport)[0]
-    command = f"keyark transport-key rotate --home {examination.home.folder}"
-    yield from _ending(examination, "transport key", newest, command)
+async def _transport(examination: Examination) -> AsyncIterator[Finding]:
+    """The last third of the transport certificate's life, as the DRM serves it; it lives for weeks only."""
+    try:
+        async with examination.session("drm", "auditor") as session:
+            served = await transport_certificate(session.channel)
+    except KeyarkError:
+        return  # that it is away is told by another check
+    newest = load_certificate(served.certificate)
+    validity, home = Validity.of(newest), examination.home.folder
+    third = (validity.not_after - validity.not_before) // 3
+    action = "renew" if validity.not_after < examination.now() else "rotate"
+    soon = replace(examination, within=min(examination.within, third))
+    for finding in _ending(soon, "transport key", newest, f"keyark transport-key {action} --home {home}"):
+        yield finding
 
 
 async def _users(examination: Examination) -> AsyncIterator[Finding]:

@@ -69,6 +69,13 @@ async def follow_transport_keys(home: Home, channel: Channel) -> None:
     learn(home, keys, answer.changes)
 
 
+async def transport_certificate(channel: Channel) -> TransportCertificate:
+    """Return the transport certificate that the DRM serves to an agent or auditor, nothing of it verified."""
+    stub = TransportKeyServiceStub(channel)
+    answer = await call(stub.ListTransportKeyChanges, ListTransportKeyChangesRequest(), timeout=TIMEOUT)
+    return answer.transport_certificate
+
+
 def _remember(home: Home, keys: FollowedTransportKeys) -> None:
     with _alone(home.folder):
         stored = _remembered(home.folder / FILE)

@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Annotated, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import Field
 
 from keyark.config import Config, load_config
 from keyark.deployment.issued import IssuedIdentities, IssuedIdentity
@@ -39,7 +40,7 @@ from keyark.pki.revoked_identities import (
     RevokedIdentities,
     load_revoked,
 )
-from keyark.pki.spiffe import SpiffeId, check_trust_domain
+from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId, check_trust_domain
 from keyark.service.initialization import PRIVATE, PUBLIC, new_folder, new_signing_key
 
 YEAR: Final = 365 * 86_400
@@ -48,13 +49,16 @@ ROOT_SECONDS: Final = 25 * YEAR
 ISSUING_CA_SECONDS: Final = 12 * YEAR
 SERVICE_SECONDS: Final = 2 * YEAR
 PERSON_SECONDS: Final = 2 * YEAR
-TRANSPORT_SECONDS: Final = 5 * YEAR
+DAY: Final = 86_400
+TRANSPORT_DAYS: Final = 30
 MAX_REQUEST: Final = 64 * 1024
 CONFIG: Final = "authority.toml"
 REQUEST: Final = "identity.csr"
 AUTHORITY_TOML: Final = """\
 # The authority signs for this trust domain only.
 trust_domain = "$trust_domain"
+# How long a transport certificate lives. Whoever has seen no newer transport key believes a stolen one until then.
+transport_days = $transport_days
 """
 
 
@@ -68,6 +72,7 @@ class AuthorityConfig(Config):
     """authority.toml: nothing in it is secret."""
 
     trust_domain: str
+    transport_days: Annotated[int, Field(ge=1, le=397)] = TRANSPORT_DAYS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,7 @@ class DeploymentAuthority:
     trust_domain: str
     folder: Path
     internal: Authority
+    transport_days: int = TRANSPORT_DAYS
 
     @classmethod
     def load(cls, folder: Path) -> DeploymentAuthority:
@@ -92,7 +98,10 @@ class DeploymentAuthority:
             )
         config = load_config(path, AuthorityConfig)
         return cls(
-            trust_domain=config.trust_domain, folder=folder, internal=_load_authority(folder, "internal-ca")
+            trust_domain=config.trust_domain,
+            folder=folder,
+            internal=_load_authority(folder, "internal-ca"),
+            transport_days=config.transport_days,
         )
 
     @classmethod
@@ -113,7 +122,7 @@ class DeploymentAuthority:
         )
         save_certificates(folder / "internal-ca.pem", [internal.certificate])
         save_certificates(folder / "root.pem", [root.certificate])
-        config = Template(AUTHORITY_TOML).substitute(trust_domain=trust_domain)
+        config = Template(AUTHORITY_TOML).substitute(trust_domain=trust_domain, transport_days=TRANSPORT_DAYS)
         write_new_file(folder / CONFIG, config.encode(), mode=PRIVATE)
         return cls(trust_domain=trust_domain, folder=folder, internal=internal)
 
@@ -124,7 +133,7 @@ class DeploymentAuthority:
         IdentityRevokedError for a key that had a certificate which is revoked, and IssuerValidityError; the file is
         written only if it does not.
         """
-        lifetime = TRANSPORT_SECONDS if identity.role == "drm/transport" else SERVICE_SECONDS
+        lifetime = self.transport_days * DAY if identity.role == TRANSPORT_ROLE else SERVICE_SECONDS
         validity = self._validity(self.internal, lifetime)
         issued = issue_identity(self.internal, _load_request(request), identity=identity, validity=validity)
         self._check_key(issued)

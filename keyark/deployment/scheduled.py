@@ -1,4 +1,4 @@
-"""Renews the identities of services on schedule, where the internal CA's key lies on the same machine."""
+"""Renews services and rotates the transport key on schedule, where the internal CA's key is on the same machine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Final
 
 from keyark.deployment.commands import ROLES
 from keyark.deployment.identities import IdentityRenewal
+from keyark.deployment.transport import TransportKeyRotation
 from keyark.errors import KeyarkError
 from keyark.service.background import repeating
 
 DAY: Final = 86_400.0
+HOUR: Final = 3600.0
 
 
 @asynccontextmanager
@@ -38,4 +40,26 @@ async def renewing_services(
 
     await renew_and_say()
     async with repeating(renew_and_say, seconds=every, name="renewing services"):
+        yield
+
+
+@asynccontextmanager
+async def rotating_transport_keys(
+    rotation: TransportKeyRotation, *, say: Callable[[str], None], every: float = HOUR
+) -> AsyncIterator[None]:
+    """Rotate the transport key when its certificate is due: looked at now, and again while the context lasts.
+
+    ``say`` is told what was done and what failed, which ends nothing; ``every`` is in seconds.
+    """
+
+    async def keep_up() -> None:
+        try:
+            lines = await asyncio.to_thread(rotation.keep_up)
+        except KeyarkError as error:
+            lines = [f"rotating the transport key failed and is tried again: {error.message}"]
+        for line in lines:
+            say(line)
+
+    await keep_up()
+    async with repeating(keep_up, seconds=every, name="rotating the transport key"):
         yield

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from keyark.client.home import Home
 from keyark.deployment.authority import DeploymentAuthority
-from keyark.deployment.commands import service_command
+from keyark.deployment.commands import ServiceCommandError, service_command
 from keyark.errors import ConfigurationError
-from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.key_types import KeyType
+from keyark.pki.certificates import Validity, load_certificates, save_certificates
+from keyark.pki.key_types import KeyType, key_type_of
 from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
+
+LAST_SECONDS: Final = 2 * 86_400
+"""A certificate that ends sooner is renewed where the DRM does not run, so that it can be rotated once it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +47,81 @@ class TransportKeyRotation:
             return keys
         authority = DeploymentAuthority.load(self.home / "authority")
         new = self._ask("new", "--key-type", key_type.value)
-        if not Path(new["certificate"]).exists():
-            authority.sign_identity(
-                Path(new["request"]),
-                SpiffeId(authority.trust_domain, TRANSPORT_ROLE),
-                Path(new["certificate"]),
-            )
+        # Signed again after an interruption too: the certificate must not be older than that of the key in force.
+        authority.sign_identity(
+            Path(new["request"]),
+            SpiffeId(authority.trust_domain, TRANSPORT_ROLE),
+            Path(new["certificate"]),
+        )
         service_command("drm", "reload", self._config("drm"))
         keys = self.keys()
         if keys[0]["generation"] != new["generation"]:
             raise ConfigurationError("The DRM did not put the new transport key in force; look at its log.")
         self._publish(keys)
         return keys
+
+    def renew(self) -> list[str]:
+        """Renew the newest key's certificate, for the same key; returns what was done.
+
+        It is the way back for a deployment that was off when its certificate ended: a service that does not run has the
+        new certificate when it starts. Raises ConfigurationError where no transport key has a certificate.
+        """
+        authority = DeploymentAuthority.load(self.home / "authority")
+        path = self._newest_certificate()
+        identity = SpiffeId(authority.trust_domain, TRANSPORT_ROLE)
+        authority.sign_identity(path.with_name("transport.csr"), identity, path)
+        renewed = load_certificates(path)[0]
+        target = Home.load(self.home).config.transport
+        others = [c for c in load_certificates(target) if c.public_key() != renewed.public_key()]
+        save_certificates(target, [renewed, *others])
+        _, until = Validity.of(renewed).dates()
+        done = [f"transport key {path.parent.name} is certified until {until:%Y-%m-%d}"]
+        return done + [self._reload(role) for role in ("drm", "rm")]
+
+    def ends(self) -> int:
+        """Return when the newest certificate ends, seconds UTC."""
+        return Validity.of(load_certificates(self._newest_certificate())[0]).not_after
+
+    def keep_up(self) -> list[str]:
+        """Do what is due: rotate in the last third of a certificate's life, or renew where the DRM does not run.
+
+        Returns what was done.
+        """
+        validity = Validity.of(load_certificates(self._newest_certificate())[0])
+        left = validity.not_after - time.time()
+        if left > (validity.not_after - validity.not_before) / 3:
+            return []
+        try:
+            keys = self.keys()
+        except ServiceCommandError as error:
+            if "SERVICE_NOT_RUNNING" not in error.message:
+                raise
+            return self.renew() if left < LAST_SECONDS else []
+        present = load_certificates(Path(keys[0]["certificate"]))[0]
+        newest = self.rotate(key_type_of(present.public_key()))[0]
+        return [f"transport key {newest['generation']} is offered and signs from now on"]
+
+    def _newest_certificate(self) -> Path:
+        folder = self.home / "drm" / "transport-keys"
+        found = {
+            int(path.parent.name): path
+            for path in folder.glob("*/transport.pem")
+            if path.parent.name.isascii() and path.parent.name.isdigit()
+        }
+        if not found:
+            raise ConfigurationError(
+                f"{folder} has no transport certificate; on the DRM's own host, sign the newest transport.csr anew."
+            )
+        return found[max(found)]
+
+    def _reload(self, role: str) -> str:
+        try:
+            service_command(role, "reload", self._config(role))
+        except ServiceCommandError as error:
+            if "SERVICE_NOT_RUNNING" not in error.message:
+                raise
+            return f"{role} does not run, and has it when it starts"
+        return f"{role} has it"
 
     def retire(self, generation: str) -> dict[str, Any]:
         """Have envelopes to a key refused, and its private half deleted."""

@@ -86,9 +86,9 @@ async def test_what_ends_soon_is_told_with_what_renews_it(deployment: Deployment
     assert renewed >= {"rm", "cm", "drm", "officer/officer", "agent/alice", "client/enroller"}
     assert len(about(found, "users: certificates end soon, first that of alice@example.org")) == 1
     assert not about(found, "transport key")
-    assert about(await findings(deployment, within=6 * 365 * DAYS), "transport key")[0].command.startswith(
-        "keyark transport-key rotate"
-    )
+    for later, action in ((21 * DAYS, "rotate"), (31 * DAYS, "renew")):
+        (transport,) = about(await findings(deployment, later=later), "transport key")
+        assert transport.command.startswith(f"keyark transport-key {action} --home")
 
 
 async def test_who_renewed_is_not_told_to_renew(deployment_folder: Path, tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ async def test_printed_commands_are_commands(deployment: Deployment) -> None:
     await run_printed(
         f"keyark enroll --home {deployment.folder} --name A --email a@example.org --out {deployment.folder}/a"
     )
-    printed = [
-        shlex.split(f.command, comments=True) for f in await findings(deployment, within=40 * 365 * DAYS)
-    ]
+    told = await findings(deployment, within=40 * 365 * DAYS)
+    told += about(await findings(deployment, later=21 * DAYS), "transport key")
+    printed = [shlex.split(finding.command, comments=True) for finding in told]
     for program, name, *words in printed:
         assert program == "keyark"
         command: Any = main.get_command(click.Context(main), name)

@@ -29,6 +29,7 @@ from keyark.client.ceremony_review import (
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.sessions import Session, open_session
+from keyark.client.transport_memory import follow_transport_keys
 from keyark.client.witnesses import FOLLOWERS, Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import (
@@ -48,6 +49,7 @@ from keyark.pki.chains import verify_chain
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id
 from keyark.rpc.channels import call
+from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.v1 import recovery_pb2 as pb
 from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision
 from keyark.v1.common_pb2 import PageRequest
@@ -167,7 +169,7 @@ class RecoveryClient:
         answer = await call(
             self._stub.RequestCeremony, pb.RequestCeremonyRequest(request=signed), timeout=TIMEOUT
         )
-        return self._review.review(answer.ceremony)
+        return await self._reviewed(answer.ceremony)
 
     async def ceremonies(
         self, state: pb.CeremonyState.ValueType = pb.CeremonyState.CEREMONY_STATE_UNSPECIFIED
@@ -191,12 +193,21 @@ class RecoveryClient:
         """
         request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.GetCeremony, request, timeout=TIMEOUT)
-        reviewed = self._review.review(answer.ceremony)
+        reviewed = await self._reviewed(answer.ceremony)
         if reviewed.ceremony_id != ceremony_id:
             raise InvalidInputError("The archive shows another ceremony than the one asked for.")
         if reviewed.state in _ENDED:
             self._keys.recipients.delete(ceremony_id)
         return reviewed
+
+    async def _reviewed(self, view: pb.Ceremony) -> ReviewedCeremony:
+        """Verify a ceremony; the transport key may have been rotated since this session began."""
+        try:
+            return self._review.review(view)
+        except CheckpointSignatureError:
+            await follow_transport_keys(self.session.home, self.session.channel)
+            self._review = CeremonyReview(self.session.home)
+            return self._review.review(view)
 
     async def storage_keys(self) -> list[pb.StorageKey]:
         """Return all storage key generations, the newest last, with this agent's own sealed shares."""
@@ -228,7 +239,7 @@ class RecoveryClient:
             shares=[self._release(ceremony, key) for key in ceremony.view.storage_keys],
         )
         answer = await call(self._stub.ApproveCeremony, request, timeout=TIMEOUT)
-        return self._review.review(answer.ceremony)
+        return await self._reviewed(answer.ceremony)
 
     def _release(self, ceremony: ReviewedCeremony, storage_key: pb.StorageKey) -> pb.ReleasedShare:
         share = self._open_share(storage_key)
@@ -276,14 +287,14 @@ class RecoveryClient:
         )
         request = pb.RejectCeremonyRequest(ceremony_id=ceremony.ceremony_id, rejection=rejection)
         answer = await call(self._stub.RejectCeremony, request, timeout=TIMEOUT)
-        return self._review.review(answer.ceremony)
+        return await self._reviewed(answer.ceremony)
 
     async def cancel(self, ceremony_id: bytes) -> ReviewedCeremony:
         """End an own request; its one-time key is erased."""
         request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)
-        return self._review.review(answer.ceremony)
+        return await self._reviewed(answer.ceremony)
 
     async def collect(self, ceremony_id: bytes) -> list[RecoveredKey]:
         """Fetch what was recovered and prove that every key is the one of its certificate, issued by the home's CA.

@@ -33,8 +33,9 @@ from keyark.v1.recovery_pb2 import CeremonyState
 from tests.support.attacks import refusals_of
 from tests.support.deployment import Deployment, running
 from tests.support.hostile_archive import AGENTS, HostileArchive, hostile_archive, share_key
-from tests.support.recovering import lose_key
+from tests.support.recovering import agents, approve, lose_key, state
 from tests.support.relays import Alter, channel, relaying, service_identity
+from tests.support.rotation import rotate
 
 ROTATE = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
 CHANGE = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
@@ -402,3 +403,12 @@ async def test_where_a_witness_is_away_nobody_approves(witnessed: HostileArchive
     moved = archive.home.config.model_copy(update={role: "127.0.0.1:1"})
     object.__setattr__(archive.home, "config", moved)
     assert (await refused(archive, ceremony)).kind is Kind.UNAVAILABLE
+
+
+async def test_agents_whose_session_is_open_over_a_rotation_go_on(deployment: Deployment) -> None:
+    """The witnesses have heard of no new transport key either: nothing was enrolled since."""
+    lost = await lose_key(deployment)
+    async with agents(deployment, "alice", "bob", "carol") as (alice, *others):
+        await rotate(deployment)
+        asked = await alice.request_keys([lost.key_id], reason="x")
+        assert state(await approve(asked.ceremony_id, *others)) == "READY"

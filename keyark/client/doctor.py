@@ -109,6 +109,8 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
     subject = f"key {key.key_id.hex()}"
     wanted = certificates_pb2.CertificateFilter(spki_sha256=key.key_id)
     async for certificate in list_certificates(issuer, wanted):
+        if certificate.role == SIGNING and certificate.state != VALID:
+            continue
         if certificate.role == SIGNING:
             return error(
                 subject,

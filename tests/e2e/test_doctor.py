@@ -27,8 +27,10 @@ from keyark.client.sessions import open_session
 from keyark.clock import ManualClock
 from keyark.config import load_config
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
+from keyark.pki.key_types import KeyType, generate
 from keyark.transparency.events import open_event
 from keyark.v1.audit_pb2 import EventType
+from keyark.v1.common_pb2 import CertificatePair
 from rm_service import __main__ as rm_program
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.deployment import Deployment, edit, running
@@ -183,6 +185,21 @@ async def archive_without_linking(folder: Path) -> bytes:
         await rm.archived(request)
         await rm.close()
     return request
+
+
+async def test_an_archived_key_that_signs_too_is_told(deployment: Deployment) -> None:
+    """P8 with a hostile RM and the key's owner: DRM and CM each hear of one half."""
+    key, fields = generate(KeyType.EC_P256), {"encryption_spki": b"", "profile": "signing-only"}
+    async with enrolling(deployment.home()) as enroller:
+        rm = HostileRm(deployment, enroller.call)
+        await rm.archived(enroller.request(encryption_key=key))
+        signs = enroller.request(signing_key=key, fields=fields, envelope=b"")
+        assert isinstance(await rm.issue(signs, b"", None), CertificatePair)
+        await rm.close()
+    (found,) = about(await findings(deployment, later=700), "signs too")
+    assert found.severity is Severity.ERROR
+    await run_printed(found.command)
+    assert about(await findings(deployment, later=700), "signs too") == []
 
 
 async def test_an_archive_from_a_backup_is_told_of_its_certificates_again(

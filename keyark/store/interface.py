@@ -189,10 +189,13 @@ class Store(Protocol):
         """Read one committed row, inline."""
 
     def read(self, fn: Callable[[ReadTransaction], T]) -> T:
-        """Run ``fn`` on a snapshot, inline: for a few point reads."""
+        """Run ``fn`` on a snapshot, inline: for a few point reads.
+
+        It runs again, on a newer one, where a row that it reads vanished meanwhile.
+        """
 
     async def view(self, fn: Callable[[ReadTransaction], T]) -> T:
-        """Run ``fn`` on a snapshot in a thread: for scans."""
+        """Run ``fn`` on a snapshot in a thread: for scans. As with ``read``, it may run again."""
 
     async def update(self, fn: Callable[[WriteTransaction], T]) -> T:
         """Run ``fn`` in a write transaction; when this returns, its writes are durable.

@@ -24,6 +24,7 @@ from keyark.pki.revoked_identities import IDENTITY_LIST, IdentityRevokedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.channels import call
 from keyark.rpc.pinning import ServiceRevokedError
+from keyark.service import assembly
 from keyark.service.initialization import save_request
 from keyark.v1 import certificates_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
@@ -235,3 +236,20 @@ async def test_the_rm_sends_nothing_to_a_cm_whose_identity_was_revoked(deploymen
         DeploymentAuthority.load(deployment_folder / "authority").replace_identity(files)
         await deployment.services["cm"].reloads[0]()
         await client.enroll(common_name="Bob", email="bob@example.org")
+
+
+async def test_a_running_service_takes_the_list_by_itself(
+    deployment_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "IDENTITY_LIST_SECONDS", 0.01)
+    request = certificates_pb2.ListCertificatesRequest()
+    async with (
+        running(deployment_folder) as deployment,
+        open_session(deployment.home(), "cm", identity="officer/officer") as officer,
+    ):
+        listing = CertificateAdminServiceStub(officer.channel).ListCertificates
+        await call(listing, request, timeout=10)
+        revocation(deployment_folder).revoke(["officer/officer"], COMPROMISED)
+        with pytest.raises(IdentityRevokedError):
+            while True:
+                await call(listing, request, timeout=10)

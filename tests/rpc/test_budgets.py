@@ -12,7 +12,7 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.rpc import guard
 from keyark.rpc.budgets import Readers, Share
 from keyark.rpc.channels import call
-from keyark.rpc.errors import from_rpc_error
+from keyark.rpc.errors import MessageTooLargeError, from_rpc_error
 from keyark.rpc.guard import UnreadMessageError
 from keyark.v1 import audit_pb2
 from tests.support.rpc import Scripted, budgets, channel_to, identity, serving, stub
@@ -212,3 +212,13 @@ async def test_who_gives_up_waiting_to_have_a_message_read_holds_no_place() -> N
     ended.set()
     await last
     assert reading.reading == ["eve"] * 3
+
+
+async def test_a_message_that_is_too_large_is_a_refusal_that_is_recorded() -> None:
+    servicer = Scripted()
+    async with serving(servicer) as server, channel_to(server, identity("auditor/eve")) as channel:
+        large = audit_pb2.GetCheckpointRequest.FromString(b"\x7a\x80\x80\x80\x04" + bytes(8 << 20))
+        with pytest.raises(MessageTooLargeError):
+            await call(stub(channel).GetCheckpoint, large, timeout=30)
+        await call(stub(channel).GetCheckpoint, REQUEST, timeout=30)
+    assert servicer.rejected == [("spiffe://example.org/auditor/eve", METHOD, "UNREAD_MESSAGE")]

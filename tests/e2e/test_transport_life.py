@@ -24,22 +24,22 @@ from keyark.pki.spiffe import SpiffeId
 from tests.support.attacks import internal_ca
 from tests.support.deployment import running
 from tests.support.processes import init_home, keyark, up
-from tests.support.rotation import RETIRED, certificate_file, key_file, leaves, rotate, states
+from tests.support.rotation import RETIRED, certificate_file, key_file, leaves, make, rotate, states
 
 ALICE = {"common_name": "Alice Example", "email": "alice@example.org"}
 ORDER = EnrollmentOrder(**ALICE)
 DAY = 86_400
 
 
-def certify(folder: Path, *, ends_in: int, generation: int = 1) -> None:
-    """Have a transport key certified for a moment: from five minutes ago, as all are, until in so many seconds."""
+def certify(folder: Path, *, ends_in: int, generation: int = 1, began: int = 300) -> None:
+    """Have a transport key certified for a while: from so many seconds ago (others: 300), until in so many seconds."""
     now, identity = int(time.time()), SpiffeId("example.org", "drm/transport")
     key = load_private_key(key_file(folder, generation))
     issued = issue_identity(
         internal_ca(folder),
         request_identity(key, identity),
         identity=identity,
-        validity=Validity(now - 300, now + ends_in),
+        validity=Validity(now - began, now + ends_in),
     )
     save_certificates(certificate_file(folder, generation), [issued])
 
@@ -95,6 +95,22 @@ async def test_an_older_key_is_retired_once_its_certificate_has_ended(
             pass  # each look is a call, so the DRM goes on meanwhile
         assert await states(deployment) == ["OFFERED", "RETIRED"]
     assert not key_file(deployment_folder, 1).exists()
+
+
+async def test_a_key_that_was_certified_before_the_one_in_force_is_not_put_in_its_place(
+    deployment_folder: Path,
+) -> None:
+    """Readers that met the key in force only could not tell it from a retired one."""
+    certify(deployment_folder, ends_in=DAY, began=200)
+    async with running(deployment_folder) as deployment:
+        await make(deployment)
+        with pytest.raises(KeyarkError) as caught:
+            await deployment.services["drm"].reload()
+        assert caught.value.reason == "TRANSPORT_KEY_STATE"
+        assert await states(deployment) == ["OFFERED"]
+        certify(deployment_folder, ends_in=DAY, began=100, generation=2)
+        await deployment.services["drm"].reload()
+        assert await states(deployment) == ["OFFERED", "TAKEN"]
 
 
 def test_a_key_is_rotated_in_the_last_third_of_its_certificate_and_renewed_where_the_drm_does_not_run(

@@ -286,6 +286,24 @@ def decode(kind, data):
 
 def verify_receipt(file, *, transport_spki, origin):
     """Check a receipt offline: leaf, details, inclusion, signature."""
+    receipt = verify_entry(file, transport_spki=transport_spki, origin=origin)
+    require(receipt.event.type == audit_pb2.EVENT_TYPE_KEY_ARCHIVED, "no archived key")
+    return receipt
+
+
+def take_change(change, *, key_in_force, anchor, trust_domain, origin):
+    """Section 6: return the SPKI of the transport key that follows the one in force, by the word of both."""
+    begins = x509.load_der_x509_certificate(change.certificate.certificate).not_valid_before_utc.timestamp()
+    key = check_transport_certificate(change.certificate, anchor=anchor, trust_domain=trust_domain, at=begins)
+    for spki in (spki_of(key), key_in_force):
+        event = verify_entry(change.proof, transport_spki=spki, origin=origin).event
+    require(event.type == audit_pb2.EVENT_TYPE_TRANSPORT_KEY_ROTATED, "no rotation")
+    require(event.transport_key_id == sha256(spki_of(key)), "the rotation to another key")
+    return spki_of(key)
+
+
+def verify_entry(file, *, transport_spki, origin):
+    """Check that an entry of any type is in the log: leaf, details, inclusion, signature."""
     try:
         head, separator, note = file.decode().partition("\n\n")
     except UnicodeDecodeError:
@@ -296,7 +314,7 @@ def verify_receipt(file, *, transport_spki, origin):
     logged = decode(audit_pb2.LoggedEvent, unbase64(lines[1].removeprefix("extra ")))
     index, siblings = number(lines[2].removeprefix("index ")), [unbase64(line) for line in lines[3:]]
     event = decode(audit_pb2.AuditEvent, logged.leaf)
-    require(event.version == 1 and event.type == audit_pb2.EVENT_TYPE_KEY_ARCHIVED, "no archived key")
+    require(event.version == 1, "an entry of another version")
     require(len(logged.salt) == 16, "the salt is missing")
     require(sha256(logged.salt + logged.details) == event.details_sha256, "the details are others")
     size, root = verify_note(note, transport_spki=transport_spki, origin=origin)

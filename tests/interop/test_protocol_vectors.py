@@ -30,8 +30,11 @@ from keyark.service.callers import AT_ONCE_SECONDS
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ReceiptMismatchError, ReceiptVerifier
+from keyark.transparency.transport_keys import FollowedTransportKeys
+from keyark.v1.audit_pb2 import TransportKeyChange
 from keyark.v1.common_pb2 import TransportCertificate
 from tests.interop import independent_client
+from tests.support.pki import DAY, NOW
 
 DOCS = Path(__file__).parents[2] / "docs"
 VECTORS = {
@@ -353,6 +356,42 @@ def documented_reasons():
     return dict(rows)
 
 
+def take_by_keyark(change: TransportKeyChange) -> bytes:
+    vector = VECTORS["transport_changes"]
+    anchor = x509.load_der_x509_certificate(unhex(vector["trust_anchor"]))
+    keys = FollowedTransportKeys(TransportTrust(anchors=[anchor], trust_domain="example.org"))
+    first = TransportCertificate(certificate=unhex(vector["certificate_in_force"]))
+    keys.begin(first, at=NOW + 3 * DAY)
+    keys.take(change)
+    return keys.public_keys[0]
+
+
+def take_independently(change: TransportKeyChange) -> bytes:
+    vector = VECTORS["transport_changes"]
+    taken: bytes = independent_client.take_change(
+        change,
+        key_in_force=unhex(vector["key_in_force"]),
+        anchor=x509.load_der_x509_certificate(unhex(vector["trust_anchor"])),
+        trust_domain="example.org",
+        origin=vector["origin"],
+    )
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("take", "refusal"),
+    [(take_by_keyark, KeyarkError), (take_independently, independent_client.Refused)],
+    ids=["keyark", "independent"],
+)
+def test_a_transport_key_follows_by_the_word_of_the_key_in_force_only(take, refusal):
+    vector = VECTORS["transport_changes"]
+    good = TransportKeyChange.FromString(unhex(vector["change"]))
+    assert take(good) == unhex(vector["next_key"])
+    for refused in vector["refused"]:
+        with pytest.raises(refusal):
+            take(TransportKeyChange.FromString(unhex(refused["change"])))
+
+
 def test_every_documented_reason_has_its_grpc_code():
     for package in (rm_service, cm_service, drm_service):
         for module in pkgutil.iter_modules(package.__path__):
@@ -380,6 +419,7 @@ def test_every_reason_that_a_request_can_meet_is_documented():
         "keyark.service.requests",
         "keyark.transparency.heads",
         "keyark.transparency.receipts",
+        "keyark.transparency.transport_keys",
         "keyark.workers.pool",
         "keyark.workers.process",
         "rm_service.archive_client",

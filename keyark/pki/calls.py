@@ -157,6 +157,7 @@ class _Caller:
     """A client's certificate, and the time over which the path that was verified for it holds."""
 
     certificate: x509.Certificate
+    public_key: SigningPublicKey
     identity: SpiffeId
     validity: Validity
 
@@ -206,8 +207,7 @@ class CallTrust:
         try:
             if len(signed.signature) > MAX_SIGNATURE_SIZE:
                 raise InvalidSignature
-            public_key = cast("SigningPublicKey", caller.certificate.public_key())
-            verify_message(public_key, signed.signature, context(LABEL, signed.statement))
+            verify_message(caller.public_key, signed.signature, context(LABEL, signed.statement))
         except InvalidSignature:
             raise CallSignatureError(
                 f"The call's signature does not verify under the certificate of {caller.identity}; sign the very bytes "
@@ -238,6 +238,7 @@ class CallTrust:
         validities = [Validity.of(each) for each in path]
         return _Caller(
             certificate,
+            cast("SigningPublicKey", certificate.public_key()),
             identity,
             Validity(max(v.not_before for v in validities), min(v.not_after for v in validities)),
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -72,25 +73,28 @@ class Witnesses:
         """
         heads = [entry.head for entry in entries]
         newest = max(heads, key=lambda head: head.checkpoint.size)
-        seen = remembered(self.archive.home)
-        if seen.size > newest.checkpoint.size:
-            await self._check_leads_on(newest.checkpoint, seen, "what this home saw of it before")
-        for earlier in {head.checkpoint for head in heads} | {seen}:
-            if earlier.size <= newest.checkpoint.size:
-                await self._check_leads_on(earlier, newest.checkpoint, "what this home saw of it before")
+        checks = [
+            partial(self._check_one_log, [head.checkpoint for head in heads], newest.checkpoint),
+            *(partial(self._check_followed, follower, newest) for follower in self.followers),
+        ]
         refusals = []
         for (
-            follower
-        ) in self.followers:  # each one is shown the tree, so that each log tells of one that was refused
+            check
+        ) in checks:  # whatever fails, each witness is shown the tree: its log tells of one that was refused
             try:
-                await self._check_followed(follower, newest)
+                await check()
             except KeyarkError as error:
-                if error.reason not in (PrivateLogError.reason, _ALARM):
-                    raise
                 refusals.append(error)
         if refusals:
-            raise refusals[0]
+            raise next((e for e in refusals if e.reason in (PrivateLogError.reason, _ALARM)), refusals[0])
         remember(self.archive.home, newest)
+
+    async def _check_one_log(self, seen: Sequence[Checkpoint], newest: Checkpoint) -> None:
+        """Hold the newest tree against the others that came with it, and against the one that is remembered."""
+        for tree in {*seen, remembered(self.archive.home)}:
+            first, second = sorted((tree, newest), key=lambda checkpoint: checkpoint.size)
+            if first != second and not _leads_on(first, second, await self._proof(first, second)):
+                raise _private("what this home saw of it before")
 
     async def _check_followed(self, follower: Session, head: VerifiedHead) -> None:
         """Bring a witness up to date where it has seen less, and hold the head against the newest that it cosigned."""
@@ -134,10 +138,6 @@ class Witnesses:
             return Checkpoint(origin, 0, EMPTY_ROOT)
         cosignature_verifier(follower.home, follower.role).verify(note)
         return seen_verifier(follower.home, "drm").verify(note)
-
-    async def _check_leads_on(self, first: Checkpoint, second: Checkpoint, whose: str) -> None:
-        if first != second and not _leads_on(first, second, await self._proof(first, second)):
-            raise _private(whose)
 
     async def _proof(self, one: Checkpoint, other: Checkpoint) -> Sequence[bytes]:
         """Ask the DRM to prove that the smaller tree is a prefix of the larger; one that cannot proves nothing."""

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from keyark.client import KeyarkError, RecoveryClient
 from keyark.client.log_heads import LogHead
+from keyark.client.log_memory import remembered
 from keyark.client.sessions import open_session
 from keyark.crypto.ceremonies import agent_key_of
 from keyark.crypto.storage import HybridPrivateKey
@@ -314,9 +315,10 @@ async def test_a_recovery_in_a_log_of_its_own_gets_no_share_and_leaves_its_mark_
     """RM and CM follow the real log; the archive shows bob a fork, with everything in it as it should be."""
     async with running(folder) as deployment, hostile_archive(folder) as archive:
         await lose_key(deployment)
+        seen = remembered(deployment.home())
         ceremony = await _forked_recovery(archive, (await _followed(deployment)).followed_size + larger)
         assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
-        assert not (folder / "checkpoints" / "drm.note").exists()
+        assert remembered(deployment.home()) == seen
         for role in ("rm", "cm"):
             ((caller, reason),) = await refusals_of(deployment.home(), role)
             assert caller == "spiffe://example.org/agent/bob"
@@ -332,6 +334,7 @@ async def test_a_private_log_that_contradicts_a_followed_tree_raises_the_alarm(f
         assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
         told = await _followed(deployment)
         assert told.contradiction.first_note == (await archive.log.checkpoint()).note
+        (folder / "checkpoints" / "drm.note").unlink()  # carol has seen nothing yet
         assert (await refused(archive, ceremony)).reason == "LOG_INCONSISTENT"
 
 

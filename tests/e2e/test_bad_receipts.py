@@ -25,6 +25,7 @@ from keyark.v1.audit_pb2 import AuditDetails, CheckpointLink, GetConsistencyProo
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
 from keyark.v1.common_pb2 import TransportCertificate
+from tests.e2e.test_direct_attacks import Captured
 from tests.support.attacks import TRUST_DOMAIN, another_ca, internal_ca, take_stock
 from tests.support.deployment import Deployment, copy_deployment, make_deployment, running
 from tests.support.enrolling import Enroller, enrolling
@@ -42,6 +43,7 @@ class Rm:
         self.home, who = deployment.home(), service_identity(deployment.folder, "rm")
         self.cm = channel(self.home.config.cm, who, "cm")
         self.drm = channel(self.home.config.drm, who, "drm")
+        self.captured: Captured = lambda _: None
 
     async def __aenter__(self) -> Rm:
         stub = KeyArchiveServiceStub(self.drm)
@@ -59,8 +61,9 @@ class Rm:
             statement=request.statement,
             signature=request.signature,
             wrapped_private_key=request.wrapped_private_key,
+            call=1,
         )
-        message = archive_pb2.ArchiveKeysRequest(items=[item])
+        message = archive_pb2.ArchiveKeysRequest(items=[item], calls=[self.captured(request)])
         answer = await call(KeyArchiveServiceStub(self.drm).ArchiveKeys, message, timeout=30)
         return answer.outcomes[0].receipt, answer.link
 
@@ -74,10 +77,11 @@ class Rm:
     ) -> certificates_pb2.PairOutcome | KeyarkError:
         """Ask the CM for a pair; returns it, or the error of the item or of the call."""
         item = certificates_pb2.PairRequest(
-            statement=request.statement, signature=request.signature, receipt=receipt
+            statement=request.statement, signature=request.signature, receipt=receipt, call=1
         )
         message = certificates_pb2.IssueCertificatePairsRequest(
             items=[item],
+            calls=[self.captured(request)],
             links=links,
             transport_certificates=[self.transport] if transports is None else transports,
         )
@@ -126,8 +130,9 @@ async def rm(deployment: Deployment) -> AsyncIterator[Rm]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def enroller(deployment: Deployment) -> AsyncIterator[Enroller]:
+async def enroller(deployment: Deployment, rm: Rm) -> AsyncIterator[Enroller]:
     async with enrolling(deployment.home()) as enroller:
+        rm.captured = enroller.call
         yield enroller
 
 
@@ -228,10 +233,11 @@ async def test_a_statement_is_checked_though_its_receipt_is_good(rm: Rm, enrolle
     assert await rm.refused(enroller.request(fields={"profile": "other"}), receipt) == "UNKNOWN_PROFILE"
 
 
-async def test_a_receipt_of_another_deployment_is_refused(rm: Rm, tmp_path) -> None:
+async def test_a_receipt_of_another_deployment_is_refused(rm: Rm, enroller: Enroller, tmp_path) -> None:
     """Same trust domain, same request, a genuine receipt of a genuine DRM: only not of this one."""
     foreign = make_deployment(tmp_path / "foreign")
     async with running(foreign) as elsewhere, Rm(elsewhere) as other, enrolling(elsewhere.home()) as there:
+        other.captured = there.call
         key = generate(KeyType.EC_P256)
         request = there.request(encryption_key=key)
         receipt, _ = await other.archive(request)

@@ -128,8 +128,10 @@ async def test_a_receipt_that_a_newer_checkpoint_overtook_is_asked_for_again(
                             statement=overtaken.statement,
                             signature=overtaken.signature,
                             wrapped_private_key=overtaken.wrapped_private_key,
+                            call=1,
                         )
-                    ]
+                    ],
+                    calls=[enroller.call(overtaken)],
                 )
                 archived = await call(KeyArchiveServiceStub(upstream).ArchiveKeys, message, timeout=30)
                 early[overtaken.statement] = archived.outcomes[0].receipt
@@ -178,8 +180,10 @@ async def test_a_certificate_of_another_ca_is_not_linked(deployment_folder: Path
                 statement=request.statement,
                 signature=request.signature,
                 wrapped_private_key=request.wrapped_private_key,
+                call=1,
             )
-            await call(stub.ArchiveKeys, archive_pb2.ArchiveKeysRequest(items=[item]), timeout=30)
+            message = archive_pb2.ArchiveKeysRequest(items=[item], calls=[enroller.call(request)])
+            await call(stub.ArchiveKeys, message, timeout=30)
             statement = parse_statement(request.statement)
             link = archive_pb2.CertificateLink(
                 enrollment_id=statement.enrollment_id, certificate=_forged(deployment_folder, statement)

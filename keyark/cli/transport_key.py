@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyark.cli.options import home_option, json_option
-from keyark.cli.output import KeyarkGroup, print_json, say
+from keyark.cli.output import KeyarkGroup, print_json, say, say_aside
 from keyark.deployment.transport import TransportKeyRotation
 from keyark.pki.key_types import TRANSPORT_KEY_TYPES, KeyType, parse_key_type
 
@@ -71,7 +71,7 @@ def retire(home: Path, generation: str, *, as_json: bool) -> None:
         print_json(key)
         return
     say(_line(key))
-    say(
+    say_aside(
         f"warning: the private half of transport key {generation} is deleted here; destroy its copies in "
         "backups of the DRM's folder too, for they open what was wrapped to it",
     )

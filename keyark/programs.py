@@ -31,6 +31,7 @@ _NAMING_CODE: Final = (
     "PYTHONEXECUTABLE",
 )
 _USAGE: Final = 2
+_STOPPED: Final = 130
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -80,8 +81,11 @@ def keyark() -> None:
     Here and not in the command's own code, because whoever embeds that, or the SDK, decides on its process itself.
     """
     isolate("keyark.cli")
-    importlib.import_module("keyark.crypto.harden").disable_core_dumps()
-    importlib.import_module("keyark.cli.main").main()
+    try:
+        importlib.import_module("keyark.crypto.harden").disable_core_dumps()
+        importlib.import_module("keyark.cli.main").main()
+    except KeyboardInterrupt:  # before the command began
+        sys.exit(_STOPPED)
 
 
 def rm() -> int:

@@ -18,7 +18,17 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, say_aside, to_json
+from keyark.cli.output import (
+    KeyarkGroup,
+    UsageError,
+    careful,
+    end_unread,
+    is_unread,
+    print_json,
+    say,
+    say_aside,
+    to_json,
+)
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import reread_statement
@@ -67,6 +77,8 @@ def print_all(
         collected = []
         async with session_of(options, role) as session:
             async for message in fetch(session):
+                if is_unread():
+                    break
                 if as_json:
                     collected.append(to_json(message))
                 else:
@@ -77,6 +89,7 @@ def print_all(
     if as_json:
         print_json(collected)
     else:
+        end_unread()
         say_unproven(role)
 
 

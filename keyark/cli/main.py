@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from keyark.cli.output import SafeGroup
+from keyark.cli.output import SafeGroup, with_words
 
 COMMANDS: Final = {
     "init": ("keyark.cli.deployment", "init"),
@@ -45,7 +45,7 @@ class LazyGroup(SafeGroup):
             return None
         module, name = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+        return with_words(command)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
 
-from keyark.cli.output import UsageError
-from keyark.client.passwords import PasswordSource, check_strength, read_password
+from keyark.cli.output import StoppedError, UsageError
+from keyark.client.passwords import MAX_PASSWORD, PasswordSource, check_strength, read_password
 from keyark.pki.pkcs12 import Pkcs12Form
+from keyark.text.terminal import line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -107,8 +111,9 @@ def password_source(path: Path | None) -> PasswordSource:
             return read_password(path)
         if not sys.stdin.isatty():
             return None
-        answer: str = click.prompt(f"Password of {key}", hide_input=True, err=True)
-        return answer.encode()
+        return asked(
+            lambda: click.prompt(f"Password of {line(str(key))}", hide_input=True, err=True)
+        ).encode()
 
     return ask
 
@@ -119,14 +124,56 @@ def new_identity_password(path: Path | None, text: str) -> bytes | None:
         return read_password(path)
     if not sys.stdin.isatty():
         return None
-    answer: str = click.prompt(
-        f"{text} (empty: none)",
-        default="",
-        hide_input=True,
-        confirmation_prompt=True,
-        show_default=False,
-        err=True,
+    answer: str = asked(
+        lambda: click.prompt(
+            f"{text} (empty: none)",
+            default="",
+            hide_input=True,
+            confirmation_prompt=True,
+            show_default=False,
+            err=True,
+        )
     )
     if answer:
         check_strength(answer.encode())
     return answer.encode() or None
+
+
+def asked(prompt: Callable[[], str]) -> str:
+    """Return what a person types at a prompt. Raises StoppedError, and UsageError for what opens no key file."""
+    try:
+        with _stopped_at_once():
+            answer = prompt()
+        size = len(answer.encode())
+    except UnicodeError:
+        raise UsageError(
+            "What was typed is no text in the terminal's character set; set it to UTF-8."
+        ) from None
+    if size > MAX_PASSWORD:
+        raise UsageError(f"What was typed has {size} bytes; give at most {MAX_PASSWORD}.")
+    return answer
+
+
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """Let Ctrl-C raise StoppedError at a prompt.
+
+    The handler of asyncio only tells the event loop, which a prompt holds up until a whole line was typed.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only that one gets signals
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def confirm(question: str) -> None:
+    """Ask a question on the terminal; raises Abort where the answer is no, and StoppedError for Ctrl-C."""
+    asked(lambda: str(click.confirm(question, abort=True, err=True)))

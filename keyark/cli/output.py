@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -18,13 +18,25 @@ from keyark.client.pending import EnrollmentRejectedError, PendingApprovalError
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.errors import ConfigurationError, KeyarkError, Kind, PolicyRejectedError
 from keyark.text.characters import resemblances
-from keyark.text.terminal import below, escaped_json, escaped_streams, print_line
+from keyark.text.terminal import (
+    describe_refusal,
+    escaped_json,
+    escaped_streams,
+    is_reader_gone,
+    line,
+    print_line,
+    why_lost,
+)
 
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 REJECTED: Final = 3
 PENDING: Final = 4
+STOPPED: Final = 130
+"""128 + SIGINT, as a shell reports a command that Ctrl-C ended."""
+UNREAD: Final = 141
+"""128 + SIGPIPE, as a shell reports a command whose reader closed the pipe before its end."""
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -69,8 +81,10 @@ def check_heard(stream: TextIO | None) -> None:
     """Raise OutputLostError where what is written to a standard stream reaches nobody: it is closed, or /dev/null."""
     try:
         lost = stream is None or os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    except io.UnsupportedOperation:  # a stream in memory
+        lost = False
     except (OSError, ValueError):
-        lost = stream is None or not isinstance(below(stream), io.StringIO)
+        lost = True
     if lost:
         raise OutputLostError(
             "The password that is made would be shown to nobody; name a --password-file, or run it on a terminal."
@@ -83,11 +97,37 @@ def tell(text: str, stream: TextIO | None) -> None:
         if stream is None:
             raise ValueError("closed")
         print(text, file=stream, flush=True)
+        if (lost := why_lost(stream)) is not None:
+            raise lost
     except (OSError, ValueError):
         raise OutputLostError(
             "The password could not be shown, so nothing was kept here and the archive still holds the key; run the "
             "command again."
         ) from None
+
+
+def is_unread() -> bool:
+    """Whether nothing that is printed to stdout arrives any more; a command that only shows things may then stop."""
+    return why_lost(sys.stdout) is not None
+
+
+def end_unread() -> None:
+    """End a command that only shows things, with the code of SIGPIPE, where its reader closed the pipe."""
+    lost = why_lost(sys.stdout)
+    if lost is not None and is_reader_gone(lost):
+        raise SystemExit(UNREAD)
+
+
+class StoppedError(KeyarkError):
+    """A person pressed Ctrl-C, or a program sent SIGINT."""
+
+    reason = "STOPPED"
+    kind = Kind.PRECONDITION
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Stopped before the end. What was done until then stays done; run the same command again to go on."
+        )
 
 
 def careful(name: str) -> str:
@@ -100,6 +140,8 @@ def exit_code(error: KeyarkError) -> int:
     """Return the exit code that stands for an error."""
     if isinstance(error, PolicyRejectedError | EnrollmentRejectedError):
         return REJECTED
+    if isinstance(error, StoppedError):
+        return STOPPED
     return PENDING if isinstance(error, PendingApprovalError) else FAILED
 
 
@@ -111,6 +153,37 @@ def describe_error(error: KeyarkError) -> list[str]:
     return [first, *(f"  {part}" for part in more)]
 
 
+class Words(click.types.StringParamType):
+    """Text of the command line; paths, which may be any bytes, are no such text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text; fails for bytes that are no UTF-8, which Python passes on as lone surrogates."""
+        text = super().convert(value, param, ctx)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"'{line(text)}' is not UTF-8; set the terminal's character set to UTF-8.", param, ctx)
+        return text
+
+
+def with_words(command: click.Command) -> click.Command:
+    """Return a command, and all below it, that takes text in UTF-8 only."""
+    for parameter in command.params:
+        if parameter.type is click.STRING:
+            parameter.type = Words()
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            with_words(below)
+    return command
+
+
+class SystemRefusalError(KeyarkError):
+    """The operating system refused something to a command: a full disk, a file of another user, a name too long."""
+
+    reason = "SYSTEM_REFUSAL"
+    kind = Kind.PRECONDITION
+
+
 class KeyarkGroup(click.Group):
     """A command group that turns typed errors into one message and the exit code of the design."""
 
@@ -119,20 +192,32 @@ class KeyarkGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyarkError as error:
-            first, *more = describe_error(error)
-            for part in (f"keyark: {first}", *more):
-                say_aside(part)
-            ctx.exit(USAGE if isinstance(error, UsageError) else exit_code(error))
+            _fail(ctx, error)
+        except KeyboardInterrupt:
+            _fail(ctx, StoppedError())
+        except OSError as error:
+            _fail(ctx, SystemRefusalError(describe_refusal(error)))
+
+
+def _fail(ctx: click.Context, error: KeyarkError) -> NoReturn:
+    first, *more = describe_error(error)
+    for part in (f"keyark: {first}", *more):
+        say_aside(part)
+    ctx.exit(USAGE if isinstance(error, UsageError) else exit_code(error))
 
 
 class SafeGroup(KeyarkGroup):
     """The group of all commands: whatever one of them prints, click's own words and tracebacks included, is escaped."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run a command on streams that escape what controls a terminal."""
-        with escaped_streams():
+        """Run a command on streams that escape what controls a terminal, and that it outlives."""
+        with escaped_streams() as streams:
             try:
                 return super().main(*arguments, **options)
+            except SystemExit as end:
+                raise SystemExit(
+                    streams.exit_code(end.code) if isinstance(end.code, int) else end.code
+                ) from None
             except Exception:
                 say_aside("keyark: the command failed in a way that nobody foresaw; report this:")
                 for part in traceback.format_exc().split("\n"):

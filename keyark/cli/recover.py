@@ -22,6 +22,7 @@ from keyark.cli.keys import key_id_of
 from keyark.cli.listing import print_all, session_of
 from keyark.cli.options import (
     accept_weak_option,
+    confirm,
     home_option,
     identity_option,
     identity_password_option,
@@ -148,7 +149,7 @@ def approve(ceremony_id: str, **options: Any) -> None:
             reviewed = await client.review(parse_ceremony_id(ceremony_id))
             if not options["yes"]:
                 show_ceremony(reviewed, as_json=False)
-                click.confirm("Approve this?", abort=True, err=True)
+                confirm("Approve this?")
             return await until_carried_out(client, await client.approve(reviewed))
 
     _tell(asyncio.run(run()), options)

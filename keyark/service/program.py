@@ -28,7 +28,7 @@ from keyark.service.control import Command, Commands, answering, ask
 from keyark.service.live_policy import LivePolicy, policy_of
 from keyark.service.parent import end_with_parent
 from keyark.store import row_keys_beside
-from keyark.text.terminal import escaped_streams, log_to_stderr, print_line
+from keyark.text.terminal import describe_refusal, escaped_streams, log_to_stderr, print_line
 
 C = TypeVar("C", bound=Config)
 Adjust = Callable[[C, argparse.Namespace], C]
@@ -85,14 +85,20 @@ class Program(Generic[C]):
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command; returns the exit code of the process."""
         disable_core_dumps()
-        with escaped_streams():
+        with escaped_streams() as streams:
             log_to_stderr(f"{self.role} %(levelname)s %(name)s: %(message)s")
             parsed = self._parser().parse_args(arguments)
             try:
-                return int(parsed.command(parsed) or 0)
+                return streams.exit_code(int(parsed.command(parsed) or 0))
             except KeyarkError as error:
                 print_line(f"{self.role}: {error.message} [{error.reason}]", sys.stderr)
                 return 1
+            except OSError as error:
+                print_line(f"{self.role}: {describe_refusal(error)} [SYSTEM_REFUSAL]", sys.stderr)
+                return 1
+            except KeyboardInterrupt:
+                print_line(f"{self.role}: Stopped before the end. [STOPPED]", sys.stderr)
+                return 130
 
     def _parser(self) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(prog=f"keyark-{self.role}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -74,20 +74,34 @@ class IssuerClient:
         return await self.batches.submit(IssueItem(request, receipt), caller=str(statement.caller))
 
     async def _send(self, items: Sequence[IssueItem]) -> Sequence[CertificatePair | KeyarkError]:
-        """Have a batch issued; once more with what shows the CM a transport or storage key that it does not know."""
+        """Have a batch issued; items for which the CM lacks evidence go again with it.
+
+        What it may lack: links of the DRM's log, the DRM's newest transport key, a storage key.
+        """
         response = await self._issue(items)
         outcomes = _outcomes(items, response)
-        unsigned = [outcome for outcome in outcomes if isinstance(outcome, CheckpointSignatureError)]
-        if unsigned:
-            known = bytes.fromhex(unsigned[0].metadata.get(KNOWN_KEY, ""))
-            strange = [
-                i for i, outcome in enumerate(outcomes) if isinstance(outcome, CheckpointSignatureError)
-            ]
+        await self._close_gaps(items, outcomes)
+        if strange := _positions(outcomes, CheckpointSignatureError):
+            known = bytes.fromhex(_metadata(outcomes[strange[0]]).get(KNOWN_KEY, ""))
             await self._issue_again(items, outcomes, strange, known_transport_key=known)
-        strange = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, UnknownStorageKeyError)]
+        strange = _positions(outcomes, UnknownStorageKeyError)
         if strange and (changes := await self._trust_changes(response.trust_changes)):
             await self._issue_again(items, outcomes, strange, trust_changes=changes)
         return outcomes
+
+    async def _close_gaps(
+        self, items: Sequence[IssueItem], outcomes: list[CertificatePair | KeyarkError]
+    ) -> None:
+        """Send items again whose receipts the links did not reach, now with links from the tree that the CM told.
+
+        A CM that restarted may have lost trees that it had told of: it keeps those only that its rows rely on.
+        """
+        for _ in range(GAP_ATTEMPTS):
+            if not (behind := _positions(outcomes, CheckpointGapError)):
+                return
+            await self._issue_again(items, outcomes, behind)
+        for position in _positions(outcomes, CheckpointGapError):
+            outcomes[position] = _cannot_follow()
 
     async def _issue_again(
         self,
@@ -137,11 +151,23 @@ class IssuerClient:
             try:
                 response = await call(self._issuer.IssueCertificatePairs, message, timeout=BATCH_SECONDS)
             except CheckpointGapError as gap:
-                self._tree_size = int(gap.metadata["tree_size"])
+                self._tree_size = gap.tree_size
                 continue
-            self._tree_size = max(self._tree_size, response.drm_tree_size)
+            self._tree_size = response.drm_tree_size  # the CM's word, also where it is smaller than before
             return response
-        raise UnavailableError("The CM could not follow the DRM's log; try again.")
+        raise _cannot_follow()
+
+
+def _cannot_follow() -> UnavailableError:
+    return UnavailableError("The CM could not follow the DRM's log; try again.")
+
+
+def _positions(outcomes: Sequence[CertificatePair | KeyarkError], kind: type[KeyarkError]) -> list[int]:
+    return [position for position, outcome in enumerate(outcomes) if isinstance(outcome, kind)]
+
+
+def _metadata(outcome: CertificatePair | KeyarkError) -> Mapping[str, str]:
+    return outcome.metadata if isinstance(outcome, KeyarkError) else {}
 
 
 def _weigh(item: IssueItem) -> int:

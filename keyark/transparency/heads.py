@@ -51,6 +51,12 @@ class CheckpointGapError(KeyarkError):
     reason = "CHECKPOINT_GAP"
     kind = Kind.CONFLICT
 
+    @property
+    def tree_size(self) -> int:
+        """Size of the accepted tree; 0 where the other side does not tell, so that links from the beginning go."""
+        told = self.metadata.get("tree_size", "")
+        return int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else 0
+
 
 class CheckpointMismatchError(KeyarkError):
     """Links or a head do not fit the accepted tree; only this call is refused, the right ones are taken next."""

@@ -53,6 +53,7 @@ class KeyTypeNotPermittedError(KeyarkError):
 
     reason = "KEY_TYPE_NOT_PERMITTED"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 class ReceiptMissingError(KeyarkError):
@@ -60,6 +61,7 @@ class ReceiptMissingError(KeyarkError):
 
     reason = "RECEIPT_REQUIRED"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 class ProfileSettings(Config):

@@ -16,6 +16,7 @@ from keyark.pki.statements import Statement, verify_renewal
 from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.certificates_pb2 import KeyRole
+from keyark.v1.revocation_pb2 import RevocationReason
 
 
 class RenewalRefusedError(KeyarkError):
@@ -23,6 +24,14 @@ class RenewalRefusedError(KeyarkError):
 
     reason = "RENEWAL_REFUSED"
     kind = Kind.PRECONDITION
+    is_final = True
+
+
+class RenewalOnHoldError(RenewalRefusedError):
+    """The certificate is on hold, which an officer may release."""
+
+    reason = "RENEWAL_ON_HOLD"
+    is_final = False
 
 
 class AlreadyRenewedError(KeyarkError):
@@ -30,6 +39,7 @@ class AlreadyRenewedError(KeyarkError):
 
     reason = "ALREADY_RENEWED"
     kind = Kind.CONFLICT
+    is_final = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +53,8 @@ class Renewed:
 def check_renewal(txn: ReadTransaction, statement: Statement, now: int) -> Renewed | None:
     """Return the pair that a statement renews, None where it renews none; ``now`` is in seconds UTC.
 
-    What the certificate's state is learns only who holds its key. Raises RenewalRefusedError, RenewalSignatureError
-    and AlreadyRenewedError.
+    What the certificate's state is learns only who holds its key. Raises RenewalRefusedError and RenewalOnHoldError of
+    it, RenewalSignatureError and AlreadyRenewedError.
     """
     if not statement.renews:
         return None
@@ -58,8 +68,10 @@ def check_renewal(txn: ReadTransaction, statement: Statement, now: int) -> Renew
         raise RenewalRefusedError("Name the signing certificate to renew; its pair is renewed with it.")
     public_key = load_certificate(pair.signing_certificate).public_key()
     verify_renewal(statement, cast("SigningPublicKey", public_key))
-    if revocation_of(pair, found.role) is not None:
-        raise RenewalRefusedError("The certificate to renew is revoked or on hold; enroll anew.")
+    if (revocation := revocation_of(pair, found.role)) is not None:
+        if revocation.reason == RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD:
+            raise RenewalOnHoldError("The certificate to renew is on hold; have an officer release it.")
+        raise RenewalRefusedError("The certificate to renew is revoked; enroll anew.")
     if now > pair.not_after:
         raise RenewalRefusedError("The certificate to renew has expired; enroll anew.")
     if (pair.common_name, pair.email.lower()) != (statement.common_name, statement.email.lower()):

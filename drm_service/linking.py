@@ -33,6 +33,7 @@ class LinkedElsewhereError(KeyarkError):
 
     reason = "LINKED_ELSEWHERE"
     kind = Kind.CONFLICT
+    is_final = True
 
 
 @dataclass(frozen=True, kw_only=True)

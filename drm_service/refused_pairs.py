@@ -18,6 +18,7 @@ class KeyPairRefusedError(KeyarkError):
 
     reason = "KEY_PAIR_REFUSED"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 def check_not_refused(txn: ReadTransaction, statement: Statement) -> None:

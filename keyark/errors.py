@@ -28,10 +28,16 @@ class Kind(enum.Enum):
 
 
 class KeyarkError(Exception):
-    """Base of all typed errors; ``metadata`` holds public facts only."""
+    """Base of all typed errors; ``metadata`` holds public facts only.
+
+    ``is_final`` says that time heals nothing: the same request would be refused again. A caller that can wait sends
+    again what is not final, after ``retry_after`` seconds where the error says how long.
+    """
 
     reason: ClassVar[str] = "INTERNAL"
     kind: ClassVar[Kind] = Kind.INTERNAL
+    is_final: ClassVar[bool] = False
+    retry_after: float | None = None
 
     def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -98,7 +104,7 @@ class OverloadedError(KeyarkError):
 
     reason = "OVERLOADED"
     kind = Kind.EXHAUSTED
-    retry_after: float = 0.5
+    retry_after = 0.5
 
 
 class UnavailableError(KeyarkError):
@@ -129,6 +135,7 @@ class PolicyRejectedError(KeyarkError):
 
     reason = "POLICY_REJECTED"
     kind = Kind.PRECONDITION
+    is_final = True
 
     def __init__(
         self, message: str, *, violations: Sequence[Violation] = (), metadata: Mapping[str, str] | None = None

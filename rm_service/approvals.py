@@ -7,6 +7,7 @@ transaction that changes them, so of two officers who act at once one wins and t
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -38,7 +39,7 @@ from rm_service.enrollment import Enrollments
 from rm_service.queue import PAGE, ApprovalQueue
 from rm_service.quotas import enrollments_within
 from rm_service.records import describe
-from rm_service.reviews import find_reviewed, queued
+from rm_service.reviews import QUEUED, NotPendingError, check_state, find_reviewed, queued
 
 STAGE: Final = "approve"
 PENDING: Final = EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL
@@ -49,13 +50,6 @@ _LEAVES: Final = {
 }
 
 logger = logging.getLogger(__name__)
-
-
-class NotPendingError(KeyarkError):
-    """The request does not wait any more: another officer was quicker, or its time is over."""
-
-    reason = "NOT_PENDING"
-    kind = Kind.CONFLICT
 
 
 class RequestChangedError(KeyarkError):
@@ -114,7 +108,10 @@ class Approvals:
         return await self._carry_out(act.enrollment_id)
 
     async def reject(self, act: Act, reason: str) -> Enrollment:
-        """Reject for a reason (1 to 500 printable characters) that the caller is told; raises as ``approve``."""
+        """Reject for a reason (1 to 500 printable characters) that the caller is told; raises as ``approve``.
+
+        What was approved can be ended as well, for as long as it is not issued.
+        """
         return await self._end(act, EnrollmentState.ENROLLMENT_STATE_REJECTED, reason)
 
     async def cancel(self, act: Act, reason: str) -> Enrollment:
@@ -127,7 +124,7 @@ class Approvals:
         named = self.duties.assignee(assignee, statement.caller)
 
         def change(record: EnrollmentRecord) -> None:
-            self._check_pending(act, record)
+            self._check_waits(act, record, (PENDING,))
             record.review.assignee = named
 
         details = AuditDetails(caller=str(act.officer), message=named or "any officer")
@@ -218,10 +215,11 @@ class Approvals:
     async def _end(self, act: Act, state: EnrollmentState.ValueType, reason: str) -> Enrollment:
         check_reason(reason)
         _, statement = self._look(act)
+        await self.enrollments.under_way.end_of(act.enrollment_id)  # it may be issued at this moment
         now = self.clock.now_us()
 
         def change(record: EnrollmentRecord) -> None:
-            self._check_mine(act, record)
+            self._check_mine(act, record, states=QUEUED)
             record.state, record.completed_time_us = state, now
             record.review.officer, record.review.decided_time_us = str(act.officer), now
             record.review.reason = reason
@@ -231,19 +229,16 @@ class Approvals:
             act.enrollment_id, change, self.queue.leaf(_LEAVES[state], statement, details)
         )
 
-    def _check_mine(self, act: Act, record: EnrollmentRecord) -> None:
-        self._check_pending(act, record)
+    def _check_mine(self, act: Act, record: EnrollmentRecord, *, states: Sequence[int] = (PENDING,)) -> None:
+        self._check_waits(act, record, states)
         if record.review.assignee not in ("", str(act.officer)):
             raise AssignedElsewhereError(
                 f"The request is assigned to {record.review.assignee}, who alone decides on it; assign it anew first."
             )
 
-    def _check_pending(self, act: Act, record: EnrollmentRecord) -> None:
+    def _check_waits(self, act: Act, record: EnrollmentRecord, states: Sequence[int]) -> None:
         """Raise NotPendingError or RequestChangedError unless the request waits and is what the officer saw."""
-        if record.state != PENDING:
-            name = EnrollmentState.Name(record.state).removeprefix("ENROLLMENT_STATE_").lower()  # type: ignore[arg-type]
-            by = f" by {record.review.officer}" if record.review.officer else ""
-            raise NotPendingError(f"The request does not wait any more: it is {name}{by}; look at it again.")
+        check_state(record, states)
         if record.review.expires_time_us <= self.clock.now_us():
             raise NotPendingError("The request's time is over; let the person enroll anew.")
         if act.version not in (0, record.review.version):

@@ -43,7 +43,7 @@ from keyark.v1.audit_pb2 import EventType, TransportKeyChange
 from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
 from keyark.workers.turns import Turns
-from rm_service.queue import ApprovalQueue, is_final
+from rm_service.queue import ApprovalQueue
 from rm_service.quotas import count_enrollment, enrollments_within
 from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
 from rm_service.requests import EnrollmentRequest, accept_call, approved_request
@@ -200,7 +200,7 @@ class Enrollments:
         try:
             receipt, certificates = await self._archive_and_issue(statement, request)
         except KeyarkError as error:
-            if is_final(error):
+            if error.is_final:
                 await self.queue.refuse(statement, error)
             raise
         return await self.deliver(statement, request, receipt, certificates)

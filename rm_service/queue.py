@@ -13,12 +13,10 @@ from typing import Final
 
 from keyark.clock import Clock
 from keyark.crypto.envelopes import MAX_ENVELOPE_SIZE
-from keyark.errors import InvalidInputError, KeyarkError, PolicyRejectedError, Violation
+from keyark.errors import InvalidInputError, KeyarkError, Violation
 from keyark.pki.calls import SignedCall
 from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
-from keyark.service.key_uses import KeyRoleConflictError, PublicKeyInUseError
-from keyark.service.requests import ArchivalForbiddenError, RequestIdReusedError
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
@@ -28,7 +26,7 @@ from keyark.v1.registration_pb2 import Deferral, Enrollment, EnrollmentReview, E
 from rm_service.config import ApprovalSettings
 from rm_service.quotas import count_enrollment
 from rm_service.records import describe
-from rm_service.reviews import QUEUED, enqueue, expires_us, find_reviewed, queued, replace_record
+from rm_service.reviews import QUEUED, check_state, enqueue, expires_us, find_reviewed, queued, replace_record
 
 PAGE: Final = 256
 MAX_MESSAGE: Final = 1000
@@ -110,6 +108,7 @@ class ApprovalQueue:
         """End a request that an officer approved and that DRM or CM refuses for good."""
 
         def end(record: EnrollmentRecord) -> None:
+            check_state(record, (EnrollmentState.ENROLLMENT_STATE_APPROVED,))
             record.state = EnrollmentState.ENROLLMENT_STATE_REJECTED
             record.completed_time_us = now
             record.review.reason = error.message
@@ -178,30 +177,3 @@ class ApprovalQueue:
 
 def _is_due(place: tuple[bytes, bytes], now_us: int) -> bool:
     return expires_us(place[0]) <= now_us
-
-
-_FINAL: Final = frozenset(
-    {
-        PolicyRejectedError.reason,
-        KeyRoleConflictError.reason,
-        PublicKeyInUseError.reason,
-        RequestIdReusedError.reason,
-        ArchivalForbiddenError.reason,
-        "KEY_TYPE_NOT_PERMITTED",
-        "RECEIPT_REQUIRED",
-        "ENVELOPE",
-        "INVALID_PRIVATE_KEY",
-        "ML_KEM_SEED_REQUIRED",
-        "KEY_MISMATCH",
-        "KEY_PAIR_REFUSED",
-        "WEAK_KEY",
-        "POISONED_ITEM",
-        "UNSUPPORTED_KEY",
-        "APPROVAL_MISMATCH",
-    }
-)
-
-
-def is_final(error: KeyarkError) -> bool:
-    """Whether DRM or CM refused this request for good: the same one would be refused again."""
-    return error.reason in _FINAL

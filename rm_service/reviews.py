@@ -6,6 +6,7 @@ request is in the queue: whatever takes a request out of it deletes the key in t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,14 @@ from keyark.errors import KeyarkError, Kind, NotFoundError, OverloadedError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.registration_pb2 import EnrollmentReview, EnrollmentState
-from rm_service.records import APPROVAL_QUEUE, ENROLLMENTS, WAITING_BY_CALLER, WRAPPED_KEYS, read_enrollment
+from rm_service.records import (
+    APPROVAL_QUEUE,
+    ENROLLMENTS,
+    WAITING_BY_CALLER,
+    WRAPPED_KEYS,
+    read_enrollment,
+    state_of,
+)
 
 ID_SIZE: Final = 32
 _REQUEST_ID: Final = 16
@@ -28,6 +36,13 @@ class TooManyWaitingError(KeyarkError):
 
     reason = "TOO_MANY_WAITING"
     kind = Kind.PRECONDITION
+
+
+class NotPendingError(KeyarkError):
+    """The request does not wait any more: another officer was quicker, or its time is over."""
+
+    reason = "NOT_PENDING"
+    kind = Kind.CONFLICT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +93,23 @@ def replace_record(txn: WriteTransaction, enrollment_id: bytes, record: Enrollme
 
 
 def complete(txn: WriteTransaction, enrollment_id: bytes, issued: EnrollmentRecord) -> None:
-    """Write the outcome of a request that an officer approved: ``issued`` gets what the officer decided."""
-    review = find_reviewed(txn, enrollment_id).review
-    issued.review.CopyFrom(review)
+    """Write the outcome of a request that an officer approved: ``issued`` gets what the officer decided.
+
+    Raises NotPendingError where the request was ended meanwhile: its end stands.
+    """
+    approved = find_reviewed(txn, enrollment_id)
+    check_state(approved, (EnrollmentState.ENROLLMENT_STATE_APPROVED,))
+    issued.review.CopyFrom(approved.review)
     issued.review.version += 1
     replace_record(txn, enrollment_id, issued)
+
+
+def check_state(record: EnrollmentRecord, states: Sequence[int]) -> None:
+    """Raise NotPendingError unless a request is in one of these states."""
+    if record.state not in states:
+        name = EnrollmentState.Name(state_of(record)).removeprefix("ENROLLMENT_STATE_").lower()
+        by = f" by {record.review.officer}" if record.review.officer else ""
+        raise NotPendingError(f"The request does not wait any more: it is {name}{by}; look at it again.")
 
 
 def find_reviewed(txn: ReadTransaction, enrollment_id: bytes) -> EnrollmentRecord:

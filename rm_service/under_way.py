@@ -66,6 +66,11 @@ class UnderWay:
                 break
         return count
 
+    async def end_of(self, enrollment_id: bytes) -> None:
+        """Wait until this enrollment is not under way any more, however it ended."""
+        if (run := self._runs.get(enrollment_id)) is not None:
+            await asyncio.wait([run.task])
+
     async def drain(self) -> None:
         """Wait until all have ended."""
         while self._runs:

@@ -47,6 +47,7 @@ class EnvelopeError(KeyarkError):
 
     reason = "ENVELOPE"
     kind = Kind.INVALID
+    is_final = True
 
 
 class UnknownTransportKeyError(KeyarkError):

@@ -75,6 +75,7 @@ class KeyMismatchError(KeyarkError):
 
     reason = "KEY_MISMATCH"
     kind = Kind.INVALID
+    is_final = True
 
 
 def match_proof_name(key_type: KeyType) -> str:

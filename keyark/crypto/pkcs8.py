@@ -35,6 +35,7 @@ class InvalidPrivateKeyError(KeyarkError):
 
     reason = "INVALID_PRIVATE_KEY"
     kind = Kind.INVALID
+    is_final = True
 
 
 class Element(NamedTuple):

@@ -41,6 +41,7 @@ class ApprovalSignatureError(KeyarkError):
 
     reason = "APPROVAL_SIGNATURE"
     kind = Kind.INVALID
+    is_final = True
 
 
 class ApprovalMismatchError(KeyarkError):
@@ -48,6 +49,14 @@ class ApprovalMismatchError(KeyarkError):
 
     reason = "APPROVAL_MISMATCH"
     kind = Kind.PRECONDITION
+    is_final = True
+
+
+class ApprovalTimeError(ApprovalMismatchError):
+    """The approval was made in the future, as this service's clock has it."""
+
+    reason = "APPROVAL_TIME"
+    is_final = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +152,9 @@ class OfficerTrust:
                 "The approval is for another request; look at this one and approve it."
             )
         if not 0 < message.time <= now + CLOCK_SKEW_SECONDS:
-            raise ApprovalMismatchError("The approval was made in the future; set the officer's clock.")
+            raise ApprovalTimeError(
+                "The approval was made in the future; set the clock of the officer or of this service."
+            )
         if self.max_age_seconds is not None and message.time < now - self.max_age_seconds:
             raise ApprovalMismatchError("The approval is too old; let the person enroll anew.")
         officer = self._signer(signed, at=message.time)

@@ -52,6 +52,7 @@ class CallSignatureError(KeyarkError):
 
     reason = "CALL_SIGNATURE"
     kind = Kind.INVALID
+    is_final = True
 
 
 class CallMismatchError(KeyarkError):
@@ -59,6 +60,7 @@ class CallMismatchError(KeyarkError):
 
     reason = "CALL_MISMATCH"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 class CallTimeError(KeyarkError):

@@ -40,6 +40,14 @@ class IssuerValidityError(KeyarkError):
 
     reason = "ISSUER_VALIDITY"
     kind = Kind.PRECONDITION
+    is_final = True
+
+
+class IssuerNotYetValidError(IssuerValidityError):
+    """The issuing certificate is not valid yet, as this service's clock has it."""
+
+    reason = "ISSUER_NOT_YET_VALID"
+    is_final = False
 
 
 @dataclass(frozen=True)
@@ -68,14 +76,14 @@ class Validity:
     ) -> Validity:
         """Return a validity from shortly before ``now`` (slow clocks), clipped to an issuer's.
 
-        Raises IssuerValidityError where the issuer is not valid at ``now``.
+        Raises IssuerValidityError where the issuer is not valid any more at ``now``, and IssuerNotYetValidError of it.
         """
         not_before, not_after = now - backdate_seconds, now + lifetime_seconds
         if within is not None:
-            if not within.not_before <= now <= within.not_after:
-                raise IssuerValidityError(
-                    "The issuing certificate is expired or not yet valid; renew it or check the clock."
-                )
+            if now < within.not_before:
+                raise IssuerNotYetValidError("The issuing certificate is not valid yet; check the clock.")
+            if now > within.not_after:
+                raise IssuerValidityError("The issuing certificate is expired; renew it or check the clock.")
             not_before, not_after = max(not_before, within.not_before), min(not_after, within.not_after)
         return cls(not_before, not_after)
 

@@ -43,6 +43,7 @@ class UnsupportedKeyError(InvalidInputError):
     """The key is of a type, size, curve or exponent that keyark does not take for this purpose."""
 
     reason = "UNSUPPORTED_KEY"
+    is_final = True
 
 
 class KeyType(enum.Enum):

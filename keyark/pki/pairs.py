@@ -26,6 +26,7 @@ class CertificateMismatchError(KeyarkError):
 
     reason = "CERTIFICATE_MISMATCH"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ class SpkiNotCanonicalError(InvalidInputError):
     """The public key does not load, or its encoding is not the canonical one."""
 
     reason = "SPKI_NOT_CANONICAL"
+    is_final = True
 
 
 @dataclass(frozen=True, kw_only=True)

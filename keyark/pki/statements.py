@@ -51,6 +51,7 @@ class StatementSignatureError(KeyarkError):
 
     reason = "STATEMENT_SIGNATURE"
     kind = Kind.INVALID
+    is_final = True
 
 
 class RenewalSignatureError(KeyarkError):
@@ -58,6 +59,7 @@ class RenewalSignatureError(KeyarkError):
 
     reason = "RENEWAL_SIGNATURE"
     kind = Kind.INVALID
+    is_final = True
 
 
 @dataclass(frozen=True, kw_only=True)

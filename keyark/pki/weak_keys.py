@@ -32,6 +32,7 @@ class WeakKeyError(InvalidInputError):
     """The key is of a supported type, and others could compute its private half or use it."""
 
     reason = "WEAK_KEY"
+    is_final = True
 
 
 def check_public_key(spki: bytes, public_key: Any, *, field: str = "") -> None:

@@ -32,6 +32,9 @@ from keyark.errors import (
 
 DOMAIN: Final = "keyark"
 STATUS_KEY: Final = "grpc-status-details-bin"
+FINAL: Final = "is_final"
+"""The key in ErrorInfo's metadata that stands, with "true", beside errors which time does not heal."""
+
 LONGEST_TEXT: Final = 4000
 MAX_STATUS: Final = 4096
 """Bytes of a rich status: gRPC takes 8 KiB of trailers, where it grows by a third; a batch's answer holds 256."""
@@ -103,8 +106,12 @@ def to_status(error: KeyarkError) -> Status:
         if status.ByteSize() <= MAX_STATUS:
             return status
     status = Status(code=status_code(error).value[0], message=_cut(error.message, 240))
-    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN))
+    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=_finality(error)))
     return status
+
+
+def _finality(error: KeyarkError) -> dict[str, str]:
+    return {FINAL: "true"} if error.is_final else {}
 
 
 def _status(error: KeyarkError, *, longest: int) -> Status:
@@ -112,7 +119,7 @@ def _status(error: KeyarkError, *, longest: int) -> Status:
     message = _cut(error.message, longest)
     metadata = {_cut(name, longest): _cut(value, longest) for name, value in error.metadata.items()}
     status = Status(code=status_code(error).value[0], message=message)
-    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
+    _add(status, ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={**metadata, **_finality(error)}))
     if isinstance(error, PolicyRejectedError):
         violations = [
             PreconditionFailure.Violation(
@@ -124,7 +131,7 @@ def _status(error: KeyarkError, *, longest: int) -> Status:
     if isinstance(error, InvalidInputError) and error.field:
         violation = BadRequest.FieldViolation(field=_cut(error.field, longest), description=message)
         _add(status, BadRequest(field_violations=[violation]))
-    if isinstance(error, OverloadedError):
+    if error.retry_after is not None:
         delay = Duration()
         delay.FromTimedelta(timedelta(seconds=error.retry_after))
         _add(status, RetryInfo(retry_delay=delay))
@@ -146,14 +153,35 @@ def _add(status: Status, detail: Message) -> None:
 def from_status(status: Status) -> KeyarkError:
     """Return the typed error of a rich status; an unknown reason becomes RemoteError.
 
-    A detail that is malformed counts as absent: the other side need not be honest.
+    It is final where its class or the other side says so. A detail that is malformed counts as absent: the other side
+    need not be honest.
     """
     info, violations, field, retry = ErrorInfo(), PreconditionFailure(), BadRequest(), RetryInfo()
     for detail in status.details:
         for message in (info, violations, field, retry):
             if detail.Is(message.DESCRIPTOR):
                 _unpack(detail, message)
-    kind, metadata = _KINDS.get(status.code, Kind.INTERNAL), dict(info.metadata)
+    metadata = dict(info.metadata)
+    is_final = metadata.pop(FINAL, "") == "true"
+    error = _rebuilt(status, info, metadata, violations=violations, field=field)
+    if is_final:
+        error.is_final = True  # type: ignore[misc]  # of the instance, as the other side says
+    if retry.HasField("retry_delay"):
+        delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        error.retry_after = min(max(delay, 0.0), LONGEST_RETRY_SECONDS)
+    return error
+
+
+def _rebuilt(
+    status: Status,
+    info: ErrorInfo,
+    metadata: dict[str, str],
+    *,
+    violations: PreconditionFailure,
+    field: BadRequest,
+) -> KeyarkError:
+    """Return an error of the class that the details name, with what its type adds."""
+    kind = _KINDS.get(status.code, Kind.INTERNAL)
     found = error_class(info.reason) if info.domain == DOMAIN else None
     if found is None or issubclass(found, RemoteError):
         return RemoteError(status.message, kind=kind, reason=info.reason, metadata=metadata)
@@ -165,11 +193,7 @@ def from_status(status: Status) -> KeyarkError:
     if issubclass(found, InvalidInputError):
         named = field.field_violations[0].field if field.field_violations else ""
         return found(status.message, field=named, metadata=metadata)
-    error = found(status.message, metadata=metadata)
-    if isinstance(error, OverloadedError) and retry.HasField("retry_delay"):
-        delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
-        error.retry_after = min(max(delay, 0.0), LONGEST_RETRY_SECONDS)
-    return error
+    return found(status.message, metadata=metadata)
 
 
 def _unpack(detail: AnyMessage, message: Message) -> None:

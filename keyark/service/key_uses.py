@@ -23,6 +23,7 @@ class KeyRoleConflictError(KeyarkError):
 
     reason = "KEY_ROLE_CONFLICT"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 class PublicKeyInUseError(KeyarkError):
@@ -30,6 +31,7 @@ class PublicKeyInUseError(KeyarkError):
 
     reason = "PUBLIC_KEY_IN_USE"
     kind = Kind.CONFLICT
+    is_final = True
 
 
 def check_key_uses(txn: ReadTransaction, statement: Statement) -> None:

@@ -14,6 +14,7 @@ class RequestIdReusedError(KeyarkError):
 
     reason = "REQUEST_ID_REUSED"
     kind = Kind.CONFLICT
+    is_final = True
 
 
 class WrongTrustDomainError(KeyarkError):
@@ -21,6 +22,7 @@ class WrongTrustDomainError(KeyarkError):
 
     reason = "WRONG_TRUST_DOMAIN"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 class UnknownProfileError(NotFoundError):
@@ -34,6 +36,7 @@ class ArchivalForbiddenError(KeyarkError):
 
     reason = "ARCHIVAL_FORBIDDEN"
     kind = Kind.PRECONDITION
+    is_final = True
 
 
 def accept_statement(

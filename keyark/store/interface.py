@@ -28,10 +28,11 @@ class StoreError(KeyarkError):
 
 
 class StoreFullError(StoreError):
-    """The disk or the store's map is full; the store goes on once there is room."""
+    """The disk or the store's map is full; the store goes on once there is room, which somebody has to make."""
 
     reason = "STORE_FULL"
     kind = Kind.EXHAUSTED
+    retry_after = 5.0
 
 
 class StoreCorruptError(StoreError):

@@ -29,6 +29,7 @@ class PoisonedItemError(KeyarkError):
 
     reason = "POISONED_ITEM"
     kind = Kind.INVALID
+    is_final = True
 
 
 @dataclass

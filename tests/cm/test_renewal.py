@@ -120,11 +120,15 @@ async def change(ca: Ca, **fields: Any) -> None:
     await ca.store.update(lambda txn: txn.put(PAIRS, key, pair.SerializeToString()))
 
 
-@pytest.mark.parametrize("reason", ["SUPERSEDED", "CERTIFICATE_HOLD"])
-async def test_what_is_not_in_force_is_not_renewed(ca: Ca, old: CertificatePair, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "refused"), [("SUPERSEDED", "RENEWAL_REFUSED"), ("CERTIFICATE_HOLD", "RENEWAL_ON_HOLD")]
+)
+async def test_what_is_not_in_force_is_not_renewed(
+    ca: Ca, old: CertificatePair, reason: str, refused: str
+) -> None:
     number = RevocationReason.Value(f"REVOCATION_REASON_{reason}")
     await change(ca, signing_revocation=Revocation(reason=number))
-    assert await refusal(ca, renewal(old)) == "RENEWAL_REFUSED"
+    assert await refusal(ca, renewal(old)) == refused
 
 
 async def test_a_certificate_is_renewed_until_its_last_second(ca: Ca, old: CertificatePair) -> None:

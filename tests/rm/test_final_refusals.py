@@ -1,24 +1,73 @@
-"""What DRM or CM refuses for good ends an approved request; what time can heal is tried again."""
+"""An error says itself whether time heals it: what does not ends an approved request, what does is tried again."""
 
 from __future__ import annotations
 
 import pytest
 
+from cm_service.renewals import AlreadyRenewedError, RenewalOnHoldError, RenewalRefusedError
+from drm_service.linking import LinkedElsewhereError
 from drm_service.refused_pairs import KeyPairRefusedError
-from keyark.crypto.matching import KeyMismatchError
-from keyark.errors import KeyarkError, OverloadedError, UnavailableError
+from keyark.crypto.matching import KeyMismatchError, MlKemSeedRequiredError
+from keyark.errors import KeyarkError, Kind, OverloadedError, UnavailableError
+from keyark.pki.approvals import ApprovalMismatchError, ApprovalTimeError
+from keyark.pki.certificates import IssuerNotYetValidError, IssuerValidityError
+from keyark.pki.statements import RenewalSignatureError
 from keyark.pki.weak_keys import WeakKeyError
+from keyark.rpc.errors import RemoteError, from_status, to_status
 from keyark.service.key_uses import KeyRoleConflictError, PublicKeyInUseError
-from rm_service.queue import is_final
+from keyark.store import StoreFullError
+from keyark.transparency.heads import CheckpointGapError
+
+FINAL = [
+    KeyMismatchError,
+    MlKemSeedRequiredError,
+    KeyPairRefusedError,
+    WeakKeyError,
+    KeyRoleConflictError,
+    PublicKeyInUseError,
+    RenewalRefusedError,
+    AlreadyRenewedError,
+    RenewalSignatureError,
+    IssuerValidityError,
+    ApprovalMismatchError,
+    LinkedElsewhereError,
+]
+HEALING = [
+    UnavailableError,
+    OverloadedError,
+    StoreFullError,
+    CheckpointGapError,
+    RenewalOnHoldError,
+    ApprovalTimeError,
+    IssuerNotYetValidError,
+]
 
 
-@pytest.mark.parametrize(
-    "error", [KeyMismatchError, KeyPairRefusedError, WeakKeyError, KeyRoleConflictError, PublicKeyInUseError]
-)
-def test_a_key_that_is_refused_is_not_sent_again(error: type[KeyarkError]) -> None:
-    assert is_final(error("No."))
+@pytest.mark.parametrize("error", FINAL)
+def test_what_time_does_not_heal_arrives_as_final(error: type[KeyarkError]) -> None:
+    assert from_status(to_status(error("No."))).is_final
 
 
-@pytest.mark.parametrize("error", [UnavailableError, OverloadedError])
-def test_what_is_away_is_asked_again(error: type[KeyarkError]) -> None:
-    assert not is_final(error("Not now."))
+@pytest.mark.parametrize("error", HEALING)
+def test_what_time_heals_does_not(error: type[KeyarkError]) -> None:
+    assert not from_status(to_status(error("Not now."))).is_final
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+def test_an_error_of_another_release_is_what_that_release_says(is_final: bool) -> None:
+    error = RemoteError("No.", kind=Kind.PRECONDITION, reason="OF_ANOTHER_RELEASE", metadata={"a": "b"})
+    error.is_final = is_final  # type: ignore[misc]
+    back = from_status(to_status(error))
+    assert (back.reason, back.is_final, back.metadata) == ("OF_ANOTHER_RELEASE", is_final, {"a": "b"})
+
+
+def test_what_a_class_that_is_known_here_says_cannot_be_taken_back_but_added_to() -> None:
+    error = UnavailableError("Never again.", metadata={"long": "x" * 100_000})
+    error.is_final = True  # type: ignore[misc]
+    assert from_status(to_status(error)).is_final
+    status = to_status(KeyMismatchError("No."))
+    status.ClearField("details")
+    status.details.append(
+        to_status(RemoteError("", kind=Kind.INVALID, reason="KEY_MISMATCH", metadata={})).details[0]
+    )
+    assert from_status(status).is_final

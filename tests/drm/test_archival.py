@@ -17,19 +17,24 @@ from drm_service.storage_keys import StorageKeys
 from keyark.clock import ManualClock
 from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
 from keyark.crypto.storage import StoragePrivateKey
-from keyark.errors import KeyarkError, NotFoundError
+from keyark.errors import InvalidInputError, KeyarkError, NotFoundError
 from keyark.pki.key_types import KeyType
 from keyark.pki.keys import save_private_key
+from keyark.pki.known_keys import KnownKeys
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id, parse_statement, sign_statement
 from keyark.policy.engine import PolicyEngine
+from keyark.policy.rules import ArchivalRule
 from keyark.records.v1.drm_pb2 import SoftwareToken
 from keyark.store import MemoryStore, StoreFullError
 from keyark.transparency.archival import check_receipt_for
+from keyark.transparency.events import open_event
 from keyark.transparency.receipts import ReceiptVerifier
+from keyark.v1.audit_pb2 import LoggedEvent
 from keyark.workers.turns import Turns
 from tests.support.calls import caller_checks, signed_call
 from tests.support.enrolling import pkcs8
+from tests.support.known import known_list
 from tests.support.pki import NOW, private_key, spki, statement_bytes
 from tests.support.related import negated_ec
 from tests.support.transparency import ORIGIN, ecdsa_key, new_log
@@ -95,7 +100,7 @@ def request(number: int = 0, **replaced: Any) -> ArchiveRequest:
     """A request whose keys are all its own."""
     signing, encryption = 200 + 2 * number, 201 + 2 * number
     statement = statement_bytes(
-        request_id=new_request_id(),
+        request_id=replaced.get("request_id") or new_request_id(),
         signing_spki=spki(KeyType.EC_P256, signing),
         encryption_spki=spki(KeyType.EC_P256, encryption),
     )
@@ -132,6 +137,10 @@ async def test_the_record_holds_the_key_sealed_for_its_leaf_and_the_leafs_place(
     record = archive.store.read(lambda txn: read_record(txn, statement.enrollment_id))
     assert record.log_index == receipt.index
     assert record.leaf == receipt.leaf
+    assert (record.statement, record.signature) == (asked.statement, asked.signature)
+    told = open_event(LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details))
+    assert told.event.time_us == NOW * 1_000_000
+    assert told.details.match_proof == "ec-p256: derived public key"
     assert STORAGE.open(record.sealed_key, record.leaf) == pkcs8(private_key(KeyType.EC_P256, 201))
     found = archive.store.read(lambda txn: find_by_key_id(txn, statement.encryption_spki_sha256))
     assert found == record
@@ -146,6 +155,41 @@ async def test_what_was_archived_is_not_worked_again(archive: Archive) -> None:
     again = archive.verifier.verify((await archive.archive(asked))[0])
     assert (again.index, again.leaf) == (first.index, first.leaf)
     assert archive.pool.batches == [1, 1]
+
+
+async def test_a_request_id_stands_for_one_content_only(archive: Archive) -> None:
+    """P9: nobody gets another content's receipt, neither later nor in one batch with the first."""
+    number = new_request_id()
+    first, other = request(0, request_id=number), request(1, request_id=number)
+    assert reasons(await archive.archive(first, other)) == ["", "REQUEST_ID_REUSED"]
+    assert reasons(await archive.archive(other, first)) == ["REQUEST_ID_REUSED", ""]
+    assert archive.store.read(lambda txn: txn.count(KEYS)) == 1
+
+
+async def test_one_head_covers_old_and_new_receipts_of_a_batch(archive: Archive) -> None:
+    asked = request()
+    await archive.archive(asked)
+    for batch in ([asked, request(1)], [request(2), asked]):
+        receipts = [archive.verifier.verify(outcome) for outcome in await archive.archive(*batch)]
+        assert len({receipt.note for receipt in receipts}) == 1
+
+
+async def test_the_link_leads_from_the_callers_tree_to_that_of_the_receipts(archive: Archive) -> None:
+    (first,) = await archive.archive(request())
+    size = archive.verifier.verify(first).head.checkpoint.size
+    asked = request(1)
+    asked = replace(asked, call=signed_call(asked.statement))
+    batch = await archive.keys.archive_keys([asked], known_tree_size=size)
+    (receipt,) = [archive.verifier.verify(outcome) for outcome in batch.outcomes]
+    assert (batch.link.first_size, batch.link.second_size) == (size, receipt.head.checkpoint.size)
+    assert batch.link.second_root == receipt.head.checkpoint.root
+
+
+async def test_the_same_request_twice_in_a_batch_is_archived_once(archive: Archive) -> None:
+    asked = request()
+    outcomes = await archive.archive(asked, asked)
+    assert outcomes[0] == outcomes[1]
+    assert archive.store.read(lambda txn: txn.count(KEYS)) == 1
 
 
 async def test_the_same_request_twice_at_once_is_archived_once(archive: Archive) -> None:
@@ -179,6 +223,42 @@ async def test_a_batch_in_which_all_fail_writes_no_key_and_signs_nothing(archive
     assert [type(outcome).__name__ for outcome in outcomes] == ["EnvelopeError", "EnvelopeError"]
     assert archive.log.size == before
     assert archive.store.read(lambda txn: txn.count(KEYS)) == 0
+
+
+async def test_an_envelope_that_does_not_open_refuses_nothing_for_good(archive: Archive) -> None:
+    """An RM that garbles an envelope does not lock its owner out."""
+    asked = request()
+    assert reasons(await archive.archive(replace(asked, wrapped_private_key=b"garbage"))) == ["ENVELOPE"]
+    assert reasons(await archive.archive(asked)) == [""]
+
+
+async def test_what_has_no_key_to_archive_is_told_which_field_it_lacks(archive: Archive) -> None:
+    (outcome,) = await archive.archive(replace(request(), wrapped_private_key=b""))
+    assert isinstance(outcome, InvalidInputError)
+    assert outcome.field == "wrapped_private_key"
+
+
+async def test_the_archives_own_policy_rejects(archive: Archive) -> None:
+    archive.keys.policy.rules = {
+        "archive": [ArchivalRule(name="never", type="Archival", stage="archive", archival="forbidden")]
+    }
+    assert reasons(await archive.archive(request())) == ["POLICY_REJECTED"]
+    assert archive.store.read(lambda txn: txn.count(KEYS)) == 0
+
+
+@pytest.mark.parametrize(("waived", "reason"), [("person", ""), ("other", "CALLER_SIGNATURE_REQUIRED")])
+async def test_only_a_profile_that_waives_it_archives_without_the_callers_word(
+    archive: Archive, waived: str, reason: str
+) -> None:
+    keys, asked = replace(archive.keys, waived_profiles=frozenset([waived])), request()
+    assert reasons((await keys.archive_keys([asked], known_tree_size=0)).outcomes) == [reason]
+
+
+async def test_a_key_that_is_known_to_others_is_not_archived(archive: Archive, tmp_path: Path) -> None:
+    asked = request()
+    (tmp_path / "known").write_bytes(known_list([parse_statement(asked.statement).encryption_spki]))
+    archive.keys = replace(archive.keys, known_keys=KnownKeys.load([tmp_path / "known"]))
+    assert reasons(await archive.archive(asked)) == ["WEAK_KEY"]
 
 
 def reservation(number: int) -> SigningKeyRequest:

@@ -11,12 +11,13 @@ if __name__ == "__main__":
 from typing import Any
 
 from cm_service import rollover
+from cm_service.checking import check
 from cm_service.config import CmConfig, add_serve_arguments, adjust
 from cm_service.init import add_arguments, init
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.subsystem import run
 from keyark.service.alarms import AlarmCommand
-from keyark.service.maintenance import backup, check
+from keyark.service.maintenance import backup
 from keyark.service.program import Program
 
 ALARM = AlarmCommand(role="cm", config=CmConfig, tables=TABLES, schema_version=SCHEMA_VERSION)
@@ -32,7 +33,7 @@ PROGRAM = Program(
     role="cm",
     config=CmConfig,
     run=run,
-    check=lambda config: check("cm", config, tables=TABLES, schema_version=SCHEMA_VERSION),
+    check=check,
     backup=lambda config, target: backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION),
     add_init_arguments=add_arguments,
     init=init,

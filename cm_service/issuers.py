@@ -25,7 +25,7 @@ from keyark.errors import ConfigurationError
 from keyark.pki.certificates import encode_certificate, load_certificates
 from keyark.pki.spki import encode_spki
 from keyark.service.settings import KeyUri
-from keyark.store import Store, WriteTransaction
+from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
@@ -125,14 +125,8 @@ class IssuerRegister:
         self, txn: WriteTransaction, certificates: Mapping[int, x509.Certificate], present: int
     ) -> None:
         for generation, certificate in certificates.items():
-            key_id = sha256(encode_spki(certificate.public_key())).digest()
-            known = txn.get(CRL_STATE, _KEY + bytes([generation]))
-            if known not in (None, key_id):
-                raise IssuerGenerationError(
-                    f"Generation {generation} of the CA is another key than the configured one; give that its own "
-                    "number, as `keyark ca rollover` does."
-                )
-            if known is None:
+            key_id = _key_id(certificate)
+            if not _is_recorded(txn, generation, key_id):
                 txn.put(CRL_STATE, _KEY + bytes([generation]), key_id)
                 if generation == present and generation:
                     self._log(txn, certificate, key_id)
@@ -146,6 +140,27 @@ class IssuerRegister:
             certificate_sha256=[certificate.fingerprint(hashes.SHA256())],
         )
         self.log.append(txn, new_event(event, AuditDetails()))
+
+
+def check_generations(txn: ReadTransaction, settings: IssuerSettings) -> None:
+    """Raise IssuerGenerationError where a configured key has the generation of another one in the store."""
+    for issuer in settings.all():
+        _is_recorded(txn, issuer.generation, _key_id(_certificate(issuer.chain)))
+
+
+def _is_recorded(txn: ReadTransaction, generation: int, key_id: bytes) -> bool:
+    """Whether the store knows a generation's key; raises IssuerGenerationError where it knows another."""
+    known = txn.get(CRL_STATE, _KEY + bytes([generation]))
+    if known not in (None, key_id):
+        raise IssuerGenerationError(
+            f"Generation {generation} of the CA is another key than the configured one; give that its own number, as "
+            "`keyark ca rollover` does."
+        )
+    return known is not None
+
+
+def _key_id(certificate: x509.Certificate) -> bytes:
+    return sha256(encode_spki(certificate.public_key())).digest()
 
 
 def _certificate(chain: Path) -> x509.Certificate:

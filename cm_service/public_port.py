@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cm_service.config import CmConfig, OcspSettings
@@ -109,9 +110,8 @@ def _responder(
 ) -> Responder:
     setup = maker_setup(issuer_key_uri=issuer.key, base=config.service.folder, chain=issuer.chain)
     one = config.workers.model_copy(update={"count": 1})
-    path = settings.responder
     return Responder(
-        path=path.with_name(f"{path.stem}{suffix(issuer.generation)}{path.suffix}"),
+        path=responder_path(settings, issuer.generation),
         chain=issuer.chain,
         lifetime=settings.responder_days * SECONDS_PER_DAY,
         store=foundation.store,
@@ -119,3 +119,9 @@ def _responder(
         clock=foundation.clock,
         open_maker=lambda: open_pool(MAKING_FACTORY, setup, one),
     )
+
+
+def responder_path(settings: OcspSettings, generation: int) -> Path:
+    """Return where the responder of a generation of the CA key is."""
+    path = settings.responder
+    return path.with_name(f"{path.stem}{suffix(generation)}{path.suffix}")

@@ -72,14 +72,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
     Raises ConfigurationError and the errors of the store, the log and the workers where it cannot start.
     """
     clock = clock or SystemClock()
-    setup = worker_setup(
-        issuer_key_uri=config.issuer.key,
-        base=config.service.folder,
-        chain=config.issuer.chain,
-        profiles=sharded_profiles(
-            for_issuer(config.profiles, config.issuer.generation), config.crl.shards if config.crl else 1
-        ),
-    )
+    setup = signing_setup(config)
     signer = load_log_key("cm", config.service, config.log.key)
     opening = open_foundation(
         "cm",
@@ -125,6 +118,18 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 ],
                 http_port=http.port if http else None,
             )
+
+
+def signing_setup(config: CmConfig) -> bytes:
+    """Return the set-up of the workers that sign certificates. Raises ConfigurationError where URLs do not fit."""
+    return worker_setup(
+        issuer_key_uri=config.issuer.key,
+        base=config.service.folder,
+        chain=config.issuer.chain,
+        profiles=sharded_profiles(
+            for_issuer(config.profiles, config.issuer.generation), config.crl.shards if config.crl else 1
+        ),
+    )
 
 
 def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy: PolicyEngine) -> Issuance:

@@ -24,7 +24,8 @@ from drm_service.transport_files import TransportFiles
 from drm_service.transport_keys import read_transport_keys
 from keyark.clock import SystemClock
 from keyark.errors import KeyarkError
-from keyark.pki.certificates import Validity, load_certificate
+from keyark.pki.certificates import Validity, load_certificate, load_certificates
+from keyark.pki.chains import lowest
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.service import maintenance
 from keyark.store import ReadTransaction
@@ -47,8 +48,15 @@ def check(config: DrmConfig) -> list[str]:
         config,
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
+        check_keys=lambda: check_issuers(config),
         check_rows=lambda txn: [*check_transport_keys(txn, files), *check_records(txn)],
     )
+
+
+def check_issuers(config: DrmConfig) -> list[str]:
+    """Load the CAs whose certificates are linked; raises the errors of ``load_certificates``."""
+    issuers = lowest(load_certificates(config.certificates.issuers))
+    return [f"issuer of certificates: {issuer.subject.rfc4514_string()}" for issuer in issuers]
 
 
 def check_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[str]:

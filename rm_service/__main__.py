@@ -11,6 +11,7 @@ if __name__ == "__main__":
 from typing import Any
 
 from keyark.service.alarms import AlarmCommand
+from keyark.service.assembly import load_log_key
 from keyark.service.maintenance import backup, check
 from keyark.service.program import Program
 from rm_service import relinking
@@ -28,11 +29,23 @@ def add_commands(commands: Any) -> None:
     relinking.add_commands(commands)
 
 
+def check_keys(config: RmConfig) -> list[str]:
+    """Load the key that signs the RM's log; raises the errors of ``load_log_key``."""
+    load_log_key("rm", config.service, config.log.key)
+    return ["log key: loads"]
+
+
 PROGRAM = Program(
     role="rm",
     config=RmConfig,
     run=run,
-    check=lambda config: check("rm", config, tables=TABLES, schema_version=SCHEMA_VERSION),
+    check=lambda config: check(
+        "rm",
+        config,
+        tables=TABLES,
+        schema_version=SCHEMA_VERSION,
+        check_keys=lambda: check_keys(config),
+    ),
     backup=lambda config, target: backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION),
     add_init_arguments=add_arguments,
     init=init,

@@ -12,11 +12,11 @@ from typing import Final
 
 from keyark.clock import Clock
 from keyark.errors import ConfigurationError
-from keyark.pki.files import read_file
+from keyark.pki.files import is_there, read_file
 from keyark.pki.revoked_identities import MAX_SIZE, IdentityList, IdentityListError, RevokedIdentities
 from keyark.pki.serials import encode_serial
 from keyark.service.tables import IDENTITY_LISTS
-from keyark.store import Store, WriteTransaction
+from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
@@ -28,6 +28,27 @@ class IdentityListMissingError(ConfigurationError):
     """The file with the list of revoked identities is gone, and one was in force."""
 
     reason = "IDENTITY_LIST_MISSING"
+
+
+def newer_lists(path: Path, revoked: RevokedIdentities) -> Sequence[IdentityList]:
+    """Return the lists in a file that are newer than those in force; none where there never was one.
+
+    Raises IdentityListMissingError where a list was in force and the file is gone, IdentityListError where it holds
+    none that is as new, and UnreadableFileError.
+    """
+    if not is_there(path):
+        if revoked.is_empty:
+            return []
+        raise IdentityListMissingError(
+            f"{path} is gone, and a list of revoked identities was in force; copy it from the authority."
+        )
+    return revoked.newer(read_file(path, max_size=MAX_SIZE))
+
+
+def check_identity_list(txn: ReadTransaction, path: Path, revoked: RevokedIdentities) -> None:
+    """Raise as ``newer_lists`` does, with what a stopped service's store says was in force; changes nothing there."""
+    revoked.restore(der for _, der in txn.scan(IDENTITY_LISTS, limit=MAX_ISSUERS))
+    newer_lists(path, revoked)
 
 
 class IdentityListFile:
@@ -71,13 +92,7 @@ class IdentityListFile:
         return f"{len(self.revoked.serials)} certificates of identities are revoked"
 
     async def _take(self) -> None:
-        if self._state() is None:
-            if self.revoked.is_empty:
-                return
-            raise IdentityListMissingError(
-                f"{self._path} is gone, and a list of revoked identities was in force; copy it from the authority."
-            )
-        for one in self.revoked.newer(read_file(self._path, max_size=MAX_SIZE)):
+        for one in newer_lists(self._path, self.revoked):
             self._untold |= self.revoked.take([one])
             self._unwritten[one.issuer] = one
         if self._unwritten:
@@ -105,10 +120,7 @@ class IdentityListFile:
 
     def _state(self) -> tuple[int, ...] | None:
         """What a change of the file changes, or None where there is none."""
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
+        if not is_there(self._path):
             return None
-        except OSError as error:
-            raise ConfigurationError(f"{self._path} cannot be looked at: {error.strerror}.") from None
+        status = self._path.stat()
         return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

@@ -10,6 +10,7 @@ from pydantic import Field
 from keyark.config import Config, ConfigPath
 from keyark.pki.known_keys import KnownKeys
 from keyark.pki.revoked_identities import IDENTITY_LIST
+from keyark.policy.config import PolicyConfig
 
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
 """A host and a port."""
@@ -77,6 +78,10 @@ class ServiceConfig(Protocol):
     @property
     def store(self) -> StoreSettings:
         """[store]."""
+
+    @property
+    def policy(self) -> PolicyConfig:
+        """[policy]."""
 
 
 class WorkerSettings(Config):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keyark.crypto.ceremonies import (
@@ -36,6 +36,7 @@ from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, 
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import new_request_id
 from keyark.service.initialization import save_request
+from keyark.text.characters import without_joiners
 from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, SignedStatement
 from tests.support.rpc import identity_list
 
@@ -199,13 +200,18 @@ def test_a_recovered_key_opens_for_its_ceremony_and_key_only() -> None:
             open_recovered_key(sealed, key, ceremony, wanted)
 
 
-@given(st.text(max_size=600))
+@given(st.text(max_size=600) | st.text(st.characters(max_codepoint=127), max_size=600))
+@example("\U000e0100")
+@example("x" * 501)
 def test_a_reason_is_one_printable_line(text: str) -> None:
-    if 1 <= len(text) <= 500 and text.isprintable() and text.strip():
-        assert check_reason(text) == text
+    try:
+        taken = check_reason(text)
+    except InvalidInputError:
+        assert not (1 <= len(text) <= 500 and text.isascii() and text.isprintable() and text.strip())
     else:
-        with pytest.raises(InvalidInputError):
-            check_reason(text)
+        assert taken == text
+        assert 1 <= len(text) <= 500
+        assert without_joiners(text).isprintable()
 
 
 def test_the_words_of_a_revoked_agent_count_no_more(issuer: DeploymentAuthority, alice: AgentSigner) -> None:

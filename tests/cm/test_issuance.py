@@ -15,6 +15,9 @@ from cm_service.issuance import PairRequest
 from cm_service.records import SERIALS
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, load_certificate
+from keyark.pki.key_types import KeyType
+from keyark.pki.serials import encode_serial
+from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id
 from keyark.records.v1.cm_pb2 import SignPairResult
 from keyark.service.evidence import ArchiveEvidence
@@ -25,7 +28,7 @@ from keyark.workers.process import WorkerDiedError
 from keyark.workers.turns import Turns
 from tests.support.calls import signed_call
 from tests.support.issuance import Ca, request
-from tests.support.pki import NOW, issuing_ca, signed_statement
+from tests.support.pki import NOW, issue_pair, issuing_ca, signed_statement, spki
 
 NOTHING = ArchiveEvidence(links=[], transport_certificates=[])
 
@@ -72,7 +75,47 @@ def dead(results: list[bytes]) -> list[KeyarkError]:
     return [WorkerDiedError("A worker died.") for _ in results]
 
 
-@pytest.mark.parametrize("alter", [only_one, crossed, dead])
+def another_key(role: str) -> Any:
+    """Certificates with the serial numbers and names that were asked for; the one of ``role`` is for another key."""
+
+    def alter(results: list[bytes]) -> list[bytes]:
+        altered = []
+        for result in results:
+            pair = SignPairResult.FromString(result)
+            signing = load_certificate(pair.signing_certificate)
+            encryption = load_certificate(pair.encryption_certificate)
+            spkis = {
+                "signing_spki": encode_spki(signing.public_key()),
+                "encryption_spki": encode_spki(encryption.public_key()),
+            }
+            forged = issue_pair(
+                issuing_ca(),
+                signing_serial=encode_serial(signing.serial_number),
+                encryption_serial=encode_serial(encryption.serial_number),
+                **(spkis | {f"{role}_spki": spki(KeyType.EC_P256, 99)}),
+            )
+            pair = SignPairResult(
+                signing_certificate=forged.signing, encryption_certificate=forged.encryption
+            )
+            altered.append(pair.SerializeToString())
+        return altered
+
+    return alter
+
+
+def no_encryption(results: list[bytes]) -> list[bytes]:
+    """The signing certificate alone."""
+    return [
+        SignPairResult(
+            signing_certificate=SignPairResult.FromString(result).signing_certificate
+        ).SerializeToString()
+        for result in results
+    ]
+
+
+@pytest.mark.parametrize(
+    "alter", [only_one, crossed, dead, another_key("signing"), another_key("encryption"), no_encryption]
+)
 async def test_what_was_not_asked_for_is_not_issued_and_a_retry_burns_the_serials(ca: Ca, alter: Any) -> None:
     requests = [request(0), request(1)]
     ca.pool.alter = alter

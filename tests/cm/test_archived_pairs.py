@@ -1,0 +1,156 @@
+"""P1 and P6 in the CM alone: pairs whose encryption key is archived, under real receipts of a log of the test's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cm_service.issuance import PairRequest
+from cm_service.profiles import ArchivalRule
+from cm_service.refusals import find_refusal
+from keyark.errors import KeyarkError, NotFoundError
+from keyark.pki.key_types import KeyType
+from keyark.pki.statements import parse_statement
+from keyark.pki.transport import TransportTrust
+from keyark.policy.rules import ReceiptRule, UniqueSubjectName, Validity
+from keyark.service.evidence import ArchiveEvidence
+from keyark.service.leaves import enrollment_leaf
+from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.heads import AcceptedHeads
+from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.transport_keys import FollowedTransportKeys
+from keyark.v1.audit_pb2 import AuditEvent, EventType
+from keyark.v1.common_pb2 import CertificatePair
+from tests.support.calls import signed_call
+from tests.support.issuance import Ca, request
+from tests.support.pki import NOW, TRUST_DOMAIN, internal_ca, private_key
+from tests.support.transparency import ORIGIN, append, memory_store, new_log, receipt_of
+from tests.transparency.test_transport_keys import certificate
+
+TRANSPORT_KEY = 0
+STORAGE_KEY_ID = bytes(32)  # the one that the CM of the tests trusts
+
+
+class Archived:
+    """A CM that requires archival, and the log of an archive that it follows."""
+
+    def __init__(self, ca: Ca) -> None:
+        self.ca = ca
+        key = private_key(KeyType.EC_P256, TRANSPORT_KEY)
+        self.log = new_log(NoteSigner.from_private_key(ORIGIN, key))
+        self.store = memory_store(self.log)
+        profiles, receipts = ca.issuance.profiles, ca.issuance.receipts
+        profiles["person"] = profiles["person"].model_copy(update={"archival": ArchivalRule.REQUIRED})
+        receipts.keys = FollowedTransportKeys(
+            TransportTrust(anchors=[internal_ca().certificate], trust_domain=TRUST_DOMAIN)
+        )
+
+    async def archived(self, asked: PairRequest, **ids: Any) -> PairRequest:
+        """The request with a receipt for it."""
+        leaf = enrollment_leaf(
+            EventType.EVENT_TYPE_KEY_ARCHIVED,
+            parse_statement(asked.statement),
+            time_us=NOW * 1_000_000,
+            **({"storage_key_id": STORAGE_KEY_ID} | ids),
+        )
+        (index,) = await append(self.log, self.store, leaf)
+        return replace(asked, receipt=await receipt_of(self.log, index), call=signed_call(asked.statement))
+
+    async def issue(self, *asked: PairRequest) -> list[CertificatePair | KeyarkError]:
+        """Show the requests, with a link to every head that their receipts are under."""
+        size, head = self.ca.issuance.receipts.heads.size, await self.log.checkpoint()
+        links = [self.log.link_sizes(end, end + 1) for end in range(size, head.size)]
+        evidence = ArchiveEvidence(links=links, transport_certificates=[certificate(TRANSPORT_KEY)])
+        return await self.ca.issuance.issue_pairs(asked, evidence)
+
+    def refused(self, asked: PairRequest) -> bool:
+        """Whether an enrollment is refused for good."""
+        wanted = parse_statement(asked.statement).enrollment_id
+        try:
+            self.ca.store.read(lambda txn: find_refusal(txn, wanted))
+        except NotFoundError:
+            return False
+        return True
+
+
+@pytest.fixture
+async def archive(ca: Ca) -> Archived:
+    made = Archived(ca)
+    await made.log.open(made.store)
+    return made
+
+
+def reasons(outcomes: list[Any]) -> list[str]:
+    return [outcome.reason if isinstance(outcome, KeyarkError) else "" for outcome in outcomes]
+
+
+async def test_an_archived_pair_is_issued_and_its_leaf_names_the_receipts(archive: Archived) -> None:
+    archive.ca.issuance.policy.rules = {"issue": [ReceiptRule(name="r", type="Receipt", stage="issue")]}
+    assert reasons(await archive.issue(await archive.archived(request()))) == [""]
+    issued = (await archive.ca.events())[-1]
+    assert issued.type == EventType.EVENT_TYPE_PAIR_ISSUED
+    leaf = archive.log.entry(archive.log.size - 1).leaf
+    assert issued.receipt_leaf_hash == leaf_hash(leaf)
+    assert AuditEvent.FromString(leaf).enrollment_id == issued.enrollment_id
+
+
+async def test_the_head_that_receipts_led_to_is_durable_with_the_pair(archive: Archived) -> None:
+    """P6: after a restart the archive cannot go back behind what this CM issued on."""
+    await archive.issue(await archive.archived(request()))
+    again = AcceptedHeads.load(archive.ca.store, origin=ORIGIN)
+    assert again.size == archive.log.size
+    assert again.root == archive.ca.issuance.receipts.heads.root
+
+
+async def test_no_pair_is_issued_on_what_is_no_receipt_for_it(archive: Archived) -> None:
+    mine, other = request(0), request(1)
+    receipt = (await archive.archived(other)).receipt
+    foreign = replace(mine, receipt=receipt, call=signed_call(mine.statement))
+    unknown = await archive.archived(request(2), storage_key_id=b"\x01" * 32)
+    none = request(3)
+    none = replace(none, call=signed_call(none.statement))
+    garbage = replace(none, receipt=b"garbage")
+    outcomes = await archive.issue(foreign, unknown, none, garbage)
+    assert reasons(outcomes) == [
+        "RECEIPT_MISMATCH",
+        "UNKNOWN_STORAGE_KEY",
+        "RECEIPT_REQUIRED",
+        "RECEIPT_FORMAT",
+    ]
+    assert archive.ca.issued() == []
+
+
+async def test_what_policy_rejects_although_its_key_is_archived_is_refused_for_good(
+    archive: Archived,
+) -> None:
+    """P1: no later policy certifies a key whose owner was told no."""
+    rules = archive.ca.issuance.policy.rules
+    rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+    asked = await archive.archived(request())
+    assert reasons(await archive.issue(asked)) == ["POLICY_REJECTED"]
+    assert archive.refused(asked)
+    rules.clear()
+    assert reasons(await archive.issue(asked)) == ["POLICY_REJECTED"]
+    assert archive.ca.issued() == []
+
+
+async def test_what_is_rejected_only_when_it_commits_is_refused_for_good_too(archive: Archived) -> None:
+    rules = archive.ca.issuance.policy.rules
+    rules["issue"] = [UniqueSubjectName(name="unique", type="UniqueSubjectName", stage="issue")]
+    first = await archive.archived(request(0, email="alice@example.org"))
+    second = await archive.archived(request(1, email="other@example.org"))
+    assert reasons(await archive.issue(first, second)) == ["", "POLICY_REJECTED"]
+    assert (archive.refused(first), archive.refused(second)) == (False, True)
+    rules.clear()
+    assert reasons(await archive.issue(second)) == ["POLICY_REJECTED"]
+
+
+async def test_what_is_rejected_without_an_archived_key_is_not_refused_for_good(ca: Ca) -> None:
+    rules = ca.issuance.policy.rules
+    rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+    asked = request()
+    assert reasons(await ca.issue(asked)) == ["POLICY_REJECTED"]
+    rules.clear()
+    assert reasons(await ca.issue(asked)) == [""]

@@ -1,0 +1,156 @@
+"""P9 in the RM alone: a request has one content and one outcome, and a receipt that came too late is got anew once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from keyark.errors import KeyarkError, UnavailableError
+from keyark.pki.key_types import KeyType
+from keyark.pki.statements import parse_statement, sign_statement
+from keyark.records.v1.rm_pb2 import OutboxRecord
+from keyark.transparency.heads import CheckpointGapError, StaleCheckpointError
+from keyark.transparency.transport_keys import TransportKeyRetiredError
+from keyark.v1.audit_pb2 import AuditEvent, EventType
+from keyark.v1.common_pb2 import CertificatePair
+from keyark.v1.registration_pb2 import EnrollmentState
+from rm_service.enrollment import VerifiedReceipt
+from rm_service.records import OUTBOX, read_enrollment
+from rm_service.requests import EnrollmentRequest
+from tests.rm.test_ending_approved import Office
+from tests.rm.test_fairness import ALICE, EVE, Rm, request
+from tests.support.pki import private_key, spki, statement_bytes
+
+PAIR = CertificatePair(signing_certificate=b"signing", encryption_certificate=b"encryption", chain=[b"ca"])
+
+
+class Downstream:
+    """An archive that numbers its receipts, and a CM whose answers are given beforehand."""
+
+    def __init__(self, *answers: KeyarkError | CertificatePair) -> None:
+        self.answers = list(answers)
+        self.receipts = 0
+        self.shown: list[bytes] = []
+        self.reserved = 0
+
+    async def archive(self, *_: Any) -> VerifiedReceipt:
+        self.receipts += 1
+        return VerifiedReceipt(file=b"%d" % self.receipts, leaf_hash=b"%032d" % self.receipts)
+
+    async def reserve_signing_key(self, *_: Any) -> None:
+        self.reserved += 1
+
+    async def issue(self, _: Any, __: Any, receipt: bytes) -> CertificatePair:
+        self.shown.append(receipt)
+        answer = self.answers.pop(0)
+        if isinstance(answer, KeyarkError):
+            raise answer
+        return answer
+
+
+async def rm_with(*answers: KeyarkError | CertificatePair) -> tuple[Rm, Downstream]:
+    rm, downstream = Rm(), Downstream(*answers)
+    rm.enrollments.archiver = rm.enrollments.issuer = downstream
+    await rm.log.open(rm.enrollments.store)
+    return rm, downstream
+
+
+def wrapped(number: int = 0) -> EnrollmentRequest:
+    return replace(request(ALICE, number), wrapped_private_key=b"wrapped")
+
+
+def same_id(sent: EnrollmentRequest, number: int) -> EnrollmentRequest:
+    """Another request under the same id."""
+    raw = statement_bytes(
+        caller=ALICE,
+        request_id=parse_statement(sent.statement).request_id,
+        signing_spki=spki(KeyType.EC_P256, 100 + 2 * number),
+        encryption_spki=spki(KeyType.EC_P256, 101 + 2 * number),
+    )
+    return EnrollmentRequest(
+        statement=raw,
+        signature=sign_statement(raw, private_key(KeyType.EC_P256, 100 + 2 * number)),
+        wrapped_private_key=b"wrapped",
+    )
+
+
+@pytest.mark.parametrize("stale", [StaleCheckpointError("late"), TransportKeyRetiredError("rotated")])
+async def test_a_receipt_that_the_cm_no_longer_takes_is_got_anew(stale: KeyarkError) -> None:
+    rm, downstream = await rm_with(stale, PAIR)
+    (outcome,) = await rm.submit(ALICE, wrapped())
+    assert outcome.state == EnrollmentState.ENROLLMENT_STATE_ISSUED
+    assert downstream.shown == [b"1", b"2"]
+    assert outcome.receipt == b"2", "the person gets the one that the pair was issued on"
+
+
+@pytest.mark.parametrize(
+    ("answers", "shown"),
+    [
+        ([StaleCheckpointError("late"), StaleCheckpointError("late again")], [b"1", b"2"]),
+        ([CheckpointGapError("gap")], [b"1"]),
+        ([UnavailableError("away")], [b"1"]),
+    ],
+)
+async def test_what_a_second_receipt_does_not_heal_is_told(answers: Any, shown: list[bytes]) -> None:
+    rm, downstream = await rm_with(*answers)
+    (outcome,) = await rm.submit(ALICE, wrapped())
+    assert outcome is answers[-1]
+    assert downstream.shown == shown
+
+
+async def test_an_issued_request_gets_its_first_outcome_again_and_its_id_stands_for_nothing_else() -> None:
+    rm, downstream = await rm_with(PAIR)
+    sent = wrapped()
+    (first,) = await rm.submit(ALICE, sent)
+    assert await rm.submit(ALICE, sent) == [first]
+    assert downstream.shown == [b"1"]
+    (other,) = await rm.submit(ALICE, same_id(sent, 1))
+    assert isinstance(other, KeyarkError)
+    assert other.reason == "REQUEST_ID_REUSED"
+
+
+async def test_an_approved_request_is_not_carried_out_with_other_content() -> None:
+    """What an officer approved is what the person signed then."""
+    office = Office()
+    wanted = await office.approve()
+    record = office.rm.enrollments.store.read(lambda txn: read_enrollment(txn, wanted))
+    sent = EnrollmentRequest(
+        statement=record.statement, signature=record.signature, wrapped_private_key=b"wrapped"
+    )
+    (outcome,) = await office.rm.submit(ALICE, same_id(sent, 1))
+    assert isinstance(outcome, KeyarkError)
+    assert outcome.reason == "REQUEST_ID_REUSED"
+    assert not office.asked.is_set()
+
+
+async def test_nobody_sends_the_statement_of_another_client() -> None:
+    rm, downstream = await rm_with(PAIR)
+    (outcome,) = await rm.submit(EVE, wrapped())
+    assert isinstance(outcome, KeyarkError)
+    assert outcome.reason == "PERMISSION_DENIED"
+    assert downstream.receipts == 0
+
+
+async def test_the_outcome_its_leaf_and_what_the_archive_is_to_be_told_are_written_together() -> None:
+    rm, _ = await rm_with(PAIR)
+    sent = wrapped()
+    (outcome,) = await rm.submit(ALICE, sent)
+    assert (outcome.certificates.signing_certificate, outcome.certificates.encryption_certificate) == (
+        b"signing",
+        b"encryption",
+    )
+    wanted = parse_statement(sent.statement).enrollment_id
+    told = OutboxRecord.FromString(rm.enrollments.store.read(lambda txn: txn.get(OUTBOX, wanted)))
+    assert told.encryption_certificate == b"encryption"
+    leaf = AuditEvent.FromString((await rm.log.entries(limit=9))[-1].event.leaf)
+    assert leaf.type == EventType.EVENT_TYPE_ENROLLMENT_COMPLETED
+    assert (leaf.enrollment_id, leaf.receipt_leaf_hash) == (wanted, b"%032d" % 1)
+
+
+async def test_what_archives_nothing_has_its_signing_key_reserved_and_tells_the_archive_nothing() -> None:
+    rm, downstream = await rm_with(PAIR)
+    await rm.submit(ALICE, request(ALICE))
+    assert (downstream.reserved, downstream.receipts, downstream.shown) == (1, 0, [b""])
+    assert rm.enrollments.store.read(lambda txn: txn.count(OUTBOX)) == 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 from cryptography import x509
 
@@ -14,8 +15,8 @@ from drm_service.records import CERTIFICATES, put_row, read_row
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.approvals import OfficerTrust
-from keyark.pki.certificates import load_certificate
-from keyark.pki.chains import verify_chain
+from keyark.pki.certificates import Validity, load_certificate, load_certificates
+from keyark.pki.chains import CertificateChainError, lowest, verify_chain
 from keyark.pki.pairs import check_encryption_certificate
 from keyark.pki.serials import encode_serial
 from keyark.pki.statements import Statement, reread_statement
@@ -55,11 +56,48 @@ class _Link:
     event: LoggedEvent
 
 
+@dataclass(kw_only=True)
+class IssuingCas:
+    """The CAs whose certificates are linked: those of a file (PEM) that issued none of the others in it."""
+
+    path: Path
+    certificates: Sequence[x509.Certificate]
+
+    @classmethod
+    def load(cls, path: Path) -> IssuingCas:
+        """Read the file; raises the errors of ``load_certificates``."""
+        return cls(path=path, certificates=lowest(load_certificates(path)))
+
+    async def reload(self) -> str:
+        """Read the file again, which a rollover or another root replaced; raises as ``load``, and keeps what it had."""
+        self.certificates = lowest(load_certificates(self.path))
+        return f"{self.path.name} was read again; it names {len(self.certificates)} issuing CAs"
+
+    def check_issued(self, certificate: x509.Certificate) -> None:
+        """Raise CertificateChainError unless one of the CAs issued a certificate.
+
+        It is verified at the time when it began, by its own word: that it was in force then is what the CA's signature
+        says. So a clock that is wrong here keeps no key from being recovered, and neither does a link that comes late.
+        """
+        refusal = CertificateChainError(
+            f"{self.path.name} names no issuing CA; complete it, and run `reload`."
+        )
+        for issuer in self.certificates:
+            began = max(Validity.of(certificate).not_before, Validity.of(issuer).not_before)
+            try:
+                verify_chain(certificate, intermediates=(), anchors=[issuer], at=began)
+            except CertificateChainError as error:
+                refusal = error
+            else:
+                return
+        raise refusal
+
+
 @dataclass(frozen=True, kw_only=True)
 class CertificateLinks:
     """Links certificates of the given issuing CAs to archived keys."""
 
-    issuers: Sequence[x509.Certificate]
+    issuers: IssuingCas
     officers: OfficerTrust
     store: Store
     log: Log
@@ -85,12 +123,13 @@ class CertificateLinks:
                 raise NotFoundError("No key is archived for this enrollment; there is nothing to link.")
             statement = reread_statement(record.statement)
             certificate = load_certificate(request.certificate)
-            now = self.clock.now_us() // 1_000_000
+            self.issuers.check_issued(certificate)
             asked = statement
             if request.approval is not None:  # the officer's word, not the RM's, for another name
-                asked = self.officers.verify(request.approval, statement, now=now).applied_to(statement)
+                # the CM took it before it issued the certificate: it was made before that one ends, whatever the clock
+                ends = Validity.of(certificate).not_after
+                asked = self.officers.verify(request.approval, statement, now=ends).applied_to(statement)
             check_encryption_certificate(certificate, asked)
-            verify_chain(certificate, intermediates=(), anchors=self.issuers, at=now)
         except KeyarkError as error:
             return error
         serial, digest = encode_serial(certificate.serial_number), sha256(request.certificate).digest()

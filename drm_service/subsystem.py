@@ -16,7 +16,7 @@ from drm_service.ceremony_views import CeremonyViews
 from drm_service.config import DrmConfig
 from drm_service.key_states import KeyStates
 from drm_service.key_worker import FACTORY, worker_setup
-from drm_service.linking import CertificateLinks
+from drm_service.linking import CertificateLinks, IssuingCas
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.recovery import Delivery
 from drm_service.recovery_servicer import KeyRecoveryServicer
@@ -27,7 +27,6 @@ from drm_service.transport_keys import TransportKeys
 from keyark.clock import Clock, SystemClock
 from keyark.pki.approvals import OfficerTrust
 from keyark.pki.certificates import load_certificates
-from keyark.pki.chains import lowest
 from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.rpc.server import ServedService
 from keyark.service.assembly import AUDIT_METHODS, Foundation, RunningService, open_foundation, serve
@@ -60,7 +59,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
     """
     clock = clock or SystemClock()
     signer = SuccessionSigner()
-    issuers = lowest(load_certificates(config.certificates.issuers))
+    issuers = IssuingCas.load(config.certificates.issuers)
     async with AsyncExitStack() as stack:
         opening = open_foundation(
             "drm",
@@ -160,6 +159,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             policy=policy,
             reloads=[
                 *foundation.reloads,
+                issuers.reload,
                 transport_keys.reload,
                 workers.recycle,
             ],

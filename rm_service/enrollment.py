@@ -35,7 +35,7 @@ from keyark.service.key_uses import check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.policy_requests import policy_request
 from keyark.service.requests import ArchivalForbiddenError, accept_statement, check_same_statement
-from keyark.store import Store, WriteTransaction
+from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
 from keyark.transparency.log import Log
 from keyark.transparency.transport_keys import TransportKeyRetiredError
@@ -45,7 +45,7 @@ from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentSta
 from keyark.workers.turns import Turns
 from rm_service.queue import ApprovalQueue
 from rm_service.quotas import count_enrollment, enrollments_within
-from rm_service.records import ENROLLMENTS, OUTBOX, describe, read_enrollment
+from rm_service.records import ENROLLMENTS, OUTBOX, describe_stored, read_enrollment
 from rm_service.requests import EnrollmentRequest, accept_call, approved_request
 from rm_service.reviews import complete
 from rm_service.under_way import UnderWay
@@ -153,7 +153,8 @@ class Enrollments:
             statement = self.accept_request(caller, request)
             recorded = self.store.read(lambda txn: read_enrollment(txn, statement.enrollment_id))
             if recorded is not None and recorded.state != EnrollmentState.ENROLLMENT_STATE_APPROVED:
-                return _earlier(statement, recorded)
+                check_same_statement(statement, sha256(recorded.statement).digest())
+                return self.outcome(statement.enrollment_id)
             if recorded is not None:
                 check_same_statement(statement, sha256(recorded.statement).digest())
                 request = approved_request(self.store, recorded, newer=request)
@@ -338,16 +339,11 @@ class Enrollments:
 
         await self.store.update(write)
         self.outbox.wake()
-        return describe(statement.enrollment_id, record)
+        return self.outcome(statement.enrollment_id)
 
     def outcome(self, enrollment_id: bytes) -> Enrollment:
         """Return the recorded outcome of an enrollment (32 bytes); raises NotFoundError."""
-        record = self.store.read(lambda txn: read_enrollment(txn, enrollment_id))
-        if record is None:
-            raise NotFoundError(
-                "There is no outcome for this request id; send the request again and it goes on."
-            )
-        return describe(enrollment_id, record)
+        return self.store.read(lambda txn: _outcome_of(txn, enrollment_id))
 
     async def drain(self) -> None:
         """Wait until every enrollment that was accepted has its outcome."""
@@ -358,6 +354,7 @@ def _outcome(run: asyncio.Task[Enrollment]) -> Enrollment | BaseException:
     return asyncio.CancelledError() if run.cancelled() else run.exception() or run.result()
 
 
-def _earlier(statement: Statement, record: EnrollmentRecord) -> Enrollment:
-    check_same_statement(statement, sha256(record.statement).digest())
-    return describe(statement.enrollment_id, record)
+def _outcome_of(txn: ReadTransaction, enrollment_id: bytes) -> Enrollment:
+    if (record := read_enrollment(txn, enrollment_id)) is None:
+        raise NotFoundError("There is no outcome for this request id; send the request again and it goes on.")
+    return describe_stored(txn, enrollment_id, record)

@@ -9,7 +9,7 @@ from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.service.paging import Page
 from keyark.store import ReadTransaction
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
-from rm_service.records import ENROLLMENTS, describe, read_enrollment
+from rm_service.records import ENROLLMENTS, describe_stored, read_enrollment
 from rm_service.reviews import ID_SIZE, QUEUED, queued
 
 
@@ -34,15 +34,17 @@ def list_enrollments(txn: ReadTransaction, state: EnrollmentState.ValueType, pag
         rows = txn.scan(ENROLLMENTS, after=page.after, limit=page.limit)
         found = [(key, EnrollmentRecord.FromString(value)) for key, value in rows]
         token = page.next_token(rows)
-    wanted = [describe(key, record) for key, record in found if not state or record.state == state]
+    wanted = [
+        describe_stored(txn, key, record) for key, record in found if not state or record.state == state
+    ]
     return EnrollmentPage(enrollments=wanted, next_token=token)
 
 
-def find_enrollment(txn: ReadTransaction, enrollment_id: bytes) -> EnrollmentRecord:
+def find_enrollment(txn: ReadTransaction, enrollment_id: bytes) -> Enrollment:
     """Return an enrollment (id of 32 bytes); raises NotFoundError."""
     record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ID_SIZE else None
     if record is None:
         raise NotFoundError(
             "There is no enrollment with this id; `keyark enrollments list` shows those that there are."
         )
-    return record
+    return describe_stored(txn, enrollment_id, record)

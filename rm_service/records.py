@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-from keyark.records.v1.rm_pb2 import EnrollmentRecord
+from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.service import archive_trust, key_uses, tables
 from keyark.store import Backups, ReadTransaction, VanishingTable
 from keyark.transparency import heads, log
 from keyark.v1.common_pb2 import CertificatePair
-from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
+from keyark.v1.registration_pb2 import Enrollment, EnrollmentState, Recoverability
 
 ENROLLMENTS: Final = "enrollments"
 OUTBOX: Final = "outbox"
@@ -45,8 +45,22 @@ def state_of(record: EnrollmentRecord) -> EnrollmentState.ValueType:
     return cast("EnrollmentState.ValueType", record.state)
 
 
+def describe_stored(txn: ReadTransaction, enrollment_id: bytes, record: EnrollmentRecord) -> Enrollment:
+    """Return the enrollment as its owner sees it, with what the archive says of the key."""
+    enrollment = describe(enrollment_id, record)
+    if record.state != EnrollmentState.ENROLLMENT_STATE_ISSUED or not record.receipt:
+        return enrollment
+    if (row := txn.get(OUTBOX, enrollment_id)) is None:
+        enrollment.recoverability = Recoverability.RECOVERABILITY_RECOVERABLE
+        return enrollment
+    enrollment.recoverability = Recoverability.RECOVERABILITY_NOT_YET
+    refusal = OutboxRecord.FromString(row).refusal
+    enrollment.not_recoverable_reason = f"{refusal.reason}: {refusal.message}" if refusal.reason else ""
+    return enrollment
+
+
 def describe(enrollment_id: bytes, record: EnrollmentRecord) -> Enrollment:
-    """Return the enrollment as its owner sees it."""
+    """Return the enrollment as its record tells it."""
     enrollment = Enrollment(
         enrollment_id=enrollment_id,
         state=state_of(record),

@@ -20,7 +20,6 @@ from rm_service.approvals import Act, Approvals
 from rm_service.archive_head import ArchiveHead
 from rm_service.enrollment import Enrollments
 from rm_service.enrollment_list import find_enrollment, list_enrollments
-from rm_service.records import describe
 from rm_service.requests import EnrollmentRequest
 
 Context = ServicerContext[Any, Any]
@@ -111,8 +110,8 @@ class RegistrationAdminServicer(RegistrationAdminServiceServicer):
     ) -> pb.InspectEnrollmentResponse:
         """One enrollment of any caller."""
         await self._approvals.queue.expire_due()
-        record = self._store.read(lambda txn: find_enrollment(txn, request.enrollment_id))
-        return pb.InspectEnrollmentResponse(enrollment=describe(request.enrollment_id, record))
+        found = self._store.read(lambda txn: find_enrollment(txn, request.enrollment_id))
+        return pb.InspectEnrollmentResponse(enrollment=found)
 
     async def ApproveEnrollment(
         self, request: pb.ApproveEnrollmentRequest, context: Context

@@ -127,6 +127,10 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
             enrollments.forms.forget()
             return "enrollment forms are fetched anew"
 
+        async def retry_links() -> str:
+            outbox.retry()
+            return "the DRM is told again of every certificate that it did not take"
+
         try:
             async with (
                 serve(
@@ -142,7 +146,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 yield RunningService(
                     server=server,
                     policy=policy,
-                    reloads=[*foundation.reloads, forget_forms],
+                    reloads=[*foundation.reloads, forget_forms, retry_links],
                     commands={RELINK: partial(relink, outbox)},
                 )
             await enrollments.drain()

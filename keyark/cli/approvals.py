@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from keyark.cli.listing import enrollments, hexadecimal, session_of, when
+from keyark.cli.listing import enrollments, hexadecimal, recoverability, session_of, when
 from keyark.cli.options import (
     home_option,
     identity_option,
@@ -193,6 +193,8 @@ def _print(enrollment: pb.Enrollment, options: dict[str, Any]) -> None:
     if enrollment.HasField("certificates"):
         validity = Validity.of(load_certificate(enrollment.certificates.signing_certificate))
         say(f"  valid     {when(validity.not_before)} until {when(validity.not_after)}")
+    if told := recoverability(enrollment):
+        say(f"  key       {told}")
 
 
 def _print_approval(approval: Approval) -> None:

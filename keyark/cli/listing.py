@@ -32,7 +32,7 @@ from keyark.cli.output import (
 from keyark.client import administration
 from keyark.client.sessions import Session, open_session
 from keyark.pki.statements import reread_statement
-from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
+from keyark.v1.registration_pb2 import Enrollment, EnrollmentState, Recoverability
 
 M = TypeVar("M", bound=Message)
 
@@ -136,6 +136,16 @@ def when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def recoverability(enrollment: Enrollment) -> str:
+    """Return what the RM says of the archived key, "" where none was archived."""
+    if enrollment.recoverability == Recoverability.RECOVERABILITY_RECOVERABLE:
+        return "archived, recoverable by a quorum of agents"
+    if enrollment.recoverability != Recoverability.RECOVERABILITY_NOT_YET:
+        return ""
+    why = enrollment.not_recoverable_reason or "the archive is being told of the certificate"
+    return f"archived, not yet recoverable ({why})"
+
+
 def enrollment_line(enrollment: Enrollment) -> str:
     """Return an enrollment on one line: when it was completed, or when it was submitted while it waits."""
     statement = reread_statement(enrollment.statement)
@@ -145,4 +155,5 @@ def enrollment_line(enrollment: Enrollment) -> str:
         f"{enrollment.enrollment_id.hex()}  {state}  {when(time_us / 1e6)}  "
         f"{statement.common_name} <{statement.email}>  by {statement.caller}"
         f"{careful(statement.common_name)}"
+        f"{'  archived, not yet recoverable' if enrollment.not_recoverable_reason else ''}"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drm_service.linking import CertificateLinks, LinkRequest
+from drm_service.linking import CertificateLinks, IssuingCas, LinkRequest
 from drm_service.records import BY_SERIAL, CERTIFICATES, TABLES, put_row, read_row
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
@@ -43,7 +44,7 @@ class Links:
         self.log = new_log(clock=self.clock)
         self.store = MemoryStore(tables=TABLES, finisher=self.log.finisher)
         self.links = CertificateLinks(
-            issuers=[issuing_ca().certificate],
+            issuers=IssuingCas(path=Path("ca.pem"), certificates=[issuing_ca().certificate]),
             officers=caller_checks(self.clock).officers,
             store=self.store,
             log=self.log,

@@ -126,9 +126,9 @@ class CertificateLinks:
             self.issuers.check_issued(certificate)
             asked = statement
             if request.approval is not None:  # the officer's word, not the RM's, for another name
-                # the CM took it before it issued the certificate: it was made before that one ends, whatever the clock
-                ends = Validity.of(certificate).not_after
-                asked = self.officers.verify(request.approval, statement, now=ends).applied_to(statement)
+                # the CM took it before the certificate began, so a clock that is behind that one is wrong
+                now = max(self.clock.now_us() // 1_000_000, Validity.of(certificate).not_before)
+                asked = self.officers.verify(request.approval, statement, now=now).applied_to(statement)
             check_encryption_certificate(certificate, asked)
         except KeyarkError as error:
             return error

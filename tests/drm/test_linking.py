@@ -142,13 +142,6 @@ async def test_a_certificate_that_is_not_the_keys_is_not_linked(
     assert await links.leaves() == []
 
 
-async def test_a_certificate_that_has_ended_is_not_linked(links: Links) -> None:
-    links.clock.advance(366 * 86_400)
-    outcome = await links.link(certificate())
-    assert outcome is not None
-    assert outcome.reason == "CERTIFICATE_EXPIRED"
-
-
 async def test_nothing_is_linked_to_a_key_that_is_not_there(links: Links) -> None:
     outcome = await links.link(certificate(), enrollment_id=b"\x01" * 32)
     assert outcome is not None

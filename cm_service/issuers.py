@@ -17,12 +17,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from pydantic import Field, model_validator
 
+from cm_service.crl_rows import LIST_PREFIX
 from cm_service.profiles import ProfileSettings
-from cm_service.records import CRL_STATE
+from cm_service.records import CRL_STATE, has_issued
 from keyark.clock import Clock
 from keyark.config import Config, ConfigPath
 from keyark.errors import ConfigurationError
+from keyark.pki.authority import describe_name
 from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.chains import path_in_force
+from keyark.pki.crls import MAX_SHARDS
 from keyark.pki.spki import encode_spki
 from keyark.service.settings import KeyUri
 from keyark.store import ReadTransaction, Store, WriteTransaction
@@ -33,12 +37,19 @@ from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 PLACE: Final = "{ca}"
 MAX_GENERATION: Final = 127
 _KEY: Final = b"issuer/"
+_NAME: Final = b"issuer-name/"
 
 
 class IssuerGenerationError(ConfigurationError):
     """A generation's number belongs to another CA key; nothing is signed before that is put right."""
 
     reason = "ISSUER_GENERATION"
+
+
+class IssuerRenamedError(ConfigurationError):
+    """Certificates were issued under another name or key identifier of the CA; nothing is signed under this one."""
+
+    reason = "ISSUER_RENAMED"
 
 
 class EarlierIssuer(Config):
@@ -50,7 +61,7 @@ class EarlierIssuer(Config):
 
 
 class IssuerSettings(Config):
-    """[issuer]: the CA key and its certificate, followed by those above it; and earlier ones."""
+    """[issuer]: the CA key and its certificate, followed by those above it and chains of before; and earlier keys."""
 
     key: KeyUri
     chain: ConfigPath
@@ -72,9 +83,14 @@ class IssuerSettings(Config):
         yield from reversed(self.earlier)
 
     def chains(self) -> dict[int, list[bytes]]:
-        """Return the chain (DER) of each generation; raises the errors of ``load_certificates``."""
+        """Return the chain in force (DER) of each generation.
+
+        Raises CertificateChainError where a file has none, and the errors of ``load_certificates``.
+        """
         return {
-            issuer.generation: [encode_certificate(one) for one in load_certificates(issuer.chain)]
+            issuer.generation: [
+                encode_certificate(one) for one in path_in_force(load_certificates(issuer.chain))
+            ]
             for issuer in self.all()
         }
 
@@ -116,7 +132,7 @@ class IssuerRegister:
     async def record(self, settings: IssuerSettings) -> None:
         """Hold the configured keys against the store, and log a later generation that is new.
 
-        Raises IssuerGenerationError, and the errors of certificates, store and log.
+        Raises IssuerGenerationError, IssuerRenamedError, and the errors of certificates, store and log.
         """
         certificates = {issuer.generation: _certificate(issuer.chain) for issuer in settings.all()}
         await self.store.update(lambda txn: self._record(txn, certificates, settings.generation))
@@ -130,6 +146,7 @@ class IssuerRegister:
                 txn.put(CRL_STATE, _KEY + bytes([generation]), key_id)
                 if generation == present and generation:
                     self._log(txn, certificate, key_id)
+            _hold_name(txn, generation, certificate)
 
     def _log(self, txn: WriteTransaction, certificate: x509.Certificate, key_id: bytes) -> None:
         event = AuditEvent(
@@ -143,9 +160,14 @@ class IssuerRegister:
 
 
 def check_generations(txn: ReadTransaction, settings: IssuerSettings) -> None:
-    """Raise IssuerGenerationError where a configured key has the generation of another one in the store."""
+    """Hold the configured keys and their names against the store, as a start does.
+
+    Raises IssuerGenerationError and IssuerRenamedError.
+    """
     for issuer in settings.all():
-        _is_recorded(txn, issuer.generation, _key_id(_certificate(issuer.chain)))
+        certificate = _certificate(issuer.chain)
+        _is_recorded(txn, issuer.generation, _key_id(certificate))
+        _is_named(txn, issuer.generation, certificate)
 
 
 def _is_recorded(txn: ReadTransaction, generation: int, key_id: bytes) -> bool:
@@ -161,6 +183,38 @@ def _is_recorded(txn: ReadTransaction, generation: int, key_id: bytes) -> bool:
 
 def _key_id(certificate: x509.Certificate) -> bytes:
     return sha256(encode_spki(certificate.public_key())).digest()
+
+
+def _hold_name(txn: WriteTransaction, generation: int, certificate: x509.Certificate) -> None:
+    """Record a CA's name and key identifier, which may change before the first certificate."""
+    if _is_named(txn, generation, certificate):
+        return
+    row = _NAME + bytes([generation])
+    if txn.get(CRL_STATE, row) is not None:
+        for key, _ in txn.scan(CRL_STATE, prefix=LIST_PREFIX, limit=2 * MAX_SHARDS):
+            txn.delete(CRL_STATE, key)  # lists under the former name are made anew
+    txn.put(CRL_STATE, row, _name_of(certificate))
+
+
+def _is_named(txn: ReadTransaction, generation: int, certificate: x509.Certificate) -> bool:
+    """Whether the store knows this name; raises IssuerRenamedError where certificates were issued under another."""
+    known = txn.get(CRL_STATE, _NAME + bytes([generation]))
+    if known not in (None, _name_of(certificate)) and has_issued(txn):
+        raise IssuerRenamedError(
+            f"The CA's certificate is for {describe_name(certificate.subject)}, which differs in string types or "
+            "subject key identifier from what certificates were issued under. Put the chain of before back, and "
+            "have the CA certified for name and identifier of a new `keyark ca request`."
+        )
+    return known == _name_of(certificate)
+
+
+def _name_of(certificate: x509.Certificate) -> bytes:
+    """Return what certificates and lists of an issuer name it by, hashed: subject as encoded, and key identifier."""
+    try:
+        identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        identifier = b""
+    return sha256(sha256(certificate.subject.public_bytes()).digest() + identifier).digest()
 
 
 def _certificate(chain: Path) -> x509.Certificate:

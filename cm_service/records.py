@@ -50,6 +50,11 @@ def is_issued(pair: PairRecord) -> bool:
     return bool(pair.signing_certificate and (pair.encryption_certificate or not pair.encryption_serial))
 
 
+def has_issued(txn: ReadTransaction) -> bool:
+    """Whether the CA signed, or was about to sign, any certificate."""
+    return bool(txn.scan(SERIALS, limit=1))
+
+
 def roles_of(pair: PairRecord) -> list[KeyRole.ValueType]:
     """Return the roles that a pair has certificates for: signing, and encryption unless it is for signing alone."""
     both = [KeyRole.KEY_ROLE_SIGNING, KeyRole.KEY_ROLE_ENCRYPTION]

@@ -87,7 +87,7 @@ class Responder:
         validity = Validity.of(present)
         now = self.clock.now_us() // 1_000_000
         half = (validity.not_before + validity.not_after) // 2
-        return not validity.not_before <= now < half or _authority_of(present) != _own_key_id(issuer)
+        return not validity.not_before <= now < half or not _is_of(present, issuer)
 
     async def _make(self, target: Path, within: Validity) -> bytes:
         validity = Validity.starting(
@@ -116,6 +116,12 @@ class Responder:
         )
         leaf = new_event(event, AuditDetails())
         await self.store.update(lambda txn: self.log.append(txn, leaf))
+
+
+def _is_of(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether a certificate names an issuer, by its name as encoded and its key identifier."""
+    is_named = certificate.issuer.public_bytes() == issuer.subject.public_bytes()
+    return is_named and _authority_of(certificate) == _own_key_id(issuer)
 
 
 def _authority_of(certificate: x509.Certificate) -> bytes | None:

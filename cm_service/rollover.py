@@ -1,16 +1,23 @@
-"""`ca-key` and `ca-switch` of the CM's program: another key of the CA, and letting it sign from the next start on."""
+"""The CM's commands about its CA key: another key (`ca-key`), letting it sign from the next start on (`ca-switch`), the
+request for the present one's certificate (`ca-request`), and whether the CA has issued anything (`ca-issued`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from cm_service.config import CmConfig
 from cm_service.issuers import for_issuer
+from cm_service.records import SCHEMA_VERSION, TABLES, has_issued
 from keyark.config import load_config
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError
@@ -19,15 +26,19 @@ from keyark.pki.certificates import load_certificates
 from keyark.pki.files import erase_secret_file, write_file
 from keyark.pki.issuer_keys import check_crl_issuer
 from keyark.pki.key_types import CA_KEY_TYPES, narrow_signing_key, parse_key_type
-from keyark.service.initialization import new_signing_key, save_request
+from keyark.service.control import ServiceNotRunningError, ask
+from keyark.service.initialization import PUBLIC, new_signing_key, save_request
+from keyark.store import open_store
 
 PRIVATE: Final = 0o600
+ISSUED: Final = "issued"
+"""The command of the running CM that answers whether it has issued anything."""
 _SECTION: Final = re.compile(r"^\[issuer\]\s*?$(.*?)(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
 _REPLACED: Final = re.compile(r"^(?:generation\s*=.*|earlier\s*=\s*\[\])\n", re.MULTILINE)
 
 
 def add_commands(commands: Any) -> None:
-    """Add both to the CM's program; each prints JSON."""
+    """Add them to the CM's program; each prints JSON."""
     key = commands.add_parser("ca-key", help="make the CA's next key and the request for its certificate")
     key.add_argument("config", type=Path, help="cm.toml")
     key.add_argument("--name", required=True, help="common name of the issuing CA with this key")
@@ -36,6 +47,14 @@ def add_commands(commands: Any) -> None:
     switch = commands.add_parser("ca-switch", help="let the CA's next key sign from the CM's next start on")
     switch.add_argument("config", type=Path, help="cm.toml")
     switch.set_defaults(command=_printing(lambda parsed: switch_key(parsed.config)))
+    request = commands.add_parser(
+        "ca-request", help="make the request for the present CA key's certificate anew"
+    )
+    request.add_argument("config", type=Path, help="cm.toml")
+    request.set_defaults(command=_printing(lambda parsed: remake_request(parsed.config)))
+    issued = commands.add_parser("ca-issued", help="say whether the CA has issued certificates")
+    issued.add_argument("config", type=Path, help="cm.toml")
+    issued.set_defaults(command=_printing(lambda parsed: ask_issued(parsed.config)))
 
 
 def _printing(work: Callable[[argparse.Namespace], dict[str, Any]]) -> Callable[[argparse.Namespace], None]:
@@ -92,6 +111,42 @@ def switch_key(path: Path) -> dict[str, Any]:
         trial.unlink()
     write_file(path, changed.encode(), mode=PRIVATE)
     return {"generation": number, "certificate": str(chain)}
+
+
+def remake_request(path: Path) -> dict[str, Any]:
+    """Make the request for the present key anew: for the name, as encoded, and key identifier that are in force.
+
+    Raises ConfigurationError, and the errors of keys and certificates.
+    """
+    config = load_config(path, CmConfig)
+    certificate = load_certificates(config.issuer.chain)[0]
+    key = narrow_signing_key(load_private_key_by_uri(config.issuer.key, config.service.folder))
+    key_id = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    request = request_ca(key, subject=certificate.subject, key_id=key_id)
+    target = config.issuer.chain.with_suffix(".csr")
+    write_file(target, request.public_bytes(Encoding.PEM), mode=PUBLIC)
+    return {"request": str(target)}
+
+
+def ask_issued(path: Path) -> dict[str, Any]:
+    """Ask the store, or the CM that has it open, whether anything was issued; says too whether the CM runs.
+
+    Raises ConfigurationError and the errors of control socket and store.
+    """
+    config = load_config(path, CmConfig)
+    try:
+        return {"issued": ask(config.store.path, ISSUED), "running": True}
+    except ServiceNotRunningError:
+        has_store = config.store.path.exists()
+        return {"issued": has_store and asyncio.run(_look_up(config)), "running": False}
+
+
+async def _look_up(config: CmConfig) -> bool:
+    store = open_store(config.store.path, tables=TABLES, schema_version=SCHEMA_VERSION)
+    try:
+        return store.read(has_issued)
+    finally:
+        await store.close()
 
 
 def _changed(text: str, number: int, key: str, chain: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from cm_service import crl_worker
@@ -16,8 +17,9 @@ from cm_service.expiry_notices import ExpiryNotices
 from cm_service.issuance import Issuance
 from cm_service.issuers import EarlierIssuer, IssuerRegister, for_issuer
 from cm_service.public_port import serving_http
-from cm_service.records import SCHEMA_VERSION, TABLES
+from cm_service.records import SCHEMA_VERSION, TABLES, has_issued
 from cm_service.revocation import Revocations
+from cm_service.rollover import ISSUED
 from cm_service.servicer import (
     ALLOWED,
     CertificateAdminServicer,
@@ -27,6 +29,7 @@ from cm_service.servicer import (
 from cm_service.signing_worker import FACTORY, worker_setup
 from keyark.clock import Clock, SystemClock
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
+from keyark.pki.chains import path_in_force
 from keyark.pki.key_types import key_type_of
 from keyark.policy.engine import PolicyEngine
 from keyark.rpc.server import ServedService
@@ -37,6 +40,7 @@ from keyark.service.evidence import open_receipt_checks
 from keyark.service.live_policy import open_policy
 from keyark.service.pools import open_pool
 from keyark.service.witness import Witness
+from keyark.store import Store
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import certificates_pb2
 from keyark.v1.certificates_pb2_grpc import (
@@ -117,6 +121,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                     *([http.reload] if http else []),
                 ],
                 http_port=http.port if http else None,
+                commands={ISSUED: partial(_tell_issued, foundation.store)},
             )
 
 
@@ -132,9 +137,13 @@ def signing_setup(config: CmConfig) -> bytes:
     )
 
 
+async def _tell_issued(store: Store, _: Sequence[str]) -> bool:
+    return store.read(has_issued)
+
+
 def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy: PolicyEngine) -> Issuance:
     store, log, clock = foundation.store, foundation.log, foundation.clock
-    chain = load_certificates(config.issuer.chain)
+    chain = path_in_force(load_certificates(config.issuer.chain))
     return Issuance(
         trust_domain=config.service.trust_domain,
         chain=[encode_certificate(certificate) for certificate in chain],

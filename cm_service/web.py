@@ -3,7 +3,7 @@
     GET /crl/NAME           a list by the name of its file, DER
     GET /ca/issuer.cer      the certificate of the CA's first key, DER
     GET /ca/chain.pem       it and those above it, PEM
-    GET /ca/chain.p7c       the same as a certs-only CMS message, DER
+    GET /ca/chain.p7c       the same and chains that were in force before, as a certs-only CMS message, DER
     GET /ca/issuer-ca2.cer  and the other two, of the CA key of generation 2
     POST /ocsp              an OCSPRequest, DER
     GET /ocsp/BASE64        the same in the URL (RFC 6960 §A.1)
@@ -32,7 +32,8 @@ from cm_service.crl_settings import CrlSettings
 from cm_service.issuers import suffix
 from cm_service.ocsp import OcspAnswer
 from keyark.clock import Clock
-from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.certificates import encode_certificate, encode_pem_certificates, load_certificates
+from keyark.pki.chains import path_in_force
 from keyark.service.documents import Caching, HttpRequest, HttpResponse, cached, plain
 
 READ_ONLY: Final = ("GET", "HEAD")
@@ -46,7 +47,7 @@ _CA_FILES: Final[dict[tuple[str, str], tuple[str, _CaFormat]]] = {
     ("/ca/issuer", "cer"): ("application/pkix-cert", lambda chain: encode_certificate(chain[0])),
     ("/ca/chain", "pem"): (
         "application/pem-certificate-chain",
-        lambda chain: b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain),
+        lambda chain: encode_pem_certificates(path_in_force(chain)),
     ),
     ("/ca/chain", "p7c"): (
         "application/pkcs7-mime; smime-type=certs-only",

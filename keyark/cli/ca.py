@@ -10,7 +10,8 @@ from cryptography import x509
 
 from keyark.cli.options import home_option
 from keyark.cli.output import KeyarkGroup, say
-from keyark.deployment.issuing_ca import IssuingCa
+from keyark.deployment.issuing_ca import IssuingCa, show_key_id
+from keyark.pki.authority import describe_name
 from keyark.pki.key_types import CA_KEY_TYPES
 
 
@@ -34,15 +35,19 @@ def show(home: Path) -> None:
 )
 def request(home: Path, out: Path) -> None:
     """Write the issuing CA's certificate request, for another root to sign."""
-    asked = IssuingCa(home=home).write_request(out)
-    say(f"{out}: have {asked.subject.rfc4514_string()} certified with CA:TRUE, keyCertSign and cRLSign")
+    issuing = IssuingCa(home=home)
+    asked = issuing.write_request(out)
+    say(f"{out}: have {describe_name(asked.subject)} certified with CA:TRUE, keyCertSign and cRLSign,")
+    say(f"subject key identifier {show_key_id(issuing.chain()[0])}; the request asks for all of it")
 
 
 @ca.command("install")
 @home_option
 @click.argument("chain", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
-    "--fresh", is_flag=True, help="Nothing was issued yet; another subject key identifier may come."
+    "--fresh",
+    is_flag=True,
+    help="Nothing was issued yet, as the CM confirms; another subject key identifier may come.",
 )
 def install(home: Path, chain: Path, *, fresh: bool) -> None:
     """Put the CHAIN (PEM, with the root) that another root signed in force; services take it at their next start."""

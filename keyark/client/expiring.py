@@ -15,7 +15,7 @@ from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, error,
 from keyark.client.transport_memory import transport_certificate
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
-from keyark.pki.chains import lowest
+from keyark.pki.chains import path_in_force
 from keyark.v1 import certificates_pb2
 
 SERVICES: Final = ("rm", "cm", "drm")
@@ -85,14 +85,13 @@ def _authorities(examination: Examination) -> Iterator[Finding]:
         home.trust_anchor,
         f"keyark authority init NEW --trust-domain {home.config.trust_domain}  # then new identities for everybody",
     )
-    # Earlier CA keys end when all that they signed has ended; nothing has to be done about them.
-    issuing = lowest(home.ca_chain)
+    # Earlier CA keys and chains end when all that they signed has ended; nothing has to be done about them.
+    issuing, *above = path_in_force(home.ca_chain)
     command = f"keyark ca rollover --home {home.folder} --name NAME  # then restart the services"
-    yield from _ending(examination, "issuing CA", issuing[0], command)
-    for certificate in home.ca_chain:
-        if certificate not in issuing:
-            command = f"keyark ca request --home {home.folder} --out ca.csr  # then `keyark ca install`"
-            yield from _ending(examination, "CA above the issuing CA", certificate, command)
+    yield from _ending(examination, "issuing CA", issuing, command)
+    for certificate in above:
+        command = f"keyark ca request --home {home.folder} --out ca.csr  # then `keyark ca install`"
+        yield from _ending(examination, "CA above the issuing CA", certificate, command)
 
 
 async def _transport(examination: Examination) -> AsyncIterator[Finding]:

@@ -16,6 +16,7 @@ from pydantic import Field
 from keyark.config import Config, ConfigPath, load_config
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates
+from keyark.pki.chains import KnownChains
 from keyark.pki.revoked_identities import (
     IDENTITY_LIST,
     NOBODY_REVOKED,
@@ -44,13 +45,18 @@ class HomeConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """A deployment as seen by one of its people."""
+    """A deployment as seen by one of its people; ``ca_chain`` is all of ca.pem."""
 
     folder: Path
     config: HomeConfig
     trust_anchor: x509.Certificate
     ca_chain: tuple[x509.Certificate, ...]
     revoked: RevokedIdentities = NOBODY_REVOKED
+
+    @property
+    def known_chains(self) -> KnownChains:
+        """The chains of the issuing CA that are or were in force, as ca.pem tells."""
+        return KnownChains.among(self.ca_chain)
 
     @classmethod
     def load(cls, folder: Path | str) -> Home:

@@ -45,7 +45,7 @@ from keyark.crypto.storage import HybridPublicKey
 from keyark.crypto.token import open_share
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.pki.certificates import load_certificate
-from keyark.pki.chains import verify_chain
+from keyark.pki.chains import KnownChains
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id
 from keyark.rpc.channels import call
@@ -313,26 +313,27 @@ class RecoveryClient:
             for key in answer.keys
         ]
         triples = zip(answer.keys, opened, ceremony.owners, strict=True)
-        return [self._recovered(key, secret, owner.details.email) for key, secret, owner in triples]
-
-    def _recovered(self, key: pb.RecoveredKey, private_key: bytes, email: str) -> RecoveredKey:
-        certificate = load_certificate(key.certificate)
-        chain = self.session.home.ca_chain
-        issued = int(certificate.not_valid_before_utc.timestamp())
-        verify_chain(certificate, intermediates=chain[:-1], anchors=chain[-1:], at=issued)
-        spki = encode_spki(certificate.public_key())
-        if sha256(spki).digest() != key.key_id:
-            raise InvalidInputError("The certificate that came along is another key's.", field="certificate")
-        return RecoveredKey(
-            key_id=key.key_id,
-            email=email,
-            private_key=prove_match(private_key, spki),
-            certificate=certificate,
-            chain=chain,
-        )
+        chains = self.session.home.known_chains
+        return [_recovered(key, secret, owner.details.email, chains) for key, secret, owner in triples]
 
     async def acknowledge(self, ceremony_id: bytes) -> None:
         """Say that the keys are safe here: the archive erases them, and the one-time key is erased."""
         request = pb.AcknowledgeRecoveredKeysRequest(ceremony_id=ceremony_id)
         await call(self._stub.AcknowledgeRecoveredKeys, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)
+
+
+def _recovered(key: pb.RecoveredKey, private_key: bytes, email: str, chains: KnownChains) -> RecoveredKey:
+    """Prove that a key is its certificate's, which may have ended, and so may the CA certificate that it is under."""
+    certificate = load_certificate(key.certificate)
+    chain = chains.verify(certificate)[1:]
+    spki = encode_spki(certificate.public_key())
+    if sha256(spki).digest() != key.key_id:
+        raise InvalidInputError("The certificate that came along is another key's.", field="certificate")
+    return RecoveredKey(
+        key_id=key.key_id,
+        email=email,
+        private_key=prove_match(private_key, spki),
+        certificate=certificate,
+        chain=tuple(chain),
+    )

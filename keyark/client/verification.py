@@ -73,6 +73,7 @@ class Verification:
     def __init__(self, home: Home) -> None:
         self._trust_domain = home.config.trust_domain
         self._ca_anchors = home.ca_chain[-1:]
+        self._known_chains = home.known_chains
         self._officers = OfficerTrust(
             trust_domain=self._trust_domain,
             anchors=[home.trust_anchor],
@@ -124,7 +125,9 @@ class Verification:
         now = int(time.time())
         approval = self._approval(statement, answer, now)
         approved = approval.applied_to(statement) if approval else statement
-        pair = verify_pair(answer.certificates, approved, anchors=self._ca_anchors, at=now)
+        pair = verify_pair(
+            answer.certificates, approved, anchors=self._ca_anchors, known=self._known_chains, at=now
+        )
         receipt, transport = None, b""
         if answer.receipt:
             receipt, transport = self._verify_receipt(statement, answer.receipt, made_with)

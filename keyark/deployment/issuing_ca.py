@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from pydantic import ConfigDict
 
 from keyark.config import Config, load_config
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
-from keyark.pki.authority import CertificateRequestError, load_certificate_request
+from keyark.pki.authority import (
+    CertificateRequestError,
+    describe_name,
+    load_certificate_request,
+    requested_key_id,
+)
 from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.chains import lowest, verify_chain
+from keyark.pki.chains import is_root, path_in_force, verify_chain
 from keyark.pki.files import read_file, write_file
 from keyark.pki.spki import encode_spki
 
@@ -52,14 +56,21 @@ class IssuingCa:
     home: Path
 
     def write_request(self, target: Path) -> x509.CertificateSigningRequest:
-        """Write the certificate request (PKCS#10, PEM) for whoever signs it; returns it. Raises ConfigurationError."""
-        request = self._request()
+        """Write the certificate request (PKCS#10, PEM) for whoever signs it; returns it.
+
+        It asks for the name, as encoded, and the subject key identifier that are in force. Raises ConfigurationError
+        and ServiceCommandError.
+        """
+        request, own = self._request(), self.chain()[0]
+        if _key_id(own) != requested_key_id(request) or not _is_same_name(own.subject, request.subject):
+            service_command("cm", "ca-request", self._config)
+            request = self._request()
         write_file(target, read_file(self._request_path, max_size=MAX_REQUEST), mode=0o644)
         return request
 
     def chain(self) -> list[x509.Certificate]:
         """Return the chain in force, the CA's own certificate first."""
-        return load_certificates(self._chain_path)
+        return path_in_force(load_certificates(self._chain_path))
 
     def roll_over(self, name: str, key_type: str) -> Path | None:
         """Give the CA another key, certified below the same root, from the CM's next start on; returns its chain.
@@ -67,45 +78,43 @@ class IssuingCa:
         Where the root is not below this folder, None is returned and the request waits to be signed: with its chain in
         place the same call goes on. Raises CaCertificateError and the errors of commands and files.
         """
-        config = str(self.home / "cm" / "cm.toml")
-        made = json.loads(service_command("cm", "ca-key", config, "--name", name, "--ca-key", key_type))
+        made = json.loads(service_command("cm", "ca-key", self._config, "--name", name, "--ca-key", key_type))
         request, target = Path(made["request"]), Path(made["chain"])
         if not target.exists():
             if not (self.home / "authority" / "root-key.pem").is_file():
                 return None
             DeploymentAuthority.load(self.home / "authority").sign_issuing_ca(request, name, target)
-        chain = load_certificates(target)
-        known = load_certificates(self.home / "ca.pem")
-        if chain[-1] != known[-1]:
+        chain = path_in_force(load_certificates(target))
+        if chain[-1] != load_certificates(self.home / "ca.pem")[-1]:
             raise CaCertificateError("The next key's chain ends at another root; have the same root sign it.")
         # The DRM and people have to know it before the CM signs with it.
-        known = [*chain[:-1], *(one for one in known if one not in chain), chain[-1]]
         for path in (self.home / "ca.pem", self.home / "drm" / "ca.pem"):
-            save_certificates(path, known)
-        service_command("cm", "ca-switch", config)
+            _put_in_force(path, chain)
+        service_command("cm", "ca-switch", self._config)
         return target
 
     def install(self, path: Path, *, now: int, is_fresh: bool) -> list[x509.Certificate]:
-        """Put a chain (PEM, any order, the root included) in place for CM, DRM and people; returns it in its order.
+        """Put a chain (PEM, any order, the root included) in force for CM, DRM and people; returns it in its order.
 
-        With ``is_fresh`` nothing was issued yet, so the CA's key identifier may be another one. ``now`` is in seconds
-        UTC. Raises CaCertificateError, CertificateChainError and the errors of files, with nothing changed.
+        The chains of before are kept behind it. With ``is_fresh`` the caller says that nothing was issued yet, so the
+        CA's key identifier may be another one; that is asked of the CM. ``now`` is in seconds UTC. Raises
+        CaCertificateError, CertificateChainError and the errors of files and commands, with nothing changed.
         """
-        if len(lowest(load_certificates(self.home / "ca.pem"))) > 1:
-            raise CaCertificateError(
-                "The CA has several keys, whose certificates lead to one root; another root is for a CA with one."
-            )
         chain = self._order(load_certificates(path), now)
-        self._check_own(chain[0], is_fresh=is_fresh)
+        self._check_own(chain[0])
+        self._check_continuity(chain[0], is_fresh=is_fresh)
         _check_path_lengths(chain)
         for target in (self.home / "ca.pem", self.home / "drm" / "ca.pem", self._chain_path):
-            save_certificates(target, chain)
+            _put_in_force(target, chain)
         return chain
 
     @property
+    def _config(self) -> str:
+        return str(self.home / "cm" / "cm.toml")
+
+    @property
     def _chain_path(self) -> Path:
-        config = self.home / "cm" / "cm.toml"
-        return self.home / "cm" / load_config(config, _CmFile).issuer.chain
+        return self.home / "cm" / load_config(Path(self._config), _CmFile).issuer.chain
 
     @property
     def _request_path(self) -> Path:
@@ -123,7 +132,7 @@ class IssuingCa:
         """Return the path from the CA's own certificate to the root; every certificate that was given is on it."""
         key = encode_spki(self._request().public_key())
         own = [certificate for certificate in certificates if encode_spki(certificate.public_key()) == key]
-        roots = [certificate for certificate in certificates if _is_root(certificate)]
+        roots = [certificate for certificate in certificates if is_root(certificate)]
         if len(own) != 1 or len(roots) != 1 or own == roots:
             raise CaCertificateError(
                 f"The chain has {len(own)} certificates for the CA's key and {len(roots)} roots; give the CA's own, "
@@ -135,7 +144,7 @@ class IssuingCa:
             raise CaCertificateError("The chain has certificates that do not belong to it; leave them out.")
         return path
 
-    def _check_own(self, own: x509.Certificate, *, is_fresh: bool) -> None:
+    def _check_own(self, own: x509.Certificate) -> None:
         if own.subject != self._request().subject:
             raise CaCertificateError(
                 f"The certificate is for {own.subject.rfc4514_string()!r}; have it issued for the name in the request, "
@@ -149,23 +158,62 @@ class IssuingCa:
         basic = _extension(own, x509.BasicConstraints)
         if not (isinstance(basic, x509.BasicConstraints) and basic.ca):
             raise CaCertificateError("The certificate is no CA's; have it issued with CA:TRUE.")
-        key_id = _extension(own, x509.SubjectKeyIdentifier)
-        if not isinstance(key_id, x509.SubjectKeyIdentifier):
+        if _key_id(own) is None:
             raise CaCertificateError("The certificate has no subject key identifier (RFC 5280 §4.2.1.2).")
-        present = _extension(self.chain()[0], x509.SubjectKeyIdentifier)
-        if key_id != present and not is_fresh:
+
+    def _check_continuity(self, own: x509.Certificate, *, is_fresh: bool) -> None:
+        """The name, byte by byte, and the key identifier stay, unless no certificate names them yet."""
+        present = self.chain()[0]
+        if is_fresh:
+            self._check_nothing_issued(
+                "--fresh is for a CA that has issued nothing yet, and this one has. Have the certificate issued for "
+                "name and subject key identifier of a new `keyark ca request`, and install it without --fresh."
+            )
+        elif _key_id(own) != _key_id(present):
             raise CaCertificateError(
-                "The certificate has another subject key identifier than the present one, which all certificates name; "
-                "have it issued with that, or give --fresh where nothing was issued yet."
+                f"The certificate has another subject key identifier ({show_key_id(own)}) than the present one "
+                f"({show_key_id(present)}), which all certificates name; have it issued with that, as a new request of "
+                "`keyark ca request` asks for, or give --fresh where nothing was issued yet."
+            )
+        if not _is_same_name(own.subject, present.subject):
+            self._check_nothing_issued(
+                f"The certificate is for {describe_name(own.subject)}, and the CA has issued certificates as "
+                f"{describe_name(present.subject)}; programs compare the bytes. Have the root keep the string types of "
+                "a new request of `keyark ca request`, or give the CA another key with `keyark ca rollover`."
+            )
+
+    def _check_nothing_issued(self, refusal: str) -> None:
+        """Ask the CM; one that runs issues under the present name until it is stopped."""
+        answer = json.loads(service_command("cm", "ca-issued", self._config))
+        if answer["issued"]:
+            raise CaCertificateError(refusal)
+        if answer["running"]:
+            raise CaCertificateError(
+                "The CA gets another name or key identifier, and the running CM would go on to issue under the present "
+                "one; stop the services, install the chain, and start them."
             )
 
 
-def _is_root(certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(certificate)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
+def show_key_id(certificate: x509.Certificate) -> str:
+    """Return a certificate's subject key identifier as openssl shows it; "none" without one."""
+    found = _key_id(certificate)
+    return found.hex(":").upper() if found else "none"
+
+
+def _key_id(certificate: x509.Certificate) -> bytes | None:
+    found = _extension(certificate, x509.SubjectKeyIdentifier)
+    return found.digest if isinstance(found, x509.SubjectKeyIdentifier) else None
+
+
+def _is_same_name(one: x509.Name, other: x509.Name) -> bool:
+    """Whether two names have the same bytes, string types included; that they read alike is not enough."""
+    return one.public_bytes() == other.public_bytes()
+
+
+def _put_in_force(path: Path, chain: Sequence[x509.Certificate]) -> None:
+    """Let a file of chains begin and end with this one, and keep what is in it between."""
+    known = [one for one in load_certificates(path) if one not in chain] if path.exists() else []
+    save_certificates(path, [*chain[:-1], *known, chain[-1]])
 
 
 def _extension(

@@ -68,6 +68,19 @@ def ca_name(common_name: str, organization: str = "") -> x509.Name:
     return x509.Name(attributes)
 
 
+def describe_name(name: x509.Name) -> str:
+    """Return a name with the string type of each part: "CN=Issuing CA as UTF8String"."""
+    return ", ".join(f"{part.rfc4514_string()} as {part._type.name}" for part in name)
+
+
+def requested_key_id(request: x509.CertificateSigningRequest) -> bytes | None:
+    """Return the subject key identifier that a request asks for, or None."""
+    try:
+        return request.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        return None
+
+
 def _attribute(oid: x509.ObjectIdentifier, value: str, field_name: str) -> x509.NameAttribute[str]:
     check_name(value, field=field_name)
     if len(value.encode()) > MAX_NAME_CHARACTERS:  # all that x509.NameAttribute takes
@@ -103,9 +116,22 @@ def create_internal_ca(
     return create_root(private_key, subject=subject, validity=validity, path_length=0)
 
 
-def request_ca(private_key: SigningPrivateKey, *, subject: x509.Name) -> x509.CertificateSigningRequest:
-    """Make the request of a subordinate CA, which keeps its private key to itself."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+def request_ca(
+    private_key: SigningPrivateKey, *, subject: x509.Name, key_id: bytes | None = None
+) -> x509.CertificateSigningRequest:
+    """Make the request of a subordinate CA with no CA below it, which keeps its private key to itself.
+
+    It asks for the extensions that the certificate needs. ``key_id`` is the subject key identifier, where not the
+    usual one of the key: that which certificates of the CA name already.
+    """
+    identifier = key_id or key_identifier(encode_spki(private_key.public_key()))
+    builder = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(subject)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(key_usage(*_CA_USAGE), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(identifier), critical=False)
+    )
     return builder.sign(private_key, signature_scheme(private_key).hash_algorithm)
 
 
@@ -120,6 +146,7 @@ def issue_ca(
 ) -> x509.Certificate:
     """Issue the certificate of a subordinate CA whose request asks for exactly this subject.
 
+    Name and subject key identifier are as the request encodes them.
     Raises CertificateRequestError, UnsupportedKeyError and IssuerValidityError.
     """
     check_request(request, CA_KEY_TYPES)
@@ -128,7 +155,9 @@ def issue_ca(
             f"The request is for {request.subject.rfc4514_string()!r}, not {subject.rfc4514_string()!r}; "
             "check the file."
         )
-    builder = _ca_builder(request.public_key(), subject, validity, path_length)
+    builder = _ca_builder(
+        request.public_key(), request.subject, validity, path_length, requested_key_id(request)
+    )
     extensions = distribution.extensions() if distribution else ()
     return sign_certificate(authority, builder, validity=validity, extensions=extensions)
 
@@ -173,11 +202,14 @@ def sign_certificate(
 
 
 def certificate_builder(
-    public_key: CertificatePublicKeyTypes, subject: x509.Name, validity: Validity
+    public_key: CertificatePublicKeyTypes,
+    subject: x509.Name,
+    validity: Validity,
+    key_id: bytes | None = None,
 ) -> x509.CertificateBuilder:
-    """Start a certificate: subject, key, a new serial number, validity, subject key identifier."""
+    """Start a certificate: subject, key, new serial number, validity, subject key identifier (the key's usual one)."""
     not_before, not_after = validity.dates()
-    identifier = x509.SubjectKeyIdentifier(key_identifier(encode_spki(public_key)))
+    identifier = x509.SubjectKeyIdentifier(key_id or key_identifier(encode_spki(public_key)))
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -194,9 +226,10 @@ def _ca_builder(
     subject: x509.Name,
     validity: Validity,
     path_length: int | None,
+    key_id: bytes | None = None,
 ) -> x509.CertificateBuilder:
     return (
-        certificate_builder(public_key, subject, validity)
+        certificate_builder(public_key, subject, validity, key_id)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(key_usage(*_CA_USAGE), critical=True)
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -75,6 +75,115 @@ def lowest(certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
         for certificate in certificates
         if not any(other.issuer == certificate.subject for other in certificates if other != certificate)
     ]
+
+
+def moments_of(leaf: x509.Certificate, others: Sequence[x509.Certificate]) -> list[int]:
+    """Return the times (seconds UTC) at one of which all of any path are valid, where there is such a time.
+
+    The certificates of a path are valid together from the latest of their beginnings, if at all.
+    """
+    own = Validity.of(leaf)
+    begins = {Validity.of(other).not_before for other in others}
+    return sorted({own.not_before, *(at for at in begins if own.not_before <= at <= own.not_after)})
+
+
+def verify_chain_once(
+    leaf: x509.Certificate,
+    *,
+    intermediates: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+) -> list[x509.Certificate]:
+    """As ``verify_chain``, at a moment when the whole path is valid, whether that is now or not.
+
+    For what was issued under a CA certificate that has ended since, or has a successor that began later. Raises the
+    error of the earliest moment where there is none.
+    """
+    first: CertificateChainError | None = None
+    for at in moments_of(leaf, [*intermediates, *anchors]):
+        try:
+            return verify_chain(leaf, intermediates=intermediates, anchors=anchors, at=at)
+        except CertificateChainError as error:
+            first = first or error
+    raise first or CertificateChainError(f"{_name(leaf)!r} is valid at no time.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownChains:
+    """The chains of a CA that are or were in force, each from the issuing CA to its root; the present one is first.
+
+    Only what one of these issuing CAs signed itself is verified: a root of before vouches for nothing else any more.
+    """
+
+    paths: tuple[tuple[x509.Certificate, ...], ...]
+
+    @classmethod
+    def among(cls, certificates: Sequence[x509.Certificate]) -> Self:
+        """Find the chains in a set whose first certificate is the present issuing CA's and whose last is its root.
+
+        An issuing CA whose chain is not complete, or was valid at no moment, is left out.
+        """
+        roots = [one for one in certificates if is_root(one) or one == certificates[-1]]
+        paths = [_known_path(issuer, certificates, roots) for issuer in lowest(certificates)]
+        return cls(paths=tuple(tuple(path) for path in paths if path))
+
+    def verify(self, leaf: x509.Certificate, *, at: int | None = None) -> list[x509.Certificate]:
+        """Return the path from the leaf to a root, valid at ``at`` (seconds UTC), or at any moment without it.
+
+        Raises CertificateChainError, and CertificateExpiredError of it.
+        """
+        refusal: CertificateChainError | None = None
+        for path in self.paths:
+            for moment in moments_of(leaf, path) if at is None else [at]:
+                try:
+                    verify_chain(leaf, intermediates=(), anchors=path[:1], at=moment)
+                    for issuer in path[1:]:
+                        _check_time(issuer, Validity.of(issuer), moment)
+                except CertificateChainError as error:
+                    refusal = refusal or error
+                else:
+                    return [leaf, *path]
+        raise refusal or CertificateChainError(
+            f"{_name(leaf)!r} is issued by none of the CAs that are known here; get the newest ca.pem."
+        )
+
+
+def path_in_force(certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Return the chain of the first certificate of a set, up to a root: ca.pem also has what was in force before.
+
+    Raises CertificateChainError where the set holds no such chain.
+    """
+    for path in KnownChains.among(certificates).paths:
+        if path[0] == certificates[0]:
+            return list(path)
+    raise CertificateChainError(
+        f"No chain leads from {_name(certificates[0])!r}, which stands first, to a root in the same file; put the CA's "
+        "certificate first, and all above it after it."
+    )
+
+
+def is_root(certificate: x509.Certificate) -> bool:
+    """Whether a certificate is signed by its own key."""
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _known_path(
+    issuer: x509.Certificate, certificates: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+) -> list[x509.Certificate]:
+    if issuer in roots:
+        return [issuer]
+    others = [one for one in certificates if one != issuer and one not in roots]
+    # The root of the chain in force is the last of a set, and a CA's own certificate may be below more than one.
+    anchors = [*roots[-1:], *roots[:-1]]
+    for at in moments_of(issuer, certificates):
+        try:
+            return _climb([issuer], list(others), anchors, at)
+        except CertificateChainError:
+            continue
+    return []
 
 
 def _climb(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificate
-from keyark.pki.chains import verify_chain
+from keyark.pki.chains import CertificateChainError, KnownChains, verify_chain
 from keyark.pki.end_entity_profile import user_principal_name
 from keyark.pki.key_types import PrivateKey
 from keyark.pki.key_usages import SIGNING_USAGES, encryption_usages, usage_names
@@ -19,6 +20,8 @@ from keyark.pki.spki import encode_spki
 from keyark.pki.statements import Statement
 from keyark.pki.subjects import CONSTANT_ATTRIBUTES
 from keyark.v1.common_pb2 import CertificatePair
+
+NO_CHAINS: Final = KnownChains(paths=())
 
 
 class CertificateMismatchError(KeyarkError):
@@ -51,24 +54,40 @@ def check_key_of(private_key: PrivateKey, certificate: x509.Certificate, *, plac
 
 
 def verify_pair(
-    pair: CertificatePair, statement: Statement, *, anchors: Sequence[x509.Certificate], at: int
+    pair: CertificatePair,
+    statement: Statement,
+    *,
+    anchors: Sequence[x509.Certificate],
+    at: int,
+    known: KnownChains = NO_CHAINS,
 ) -> VerifiedPair:
     """Check that both certificates are what the statement asks for and chain up to an anchor at ``at``.
 
-    ``at`` is in seconds UTC. Raises CertificateMismatchError, CertificateChainError, CertificateFormatError
+    ``at`` is in seconds UTC. Where the chain that came along leads to no anchor, since it was in force before, one of
+    those that are ``known`` is taken. Raises CertificateMismatchError, CertificateChainError, CertificateFormatError
     and UnsupportedKeyError.
     """
     signing = load_certificate(pair.signing_certificate)
     chain = [load_certificate(der) for der in pair.chain]
     check_signing_certificate(signing, statement)
-    path = verify_chain(signing, intermediates=chain, anchors=anchors, at=at)[1:]
+
+    def path_of(certificate: x509.Certificate) -> list[x509.Certificate]:
+        try:
+            return verify_chain(certificate, intermediates=chain, anchors=anchors, at=at)[1:]
+        except CertificateChainError as refusal:
+            try:
+                return known.verify(certificate, at=at)[1:]
+            except CertificateChainError:
+                raise refusal from None
+
+    path = path_of(signing)
     if statement.encryption_key_type is None:
         if pair.encryption_certificate:
             raise CertificateMismatchError("An encryption certificate came that was not asked for.")
         return VerifiedPair(signing=signing, encryption=None, chain=tuple(path))
     encryption = load_certificate(pair.encryption_certificate)
     check_encryption_certificate(encryption, statement)
-    if verify_chain(encryption, intermediates=chain, anchors=anchors, at=at)[1:] != path:
+    if path_of(encryption) != path:
         raise CertificateMismatchError("The two certificates are from different issuers; a pair has one.")
     return VerifiedPair(signing=signing, encryption=encryption, chain=tuple(path))
 

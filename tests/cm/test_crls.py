@@ -14,10 +14,11 @@ from cryptography import x509
 
 from cm_service.crl_settings import CrlSettings, list_urls, shard_key, sharded_profiles
 from cm_service.crls import Crls
+from cm_service.issuers import IssuerRegister, IssuerRenamedError, IssuerSettings
 from cm_service.profiles import ProfileSettings
-from cm_service.records import CRL_CHANGES
+from cm_service.records import CRL_CHANGES, CRL_STATE
 from keyark.errors import ConfigurationError, KeyarkError
-from keyark.pki.certificates import encode_certificate
+from keyark.pki.certificates import encode_certificate, save_certificates
 from keyark.pki.crl_entries import encode_entry
 from keyark.pki.crls import CrlContent, CrlIssuer
 from keyark.pki.distribution import Distribution
@@ -467,3 +468,30 @@ async def test_nss_loads_the_full_list_of_a_ca_with_urls(office: Office, tmp_pat
     ):
         run(command)
     assert " CRL" in run(("crlutil", "-L", "-d", store)).stdout.splitlines()[-1]
+
+
+async def test_lists_under_a_name_from_before_the_first_certificate_are_made_anew(tmp_path: Path) -> None:
+    office = Office()
+    await office.log.open(office.store)
+    crls = new_crls(tmp_path, store=office.store, clock=office.clock)
+    register = IssuerRegister(store=office.store, log=office.log, clock=office.clock)
+    settings = IssuerSettings(key="file:key.pem", chain=tmp_path / "ca.pem")
+    for authority, is_due in ((issuing_ca(), False), (root_ca(), True), (root_ca(), False)):
+        save_certificates(settings.chain, [authority.certificate])
+        await office.store.update(
+            lambda txn: txn.delete(CRL_STATE, b"issuer/\0")
+        )  # only the name is of interest
+        await crls.publish_due()
+        before = crls.published("full", 0)
+        await register.record(settings)
+        assert (crls.published("full", 0) is None) is is_due
+        await crls.publish_due()
+        after = crls.published("full", 0)
+        assert before
+        assert after
+        assert (after.number > before.number) is is_due
+    await add_pairs(office.store, office.pairs)
+    save_certificates(settings.chain, [issuing_ca().certificate])
+    await office.store.update(lambda txn: txn.delete(CRL_STATE, b"issuer/\0"))
+    with pytest.raises(IssuerRenamedError, match="CN=Issuing CA as UTF8String"):
+        await register.record(settings)

@@ -13,6 +13,9 @@ from drm_service.records import BY_SERIAL, CERTIFICATES, TABLES, put_row, read_r
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
 from keyark.pki.approvals import Edits, OfficerSigner
+from keyark.pki.authority import issue_ca, request_ca
+from keyark.pki.certificates import Validity, load_certificate
+from keyark.pki.chains import CertificateExpiredError
 from keyark.pki.key_types import KeyType
 from keyark.pki.statements import parse_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
@@ -21,6 +24,7 @@ from keyark.transparency.log import row_key
 from keyark.v1.audit_pb2 import AuditEvent, EventType
 from tests.support.calls import caller_checks
 from tests.support.pki import (
+    CA_VALIDITY,
     NOW,
     identity_certificate,
     issue_pair,
@@ -140,6 +144,20 @@ async def test_a_certificate_that_is_not_the_keys_is_not_linked(
     assert outcome.reason == reason
     assert not links.record().certificate_serial
     assert await links.leaves() == []
+
+
+def test_a_certificate_is_linked_under_a_ca_certificate_that_began_later_or_has_ended() -> None:
+    """The CA was certified again; certificates of before were valid together with either, or are refused."""
+    authority, shown = issuing_ca(), load_certificate(certificate())
+    begins = int(shown.not_valid_before_utc.timestamp())
+    request = request_ca(authority.private_key, subject=authority.certificate.subject)
+    for validity in (Validity(begins + 60, CA_VALIDITY.not_after), Validity(CA_VALIDITY.not_before, begins)):
+        issuer = issue_ca(root_ca(), request, subject=request.subject, validity=validity)
+        IssuingCas(path=Path("ca.pem"), certificates=[issuer]).check_issued(shown)
+    ended = Validity(CA_VALIDITY.not_before, begins - 1)
+    issuer = issue_ca(root_ca(), request, subject=request.subject, validity=ended)
+    with pytest.raises(CertificateExpiredError):
+        IssuingCas(path=Path("ca.pem"), certificates=[issuer]).check_issued(shown)
 
 
 async def test_nothing_is_linked_to_a_key_that_is_not_there(links: Links) -> None:

@@ -75,7 +75,12 @@ def home(deployment_template: Path, tmp_path: Path) -> Path:
 
 def request_of(home: Path) -> Path:
     path = home / "to-sign.csr"
-    keyark("ca", "request", "--home", home, "--out", path)
+    told = keyark("ca", "request", "--home", home, "--out", path).stdout
+    assert key_id(home) in told
+    asked = openssl("req", "-in", path, "-noout", "-text")
+    assert key_id(home) in asked
+    assert "CA:TRUE" in asked
+    assert "Certificate Sign, CRL Sign" in asked
     return path
 
 

@@ -7,9 +7,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from keyark.pki.authority import Authority, ca_name, issue_ca, key_usage, request_ca
-from keyark.pki.certificates import load_certificate
-from keyark.pki.chains import CertificateChainError, CertificateExpiredError, verify_chain
+from keyark.pki.authority import Authority, ca_name, create_root, issue_ca, key_usage, request_ca
+from keyark.pki.certificates import Validity, load_certificate
+from keyark.pki.chains import (
+    CertificateChainError,
+    CertificateExpiredError,
+    KnownChains,
+    path_in_force,
+    verify_chain,
+    verify_chain_once,
+)
 from keyark.pki.key_types import CA_KEY_TYPES, KeyType
 from tests.support.pki import (
     CA_VALIDITY,
@@ -252,3 +259,53 @@ def test_loops_end():
 def test_long_chains_are_refused_unread():
     with pytest.raises(CertificateChainError, match="more than 8"):
         verify_chain(leaf(), intermediates=[ISSUING] * 9, anchors=[ROOT], at=NOW)
+
+
+OTHER_ROOT = create_root(
+    private_key(KeyType.EC_P256, 920), subject=ca_name("Other Root"), validity=CA_VALIDITY, path_length=None
+)
+
+
+def certified_again(authority: Authority, validity=CA_VALIDITY) -> x509.Certificate:
+    """The issuing CA's certificate below another root, or of another time."""
+    request = request_ca(issuing_ca().private_key, subject=ISSUING.subject)
+    return issue_ca(authority, request, subject=ISSUING.subject, validity=validity)
+
+
+def test_a_certificate_is_verified_at_a_moment_when_its_whole_path_is_valid():
+    begins, ends = VALIDITY.not_before + 10, VALIDITY.not_after - 10
+    later = certified_again(root_ca(), Validity(begins, CA_VALIDITY.not_after))
+    earlier = certified_again(root_ca(), Validity(CA_VALIDITY.not_before, ends))
+    apart = certified_again(root_ca(), Validity(VALIDITY.not_after + 1, CA_VALIDITY.not_after))
+    for issuer in (later, earlier):
+        path = verify_chain_once(leaf(), intermediates=[issuer], anchors=[ROOT])
+        assert path[1:] == [issuer, ROOT]
+        assert KnownChains.among([issuer, ROOT]).verify(path[0]) == path
+    with pytest.raises(CertificateExpiredError):
+        verify_chain_once(leaf(), intermediates=[apart], anchors=[ROOT])
+    with pytest.raises(CertificateExpiredError):
+        KnownChains.among([apart, ROOT]).verify(leaf())
+    with pytest.raises(CertificateExpiredError):
+        KnownChains.among([later, ROOT]).verify(leaf(), at=begins - 1)
+
+
+def test_the_chain_in_force_is_the_first_and_those_of_before_are_kept():
+    again = certified_again(OTHER_ROOT)
+    kept = [again, ISSUING, ROOT, OTHER_ROOT.certificate]
+    assert path_in_force(kept) == [again, OTHER_ROOT.certificate]
+    assert KnownChains.among(kept).paths == ((again, OTHER_ROOT.certificate), (ISSUING, ROOT))
+    assert path_in_force([ISSUING, ROOT]) == [ISSUING, ROOT]
+    assert path_in_force([ISSUING]) == [ISSUING]
+    with pytest.raises(CertificateChainError, match="stands first"):
+        path_in_force([ISSUING, OTHER_ROOT.certificate])
+
+
+def test_a_root_of_before_vouches_only_for_the_ca_certificates_that_it_signed_then():
+    known = KnownChains.among([certified_again(OTHER_ROOT), ISSUING, ROOT, OTHER_ROOT.certificate])
+    assert known.verify(leaf(), at=NOW)[-1] == OTHER_ROOT.certificate
+    upstart = subordinate(root_ca(), "Upstart", number=921)
+    for authority in (upstart, root_ca(), OTHER_ROOT):
+        with pytest.raises(CertificateChainError):
+            known.verify(leaf(authority))
+    with pytest.raises(CertificateChainError, match="by none of the CAs"):
+        KnownChains(paths=()).verify(leaf())

@@ -88,6 +88,20 @@ def read_transport_records(txn: ReadTransaction) -> list[TransportKeyRecord]:
     return [TransportKeyRecord.FromString(row) for _, row in rows]
 
 
+def check_begins_later(
+    certificate: TransportCertificate, before: TransportCertificate, *, generation: int
+) -> None:
+    """Raise TransportKeyStateError unless a new key's certificate begins after that of the key that it replaces.
+
+    A reader that met only the new key could otherwise take a stolen copy of the older one for its successor.
+    """
+    if _validity(certificate).not_before <= _validity(before).not_before:
+        raise TransportKeyStateError(
+            f"The certificate of transport key {generation} does not begin later than that of the key in force. Sign "
+            "its request again: `keyark authority sign`; then run this command again."
+        )
+
+
 def _no_key_in_force() -> TransportKeyUnknownError:
     return TransportKeyUnknownError(
         "The log names no transport key that is in force; restore the store from a backup."
@@ -290,11 +304,7 @@ class TransportKeys:
         record = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
         if any(record.key_id == known.key_id for known in self._records):
             raise TransportKeyStateError(f"Transport key {generation} was in force before; make a new one.")
-        if _validity(certificate).not_before < _validity(self.offered).not_before:
-            raise TransportKeyStateError(
-                f"The certificate of transport key {generation} is older than that of the key in force; have its "
-                "request signed anew, so that nobody takes the older key for the newer one."
-            )
+        check_begins_later(certificate, self.offered, generation=generation)
         uris = self.key_uris
         await self._take([*uris, self.files.key_uri(generation)])
         leaf = transport_key_leaf(ROTATED, record.key_id, self.clock.now_us())

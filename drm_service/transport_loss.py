@@ -19,6 +19,7 @@ from drm_service.transport_keys import (
     RETIRED,
     ROTATED,
     TransportKeyStateError,
+    check_begins_later,
     put_new_key,
     put_retired_key,
     read_transport_records,
@@ -66,6 +67,8 @@ async def _replace(config: DrmConfig, key_type: KeyType) -> dict[str, Any]:
             return told | {"state": WAITING}
     spki = files.trust().verify(files.certificate(generation), clock.now_us() // 1_000_000)
     key = files.load_key(generation, spki)
+    if generation > newest:  # readers believe it for its later begin alone: no key can sign the handover
+        check_begins_later(files.certificate(generation), files.certificate(newest), generation=generation)
     new = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
     if any(new.key_id == known.key_id for known in records[: generation - 1]):
         raise TransportKeyStateError(f"Transport key {generation} was in force before; make a new one.")

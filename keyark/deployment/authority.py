@@ -7,7 +7,7 @@ new issuing CA only.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Annotated, Final
@@ -133,8 +133,10 @@ class DeploymentAuthority:
         IdentityRevokedError for a key that had a certificate which is revoked, and IssuerValidityError; the file is
         written only if it does not.
         """
-        lifetime = self.transport_days * DAY if identity.role == TRANSPORT_ROLE else SERVICE_SECONDS
-        validity = self._validity(self.internal, lifetime)
+        is_transport = identity.role == TRANSPORT_ROLE
+        validity = (
+            self._transport_validity() if is_transport else self._validity(self.internal, SERVICE_SECONDS)
+        )
         issued = issue_identity(self.internal, _load_request(request), identity=identity, validity=validity)
         self._check_key(issued)
         self.issued.record(issued)
@@ -214,6 +216,13 @@ class DeploymentAuthority:
         if validity.not_after == end and Validity.of(present).not_after >= end:
             raise InternalCaEndsError(way_out)
         return validity
+
+    def _transport_validity(self) -> Validity:
+        """A validity that begins later than those of all transport certificates before, so that the newest is known."""
+        validity, now = self._validity(self.internal, self.transport_days * DAY), int(time.time())
+        path = SpiffeId(self.trust_domain, TRANSPORT_ROLE).path
+        last = max((e.not_before for e in self.issued.entries() if e.identity == path), default=0)
+        return replace(validity, not_before=max(validity.not_before, min(last + 1, now)))
 
     def _validity(self, issuer: Authority, seconds: int) -> Validity:
         return Validity.starting(int(time.time()), lifetime_seconds=seconds, within=issuer.validity)

@@ -182,9 +182,9 @@ class FollowedTransportKeys:
         try:
             NoteVerifier.from_public_key(self._origin, newest.public_key).verify(proven.note)
         except CheckpointSignatureError:
-            if certified < newest.certified:
+            if certified <= newest.certified:  # of two keys of one second, either could pass for the younger
                 raise self._unproven(
-                    "The transport key in force did not sign the handover to this one, which was certified before it."
+                    "The transport key in force did not sign the handover to this one, nor is this one younger."
                 ) from None
 
     def _certified(self, certificate: TransportCertificate) -> bytes:

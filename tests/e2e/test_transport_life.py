@@ -17,31 +17,24 @@ from keyark.client.single import EnrollmentOrder, enroll_into
 from keyark.config import load_config
 from keyark.deployment.transport import TransportKeyRotation
 from keyark.errors import KeyarkError
-from keyark.pki.certificates import Validity, load_certificates, save_certificates
-from keyark.pki.identities import issue_identity, request_identity
-from keyark.pki.keys import load_private_key
-from keyark.pki.spiffe import SpiffeId
-from tests.support.attacks import internal_ca
+from keyark.pki.certificates import Validity, load_certificates
 from tests.support.deployment import running
 from tests.support.processes import init_home, keyark, up
-from tests.support.rotation import RETIRED, certificate_file, key_file, leaves, make, rotate, states
+from tests.support.rotation import (
+    RETIRED,
+    certificate_file,
+    certify,
+    key_file,
+    leaves,
+    make,
+    rotate,
+    sign,
+    states,
+)
 
 ALICE = {"common_name": "Alice Example", "email": "alice@example.org"}
 ORDER = EnrollmentOrder(**ALICE)
 DAY = 86_400
-
-
-def certify(folder: Path, *, ends_in: int, generation: int = 1, began: int = 300) -> None:
-    """Have a transport key certified for a while: from so many seconds ago (others: 300), until in so many seconds."""
-    now, identity = int(time.time()), SpiffeId("example.org", "drm/transport")
-    key = load_private_key(key_file(folder, generation))
-    issued = issue_identity(
-        internal_ca(folder),
-        request_identity(key, identity),
-        identity=identity,
-        validity=Validity(now - began, now + ends_in),
-    )
-    save_certificates(certificate_file(folder, generation), [issued])
 
 
 def lifetime(path: Path) -> int:
@@ -58,6 +51,18 @@ def test_transport_certificates_live_for_thirty_days_or_as_the_authority_is_conf
     config.write_text(config.read_text().replace("transport_days = 30", "transport_days = 7"))
     TransportKeyRotation(home=deployment_folder).renew()
     assert abs(lifetime(path) - 7 * DAY) < 3600
+
+
+def test_each_transport_certificate_of_an_authority_begins_later_than_the_one_before(
+    deployment_folder: Path,
+) -> None:
+    """A key that is certified in the second of another one's renewal is known for the younger all the same."""
+    path, begins = certificate_file(deployment_folder, 1), []
+    for _ in range(3):
+        sign(deployment_folder, path.with_name("transport.csr"), path)
+        begins.append(Validity.of(load_certificates(path)[0]).not_before)
+    assert begins == sorted(set(begins))
+    assert begins[-1] <= time.time()
 
 
 async def test_a_certificate_that_ended_while_the_deployment_was_off_stops_no_start_and_is_renewed_then(
@@ -100,14 +105,17 @@ async def test_an_older_key_is_retired_once_its_certificate_has_ended(
 async def test_a_key_that_was_certified_before_the_one_in_force_is_not_put_in_its_place(
     deployment_folder: Path,
 ) -> None:
-    """Readers that met the key in force only could not tell it from a retired one."""
+    """Readers that met the key in force only could not tell it from a retired one; nor could they within a second."""
     certify(deployment_folder, ends_in=DAY, began=200)
+    begins = Validity.of(load_certificates(certificate_file(deployment_folder, 1))[0]).not_before
     async with running(deployment_folder) as deployment:
         await make(deployment)
-        with pytest.raises(KeyarkError) as caught:
-            await deployment.services["drm"].reload()
-        assert caught.value.reason == "TRANSPORT_KEY_STATE"
-        assert await states(deployment) == ["OFFERED"]
+        for not_before in (begins - 1, begins):
+            certify(deployment_folder, ends_in=DAY, generation=2, not_before=not_before)
+            with pytest.raises(KeyarkError) as caught:
+                await deployment.services["drm"].reload()
+            assert caught.value.reason == "TRANSPORT_KEY_STATE"
+            assert await states(deployment) == ["OFFERED"]
         certify(deployment_folder, ends_in=DAY, began=100, generation=2)
         await deployment.services["drm"].reload()
         assert await states(deployment) == ["OFFERED", "TAKEN"]

@@ -22,7 +22,7 @@ from keyark.config import load_config
 from keyark.crypto.envelopes import UnknownTransportKeyError
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
-from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.certificates import Validity, encode_certificate, load_certificates
 from keyark.pki.identities import request_identity
 from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.keys import save_private_key
@@ -44,6 +44,7 @@ from tests.support.rotation import (
     ROTATED,
     ask,
     certificate_file,
+    certify,
     change_row,
     key_file,
     leaves,
@@ -629,6 +630,21 @@ async def test_a_lost_key_is_not_replaced_under_a_certificate_that_is_not_good(
         await replace_lost(deployment_folder)
     assert caught.value.reason == "TRANSPORT_KEY_FILE"
     assert not (await change_row(deployment_folder, 2)).retired
+
+
+async def test_a_lost_key_is_not_replaced_under_a_certificate_that_no_reader_would_believe(
+    deployment_folder: Path,
+) -> None:
+    """It begins in the second in which the lost one's does, so nothing says which of the two keys is the newer."""
+    lost = load_certificates(certificate_file(deployment_folder, 1))[0]
+    key_file(deployment_folder, 1).unlink()
+    new = await replace_lost(deployment_folder)
+    certify(deployment_folder, ends_in=86_400, generation=2, not_before=Validity.of(lost).not_before)
+    with pytest.raises(KeyarkError) as caught:
+        await replace_lost(deployment_folder)
+    assert caught.value.reason == "TRANSPORT_KEY_STATE"
+    sign(deployment_folder, new["request"], new["certificate"])
+    assert (await replace_lost(deployment_folder))["state"] == "OFFERED"
 
 
 async def test_a_generation_that_was_copied_to_the_disk_is_not_taken_at_the_start(

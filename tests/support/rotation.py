@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from keyark.client.audit import list_entries
 from keyark.client.sessions import open_session
 from keyark.config import load_config
 from keyark.deployment.authority import DeploymentAuthority
+from keyark.pki.certificates import Validity, save_certificates
+from keyark.pki.identities import issue_identity, request_identity
 from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
@@ -20,6 +23,7 @@ from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.merkle import leaf_hash, root_from_inclusion
 from keyark.transparency.receipts import format_proof, parse_proof
 from keyark.v1.audit_pb2 import AuditEvent, EventType, LoggedEvent
+from tests.support.attacks import internal_ca
 from tests.support.deployment import Deployment
 
 ROTATED = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
@@ -42,6 +46,21 @@ def sign(folder: Path, request: Path | str, certificate: Path | str, path: str =
     """Sign a request with the deployment's authority."""
     authority = DeploymentAuthority.load(folder / "authority")
     authority.sign_identity(Path(request), SpiffeId(authority.trust_domain, path), Path(certificate))
+
+
+def certify(
+    folder: Path, *, ends_in: int, generation: int = 1, began: int = 300, not_before: int | None = None
+) -> None:
+    """Have a transport key certified from ``not_before``, or ``began`` seconds ago, until in ``ends_in`` seconds."""
+    now, identity = int(time.time()), SpiffeId("example.org", "drm/transport")
+    key = load_private_key(key_file(folder, generation))
+    issued = issue_identity(
+        internal_ca(folder),
+        request_identity(key, identity),
+        identity=identity,
+        validity=Validity(now - began if not_before is None else not_before, now + ends_in),
+    )
+    save_certificates(certificate_file(folder, generation), [issued])
 
 
 async def rotate(deployment: Deployment, key_type: str = "ec-p256") -> None:

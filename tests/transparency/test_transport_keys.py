@@ -112,6 +112,9 @@ def test_changes_that_are_known_are_passed_over():
         change(
             1, 1, certificate=certificate(1, begins=NOW - DAY // 2)
         ),  # the thief signs for the retired key alone
+        change(
+            1, 1, certificate=certificate(1, begins=NOW + 3 * DAY)
+        ),  # its certificate was renewed in the very second in which the key in force was certified
         change(1, 1, 4),
         TransportKeyChange(proof=entry_proof(1, 1, 3, event_type=RETIRED), certificate=certificate(1)),
         TransportKeyChange(proof=entry_proof(4, 1, 3), certificate=certificate(1)),

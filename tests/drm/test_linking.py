@@ -12,21 +12,24 @@ from drm_service.linking import CertificateLinks, IssuingCas, LinkRequest
 from drm_service.records import BY_SERIAL, CERTIFICATES, TABLES, put_row, read_row
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
-from keyark.pki.approvals import Edits, OfficerSigner
+from keyark.pki.approvals import Edits, OfficerSigner, OfficerTrust
 from keyark.pki.authority import issue_ca, request_ca
 from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.chains import CertificateExpiredError
 from keyark.pki.key_types import KeyType
+from keyark.pki.revoked_identities import NOBODY_REVOKED
 from keyark.pki.statements import parse_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.store import MemoryStore
 from keyark.transparency.log import row_key
 from keyark.v1.audit_pb2 import AuditEvent, EventType
-from tests.support.calls import caller_checks
 from tests.support.pki import (
     CA_VALIDITY,
+    DAY,
     NOW,
+    TRUST_DOMAIN,
     identity_certificate,
+    internal_ca,
     issue_pair,
     issuing_ca,
     private_key,
@@ -49,7 +52,9 @@ class Links:
         self.store = MemoryStore(tables=TABLES, finisher=self.log.finisher)
         self.links = CertificateLinks(
             issuers=IssuingCas(path=Path("ca.pem"), certificates=[issuing_ca().certificate]),
-            officers=caller_checks(self.clock).officers,
+            officers=OfficerTrust(
+                trust_domain=TRUST_DOMAIN, anchors=[internal_ca().certificate], revoked=NOBODY_REVOKED
+            ),
             store=self.store,
             log=self.log,
             clock=self.clock,
@@ -158,6 +163,19 @@ def test_a_certificate_is_linked_under_a_ca_certificate_that_began_later_or_has_
     issuer = issue_ca(root_ca(), request, subject=request.subject, validity=ended)
     with pytest.raises(CertificateExpiredError):
         IssuingCas(path=Path("ca.pem"), certificates=[issuer]).check_issued(shown)
+
+
+@pytest.mark.parametrize("name", [STATEMENT.common_name, "Alice Married"])
+async def test_a_link_that_the_rm_kept_back_until_the_certificate_ended_is_taken(
+    links: Links, name: str
+) -> None:
+    """P1: however late the link comes, and an approval with it, the key of a certificate stays recoverable."""
+    shown = certificate(common_name=name)
+    ends = int(load_certificate(shown).not_valid_after_utc.timestamp())
+    word = None if name == STATEMENT.common_name else approved(name)
+    links.clock.advance(ends - NOW + 400 * DAY)
+    assert await links.link(shown, approval=word) is None
+    assert links.record().certificate_serial == SERIAL
 
 
 async def test_nothing_is_linked_to_a_key_that_is_not_there(links: Links) -> None:

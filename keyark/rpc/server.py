@@ -25,7 +25,7 @@ from keyark.rpc.renewal import server_credentials
 
 __all__ = ["ServedService", "Server", "build_server", "current_caller"]
 
-_OPTIONS: Final = (
+OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # two servers would silently share a port
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE * 4),
@@ -34,7 +34,7 @@ _OPTIONS: Final = (
         "grpc.http2.bdp_probe",
         0,
     ),  # else gRPC reads whole messages ahead, for calls that may not have them read yet
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # services ask each other every 2 seconds
     ("grpc.keepalive_time_ms", 60_000),  # a caller that vanished is found out, idle or not
     ("grpc.keepalive_permit_without_calls", 1),
 )
@@ -126,7 +126,7 @@ def build_server(
     guard = Guard(peers=peers, allow=allow_list, budgets=budgets, on_rejected=on_rejected)
     meters.add("calls", guard.calls)
     meters.add("unserved_calls", guard.unserved)
-    server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[guard], options=OPTIONS)
     for service in services:
         service.add(service.servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

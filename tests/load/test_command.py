@@ -25,7 +25,16 @@ def load(home, *arguments, **options):
     return keyark("load", *common, *arguments, **options)
 
 
-SHORT = ("--duration", "1.5s", "--warm-up", "0.2s", "--items", "1500", "--clients", "4")
+SHORT = (
+    "--duration",
+    "60s",
+    "--warm-up",
+    "0s",
+    "--items",
+    "150",
+    "--clients",
+    "4",
+)  # it ends when the keys run out
 
 
 def test_the_report_has_the_figures_the_series_and_a_page(home):

@@ -7,7 +7,7 @@ DEPLOYMENT ?= deployment
 MINUTES ?= 1
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test lint fuzz load bench bench-quick bench-scale clean
+.PHONY: help setup protos demo up test lint fuzz mutate load bench bench-quick bench-scale clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,13 @@ lint: setup ## ruff, mypy, import-linter, buf
 fuzz: setup ## mutate the input of every parser: MINUTES=9; what is found is in build/fuzz
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
+.venv/mutmut: .venv/installed requirements-mutate.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutate.lock
+	@touch $@
+
+mutate: setup .venv/mutmut ## small changes of a module that its tests do not notice: MODULE=drm_service/linking.py, TESTS=tests/drm
+	$(BIN)/python tools/mutate.py $(MUTATE) $(MODULE) $(TESTS)
+
 load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100 --duration 5m" hands options on
 	$(BIN)/python -m benchmarks.load $(LOAD)
 
@@ -67,6 +74,7 @@ bench-quick: setup ## the same in less than two minutes
 
 lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-header --universal --python-version 3.11 --no-emit-index-url --quiet -o requirements.lock
+	$(BIN)/uv pip compile --group pyproject.toml:mutate -c requirements.lock --generate-hashes --no-header --universal --python-version 3.11 --no-emit-index-url --quiet -o requirements-mutate.lock
 
 clean: ## delete everything that the build made
 	@! test -e build/deployment || { echo "build/deployment holds a CA and an archive; move it away first, for example: mv build/deployment deployment"; exit 1; }

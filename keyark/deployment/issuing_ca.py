@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from keyark.config import Config, load_config
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import service_command
+from keyark.deployment.identities import alone
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import (
     CertificateRequestError,
@@ -78,6 +79,10 @@ class IssuingCa:
         Where the root is not below this folder, None is returned and the request waits to be signed: with its chain in
         place the same call goes on. Raises CaCertificateError and the errors of commands and files.
         """
+        with alone(self._folder):
+            return self._roll_over(name, key_type)
+
+    def _roll_over(self, name: str, key_type: str) -> Path | None:
         made = json.loads(service_command("cm", "ca-key", self._config, "--name", name, "--ca-key", key_type))
         request, target = Path(made["request"]), Path(made["chain"])
         if not target.exists():
@@ -100,21 +105,26 @@ class IssuingCa:
         CA's key identifier may be another one; that is asked of the CM. ``now`` is in seconds UTC. Raises
         CaCertificateError, CertificateChainError and the errors of files and commands, with nothing changed.
         """
-        chain = self._order(load_certificates(path), now)
-        self._check_own(chain[0])
-        self._check_continuity(chain[0], is_fresh=is_fresh)
-        _check_path_lengths(chain)
-        for target in (self.home / "ca.pem", self.home / "drm" / "ca.pem", self._chain_path):
-            _put_in_force(target, chain)
+        with alone(self._folder):  # a second one keeps what the first put in force
+            chain = self._order(load_certificates(path), now)
+            self._check_own(chain[0])
+            self._check_continuity(chain[0], is_fresh=is_fresh)
+            _check_path_lengths(chain)
+            for target in (self.home / "ca.pem", self.home / "drm" / "ca.pem", self._chain_path):
+                _put_in_force(target, chain)
         return chain
 
     @property
+    def _folder(self) -> Path:
+        return self.home / "cm"
+
+    @property
     def _config(self) -> str:
-        return str(self.home / "cm" / "cm.toml")
+        return str(self._folder / "cm.toml")
 
     @property
     def _chain_path(self) -> Path:
-        return self.home / "cm" / load_config(Path(self._config), _CmFile).issuer.chain
+        return self._folder / load_config(Path(self._config), _CmFile).issuer.chain
 
     @property
     def _request_path(self) -> Path:

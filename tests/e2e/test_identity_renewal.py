@@ -22,6 +22,7 @@ from keyark.deployment.identities import IdentityRenewal
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.pki.authority import CertificateRequestError, create_internal_ca
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
+from keyark.pki.identities import renew_identity
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.keys import load_private_key, save_private_key
@@ -281,3 +282,21 @@ def test_who_is_renewed_until_the_internal_ca_ends_is_told_so(deployment_folder:
     assert "the internal CA ends then too" in told.note
     with pytest.raises(InternalCaEndsError):
         renewal(deployment_folder).renew(["rm"])
+
+
+async def test_identities_that_ended_while_the_deployment_was_off_are_renewed_without_it(
+    deployment_folder: Path,
+) -> None:
+    authority = DeploymentAuthority.load(deployment_folder / "authority")
+    renewal = IdentityRenewal(home=deployment_folder, authority=authority)
+    began = authority.internal.validity.not_before
+    for path in renewal.identities().values():
+        present = load_certificates(path)[0]
+        ended = renew_identity(authority.internal, present, validity=Validity(began, began + 1))
+        save_certificates(path, [ended])
+    with pytest.raises(KeyarkError):
+        async with running(deployment_folder) as deployment, deployment.client() as client:
+            await client.form()
+    await asyncio.to_thread(renewal.renew, list(renewal.identities()))
+    async with running(deployment_folder) as deployment, deployment.client() as client:
+        await client.enroll(common_name="Alice Example", email="alice@example.org")

@@ -152,19 +152,28 @@ class Ocsp:
 
 @dataclass(frozen=True)
 class AllOcsp:
-    """Answers for all CA keys, the present one first, each by its own responder."""
+    """Answers for the CA keys whose certificates have not ended, the present one first, each by its own responder."""
 
     each: Sequence[Ocsp]
+    clock: Clock
 
     async def answer(self, der: bytes) -> OcspAnswer:
-        """Let the one answer that is asked; the present one tells what none of them knows."""
+        """Let the one answer that is asked; the first tells what none of them knows."""
+        if not self.each:
+            return OcspAnswer(body=refuse_ocsp(UNAUTHORIZED), this_update=self.clock.now_us() // 1_000_000)
         asked = next((ocsp for ocsp in self.each if ocsp.is_asked(der)), self.each[0])
         return await asked.answer(der)
 
     async def renew(self) -> None:
-        """Renew each responder where that is due."""
+        """Renew each responder where that is due; one that cannot be renewed keeps no other from it, and is raised."""
+        failure: KeyarkError | None = None
         for ocsp in self.each:
-            await ocsp.renew()
+            try:
+                await ocsp.renew()
+            except KeyarkError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 def _standing(txn: ReadTransaction, serial: bytes, generation: int) -> OcspStanding:

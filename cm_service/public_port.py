@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from cm_service.ocsp import AllOcsp, Ocsp
 from cm_service.ocsp_worker import MAKING_FACTORY, SIGNING_FACTORY, maker_setup, signer_setup
 from cm_service.responder import Responder
 from cm_service.web import Pages
+from keyark.pki.certificates import Validity, load_certificates
 from keyark.service.assembly import Foundation
 from keyark.service.background import repeating
 from keyark.service.http import HttpLimits, HttpServer
 from keyark.service.pools import open_pool
+
+logger = logging.getLogger(__name__)
 
 RENEWAL_CHECK_SECONDS: Final = 60.0
 SECONDS_PER_DAY: Final = 86_400
@@ -79,10 +83,22 @@ async def answering_ocsp(config: CmConfig, foundation: Foundation) -> AsyncItera
         each = [
             await stack.enter_async_context(_answering(config, config.ocsp, foundation, issuer))
             for issuer in config.issuer.all()
+            if not _has_ended(issuer, foundation)
         ]
-        ocsp = AllOcsp(each)
+        ocsp = AllOcsp(each, foundation.clock)
         async with repeating(ocsp.renew, seconds=RENEWAL_CHECK_SECONDS, name="renewing the OCSP responders"):
             yield ocsp
+
+
+def _has_ended(issuer: EarlierIssuer, foundation: Foundation) -> bool:
+    """Whether the certificate of a CA key has ended: no responder can be certified, and all that it signed has ended.
+
+    The CM starts without it, for lists, revocation, and the other keys; the next start takes a new certificate.
+    """
+    ended = Validity.of(load_certificates(issuer.chain)[0]).not_after < foundation.clock.now_us() // 1_000_000
+    if ended:
+        logger.warning("%s has ended: there is no OCSP for that CA key", issuer.chain)
+    return ended
 
 
 @asynccontextmanager

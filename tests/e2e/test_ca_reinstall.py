@@ -24,6 +24,7 @@ from keyark.config import load_config
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.identities import IdentityRenewal
 from keyark.deployment.issuing_ca import CaCertificateError, IssuingCa
+from keyark.errors import KeyarkError
 from keyark.pki.authority import (
     Authority,
     ca_name,
@@ -55,6 +56,11 @@ def openssl(*words: object) -> str:
 
 def now() -> int:
     return int(time.time())
+
+
+def serve_http(home: Path) -> None:
+    config = home / "cm" / "cm.toml"
+    edit(config, '# [http]\n# listen = "0.0.0.0:8080"', '[http]\nlisten = "127.0.0.1:0"')
 
 
 def other_root(name: str = "Root Elsewhere") -> Authority:
@@ -223,11 +229,7 @@ async def check_status(deployment: Deployment, good: Person, revoked: Person) ->
 
 async def test_after_every_kind_of_reinstall_all_of_before_goes_on(deployment_folder: Path) -> None:
     home = deployment_folder
-    edit(
-        home / "cm" / "cm.toml",
-        '# [http]\n# listen = "0.0.0.0:8080"',
-        '[http]\nlisten = "127.0.0.1:0"',
-    )
+    serve_http(home)
     async with running(home) as deployment:
         first = await enroll(deployment, "first")
         people = [first, await enroll(deployment, "to revoke 0"), await enroll(deployment, "to renew 0")]
@@ -243,6 +245,31 @@ async def test_after_every_kind_of_reinstall_all_of_before_goes_on(deployment_fo
             people += [await enroll(deployment, f"to {verb} {number}") for verb in ("revoke", "renew")]
     owns = {one for one in load_certificates(home / "ca.pem") if one.issuer != one.subject}
     assert len(owns) == 8, "every chain that was in force is kept"
+
+
+@pytest.mark.parametrize("way_back", [same_root_later, another_key])
+async def test_a_ca_whose_certificate_ended_while_everything_was_off_has_its_way_back(
+    deployment_folder: Path, way_back: Callable[[Path], None]
+) -> None:
+    home, root = deployment_folder, own_root(deployment_folder)
+    serve_http(home)
+    began = root.certificate.not_valid_before_utc.timestamp()
+    ended = replace(Validity.of(root.certificate), not_after=int(began) + 1)
+    own = request_of(home)
+    short = [issue_ca(root, own, subject=own.subject, validity=ended), root.certificate]
+    for path in (home / "ca.pem", home / "cm" / "ca.pem", home / "drm" / "ca.pem"):
+        save_certificates(path, short)
+    async with (
+        running(home) as deployment,
+        deployment.client() as client,
+    ):  # what it issued can still be revoked
+        with pytest.raises(KeyarkError) as caught:
+            await client.enroll(common_name="Alice", email="alice@example.org")
+        assert caught.value.reason == "ISSUER_VALIDITY"
+    way_back(home)
+    async with running(home) as deployment:
+        people = [await enroll(deployment, name) for name in ("alice", "bob")]
+        await check_status(deployment, *people)
 
 
 async def test_an_answer_that_was_lost_is_given_after_root_transport_key_and_identity_changed(

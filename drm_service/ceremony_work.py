@@ -25,6 +25,8 @@ from keyark.v1.audit_pb2 import LoggedEvent
 from keyark.v1.recovery_pb2 import CeremonyState, ReleasedShare
 
 WORK_SECONDS: Final = 60.0
+STEP: Final = 16
+"""Tasks that a worker gets at a time: the limit of time is theirs, however many keys a ceremony is about."""
 
 
 class CeremonyMovedError(KeyarkError):
@@ -77,8 +79,11 @@ class CeremonyWorkers:
 async def work_tasks(
     worker: BatchWorker, tasks: Sequence[CeremonyTask]
 ) -> list[CeremonyResult | KeyarkError]:
-    """Have a worker work tasks."""
-    done = await worker.work([task.SerializeToString() for task in tasks], seconds=WORK_SECONDS)
+    """Have a worker work tasks, step by step."""
+    done: list[bytes] = []
+    for start in range(0, len(tasks), STEP):
+        step = [task.SerializeToString() for task in tasks[start : start + STEP]]
+        done += await worker.work(step, seconds=WORK_SECONDS)
     results = [CeremonyResult.FromString(result) for result in done]
     return [unpack_failure(r.failure) if r.HasField("failure") else r for r in results]
 

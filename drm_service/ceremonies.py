@@ -35,6 +35,7 @@ from drm_service.ceremony_records import (
     opening_of,
     read_ceremony,
     request_of,
+    same_request,
 )
 from drm_service.ceremony_room import MAX_ALL, AgentWork, check_room
 from drm_service.ceremony_work import (
@@ -42,6 +43,7 @@ from drm_service.ceremony_work import (
     CeremonyAction,
     CeremonyMovedError,
     CeremonyWorkers,
+    LiveCeremony,
     ReleasedShares,
     StartWorker,
     all_of,
@@ -58,7 +60,6 @@ from keyark.crypto.ceremonies import (
     AgentDecision,
     AgentTrust,
     CeremonyClosedError,
-    CeremonyRequest,
     check_reason,
     verify_decision,
     verify_request,
@@ -69,7 +70,6 @@ from keyark.errors import InvalidInputError, KeyarkError, Kind, PermissionDenied
 from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord, CeremonyTask, CheckSharesTask
-from keyark.service.requests import RequestIdReusedError
 from keyark.store import Store
 from keyark.v1.ceremony_pb2 import CeremonyType, Decision, SignedStatement
 from keyark.v1.recovery_pb2 import CeremonyState
@@ -88,21 +88,6 @@ class CeremonySettings:
     quorum_rule: QuorumRule
 
 
-@dataclass(eq=False, kw_only=True)
-class _Live:
-    """What an open ceremony has in memory only."""
-
-    share_recipient_key: HybridPrivateKey
-    shares: dict[str, ReleasedShares] = field(default_factory=dict, repr=False)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    carrying_out: asyncio.Task[None] | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a quorum approved and the work goes on."""
-        return self.carrying_out is not None and not self.carrying_out.done()
-
-
 @dataclass(kw_only=True)
 class Ceremonies:
     """The ceremonies of a DRM; open it with ``reopen_all`` before it is used."""
@@ -115,7 +100,7 @@ class Ceremonies:
     start_worker: StartWorker
     work: AgentWork
     actions: Mapping[CeremonyType.ValueType, CeremonyAction] = field(default_factory=dict)
-    _live: dict[bytes, _Live] = field(default_factory=dict, repr=False)
+    _live: dict[bytes, LiveCeremony] = field(default_factory=dict, repr=False)
 
     async def request(self, caller: SpiffeId, signed: SignedStatement) -> CeremonyRecord:
         """Open what an agent asks for; the same request again returns it as it stands (P9).
@@ -129,7 +114,7 @@ class Ceremonies:
             raise PermissionDeniedError(f"The request is {request.requester}'s; ask in your own name.")
         known = self.store.read(lambda txn: read_ceremony(txn, request.ceremony_id))
         if known is not None:
-            return _same(known, request)
+            return same_request(known, request)
         if request.type != RECOVER:
             self.work.ask_about_keys(caller)
         has_room = partial(check_room, request=request)
@@ -144,8 +129,8 @@ class Ceremonies:
         key = HybridPrivateKey.generate()
         opened = await self.journal.open_first(request, record, key.public_key, has_room)
         if opened is not record:
-            return _same(opened, request)
-        self._live[request.ceremony_id] = _Live(share_recipient_key=key)
+            return same_request(opened, request)
+        self._live[request.ceremony_id] = LiveCeremony(share_recipient_key=key)
         return opened
 
     async def approve(
@@ -167,7 +152,7 @@ class Ceremonies:
 
     async def _approve(
         self, caller: SpiffeId, ceremony_id: bytes, signed: SignedStatement, shares: ReleasedShares
-    ) -> _Live:
+    ) -> LiveCeremony:
         live = self._living(ceremony_id)
         async with self.work.approving(caller), live.lock:
             record = await self._deciding(ceremony_id)
@@ -178,15 +163,20 @@ class Ceremonies:
                 await self._check_shares(live, record, quorum, {str(caller): shares})
                 await self.journal.add_decision(record, signed, APPROVED)
                 live.shares[str(caller)] = list(shares)
-            for revoked in revoked_approvers(record, self.trust):
-                live.shares.pop(revoked, None)
-            if not live.is_running and quorum.is_reached(list(live.shares)):
-                live.carrying_out = asyncio.create_task(self._carry_out(live, ceremony_id))
+            self._begin(live, record, quorum)
         return live
+
+    def _begin(self, live: LiveCeremony, record: CeremonyRecord, quorum: CeremonyQuorum) -> None:
+        """Carry a ceremony out, unless that is under way, where a quorum approved whose identities are in force."""
+        for revoked in revoked_approvers(record, self.trust):
+            live.shares.pop(revoked, None)
+        if not live.is_running and quorum.is_reached(list(live.shares)):
+            ceremony_id = request_of(record).ceremony_id
+            live.carrying_out = asyncio.create_task(self._carry_out(live, ceremony_id))
 
     async def _check_shares(
         self,
-        live: _Live,
+        live: LiveCeremony,
         record: CeremonyRecord,
         quorum: CeremonyQuorum,
         shares: Mapping[str, ReleasedShares],
@@ -230,10 +220,12 @@ class Ceremonies:
         return self._find(ceremony_id)
 
     async def expire(self) -> None:
-        """End every open ceremony whose time ran out."""
+        """End every open ceremony whose time ran out, and go on with what a quorum approved and failed for now."""
         for record in self._open():
             if record.expires_time_us <= self.clock.now_us():
                 await self._expire(record)
+            elif (live := self._live.get(request_of(record).ceremony_id)) and live.has_failed:
+                self._begin(live, record, self._quorum(record))
 
     async def _expire(self, record: CeremonyRecord) -> None:
         if self.is_running(request_of(record).ceremony_id):
@@ -287,9 +279,9 @@ class Ceremonies:
                 raise
             await self._close(record, CeremonyState.CEREMONY_STATE_FAILED, error)
         else:
-            self._live[request.ceremony_id] = _Live(share_recipient_key=key)
+            self._live[request.ceremony_id] = LiveCeremony(share_recipient_key=key)
 
-    async def _carry_out(self, live: _Live, ceremony_id: bytes) -> None:
+    async def _carry_out(self, live: LiveCeremony, ceremony_id: bytes) -> None:
         """Do what a quorum approved; a failure for good ends the ceremony, another leaves it open for a retry."""
         record = self._find(ceremony_id)
         request, workers = request_of(record), self._workers(live, record, self._quorum(record))
@@ -342,7 +334,7 @@ class Ceremonies:
     def _open(self) -> list[CeremonyRecord]:
         return self.store.read(lambda txn: open_ceremonies(txn, limit=MAX_ALL))
 
-    def _living(self, ceremony_id: bytes) -> _Live:
+    def _living(self, ceremony_id: bytes) -> LiveCeremony:
         record = self._find(ceremony_id)
         live = self._live.get(ceremony_id)
         if live is None:
@@ -369,7 +361,7 @@ class Ceremonies:
     def _quorum(self, record: CeremonyRecord) -> CeremonyQuorum:
         return self.store.read(lambda txn: CeremonyQuorum.of(txn, record, self.settings.quorum_rule))
 
-    def _workers(self, live: _Live, record: CeremonyRecord, quorum: CeremonyQuorum) -> CeremonyWorkers:
+    def _workers(self, live: LiveCeremony, record: CeremonyRecord, quorum: CeremonyQuorum) -> CeremonyWorkers:
         return CeremonyWorkers(
             start_worker=self.start_worker,
             share_recipient_key=live.share_recipient_key,
@@ -392,9 +384,3 @@ class Ceremonies:
 
     def _now(self) -> int:
         return self.clock.now_us() // 1_000_000
-
-
-def _same(record: CeremonyRecord, request: CeremonyRequest) -> CeremonyRecord:
-    if request_of(record).digest != request.digest:
-        raise RequestIdReusedError("This ceremony id was already used for another request; make a new one.")
-    return record

@@ -10,6 +10,7 @@ from keyark.crypto.ceremonies import CeremonyClosedError, CeremonyRequest, Openi
 from keyark.errors import NotFoundError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
+from keyark.service.requests import RequestIdReusedError
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.merkle import leaf_hash
@@ -97,6 +98,13 @@ def request_of(record: CeremonyRecord) -> CeremonyRequest:
         digest=ceremony_digest(raw),
         requester=SpiffeId.parse(message.requester, field="requester"),
     )
+
+
+def same_request(record: CeremonyRecord, request: CeremonyRequest) -> CeremonyRecord:
+    """Return a record where it is of this request; raises RequestIdReusedError."""
+    if request_of(record).digest != request.digest:
+        raise RequestIdReusedError("This ceremony id was already used for another request; make a new one.")
+    return record
 
 
 def state_of(record: CeremonyRecord) -> CeremonyState.ValueType:

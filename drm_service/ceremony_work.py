@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,27 @@ RunTasks = Callable[[Sequence[CeremonyTask]], Awaitable[list[CeremonyResult | Ke
 """Works tasks in a worker; a task that fails has its typed error."""
 
 ReleasedShares = Sequence[ReleasedShare]
+
+
+@dataclass(eq=False, kw_only=True)
+class LiveCeremony:
+    """What an open ceremony has in memory only: its one-time key, and what agents released for it."""
+
+    share_recipient_key: HybridPrivateKey
+    shares: dict[str, ReleasedShares] = field(default_factory=dict, repr=False)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    carrying_out: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a quorum approved and the work goes on."""
+        return self.carrying_out is not None and not self.carrying_out.done()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the work ended with an error that time can heal."""
+        task = self.carrying_out
+        return task is not None and task.done() and not task.cancelled() and task.exception() is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from keyark.policy.requests import PolicyRequest
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
 from keyark.service.callers import CallerChecks
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
-from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.key_uses import KeyClaim, Possession, check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import UnknownProfileError, accept_statement, check_same_statement
 from keyark.store import Store, WriteTransaction
@@ -80,6 +80,7 @@ class _Accepted:
     """
 
     statement: Statement
+    claim: KeyClaim
     receipt_leaf_hash: bytes
     approval: Approval | None
     to_judge_again: PolicyRequest | None
@@ -89,7 +90,7 @@ class _Accepted:
 class _Refused:
     """A request that policy rejects, and whose key is archived."""
 
-    statement: Statement
+    claim: KeyClaim
     error: PolicyRejectedError
 
 
@@ -157,14 +158,16 @@ class Issuance:
                 request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
             )
             profile = self._profile(statement.profile)
-            self.callers.check(statement, request, rule=profile.caller_signature)
+            signers = self.callers.check(statement, request, rule=profile.caller_signature)
             pair = self.store.read(lambda txn: read_pair(txn, statement.enrollment_id))
             if pair is not None:
                 check_same_statement(statement, pair.statement_sha256)
                 if is_issued(pair):
                     return self._pair(pair)
             self.store.read(lambda txn: check_not_refused(txn, statement))
-            self.store.read(lambda txn: check_key_uses(txn, statement))
+            shown = Possession.shown_by(request.receipt)
+            claim = KeyClaim(statement=statement, encryption_key=shown, signers=signers)
+            self.store.read(lambda txn: check_key_uses(txn, claim))
             profile.check(statement, receipt=request.receipt)
             if isinstance(receipt, KeyarkError):
                 return receipt
@@ -184,11 +187,12 @@ class Issuance:
                 asked = judged.request(now=now, issuer_key_type=self.issuer_key_type)
                 to_judge_again = apply_policy(self.policy, judged, asked, self.store.read)
             except PolicyRejectedError as error:
-                return error if receipt is None else _Refused(statement=statement, error=error)
+                return error if receipt is None else _Refused(claim=claim, error=error)
         except KeyarkError as error:
             return error
         return _Accepted(
             statement=statement,
+            claim=claim,
             receipt_leaf_hash=leaf_hash(receipt.leaf) if receipt else b"",
             approval=approval,
             to_judge_again=to_judge_again,
@@ -202,7 +206,7 @@ class Issuance:
 
         def write(txn: WriteTransaction) -> None:
             for item in refused:
-                refuse_for_good(txn, item.statement, item.error)
+                refuse_for_good(txn, item.claim, item.error)
 
         if refused:
             await self.store.update(write)
@@ -230,8 +234,7 @@ class Issuance:
     ) -> list[_Reserved | CertificatePair | KeyarkError]:
         """Record both serial numbers of every request, and one leaf for all, before anything is signed."""
         drawn = [self._draw(item) if isinstance(item, _Accepted) else item for item in items]
-        records = [item.record for item in drawn if isinstance(item, _Reserved)]
-        if not records:
+        if not (records := [item.record for item in drawn if isinstance(item, _Reserved)]):
             return drawn
         event = AuditEvent(
             version=1,
@@ -283,15 +286,13 @@ class Issuance:
                 check_same_statement(statement, earlier.statement_sha256)
                 if is_issued(earlier):
                     return self._pair(earlier)
-            claim_key_uses(txn, statement)
+            claim_key_uses(txn, item.accepted.claim)
         except KeyarkError as error:
             return error
-        enrollment_id = statement.enrollment_id
         for serial, role in zip(_serials(item.record), roles_of(item.record), strict=True):
-            txn.insert(
-                SERIALS, serial, SerialRecord(enrollment_id=enrollment_id, role=role).SerializeToString()
-            )
-        txn.put(PAIRS, enrollment_id, item.record.SerializeToString())
+            row = SerialRecord(enrollment_id=statement.enrollment_id, role=role)
+            txn.insert(SERIALS, serial, row.SerializeToString())
+        txn.put(PAIRS, statement.enrollment_id, item.record.SerializeToString())
         return item
 
     async def sign_pairs(
@@ -360,7 +361,7 @@ class Issuance:
             renewed = check_renewal(txn, statement, self.clock.now_us() // 1_000_000)
         except PolicyRejectedError as error:
             if item.accepted.receipt_leaf_hash:
-                refuse_for_good(txn, statement, error)
+                refuse_for_good(txn, item.accepted.claim, error)
             return error
         except KeyarkError as error:
             return error

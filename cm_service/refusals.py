@@ -11,7 +11,7 @@ from cm_service.records import REFUSED
 from keyark.errors import KeyarkError, NotFoundError, PolicyRejectedError, Violation
 from keyark.pki.statements import Statement
 from keyark.records.v1.cm_pb2 import RefusalRecord, RefusedByRule
-from keyark.service.key_uses import claim_key_uses
+from keyark.service.key_uses import KeyClaim, claim_key_uses
 from keyark.service.requests import check_same_statement
 from keyark.store import ReadTransaction, WriteTransaction
 
@@ -35,10 +35,11 @@ def check_not_refused(txn: ReadTransaction, statement: Statement) -> None:
     raise PolicyRejectedError(record.message, violations=violations)
 
 
-def refuse_for_good(txn: WriteTransaction, statement: Statement, error: PolicyRejectedError) -> None:
+def refuse_for_good(txn: WriteTransaction, claim: KeyClaim, error: PolicyRejectedError) -> None:
     """Remember that an enrollment was refused, and why; its keys, of which one is archived, keep their roles (P8)."""
     with suppress(KeyarkError):  # another enrollment has them
-        claim_key_uses(txn, statement)
+        claim_key_uses(txn, claim)
+    statement = claim.statement
     record = RefusalRecord(
         statement_sha256=statement.sha256,
         message=error.message,

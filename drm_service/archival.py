@@ -26,7 +26,13 @@ from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, ArchiveResult, ArchiveTask, SealedKey
 from keyark.service.callers import CallerChecks, CallerSignature
 from keyark.service.failures import unpack_failure
-from keyark.service.key_uses import check_key_uses, claim_key_uses, reserve_signing_key
+from keyark.service.key_uses import (
+    KeyClaim,
+    Possession,
+    check_key_uses,
+    claim_key_uses,
+    reserve_signing_keys,
+)
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.policy_requests import policy_request
 from keyark.service.requests import accept_statement, check_same_statement
@@ -83,9 +89,14 @@ class _Accepted:
     """A request that may be archived, and the leaf that will say so."""
 
     request: ArchiveRequest
-    statement: Statement
+    claim: KeyClaim
     event: LoggedEvent
     time_us: int
+
+    @property
+    def statement(self) -> Statement:
+        """What the caller asks for."""
+        return self.claim.statement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,42 +160,46 @@ class KeyArchive:
     async def reserve_signing_keys(self, requests: Sequence[SigningKeyRequest]) -> list[KeyarkError | None]:
         """Keep the signing keys of enrollments that archive nothing out of the archive, durably (P8).
 
-        Outcomes stand in the order of the requests; None for a key that signs from now on, or did before.
+        An encryption key that is archived for another enrollment is refused (P5). Outcomes stand in the order of the
+        requests; None for a key that signs from now on, or did before.
         """
         accept = [partial(self._accept_statement, request) for request in requests]
-        statements = await self.turns.run("reserve", accept)
+        claims = await self.turns.run("reserve", accept)
 
         def reserve(txn: WriteTransaction) -> list[KeyarkError | None]:
-            return [_reserve(txn, statement) for statement in statements]
+            return [_reserve(txn, claim) for claim in claims]
 
         return await self.store.update(reserve)
 
-    def _accept_statement(self, request: SigningKeyRequest) -> Statement | KeyarkError:
+    def _accept_statement(self, request: SigningKeyRequest) -> KeyClaim | KeyarkError:
         try:
-            return self._accept_sent(request)
+            return self._accept_sent(request, encryption_key=Possession.ASSERTED)
         except KeyarkError as error:
             return error
 
-    def _accept_sent(self, request: ArchiveRequest | SigningKeyRequest) -> Statement:
-        """Return the statement once it is in order and its caller's own word, or its profile waives that."""
+    def _accept_sent(
+        self, request: ArchiveRequest | SigningKeyRequest, *, encryption_key: Possession
+    ) -> KeyClaim:
+        """Return what is claimed once it is in order and its caller's own word, or its profile waives that."""
         statement = accept_statement(
             request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
         )
         waived = statement.profile in self.waived_profiles
         rule = CallerSignature.WAIVED if waived else CallerSignature.REQUIRED
-        self.callers.check(statement, request, rule=rule)
-        return statement
+        signers = self.callers.check(statement, request, rule=rule)
+        return KeyClaim(statement=statement, encryption_key=encryption_key, signers=signers)
 
     def accept_request(self, request: ArchiveRequest) -> _Accepted | _Archived | KeyarkError:
         """Verify the statement, find an earlier outcome, apply policy, and write the leaf to be."""
         try:
-            statement = self._accept_sent(request)
+            claim = self._accept_sent(request, encryption_key=Possession.PROVEN)  # before anything is stored
+            statement = claim.statement
             if not request.wrapped_private_key:
                 raise InvalidInputError(
                     "No wrapped private key came along; send one.", field="wrapped_private_key"
                 )
             _ = statement.archived_key_type  # a statement without one is refused here
-            record = self.store.read(lambda txn: self._find_earlier(txn, statement))
+            record = self.store.read(lambda txn: self._find_earlier(txn, claim))
             if record is not None:
                 return _earlier(statement, record)
             self.policy.enforce(STAGE, _policy_request(statement))
@@ -192,15 +207,15 @@ class KeyArchive:
             return error
         now = self.clock.now_us()
         event = self._leaf(statement, now)
-        return _Accepted(request=request, statement=statement, event=event, time_us=now)
+        return _Accepted(request=request, claim=claim, event=event, time_us=now)
 
     @staticmethod
-    def _find_earlier(txn: ReadTransaction, statement: Statement) -> ArchivedKeyRecord | None:
+    def _find_earlier(txn: ReadTransaction, claim: KeyClaim) -> ArchivedKeyRecord | None:
         """Return what was archived for this enrollment; where nothing was, its keys must be nobody else's."""
-        record = read_record(txn, statement.enrollment_id)
+        record = read_record(txn, claim.statement.enrollment_id)
         if record is None:
-            refused_pairs.check_not_refused(txn, statement)
-            check_key_uses(txn, statement)
+            refused_pairs.check_not_refused(txn, claim.statement)
+            check_key_uses(txn, claim)
         return record
 
     def _leaf(self, statement: Statement, time_us: int) -> LoggedEvent:
@@ -236,7 +251,7 @@ class KeyArchive:
         try:
             if read_row(txn, statement.enrollment_id) is not None:
                 return _Overtaken(statement=statement)
-            claim_key_uses(txn, statement)
+            claim_key_uses(txn, item.accepted.claim)
         except KeyarkError as error:
             return error
         record = ArchivedKeyRecord(
@@ -278,11 +293,11 @@ class KeyArchive:
         return ArchiveBatch(outcomes=outcomes, link=self.log.link(known_tree_size, head))
 
 
-def _reserve(txn: WriteTransaction, statement: Statement | KeyarkError) -> KeyarkError | None:
-    if isinstance(statement, KeyarkError):
-        return statement
+def _reserve(txn: WriteTransaction, claim: KeyClaim | KeyarkError) -> KeyarkError | None:
+    if isinstance(claim, KeyarkError):
+        return claim
     try:
-        reserve_signing_key(txn, statement)
+        reserve_signing_keys(txn, claim)
     except KeyarkError as error:
         return error
     return None

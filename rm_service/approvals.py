@@ -27,7 +27,7 @@ from keyark.pki.statements import Statement, reread_statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
-from keyark.service.key_uses import check_key_uses
+from keyark.service.key_uses import KeyClaim, Possession, check_key_uses
 from keyark.service.policy_requests import policy_request
 from keyark.store import ReadTransaction, Store
 from keyark.v1.audit_pb2 import AuditDetails, EventType
@@ -159,7 +159,9 @@ class Approvals:
 
     def _apply_policy(self, record: EnrollmentRecord, statement: Statement, approval: Approval) -> None:
         """Judge what the officer approved: all rules of the stage submit but for deferrals, then those of approve."""
-        self.store.read(lambda txn: check_key_uses(txn, statement))
+        possession = Possession.PROVEN if record.review.with_private_key else Possession.ASSERTED
+        claim = KeyClaim(statement=statement, encryption_key=possession)
+        self.store.read(lambda txn: check_key_uses(txn, claim))
         archival = Archival.REQUESTED if record.review.with_private_key else Archival.ABSENT
         request = replace(
             policy_request(statement, archival=archival, receipt=Receipt.ABSENT),

@@ -31,7 +31,7 @@ from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, Receipt
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.service.callers import check_signed
-from keyark.service.key_uses import check_key_uses, claim_key_uses
+from keyark.service.key_uses import KeyClaim, Possession, check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.policy_requests import policy_request
 from keyark.service.requests import ArchivalForbiddenError, accept_statement, check_same_statement
@@ -242,7 +242,9 @@ class Enrollments:
 
     def _apply_policy(self, statement: Statement, request: EnrollmentRequest) -> Sequence[Violation]:
         """Return why an officer has to decide, nothing where none has; raises what a rule rejects."""
-        self.store.read(lambda txn: check_key_uses(txn, statement))
+        shown = Possession.shown_by(request.wrapped_private_key)
+        claim = KeyClaim(statement=statement, encryption_key=shown)
+        self.store.read(lambda txn: check_key_uses(txn, claim))
         archival = Archival.REQUESTED if request.wrapped_private_key else Archival.ABSENT
         attributes = policy_request(statement, archival=archival, receipt=Receipt.ABSENT)
         counted = replace(attributes, enrollments_within=partial(self._enrollments_within, statement))
@@ -325,8 +327,10 @@ class Enrollments:
             encryption_certificate=certificates.encryption_certificate, approval=request.approval
         ).SerializeToString()
 
+        claim = KeyClaim(statement=statement, encryption_key=Possession.shown_by(receipt.file))
+
         def write(txn: WriteTransaction) -> None:
-            claim_key_uses(txn, statement)
+            claim_key_uses(txn, claim)
             if request.approval is None:
                 count_enrollment(txn, str(statement.caller), now)
                 txn.insert(ENROLLMENTS, statement.enrollment_id, value)

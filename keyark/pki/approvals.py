@@ -21,9 +21,11 @@ from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import SigningPrivateKey, SigningPublicKey
 from keyark.pki.names import check_name
+from keyark.pki.related_keys import related_key_ids
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import SpiffeId
+from keyark.pki.spki import encode_spki
 from keyark.pki.statements import MAX_SIGNATURE_SIZE, Statement
 from keyark.v1.approval_pb2 import ApprovalStatement
 from keyark.v1.ceremony_pb2 import SignedStatement
@@ -85,6 +87,12 @@ class Approval:
     edits: Edits
     time: int
     signed: SignedStatement = field(repr=False)
+
+    @property
+    def signer_key_ids(self) -> tuple[bytes, ...]:
+        """The id of the identity key that signed the approval, then those of the keys that reveal it."""
+        public_key = cast("SigningPublicKey", load_certificate(self.signed.certificate).public_key())
+        return related_key_ids(encode_spki(public_key))
 
     def applied_to(self, statement: Statement) -> Statement:
         """Return the statement with the approved name; its bytes, hash and ids stay those that the person signed."""

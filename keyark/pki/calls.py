@@ -125,9 +125,10 @@ class Call:
         return frozenset(self.statement_sha256)
 
     @cached_property
-    def _key_ids(self) -> frozenset[bytes]:
+    def signer_key_ids(self) -> tuple[bytes, ...]:
+        """The id of the identity key that signed the call, then those of the keys that reveal it."""
         public_key = cast("SigningPublicKey", self.certificate.public_key())
-        return frozenset(related_key_ids(encode_spki(public_key)))
+        return related_key_ids(encode_spki(public_key))
 
     def check_names(self, statement: Statement) -> None:
         """Raise CallMismatchError unless the statement's own caller sent it with this call.
@@ -138,7 +139,7 @@ class Call:
             raise CallMismatchError(
                 f"The call that {self.caller} signed does not name this statement; send the request again."
             )
-        if not self._key_ids.isdisjoint(statement.encryption_key_ids):
+        if not set(self.signer_key_ids).isdisjoint(statement.encryption_key_ids):
             raise InvalidInputError(
                 "The encryption key is the caller's identity key, or reveals it; make a key pair to encrypt with.",
                 field="encryption_spki",

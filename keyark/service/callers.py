@@ -22,6 +22,7 @@ from keyark.pki.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import Statement, parse_statement
+from keyark.service.key_uses import KeyIds
 from keyark.service.settings import ServiceSettings
 from keyark.v1 import common_pb2
 from keyark.v1.ceremony_pb2 import SignedStatement
@@ -82,20 +83,26 @@ class CallerChecks:
     settings: CallerSettings
     clock: Clock
 
-    def check(self, statement: Statement, request: HandedAlong, *, rule: CallerSignature) -> None:
-        """Raise unless the statement's caller signed a call that names it, or the profile's rule waives it.
+    def check(
+        self, statement: Statement, request: HandedAlong, *, rule: CallerSignature
+    ) -> tuple[KeyIds, ...]:
+        """Return the keys that signed the caller's call and the officer's approval, where there are any.
 
-        Raises CallerSignatureRequiredError, and the errors of ``CallTrust.verify``, ``Call.check_names`` and
+        Raises unless the call names the statement and is its caller's own, or the profile's rule waives it:
+        CallerSignatureRequiredError, and the errors of ``CallTrust.verify``, ``Call.check_names`` and
         ``OfficerTrust.verify``.
         """
         if request.call is None:
             check_signed(statement, request.call, rule.proto)
-            return
+            return ()
         now, age = self.clock.now_us() // 1_000_000, AT_ONCE_SECONDS
+        officers: tuple[KeyIds, ...] = ()
         if request.approval is not None:
-            self.officers.verify(request.approval, statement, now=now)
+            officers = (self.officers.verify(request.approval, statement, now=now).signer_key_ids,)
             age = self.settings.request_seconds
-        self.calls.verify(request.call, now=now, max_age_seconds=age).check_names(statement)
+        call = self.calls.verify(request.call, now=now, max_age_seconds=age)
+        call.check_names(statement)
+        return (call.signer_key_ids, *officers)
 
     def sender(self, statement: bytes, call: SignedCall | None) -> str:
         """Return the SPIFFE ID of the client whose signed call names a serialized statement, "" where none does."""

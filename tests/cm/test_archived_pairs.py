@@ -10,9 +10,10 @@ import pytest
 from cm_service.issuance import PairRequest
 from cm_service.profiles import ArchivalRule
 from cm_service.refusals import find_refusal
-from keyark.errors import KeyarkError, NotFoundError
+from keyark.errors import KeyarkError, NotFoundError, UnavailableError
 from keyark.pki.key_types import KeyType
-from keyark.pki.statements import parse_statement
+from keyark.pki.spiffe import SpiffeId
+from keyark.pki.statements import new_request_id, parse_statement, sign_statement
 from keyark.pki.transport import TransportTrust
 from keyark.policy.rules import ReceiptRule, UniqueSubjectName, Validity
 from keyark.service.evidence import ArchiveEvidence
@@ -25,7 +26,7 @@ from keyark.v1.audit_pb2 import AuditEvent, EventType
 from keyark.v1.common_pb2 import CertificatePair
 from tests.support.calls import signed_call
 from tests.support.issuance import Ca, request
-from tests.support.pki import NOW, TRUST_DOMAIN, internal_ca, private_key
+from tests.support.pki import NOW, TRUST_DOMAIN, internal_ca, private_key, spki, statement_bytes
 from tests.support.transparency import ORIGIN, append, memory_store, new_log, receipt_of
 from tests.transparency.test_transport_keys import certificate
 
@@ -154,3 +155,93 @@ async def test_what_is_rejected_without_an_archived_key_is_not_refused_for_good(
     assert reasons(await ca.issue(asked)) == ["POLICY_REJECTED"]
     rules.clear()
     assert reasons(await ca.issue(asked)) == [""]
+
+
+MALLORY = SpiffeId(TRUST_DOMAIN, "client/mallory")
+
+
+def in_mallorys_name(encryption: bytes, *, signing: int = 190) -> PairRequest:
+    """A request of another caller, with its own signing key, for whatever encryption key."""
+    raw = statement_bytes(
+        request_id=new_request_id(),
+        caller=MALLORY,
+        signing_spki=spki(KeyType.EC_P256, signing),
+        encryption_spki=encryption,
+    )
+    return PairRequest(
+        statement=raw,
+        signature=sign_statement(raw, private_key(KeyType.EC_P256, signing)),
+        receipt=b"",
+        call=signed_call(raw, path=MALLORY.path, number=904),
+    )
+
+
+def permit(archive: Archived) -> None:
+    profiles = archive.ca.issuance.profiles
+    profiles["person"] = profiles["person"].model_copy(update={"archival": ArchivalRule.PERMITTED})
+
+
+async def test_a_key_that_another_only_claimed_is_still_certified_for_its_owner(archive: Archived) -> None:
+    """P5: an RM and its accomplice are quicker, with no receipt; afterwards the key is the owner's alone."""
+    permit(archive)
+    mine = request()
+    encryption = parse_statement(mine.statement).encryption_spki
+    assert reasons(await archive.issue(in_mallorys_name(encryption))) == [""]
+    assert reasons(await archive.issue(await archive.archived(mine))) == [""]
+    assert reasons(await archive.issue(in_mallorys_name(encryption, signing=191))) == ["PUBLIC_KEY_IN_USE"]
+
+
+async def test_a_receipt_goes_before_a_claim_of_the_same_batch(archive: Archived) -> None:
+    permit(archive)
+    mine = request()
+    claim = in_mallorys_name(parse_statement(mine.statement).encryption_spki)
+    outcomes = await archive.issue(claim, await archive.archived(mine))
+    assert reasons(outcomes) == ["PUBLIC_KEY_IN_USE", ""]
+
+
+async def test_an_identity_key_that_another_only_claimed_still_signs_calls(archive: Archived) -> None:
+    """P7, P8: nobody locks a client out by enrolling its identity key to encrypt with; afterwards that is refused."""
+    permit(archive)
+    identity = spki(KeyType.EC_P256, 903)
+    assert reasons(await archive.issue(in_mallorys_name(identity))) == [""]
+    assert reasons(await archive.issue(await archive.archived(request()))) == [""]
+    assert reasons(await archive.issue(in_mallorys_name(identity, signing=191))) == ["KEY_ROLE_CONFLICT"]
+
+
+async def test_a_signing_key_that_another_only_claimed_is_still_certified(archive: Archived) -> None:
+    permit(archive)
+    mine = request()
+    signing = parse_statement(mine.statement).signing_spki
+    assert reasons(await archive.issue(in_mallorys_name(signing))) == [""]
+    assert reasons(await archive.issue(await archive.archived(mine))) == [""]
+    assert reasons(await archive.issue(in_mallorys_name(signing, signing=191))) == ["KEY_ROLE_CONFLICT"]
+
+
+async def test_a_caller_enrolls_no_key_in_both_roles_archived_or_not(archive: Archived) -> None:
+    """P8: what gives way is another caller's claim, never one's own."""
+    permit(archive)
+    claimed, later = request(0), request(1)
+    key = parse_statement(later.statement).signing_spki
+    raw = statement_bytes(
+        request_id=new_request_id(),
+        signing_spki=parse_statement(claimed.statement).signing_spki,
+        encryption_spki=key,
+    )
+    signature = sign_statement(raw, private_key(KeyType.EC_P256, 100))
+    assert reasons(
+        await archive.issue(replace(claimed, statement=raw, signature=signature, call=signed_call(raw)))
+    ) == [""]
+    assert reasons(await archive.issue(await archive.archived(later))) == ["KEY_ROLE_CONFLICT"]
+
+
+async def test_what_a_receipt_proved_stays_proven(archive: Archived) -> None:
+    """An RM that shows a request again without its receipt does not make the key anybody's."""
+    permit(archive)
+    mine = await archive.archived(request())
+    archive.ca.pool.alter = lambda items: [UnavailableError("The worker died.") for _ in items]
+    assert reasons(await archive.issue(mine)) == ["UNAVAILABLE"]
+    assert reasons(await archive.issue(replace(mine, receipt=b""))) == ["UNAVAILABLE"]
+    archive.ca.pool.alter = list
+    theirs = in_mallorys_name(parse_statement(mine.statement).encryption_spki)
+    shown = replace(await archive.archived(theirs), call=theirs.call)
+    assert reasons(await archive.issue(shown)) == ["PUBLIC_KEY_IN_USE"]

@@ -299,7 +299,10 @@ async def test_a_reserved_signing_key_is_never_archived_nor_a_relative_of_it(arc
     for secret in (signing, negated_ec(signing)):
         assert reasons(await archive.archive(request_with(fresh, secret))) == ["KEY_ROLE_CONFLICT"]
     assert reasons(await archive.archive(request(0))) == [""]  # in its own role it is as free as before
-    assert await archive.keys.reserve_signing_keys([reservation(0)]) == [None]
+    again = request_with(signing, fresh)
+    assert await archive.keys.reserve_signing_keys([signing_alone(again.statement, again.signature)]) == [
+        None
+    ]
     encryption = private_key(KeyType.EC_P256, 201)
     for secret in (encryption, negated_ec(encryption)):
         asked = request_with(secret, fresh)
@@ -314,6 +317,57 @@ async def test_a_signing_key_is_reserved_on_its_own_word_only(archive: Archive) 
     fresh = private_key(KeyType.EC_P256, 199)
     victim = private_key(KeyType.EC_P256, 200)
     assert reasons(await archive.archive(request_with(fresh, victim))) == [""]
+
+
+ENROLLER, MALLORY = 903, 904  # numbers of identity keys
+
+
+def sent_by(asked: ArchiveRequest, *, signer: int) -> ArchiveRequest:
+    """The request, whose call its caller signs with another identity key."""
+    return replace(asked, call=signed_call(asked.statement, number=signer))
+
+
+async def test_the_identity_key_of_one_call_is_not_archived_by_another(archive: Archive) -> None:
+    """P8: in either order and both at once, the key itself and one that reveals it, archived or reserved alone."""
+    identity, fresh = private_key(KeyType.EC_P256, ENROLLER), private_key(KeyType.EC_P256, 199)
+    assert reasons(await archive.archive(sent_by(request(0), signer=ENROLLER))) == [""]
+    for secret in (identity, negated_ec(identity)):
+        stolen = sent_by(request_with(fresh, secret), signer=MALLORY)
+        assert reasons(await archive.archive(stolen)) == ["KEY_ROLE_CONFLICT"]
+    other = private_key(KeyType.EC_P256, MALLORY)
+    alone = reservation(1)
+    alone = replace(alone, call=signed_call(alone.statement, number=MALLORY))
+    assert await archive.keys.reserve_signing_keys([alone]) == [None]
+    assert reasons(await archive.archive(request_with(fresh, other))) == ["KEY_ROLE_CONFLICT"]
+
+
+async def test_an_identity_key_that_is_archived_signs_no_calls(archive: Archive) -> None:
+    """P8: archived first, through another identity; both in one batch too."""
+    identity = private_key(KeyType.EC_P256, ENROLLER)
+    fresh = private_key(KeyType.EC_P256, 199)
+    archived = sent_by(request_with(fresh, identity), signer=MALLORY)
+    outcomes = await archive.archive(archived, sent_by(request(0), signer=ENROLLER))
+    assert reasons(outcomes) == ["", "KEY_ROLE_CONFLICT"]
+    assert reasons(await archive.archive(sent_by(request(1), signer=ENROLLER))) == ["KEY_ROLE_CONFLICT"]
+    alone = reservation(2)
+    alone = replace(alone, call=signed_call(alone.statement, number=ENROLLER))
+    assert reasons(await archive.keys.reserve_signing_keys([alone])) == ["KEY_ROLE_CONFLICT"]
+    assert reasons(await archive.archive(sent_by(request(1), signer=MALLORY))) == [""]
+
+
+async def test_a_key_archived_for_one_enrollment_is_certified_for_no_other(archive: Archive) -> None:
+    """P5: a statement without archival that names another's archived key goes no further than the DRM."""
+    assert reasons(await archive.archive(request(0))) == [""]
+    mine = request_with(private_key(KeyType.EC_P256, 199), private_key(KeyType.EC_P256, 201))
+    outcomes = await archive.keys.reserve_signing_keys([signing_alone(mine.statement, mine.signature)])
+    assert reasons(outcomes) == ["PUBLIC_KEY_IN_USE"]
+    theirs = request(1)  # nothing is archived yet, so nothing is known of the key
+    key = private_key(KeyType.EC_P256, 203)
+    early = request_with(private_key(KeyType.EC_P256, 199), key)
+    assert await archive.keys.reserve_signing_keys([signing_alone(early.statement, early.signature)]) == [
+        None
+    ]
+    assert reasons(await archive.archive(theirs)) == [""]  # and its owner archives it none the less
 
 
 async def test_a_pair_that_did_not_match_is_refused_for_good_and_nobody_elses_is(archive: Archive) -> None:

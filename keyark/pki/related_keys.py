@@ -1,4 +1,6 @@
-"""Public keys whose private halves reveal one another: for promise P8 they are one key.
+"""Public keys that are one key for promise P8: negatives and twins, whose private halves reveal one another.
+
+Other relations, such as d + 1 or 2·d, are their owner's choice and without end; nobody can look them all up.
 
 A curve's points (x, y) and (x, −y) belong to the scalars d and n − d. An Ed25519 key has a twin for X25519 with the
 same scalar (RFC 7748 §4.1): the u-coordinate of both (x, y) and (−x, y). Points outside the group of prime order would

@@ -169,7 +169,24 @@ class RecoveryClient:
         answer = await call(
             self._stub.RequestCeremony, pb.RequestCeremonyRequest(request=signed), timeout=TIMEOUT
         )
-        return await self._reviewed(answer.ceremony)
+        try:
+            return await self._reviewed(answer.ceremony)
+        except KeyarkError as refusal:
+            refusal.message += f" {await self._withdraw(statement.ceremony_id)}"
+            refusal.args = (refusal.message,)
+            raise
+
+    async def _withdraw(self, ceremony_id: bytes) -> str:
+        """Cancel a ceremony that was opened and cannot be verified here; says what is left of it."""
+        request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
+        try:
+            await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
+        except KeyarkError as error:
+            return (
+                f"The ceremony {ceremony_id.hex()} was opened all the same, and it could not be canceled: "
+                f"{error.message} Cancel it with `keyark recover cancel {ceremony_id.hex()}`."
+            )
+        return "The ceremony that was opened is canceled; nothing of it is left."
 
     async def ceremonies(
         self, state: pb.CeremonyState.ValueType = pb.CeremonyState.CEREMONY_STATE_UNSPECIFIED

@@ -34,11 +34,14 @@ from keyark.store import StoreLockedError
 from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifier
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.recovery_pb2 import CeremonyState
 from keyark.v1.registration_pb2 import ENROLLMENT_STATE_ISSUED
 from keyark.workers.process import WorkerStartError
 from tests.client.test_hostile_rm import hostile_rm
 from tests.support.deployment import Deployment, running
 from tests.support.enrolling import enrolling, holdings
+from tests.support.processes import keyark
+from tests.support.recovering import REASON, agents, approve, identity_file, lose_key
 from tests.support.rotation import (
     RETIRED,
     ROTATED,
@@ -656,3 +659,39 @@ async def test_a_generation_that_was_copied_to_the_disk_is_not_taken_at_the_star
             old_form = (await client.form()).transport_certificate
     async with running(deployment_folder) as deployment, deployment.client() as client:
         assert (await client.form()).transport_certificate == old_form
+
+
+async def test_homes_that_never_enroll_follow_a_rotation_by_its_handover(deployment: Deployment) -> None:
+    """Agents and auditors with the transport.pem of the beginning, and nothing that they learned since."""
+    lost = await lose_key(deployment)
+    pinned = (deployment.folder / "transport.pem").read_bytes()
+    for _ in range(2):
+        await rotate(deployment)
+    assert (deployment.folder / "transport.pem").read_bytes() == pinned
+    (deployment.folder / "transport-keys").unlink(missing_ok=True)
+    async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        await approve(asked.ceremony_id, bob, carol)
+        (recovered,) = await alice.collect(asked.ceremony_id)
+        assert recovered.private_key == lost.private_key
+    (deployment.folder / "transport-keys").unlink(missing_ok=True)
+    audited = await asyncio.to_thread(keyark, "audit", "verify", "--home", deployment.folder)
+    assert audited.returncode == 0
+
+
+async def test_a_ceremony_that_cannot_be_verified_where_it_was_asked_for_is_canceled(
+    deployment: Deployment,
+) -> None:
+    """The home pins a key that no handover leads from; the agent is told so, and that nothing is left."""
+    lost = await lose_key(deployment)
+    key, folder = generate_signing(KeyType.EC_P256), deployment.folder
+    save_request(folder / "stranger.csr", request_identity(key, SpiffeId("example.org", "drm/transport")))
+    (folder / "transport-keys").unlink(missing_ok=True)
+    sign(folder, folder / "stranger.csr", folder / "transport.pem")
+    async with agents(deployment, "alice") as (alice,):
+        with pytest.raises(KeyarkError, match="that was opened is canceled") as refused:
+            await alice.request_keys([lost.key_id], reason=REASON)
+        states = [ceremony.state async for ceremony in alice.ceremonies()]
+    assert refused.value.reason == "CHECKPOINT_SIGNATURE"
+    assert states == [CeremonyState.CEREMONY_STATE_CANCELED]
+    assert not list(identity_file(folder, "alice", "recoveries").iterdir())

@@ -165,7 +165,7 @@ def _stopped_at_once() -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        raise StoppedError
+        raise StoppedError.before_the_end()
 
     before = signal.signal(signal.SIGINT, stop)
     try:

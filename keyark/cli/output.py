@@ -124,8 +124,10 @@ class StoppedError(KeyarkError):
     reason = "STOPPED"
     kind = Kind.PRECONDITION
 
-    def __init__(self) -> None:
-        super().__init__(
+    @classmethod
+    def before_the_end(cls) -> StoppedError:
+        """Return it with its sentence."""
+        return cls(
             "Stopped before the end. What was done until then stays done; run the same command again to go on."
         )
 
@@ -194,7 +196,7 @@ class KeyarkGroup(click.Group):
         except KeyarkError as error:
             _fail(ctx, error)
         except KeyboardInterrupt:
-            _fail(ctx, StoppedError())
+            _fail(ctx, StoppedError.before_the_end())
         except OSError as error:
             _fail(ctx, SystemRefusalError(describe_refusal(error)))
 

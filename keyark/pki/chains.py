@@ -42,9 +42,15 @@ class CertificateChainError(KeyarkError):
 
 
 class CertificateExpiredError(CertificateChainError):
-    """A certificate of the path is expired or not yet valid."""
+    """A certificate of the path has expired, or is not yet valid: CertificateNotYetValidError."""
 
     reason = "CERTIFICATE_EXPIRED"
+
+
+class CertificateNotYetValidError(CertificateExpiredError):
+    """A certificate of the path begins later than the time that counts."""
+
+    reason = "CERTIFICATE_NOT_YET_VALID"
 
 
 def verify_chain(
@@ -248,11 +254,14 @@ def _name(certificate: x509.Certificate) -> str:
 
 
 def _check_time(certificate: x509.Certificate, validity: Validity, at: int) -> None:
-    if not validity.not_before <= at <= validity.not_after:
-        not_before, not_after = (end.isoformat() for end in validity.dates())
+    not_before, not_after = (end.isoformat() for end in validity.dates())
+    if at > validity.not_after:
         raise CertificateExpiredError(
-            f"The certificate of {_name(certificate)!r} is valid from {not_before} to {not_after}; renew it, or "
-            "check the clock."
+            f"The certificate of {_name(certificate)!r} ended on {not_after}; renew it, or check the clock."
+        )
+    if at < validity.not_before:
+        raise CertificateNotYetValidError(
+            f"The certificate of {_name(certificate)!r} is not yet valid, only from {not_before} on; check the clock."
         )
 
 

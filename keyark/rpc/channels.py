@@ -81,4 +81,4 @@ async def call(
             raise
         raise UnavailableError("The connection was closed under the call; try again.") from None
     except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error) from None
+        raise from_rpc_error(error, getattr(method, "reach", None)) from None

@@ -29,6 +29,9 @@ from keyark.errors import (
     Violation,
     error_class,
 )
+from keyark.rpc.reach import NoConnectionError, Reach
+
+__all__ = ["NoConnectionError"]
 
 DOMAIN: Final = "keyark"
 STATUS_KEY: Final = "grpc-status-details-bin"
@@ -69,12 +72,6 @@ class RemoteError(KeyarkError):
         super().__init__(message, metadata=metadata)
         self.kind = kind  # type: ignore[misc]  # of the instance: the other side says what sort it is
         self.reason = reason or type(self).reason  # type: ignore[misc]  # likewise
-
-
-class NoConnectionError(UnavailableError):
-    """No connection came about: nobody listens, or mutual TLS failed before any handler ran."""
-
-    reason = "NO_CONNECTION"
 
 
 class MessageTooLargeError(KeyarkError):
@@ -203,15 +200,20 @@ def _unpack(detail: AnyMessage, message: Message) -> None:
         message.Clear()
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError) -> KeyarkError:
-    """Return the typed error of a failed call; what TLS or gRPC core refuse comes with the likely causes."""
+def from_rpc_error(error: grpc.aio.AioRpcError, reach: Reach | None = None) -> KeyarkError:
+    """Return the typed error of a failed call; with a ``reach``, what TLS or gRPC refuse names cause and service."""
     for key, value in _pairs(error.trailing_metadata()):
         if key == STATUS_KEY:
             try:
                 return from_status(Status.FromString(value if isinstance(value, bytes) else value.encode()))
             except DecodeError:
                 break
-    return _from_code(error.code(), error.details() or "")
+    code, details = error.code(), error.details() or ""
+    if reach is not None and code is grpc.StatusCode.UNAVAILABLE:
+        return reach.no_connection(details)
+    if reach is not None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return reach.no_answer()
+    return _from_code(code, details)
 
 
 def _pairs(metadata: object) -> Iterable[tuple[str, str | bytes]]:

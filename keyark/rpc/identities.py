@@ -122,8 +122,13 @@ class PeerReader:
 
         Raises UnauthenticatedError for one that is expired, and IdentityRevokedError.
         """
-        if not peer.validity.not_before <= self._now() <= peer.validity.not_after:
-            raise UnauthenticatedError("The caller's certificate is expired or not yet valid; renew it.")
+        now = self._now()
+        if now > peer.validity.not_after:
+            raise UnauthenticatedError("The caller's certificate has expired; renew it.")
+        if now < peer.validity.not_before:
+            raise UnauthenticatedError(
+                "The caller's certificate is not yet valid by this service's clock; set the clock that is wrong."
+            )
         self._revoked.check(peer.certificate)
 
     def _peer(self, pem: bytes) -> Peer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
@@ -22,6 +23,7 @@ from keyark.pki.certificates import encode_pem_certificates, load_certificate
 from keyark.pki.revoked_identities import IdentityRevokedError, RevokedIdentities
 from keyark.rpc.errors import NoConnectionError
 from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.reach import Reach
 
 PROBE_SECONDS: Final = 5.0
 
@@ -75,6 +77,10 @@ class ServerPin:
     def is_needed(self) -> bool:
         """Whether anything is revoked that a service could present."""
         return bool(self._revoked.serials)
+
+    def reach(self, identity: Callable[[], LocalIdentity]) -> Reach:
+        """Return the way to the service, for errors to name."""
+        return Reach(name=self._name, address=self._address, identity=identity, now=lambda: int(time.time()))
 
     def trusting(self, identity: LocalIdentity) -> LocalIdentity:
         """Return an identity to open the channel with, which trusts what is pinned."""

@@ -126,6 +126,7 @@ class RenewableChannel:
     ) -> None:
         self._identity, self._open_channel = identity, open_channel
         self._pin, self._before_calls = pin, before_calls
+        self.reach = pin.reach(identity)
         self.channel = self._open()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -150,6 +151,7 @@ class RenewableChannel:
                 return call_checked(request, **call_options)
             return call_now(request, **call_options)
 
+        call.reach = self.reach  # type: ignore[attr-defined]  # ``keyark.rpc.channels.call`` names it in errors
         return call
 
     def _open(self) -> Channel:

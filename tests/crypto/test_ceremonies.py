@@ -146,7 +146,7 @@ def test_words_of_others_are_refused(
     ):
         assert refused(verify_request, wrong, trust, at=NOW) == reason
     assert refused(verify_request, good, trust, at=NOW + 10_000 * DAYS) == "CERTIFICATE_EXPIRED"
-    assert refused(verify_request, good, trust, at=NOW - 10_000 * DAYS) == "CERTIFICATE_EXPIRED"
+    assert refused(verify_request, good, trust, at=NOW - 10_000 * DAYS) == "CERTIFICATE_NOT_YET_VALID"
 
 
 def test_bytes_that_are_not_canonical_are_refused_though_signed(

@@ -102,7 +102,7 @@ def test_the_certificate_is_valid_when_the_call_was_signed(trust: CallTrust, sta
     trust.verify(short.sign(statements, time=ends - 1), now=NOW, max_age_seconds=AGE)
     assert refusal(trust, short.sign(statements, time=ends + 1)).reason == "CERTIFICATE_EXPIRED"
     early = call_signer(validity=Validity(NOW + 1, NOW + DAY))
-    assert refusal(trust, early.sign(statements, time=NOW)).reason == "CERTIFICATE_EXPIRED"
+    assert refusal(trust, early.sign(statements, time=NOW)).reason == "CERTIFICATE_NOT_YET_VALID"
 
 
 def test_a_remembered_call_grows_old_all_the_same(trust: CallTrust, statements: list[bytes]) -> None:

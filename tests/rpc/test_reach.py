@@ -1,0 +1,107 @@
+"""Each cause of a call that finds no service is its own sentence, with the service and its address."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from keyark.errors import KeyarkError
+from keyark.pki.authority import ca_name, create_internal_ca
+from keyark.pki.certificates import Validity
+from keyark.pki.key_types import KeyType
+from keyark.rpc.channels import call, open_channel
+from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.pinning import ServerPin
+from keyark.rpc.reach import NoConnectionError
+from keyark.rpc.renewal import RenewableChannel
+from keyark.v1.audit_pb2 import GetCheckpointRequest
+from tests.support.crypto import private_key
+from tests.support.deployment import running_beside
+from tests.support.rpc import Scripted, identity, revoked_identities, serving, stub
+
+DAY = 86_400
+NOW = int(time.time())
+PAST = Validity.starting(NOW - 20 * DAY, lifetime_seconds=DAY)
+FUTURE = Validity.starting(NOW + 20 * DAY, lifetime_seconds=DAY)
+AUDITOR = "auditor/eve"
+
+
+async def refusal(address: str, who: LocalIdentity, role: str = "drm") -> KeyarkError:
+    """What a call to a service is refused with."""
+    channel = RenewableChannel(
+        lambda: who,
+        lambda identity: open_channel(address, identity, server_role=role, trust_domain="example.org"),
+        pin=ServerPin(address, f"{role}.example.org", revoked_identities()),
+    )
+    try:
+        with pytest.raises(KeyarkError) as caught:
+            await call(stub(channel).GetCheckpoint, GetCheckpointRequest(), timeout=5)  # type: ignore[arg-type]
+    finally:
+        await channel.close()
+    assert address in caught.value.message
+    assert role.upper() in caught.value.message
+    return caught.value
+
+
+async def test_a_service_that_does_not_run() -> None:
+    error = await refusal("127.0.0.1:1", identity(AUDITOR), "rm")
+    assert error.message.startswith("The RM at 127.0.0.1:1 refused the connection")
+    assert error.reason == "NO_CONNECTION"
+
+
+async def test_a_host_that_is_not_known() -> None:
+    error = await refusal("nobody.invalid:7710", identity(AUDITOR))
+    assert "not known by that name" in error.message
+
+
+@pytest.mark.parametrize(
+    ("validity", "reason", "words"),
+    [(PAST, "IDENTITY_ENDED", "ended on"), (FUTURE, "IDENTITY_NOT_YET_VALID", "not yet valid")],
+)
+async def test_an_identity_of_ones_own_that_is_not_in_force(
+    validity: Validity, reason: str, words: str
+) -> None:
+    async with serving(Scripted()) as server:
+        error = await refusal(f"127.0.0.1:{server.port}", identity(AUDITOR, validity=validity))
+    assert error.reason == reason
+    assert words in error.message
+    assert "spiffe://example.org/auditor/eve" in error.message
+    assert ("expired" in error.message, "ended" in error.message) == (False, reason == "IDENTITY_ENDED")
+
+
+@pytest.mark.parametrize(("validity", "words"), [(PAST, "has expired"), (FUTURE, "is not yet valid")])
+async def test_a_service_whose_certificate_is_not_in_force(validity: Validity, words: str) -> None:
+    theirs = identity("drm", number=904, validity=validity)
+    async with serving(Scripted(), present=lambda: theirs) as server:
+        error = await refusal(f"127.0.0.1:{server.port}", identity(AUDITOR))
+    assert error.reason == "SERVICE_CERTIFICATE"
+    assert words in error.message
+    assert "clock" in error.message
+
+
+async def test_another_service_at_the_address() -> None:
+    async with serving(Scripted()) as server:
+        error = await refusal(f"127.0.0.1:{server.port}", identity(AUDITOR), "cm")
+    assert (error.reason, "another service" in error.message) == ("SERVICE_CERTIFICATE", True), error.message
+
+
+async def test_a_caller_of_another_ca() -> None:
+    other = create_internal_ca(
+        private_key(KeyType.EC_P256, 950),
+        subject=ca_name("another CA"),
+        validity=Validity.starting(NOW - 10 * DAY, lifetime_seconds=60 * DAY),
+    )
+    async with serving(Scripted()) as server:
+        error = await refusal(f"127.0.0.1:{server.port}", identity(AUDITOR, authority=other))
+    assert isinstance(error, NoConnectionError)
+    assert "internal CA" in error.message or "does not accept the certificate" in error.message
+
+
+async def test_the_archive_that_is_down_behind_the_rm(deployment_folder: Path) -> None:
+    """A client is told that it is the DRM, and where, though it never calls it."""
+    async with running_beside(deployment_folder, 1) as deployment, deployment.client() as client:
+        with pytest.raises(KeyarkError) as caught:
+            await client.form("user")
+    assert caught.value.message.startswith("The DRM at 127.0.0.1:1 refused the connection")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
 
 from keyark.errors import DeadlineExceededError, KeyarkError, OverloadedError
+from keyark.meters import Meters
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc import guard
 from keyark.rpc.budgets import Readers, Share
@@ -115,14 +117,16 @@ async def test_messages_that_never_arrive_hold_up_nobody_else() -> None:
 
 async def test_a_message_that_takes_too_long_to_arrive_ends_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "READ_SECONDS", 0.01)
+    meters = Meters(Path())
     async with (
-        serving(Scripted()) as server,
+        serving(Scripted(), meters=meters) as server,
         channel_to(server, identity("auditor/eve")) as channel,
     ):
         stalled = channel.stream_unary(METHOD)()
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stalled
         assert isinstance(from_rpc_error(refused.value), DeadlineExceededError)
+        assert meters.read()["unserved_calls"]["unread_message"] == 1
 
 
 async def test_who_may_not_call_has_no_message_read() -> None:

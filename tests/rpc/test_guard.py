@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,6 +18,7 @@ from keyark.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
+from keyark.meters import Meters
 from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.rpc.channels import call
 from keyark.rpc.errors import InternalError, from_rpc_error
@@ -206,3 +208,50 @@ async def test_a_caller_that_offers_its_tls_session_again_is_checked_like_any_ot
         async with grpc.aio.secure_channel(address, credentials, options=options) as second:
             with pytest.raises(IdentityRevokedError):
                 await call(stub(second).GetCheckpoint, REQUEST, timeout=10)
+
+
+async def test_a_revoked_identity_does_not_learn_which_methods_there_are() -> None:
+    servicer, alice = Scripted(), identity("auditor/alice")
+    peers = PeerReader(lambda: int(time.time()), revoked_identities(alice))
+    async with serving(servicer, peers=peers) as server, channel_to(server, alice) as channel:
+        with pytest.raises(IdentityRevokedError):
+            await call(channel.unary_unary("/keyark.v1.AuditService/No"), b"", timeout=10)
+    assert [reason for _, _, reason in servicer.rejected] == ["IDENTITY_REVOKED"]
+
+
+async def test_what_a_handler_answers_by_itself_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Scripted()) as server, channel_to(server, identity("client/a")) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="no"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "error id" not in caplog.text
+
+
+async def test_a_refusal_keeps_no_frame_in_which_a_message_was() -> None:
+    """P10: neither its own frames nor those of what it came from."""
+    refusal = StoreFullError("The disk is full.")
+
+    async def answer() -> bytes:
+        try:
+            raise ValueError
+        except ValueError:
+            raise refusal  # noqa: B904  # what it came from is the point
+
+    async with serving(Scripted(answer)) as server, channel_to(server, identity("auditor/a")) as channel:
+        with pytest.raises(StoreFullError):
+            await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)
+    assert isinstance(refusal.__context__, ValueError)
+    assert (refusal.__traceback__, refusal.__context__.__traceback__) == (None, None)
+
+
+async def test_every_call_of_a_method_is_counted_also_one_that_is_refused() -> None:
+    meters = Meters(Path())
+    async with (
+        serving(Scripted(), meters=meters) as server,
+        channel_to(server, identity("auditor/a")) as permitted,
+        channel_to(server, identity("client/a")) as denied,
+    ):
+        await call(stub(permitted).GetCheckpoint, REQUEST, timeout=10)
+        with pytest.raises(PermissionDeniedError):
+            await call(stub(denied).GetCheckpoint, REQUEST, timeout=10)
+        assert meters.read()["calls"] == {"/keyark.v1.AuditService/GetCheckpoint": 2}

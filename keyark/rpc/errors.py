@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from datetime import timedelta
@@ -263,8 +264,14 @@ def internal_error() -> tuple[InternalError, str]:
 
 
 async def abort(context: grpc.aio.ServicerContext, error: KeyarkError) -> NoReturn:  # type: ignore[type-arg]
-    """End a call with an error's rich status."""
+    """End a call with an error's rich status; a call that has ended already is cancelled.
+
+    Its caller gave up or its deadline passed, so nobody is left to be told. gRPC would log a traceback for it.
+    """
     status = to_status(error)
     metadata = ((STATUS_KEY, status.SerializeToString()),)
-    await context.abort(status_code(error), _cut(error.message, SUMMARY), metadata)
+    try:
+        await context.abort(status_code(error), _cut(error.message, SUMMARY), metadata)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
     raise AssertionError

@@ -215,6 +215,11 @@ class Guard(grpc.aio.ServerInterceptor):
             await abort(context, error)
         except grpc.aio.AbortError:
             raise
+        except (
+            grpc.aio.InternalError
+        ):  # from reading or writing: the call ended, and nobody is left to be told
+            logger.info("%s: the call ended before it was answered", method)
+            raise asyncio.CancelledError from None
         except Exception:
             failure, error_id = internal_error()
             logger.exception("%s failed; error id %s", method, error_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 
@@ -10,6 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc._cython import cygrpc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +32,15 @@ from keyark.errors import (
     error_class,
 )
 from keyark.rpc.channels import MAX_RESPONSE
-from keyark.rpc.errors import RemoteError, from_rpc_error, from_status, internal_error, status_code, to_status
+from keyark.rpc.errors import (
+    RemoteError,
+    abort,
+    from_rpc_error,
+    from_status,
+    internal_error,
+    status_code,
+    to_status,
+)
 
 
 @pytest.mark.parametrize(
@@ -179,3 +189,16 @@ def test_a_whole_batch_of_the_longest_errors_fits_into_its_answer() -> None:
     ):
         assert to_status(error).ByteSize() * 256 < MAX_RESPONSE / 4
         assert type(from_status(to_status(error))) is type(error)
+
+
+class EndedCall:
+    """gRPC's context of a call whose client is gone."""
+
+    async def abort(self, *_: object) -> None:
+        raise cygrpc.ExecuteBatchError("Failed execute_batch")
+
+
+async def test_a_call_that_ended_is_cancelled_and_leaves_no_traceback() -> None:
+    """gRPC logs every other exception of a handler, and takes this one for what it is."""
+    with pytest.raises(asyncio.CancelledError):
+        await abort(EndedCall(), NotFoundError("no such thing"))

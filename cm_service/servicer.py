@@ -101,16 +101,16 @@ class CertificateServicer(CertificateServiceServicer):
     async def _outcomes(
         self, requests: Sequence[PairRequest], outcomes: Sequence[CertificatePair | KeyarkError]
     ) -> list[pb.PairOutcome]:
-        return [
-            await self._refused(request, outcome)
-            if isinstance(outcome, KeyarkError)
-            else pb.PairOutcome(pair=outcome)
-            for request, outcome in zip(requests, outcomes, strict=True)
+        errors = [outcome if isinstance(outcome, KeyarkError) else None for outcome in outcomes]
+        clients = [
+            self._issuance.callers.sender(request.statement, request.call) if error is not None else ""
+            for request, error in zip(requests, errors, strict=True)
         ]
-
-    async def _refused(self, request: PairRequest, error: KeyarkError) -> pb.PairOutcome:
-        client = self._issuance.callers.sender(request.statement, request.call)
-        return pb.PairOutcome(error=await self._refusals.status(ISSUE, error, on_behalf_of=client))
+        statuses = await self._refusals.statuses(ISSUE, errors, on_behalf_of=clients)
+        return [
+            pb.PairOutcome(error=status) if isinstance(outcome, KeyarkError) else pb.PairOutcome(pair=outcome)
+            for outcome, status in zip(outcomes, statuses, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from google.rpc.status_pb2 import Status
@@ -80,19 +81,27 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
             for item, call in zip(request.items, calls, strict=True)
         ]
         batch = await self._archive.archive_keys(requests, known_tree_size=request.known_tree_size)
+        errors = [outcome if isinstance(outcome, KeyarkError) else None for outcome in batch.outcomes]
+        statuses = await self._refused(ARCHIVE, requests, errors)
         outcomes = [
-            pb.ArchiveOutcome(error=await self._refused(ARCHIVE, item, outcome))
-            if isinstance(outcome, KeyarkError)
-            else pb.ArchiveOutcome(receipt=outcome)
-            for item, outcome in zip(requests, batch.outcomes, strict=True)
+            pb.ArchiveOutcome(receipt=outcome)
+            if isinstance(outcome, bytes)
+            else pb.ArchiveOutcome(error=status)
+            for outcome, status in zip(batch.outcomes, statuses, strict=True)
         ]
         return pb.ArchiveKeysResponse(outcomes=outcomes, link=batch.link)
 
     async def _refused(
-        self, method: str, request: ArchiveRequest | SigningKeyRequest, error: KeyarkError
-    ) -> Status:
-        client = self._archive.callers.sender(request.statement, request.call)
-        return await self._refusals.status(method, error, on_behalf_of=client)
+        self,
+        method: str,
+        requests: Sequence[ArchiveRequest | SigningKeyRequest],
+        errors: Sequence[KeyarkError | None],
+    ) -> list[Status]:
+        clients = [
+            self._archive.callers.sender(request.statement, request.call) if error is not None else ""
+            for request, error in zip(requests, errors, strict=True)
+        ]
+        return await self._refusals.statuses(method, errors, on_behalf_of=clients)
 
     async def ReserveSigningKeys(
         self, request: pb.ReserveSigningKeysRequest, context: Context
@@ -110,10 +119,7 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
             for item, call in zip(request.items, calls, strict=True)
         ]
         outcomes = await self._archive.reserve_signing_keys(requests)
-        statuses = [
-            Status() if outcome is None else await self._refused(RESERVE, item, outcome)
-            for item, outcome in zip(requests, outcomes, strict=True)
-        ]
+        statuses = await self._refused(RESERVE, requests, outcomes)
         return pb.ReserveSigningKeysResponse(outcomes=statuses)
 
     async def LinkCertificates(
@@ -130,10 +136,7 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
             for item in request.items
         ]
         outcomes = await self._links.link_certificates(requests)
-        statuses = [
-            Status() if outcome is None else await self._refusals.status(LINK, outcome)
-            for outcome in outcomes
-        ]
+        statuses = await self._refusals.statuses(LINK, outcomes)
         return pb.LinkCertificatesResponse(outcomes=statuses)
 
     async def ListTrustChanges(

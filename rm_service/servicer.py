@@ -68,12 +68,16 @@ class RegistrationServicer(RegistrationServiceServicer):
         requests = [_enrollment_request(item) for item in request.items]
         call = SignedCall.of(request.call) if request.HasField("call") else None
         results = await self._enrollments.submit(current_caller(), requests, call=call)
-        return pb.SubmitEnrollmentsResponse(outcomes=[await self._outcome(result) for result in results])
-
-    async def _outcome(self, result: pb.Enrollment | BaseException) -> pb.EnrollmentOutcome:
-        if isinstance(result, BaseException):
-            return pb.EnrollmentOutcome(error=await self._refusals.status(SUBMIT, result))
-        return pb.EnrollmentOutcome(enrollment=result)
+        errors = [result if isinstance(result, BaseException) else None for result in results]
+        statuses = await self._refusals.statuses(SUBMIT, errors)
+        return pb.SubmitEnrollmentsResponse(
+            outcomes=[
+                pb.EnrollmentOutcome(error=status)
+                if isinstance(result, BaseException)
+                else pb.EnrollmentOutcome(enrollment=result)
+                for result, status in zip(results, statuses, strict=True)
+            ]
+        )
 
     async def GetEnrollment(
         self, request: pb.GetEnrollmentRequest, context: Context

@@ -4,6 +4,9 @@ In this order: TLS version, identity and expiry, allow-list, calls in flight, de
 interceptors see no peer, so this one wraps the handlers, and the wrapper sees all of it. It reads and decodes messages
 too, so unary methods are served as ones whose request streams: nobody who may not call a method has a message read or
 parsed by it, nobody has more read than its share, and no error of gRPC's own tells what was in a message (P10).
+
+Once its message is read, a call is handled to the end, with its share of the budgets, even where the caller hangs up or
+its time is over: else a caller could choose the moment after a decision and before its entry in the log (P6).
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -33,6 +36,7 @@ from keyark.rpc.authorization import AllowList
 from keyark.rpc.budgets import Budgets
 from keyark.rpc.errors import abort, internal_error
 from keyark.rpc.identities import PeerReader
+from keyark.rpc.outliving import Outliving
 
 if TYPE_CHECKING:  # generic in the stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -41,6 +45,8 @@ MAX_MESSAGE: Final = 4 << 20
 """Bytes of the largest message that a server takes."""
 READ_SECONDS: Final = 20.0
 """How long a message may take to arrive."""
+HANDLING_SECONDS: Final = 900.0
+"""How long a call may be handled, whatever time its caller allows: longer than any enrollment takes."""
 UNKNOWN_METHOD: Final = "unknown_method"
 UNREAD_MESSAGE: Final = "unread_message"
 """Calls of methods that are not served; calls whose message never arrived, as gRPC refuses those that are too large."""
@@ -50,7 +56,7 @@ logger = logging.getLogger(__name__)
 _caller: ContextVar[SpiffeId] = ContextVar("caller")
 
 Context = grpc.aio.ServicerContext[Any, Any]
-OnRejected = Callable[[SpiffeId, str, KeyarkError], Awaitable[None]]
+OnRejected = Callable[[SpiffeId, str, KeyarkError], Coroutine[Any, Any, None]]
 
 
 def current_caller() -> SpiffeId:
@@ -82,6 +88,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self.unserved: Counter[str] = Counter({UNKNOWN_METHOD: 0, UNREAD_MESSAGE: 0})
         self._streams: set[asyncio.Future[None]] = set()
         self._stopping = False
+        self._outliving = Outliving()
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -103,7 +110,7 @@ class Guard(grpc.aio.ServerInterceptor):
         """Return a handler for a method that is not served; it is not kept, for anybody can make up names."""
 
         async def refuse(_: Any, context: Context) -> None:
-            async with self._telling_errors(method, context):
+            async with self._telling_errors(method, context), self._recording(method):
                 self._check_peer(context)
             error = UnknownMethodError("The service has no such method; its release may be another one.")
             await self._record(method, error)
@@ -117,26 +124,42 @@ class Guard(grpc.aio.ServerInterceptor):
         for stream in self._streams:
             stream.cancel()
 
+    async def finish(self, seconds: float) -> None:
+        """Let calls that are handled without their callers end within this time."""
+        await self._outliving.finish(seconds)
+
     def _wrap(self, method: str, handler: Handler) -> Handler:
         if handler.unary_unary is None:
             return self._wrap_stream(method, handler)
         behaviour: Any = handler.unary_unary
         encode = handler.response_serializer
 
-        async def respond(caller: SpiffeId, context: Context) -> object:
-            data = await self._read(caller, context)
-            with self._budgets.message_bytes.taking(caller, len(data)):
-                request = _decode(handler, data)
-                del data
-                return await behaviour(request, context)
+        async def handle(data: bytes, context: Context, share: ExitStack, seconds: float) -> object:
+            deadlines.begin(seconds)
+            with share:
+                async with self._recording(method):
+                    request = _decode(handler, data)
+                    del data
+                    return await _bounded(behaviour(request, context), HANDLING_SECONDS)
+
+        async def respond(caller: SpiffeId, context: Context, share: ExitStack) -> object:
+            async with self._recording(method):
+                data = await self._read(caller, context)
+                share.enter_context(self._budgets.message_bytes.taking(caller, len(data)))
+                seconds = deadlines.handling_seconds(context.time_remaining())
+            handling = handle(data, context, share.pop_all(), seconds)
+            del data
+            return await self._outliving.wait_for(handling)
 
         async def unary(_: Any, context: Context) -> bytes:
             self.calls[method] += 1
             async with self._telling_errors(method, context):
-                caller = self._check_caller(method, context)
-                with self._budgets.calls.taking(caller, 1):
-                    seconds = deadlines.handling_seconds(context.time_remaining())
-                    response = await _bounded(respond(caller, context), seconds)
+                with ExitStack() as share:
+                    async with self._recording(method):
+                        caller = self._check_caller(method, context)
+                        share.enter_context(self._budgets.calls.taking(caller, 1))
+                        seconds = deadlines.handling_seconds(context.time_remaining())
+                    response = await _bounded(respond(caller, context, share), seconds)
                 return encode(response)  # type: ignore[misc]  # every generated handler has one
 
         return grpc.stream_unary_rpc_method_handler(unary)
@@ -162,7 +185,7 @@ class Guard(grpc.aio.ServerInterceptor):
         behaviour: Any = handler.stream_stream or handler.unary_stream
 
         async def stream(requests: Any, context: Context) -> None:
-            async with self._telling_errors(method, context):
+            async with self._telling_errors(method, context), self._recording(method):
                 caller = self._check_caller(method, context)
                 with self._budgets.streams.taking(caller, 1):
                     request = (
@@ -211,7 +234,6 @@ class Guard(grpc.aio.ServerInterceptor):
             yield
         except KeyarkError as error:
             _forget_frames(error)
-            await self._record(method, error)
             await abort(context, error)
         except grpc.aio.AbortError:
             raise
@@ -221,9 +243,21 @@ class Guard(grpc.aio.ServerInterceptor):
             logger.info("%s: the call ended before it was answered", method)
             raise asyncio.CancelledError from None
         except Exception:
-            failure, error_id = internal_error()
-            logger.exception("%s failed; error id %s", method, error_id)
-            await abort(context, failure)
+            await abort(context, _untyped(method))
+
+    @asynccontextmanager
+    async def _recording(self, method: str) -> AsyncIterator[None]:
+        """Record a call that is refused; what is raised otherwise becomes a typed error, whoever still waits for it."""
+        try:
+            yield
+        except KeyarkError as error:
+            _forget_frames(error)
+            await self._record(method, error)
+            raise
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            raise _untyped(method) from None
 
     async def _record(self, method: str, error: KeyarkError) -> None:
         """Have the refusal of an authenticated caller recorded; it stays one where that fails."""
@@ -231,9 +265,16 @@ class Guard(grpc.aio.ServerInterceptor):
         if caller is None:
             return
         try:
-            await self._on_rejected(caller, method, error)
+            await self._outliving.wait_for(self._on_rejected(caller, method, error))
         except Exception:  # its text is for the operator, not for the caller
             logger.exception("a refusal of %s could not be recorded", method)
+
+
+def _untyped(method: str) -> KeyarkError:
+    """Log the failure that is being handled; return what its caller is told."""
+    failure, error_id = internal_error()
+    logger.exception("%s failed; error id %s", method, error_id)
+    return failure
 
 
 def _forget_frames(error: BaseException | None) -> None:
@@ -253,8 +294,7 @@ def _decode(handler: Handler, data: bytes) -> object:
 
 
 async def _bounded(response: Awaitable[object], seconds: float) -> object:
-    """Await the handler for so long; a timeout of its own is its own."""
-    deadlines.begin(seconds)
+    """Await the response for so long; a timeout of its own is its own."""
     try:
         async with asyncio.timeout(seconds) as time:
             return await response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ from keyark.errors import KeyarkError, Kind
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.errors import internal_error, to_status
 from keyark.rpc.server import current_caller
-from keyark.transparency.rejections import RejectionLog
+from keyark.transparency.rejections import Rejection, RejectionLog
 
 _NO_REFUSALS: Final = (Kind.EXHAUSTED, Kind.UNAVAILABLE, Kind.DEADLINE, Kind.INTERNAL)
 
@@ -25,30 +26,45 @@ class Refusals:
 
     rejections: RejectionLog
 
-    async def record(
-        self, caller: SpiffeId, method: str, error: KeyarkError, *, on_behalf_of: str = ""
-    ) -> None:
+    async def record(self, caller: SpiffeId, method: str, error: KeyarkError) -> None:
         """Log the refusal of a call; that the service cannot do it now is no refusal.
 
         Where the log cannot be written the refusal is counted, and stays one: nothing happened that needed the log.
         """
-        if error.kind in _NO_REFUSALS:
+        await self._record(caller, method, [Rejection(error=error)])
+
+    async def statuses(
+        self, method: str, errors: Sequence[BaseException | None], *, on_behalf_of: Sequence[str] = ()
+    ) -> list[Status]:
+        """Log the refusals among the items of a batch, together, and return a status for each: an empty one for None.
+
+        ``on_behalf_of`` holds, for each item, the SPIFFE ID of the client whose statement it was, "" where that is not
+        known. What is not a typed error tells only its id.
+        """
+        clients = on_behalf_of or [""] * len(errors)
+        rejections = [
+            Rejection(error=error, on_behalf_of=client)
+            for error, client in zip(errors, clients, strict=True)
+            if isinstance(error, KeyarkError)
+        ]
+        await self._record(current_caller(), method, rejections)
+        return [_status(method, error) for error in errors]
+
+    async def _record(self, caller: SpiffeId, method: str, rejections: Sequence[Rejection]) -> None:
+        refused = [each for each in rejections if each.error.kind not in _NO_REFUSALS]
+        if not refused:
             return
         try:
-            await self.rejections.record(
-                caller=str(caller), method=method, error=error, on_behalf_of=on_behalf_of
-            )
+            await self.rejections.record(caller=str(caller), method=method, rejections=refused)
         except KeyarkError as failure:
             logger.error("a refusal of %s could not be logged: %s", method, failure.reason)  # noqa: TRY400
 
-    async def status(self, method: str, error: BaseException, *, on_behalf_of: str = "") -> Status:
-        """Log the refusal of an item and return its status; what is not a typed error tells only its id.
 
-        ``on_behalf_of`` is the SPIFFE ID of the client whose statement it was, where that is known.
-        """
-        if not isinstance(error, KeyarkError):
-            typed, error_id = internal_error()
-            logger.error("%s: an item failed; error id %s", method, error_id, exc_info=error)
-            return to_status(typed)
-        await self.record(current_caller(), method, error, on_behalf_of=on_behalf_of)
+def _status(method: str, error: BaseException | None) -> Status:
+    if error is None:
+        return Status()
+    if isinstance(error, KeyarkError):
         return to_status(error)
+    typed, error_id = internal_error()
+    logger.error("%s: an item failed; error id %s", method, error_id, exc_info=error)
+    return to_status(typed)

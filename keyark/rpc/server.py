@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -88,7 +89,10 @@ class Server:
         """Take no more calls, and let those in flight end within this time."""
         await self._health.enter_graceful_shutdown()
         self._guard.stop_streams()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
         await self._server.stop(seconds)
+        await self._guard.finish(max(0.0, end - loop.time()))
 
 
 def build_server(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +39,14 @@ class _Tally:
     counted: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """One refusal: the error, and the SPIFFE ID of the client whose statement was refused, "" for nobody's."""
+
+    error: KeyarkError
+    on_behalf_of: str = ""
+
+
 class RejectionLog:
     """Logs what authenticated callers were refused. Counts of a running hour are in memory only.
 
@@ -52,33 +63,60 @@ class RejectionLog:
         self._hour = clock.now_us() // HOUR_US
         self._tallies: dict[Asker, _Tally] = {}
         self._callers: dict[str, _Tally] = {}
+        self._appending: set[asyncio.Task[None]] = set()
 
-    async def record(self, *, caller: str, method: str, error: KeyarkError, on_behalf_of: str = "") -> None:
-        """Log that a caller (SPIFFE ID) was refused a method (full name of the RPC) with an error.
+    async def record(self, *, caller: str, method: str, rejections: Sequence[Rejection]) -> None:
+        """Log that a caller (SPIFFE ID) was refused a method (full name of the RPC), in one transaction.
 
-        ``on_behalf_of`` is the SPIFFE ID of the client whose statement was refused. Beyond the quota of both it is
-        counted only. Raises the store's errors where the log cannot be written; the rejection is counted then.
+        What is beyond the quota is counted only. Raises the store's errors where the log cannot be written; the
+        rejections are counted then. Cancelling this changes nothing of what is logged or counted.
         """
-        await self.flush()
+        task = asyncio.create_task(self._record(caller, method, rejections))
+        self._appending.add(task)
+        task.add_done_callback(self._appended)
+        await asyncio.wait([task])
+        task.result()
+
+    def _appended(self, task: asyncio.Task[None]) -> None:
+        self._appending.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved here: who waited may have been cancelled
+
+    async def _record(self, caller: str, method: str, rejections: Sequence[Rejection]) -> None:
+        with suppress(KeyarkError):  # those of the hour before are counted still
+            await self.flush()
+        logged = [each for each in rejections if self._has_quota(caller, each.on_behalf_of)]
+        events = [
+            self._event(
+                EventType.EVENT_TYPE_REQUEST_REJECTED,
+                AuditDetails(
+                    caller=caller,
+                    reason=each.error.reason,
+                    message=_plain(each.error.message, MAX_MESSAGE),
+                    method=_plain(method, MAX_METHOD),
+                    on_behalf_of=each.on_behalf_of,
+                ),
+            )
+            for each in logged
+        ]
+        try:
+            if events:
+                await self._append(events)
+        except BaseException:
+            for each in logged:
+                self._tally(caller, each.on_behalf_of).counted += 1
+            raise
+
+    def _has_quota(self, caller: str, on_behalf_of: str) -> bool:
+        """Say whether one more is logged by itself; it is counted where not."""
         tally, total = self._tally(caller, on_behalf_of), self._callers.setdefault(caller, _Tally())
         shared = total.logged >= SHARED_FACTOR * self._quota
         if tally.logged >= (1 if shared else self._quota):
             tally.counted += 1
-            return
+            return False
         tally.logged += 1
         total.logged += 1
-        details = AuditDetails(
-            caller=caller,
-            reason=error.reason,
-            message=_plain(error.message, MAX_MESSAGE),
-            method=_plain(method, MAX_METHOD),
-            on_behalf_of=on_behalf_of,
-        )
-        try:
-            await self._append([self._event(EventType.EVENT_TYPE_REQUEST_REJECTED, details)])
-        except KeyarkError:
-            tally.counted += 1
-            raise
+        return True
 
     def _tally(self, caller: str, on_behalf_of: str) -> _Tally:
         """Return what counts for an asker; a caller that names ever new ones fills no memory."""
@@ -95,7 +133,9 @@ class RejectionLog:
             await self._log_counts()
 
     async def close(self) -> None:
-        """Log the counts of the running hour too."""
+        """Log the counts of the running hour too, once every refusal is logged or counted."""
+        while self._appending:
+            await asyncio.wait(self._appending)
         await self._log_counts()
 
     async def _log_counts(self) -> None:
@@ -112,7 +152,7 @@ class RejectionLog:
         ]
         try:
             await self._append(events)
-        except KeyarkError:
+        except BaseException:
             for asker, count in counts.items():
                 self._tallies.setdefault(asker, _Tally()).counted += count
             raise

@@ -12,6 +12,7 @@ from grpc.experimental import session_cache
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyark.errors import (
+    DeadlineExceededError,
     InvalidInputError,
     KeyarkError,
     OverloadedError,
@@ -40,6 +41,7 @@ from tests.support.rpc import (
 
 REQUEST = audit_pb2.GetCheckpointRequest()
 METHOD = "/keyark.v1.AuditService/ListEntries"
+METHOD_ASKED = "/keyark.v1.AuditService/GetCheckpoint"
 MALFORMED = b"\xff\xff\xff"
 
 
@@ -137,6 +139,40 @@ async def test_streams_are_bounded() -> None:
             await another.read()
         assert isinstance(from_rpc_error(caught.value), OverloadedError)
         watching.cancel()
+
+
+@pytest.mark.parametrize("timeout", [0.5, 30])
+async def test_a_caller_that_hangs_up_ends_no_handler_and_hides_no_refusal(timeout: float) -> None:
+    """P6: it may hang up after the decision and before the entry; its share is taken until the entry is there (P7)."""
+    gate, entered, recorded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    entry = asyncio.Event()
+
+    async def answer() -> KeyarkError:
+        entered.set()
+        await gate.wait()
+        return PermissionDeniedError("decided after the caller was gone")
+
+    async def record(caller: object, method: str, error: KeyarkError) -> None:
+        if isinstance(error, PermissionDeniedError):
+            recorded.set()
+            await entry.wait()
+            servicer.rejected.append((str(caller), method, error.reason))
+
+    servicer, shares = Scripted(answer), budgets(calls=4)
+    async with serving(servicer, budgets=shares, on_rejected=record) as server:
+        async with channel_to(server, identity("auditor/a")) as channel:
+            running = asyncio.ensure_future(call(stub(channel).GetCheckpoint, REQUEST, timeout=timeout))
+            await entered.wait()
+            if timeout > 1:
+                running.cancel()
+            with pytest.raises((asyncio.CancelledError, DeadlineExceededError)):
+                await running
+            with pytest.raises(OverloadedError):
+                await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)
+        gate.set()
+        await recorded.wait()
+        entry.set()
+    assert servicer.rejected == [("spiffe://example.org/auditor/a", METHOD_ASKED, "PERMISSION_DENIED")]
 
 
 async def test_a_channel_that_is_closed_under_a_call_is_a_typed_error() -> None:

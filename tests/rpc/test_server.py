@@ -210,7 +210,10 @@ async def test_more_calls_than_fit_are_told_to_try_again() -> None:
         await first
 
 
-async def test_a_handler_gets_the_callers_time_and_not_more() -> None:
+async def test_a_caller_waits_for_its_own_time_and_a_handler_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("keyark.rpc.guard.HANDLING_SECONDS", 1.0)
     ended = asyncio.Event()
 
     async def answer() -> bytes:

@@ -31,7 +31,7 @@ from drm_service.storage_keys import StorageKeys, put_token, read_tokens, storag
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
 from keyark.crypto.shares import QuorumRule, check_quorum
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.pki.certificates import load_certificate
 from keyark.records.v1.drm_pb2 import (
     ArchivedKeyRecord,
@@ -84,17 +84,27 @@ class ChangeAgents:
     agents_changed: Callable[[], Awaitable[None]]
 
     async def prepare(self, request: CeremonyRequest, record: CeremonyRecord) -> None:
-        """Check the new agents' keys and quorum; raises ShareKeyError, QuorumError and CertificateChainError."""
+        """Check the new agents' keys and quorum; raises as ``_check_agents`` does, and QuorumError."""
+        self._check_agents(request)
+        check_quorum(len(request.agents), request.message.quorum, rule=self.quorum_rule)
+        record.storage_key_ids[:] = [storage_key_id(token) for token in self.store.read(read_tokens)]
+
+    def _check_agents(self, request: CeremonyRequest) -> None:
+        """Raise unless each new agent is named once, by a share key and a certificate in force.
+
+        Raises InvalidInputError, ShareKeyError, CertificateChainError and IdentityRevokedError.
+        """
         agents = request.agents
+        if len({agent.agent for agent in agents}) != len(agents):
+            raise InvalidInputError("The change names an agent twice; name each once.", field="agents")
         for agent in agents:
             agent.verify(self.trust.anchors[0], at=self.clock.now_us() // 1_000_000)
             self.trust.revoked.check(load_certificate(agent.certificate))
-        check_quorum(len({agent.agent for agent in agents}), request.message.quorum, rule=self.quorum_rule)
-        record.storage_key_ids[:] = [storage_key_id(token) for token in self.store.read(read_tokens)]
 
     async def carry_out(self, approved: ApprovedCeremony) -> CeremonyOutcome:
         """Replace all tokens at once, so that no old share opens what is here from then on."""
         request = approved.request
+        self._check_agents(request)  # one of them may have been revoked since it was opened
         task = ChangeAgentsTask(holders=request.message.agents, quorum=request.message.quorum)
         (result,) = await approved.results([CeremonyTask(change_agents=task)])
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -110,7 +111,7 @@ def _show_request(ceremony: ReviewedCeremony) -> None:
     if ceremony.facts.HasField("new_storage_key"):
         _show_storage_key("makes", ceremony.facts.new_storage_key)
     for agent in message.agents:
-        say(f"new agent   {agent.agent}")
+        say(f"new agent   {agent.agent}, share key {sha256(agent.share_public_key).hexdigest()}")
     if message.quorum:
         say(f"new quorum  {message.quorum} of {len(message.agents)}")
 

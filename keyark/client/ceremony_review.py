@@ -108,14 +108,18 @@ class CeremonyReview:
             opening=opening,
             opened=opened,
             facts=facts,
-            decisions=self._decisions(view, opening, facts),
+            decisions=self._decisions(view, opening, facts, opened),
             owners=owners,
             moves=moves,
         )
 
-    def _decisions(self, view: Ceremony, opening: Opening, facts: OpeningFacts) -> Decisions:
+    def _decisions(
+        self, view: Ceremony, opening: Opening, facts: OpeningFacts, opened: ProvenEntry
+    ) -> Decisions:
         try:
-            return verified_decisions(view.decisions, opening, facts, self.trust)
+            return verified_decisions(
+                view.decisions, opening, facts, self.trust, opened_us=opened.event.time_us
+            )
         except KeyarkError as error:
             raise mismatch(f"shows a decision that no agent made so ({error.reason})") from None
 
@@ -140,6 +144,9 @@ class CeremonyReview:
             request.digest,
         ):
             raise mismatch("was opened in the log as another one")
+        told = opened.details
+        if (told.caller, told.message) != (str(request.requester), request.message.reason):
+            raise mismatch("is told to auditors as another's, or with another reason")
         key, recipient = view.share_recipient_key, event.share_recipient_sha256
         if key and sha256(key).digest() != recipient:
             raise mismatch("wants shares sealed to another key than the log says")

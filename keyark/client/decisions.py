@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -19,6 +20,9 @@ from keyark.crypto.ceremonies import (
 )
 from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.v1.ceremony_pb2 import Decision, DecisionStatement, OpeningFacts, SignedStatement, StorageKeyFacts
+
+CLOCK_US: Final = 180 * 1_000_000
+"""How far the clocks of agents and archive may be apart, microseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,17 @@ class Decisions:
 
 
 def verified_decisions(
-    shown: Sequence[SignedStatement], opening: Opening, facts: OpeningFacts, trust: AgentTrust
+    shown: Sequence[SignedStatement],
+    opening: Opening,
+    facts: OpeningFacts,
+    trust: AgentTrust,
+    *,
+    opened_us: int,
 ) -> Decisions:
     """Verify what the archive shows as decisions: approvals of this opening by holders of shares, and rejections.
 
-    A rejection stands through later openings, so it is for this ceremony and any opening of it. Raises
+    A rejection stands through later openings, so it is for this ceremony and any opening of it. An approval is no
+    older than the opening (``opened_us``, microseconds UTC), or an expired key could date it back. Raises
     DecisionMismatchError for one that is neither, or an agent's second, and what ``verify_decision`` does.
     """
     holders, made, revoked = _holders(facts), list[AgentDecision](), 0
@@ -54,6 +64,10 @@ def verified_decisions(
         except IdentityRevokedError:
             revoked += 1
             continue
+        if decision.approves and decision.message.time_us < opened_us - CLOCK_US:
+            raise DecisionMismatchError(
+                f"{decision.agent} is shown to approve before the ceremony was opened."
+            )
         if decision.approves and str(decision.agent) not in holders:
             raise DecisionMismatchError(f"{decision.agent} holds no share of what the ceremony opens.")
         if any(decision.agent == earlier.agent for earlier in made):

@@ -18,6 +18,7 @@ from typing import Final
 from cryptography import x509
 
 from keyark.client.agent_keys import AgentKeys
+from keyark.client.approvable import check_current, check_people
 from keyark.client.archive_pins import ArchiveChangeError, ArchivePins
 from keyark.client.ceremony_review import (
     ROTATE,
@@ -240,7 +241,10 @@ class RecoveryClient:
         ``pins`` raises, and what the archive refuses with; where RM or CM are away, nobody approves.
         """
         check_complete(ceremony)
-        (await self.pins()).check(ceremony)
+        check_current(ceremony, self._review.trust, now=int(time.time()))
+        pins = await self.pins()
+        pins.check(ceremony)
+        check_people(ceremony, pins, self._keys.signer, self._keys.share_key.public_key)
         await self._witnesses.confirm(ceremony.entries)
         if ceremony.view.HasField("new_storage_key"):
             self._open_share(ceremony.view.new_storage_key)

@@ -38,6 +38,7 @@ from tests.support.recovering import (
     identity_file,
     lose_key,
     raw_stub,
+    revoke,
     send_approval,
     state,
 )
@@ -277,3 +278,23 @@ async def test_requests_are_counted_before_anything_of_them_is_verified(deployme
             assert await refused(alice.request_keys([lost.key_id], reason=REASON)) == "AGENT_QUOTA"
             assert state(await bob.request_keys([lost.key_id], reason=REASON)) == "OPEN"
         assert ("RequestCeremony", "AGENT_QUOTA") in await refusals(deployment, "alice")
+
+
+async def test_an_agent_who_was_revoked_since_it_was_asked_for_gets_no_share(deployment_folder: Path) -> None:
+    add_agents(deployment_folder, "dave")
+    async with running(deployment_folder) as deployment:
+        async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+            with pytest.raises(KeyarkError, match="twice"):
+                await alice.change_agents(
+                    share_keys(deployment_folder, "alice", "bob", "bob"), 2, reason=REASON
+                )
+            asked = await alice.change_agents(
+                share_keys(deployment_folder, "alice", "bob", "dave"), 2, reason=REASON
+            )
+            await approve(asked.ceremony_id, bob)
+            await revoke(deployment, "agent/dave")
+            assert state(await approve(asked.ceremony_id, carol)) == "FAILED"
+        assert "AGENTS_CHANGED" not in await ceremony_steps(deployment, asked.ceremony_id)
+        async with agents(deployment, "carol") as (carol,):
+            with pytest.raises(KeyarkError):  # her client knows now who was revoked
+                await approve(asked.ceremony_id, carol)

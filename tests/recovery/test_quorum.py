@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 
 from keyark.client import KeyarkError
 from keyark.crypto.ceremonies import AgentSigner, Opening
 from keyark.crypto.shares import QuorumRule
-from keyark.deployment.authority import DeploymentAuthority
-from keyark.deployment.revocation import IdentityRevocation
 from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.revoked_identities import IdentityRevokedError
 from tests.support.deployment import Deployment, make_deployment, running
@@ -25,6 +22,7 @@ from tests.support.recovering import (
     approve,
     ceremony_steps,
     lose_key,
+    revoke,
     send_approval,
     state,
 )
@@ -151,14 +149,6 @@ async def test_after_a_restart_old_approvals_open_nothing(deployment_folder: Pat
     async with running(deployment_folder) as deployment, agents(deployment, "alice") as (alice,):
         assert (await alice.collect(asked.ceremony_id))[0].private_key == lost.private_key  # still waiting
         await alice.acknowledge(asked.ceremony_id)
-
-
-async def revoke(deployment: Deployment, *names: str) -> None:
-    """Have the archive know that these identities are revoked."""
-    authority = DeploymentAuthority.load(deployment.folder / "authority")
-    revocation = IdentityRevocation(authority=authority, home=deployment.folder)
-    revocation.revoke(names, x509.ReasonFlags.key_compromise)
-    await deployment.services["drm"].reloads[1]()
 
 
 async def test_the_share_of_an_agent_that_was_revoked_since_is_none_of_a_quorum(

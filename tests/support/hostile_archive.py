@@ -19,7 +19,7 @@ from keyark.client.passwords import no_password
 from keyark.client.transport_memory import pinned_certificates
 from keyark.clock import SystemClock
 from keyark.crypto.agents import AgentShareKey
-from keyark.crypto.ceremonies import Opening, ceremony_digest, sign_decision, sign_request
+from keyark.crypto.ceremonies import AgentSigner, Opening, ceremony_digest, sign_decision, sign_request
 from keyark.crypto.opening_facts import encode_facts, facts_digest
 from keyark.crypto.shares import QuorumRule
 from keyark.crypto.storage import HybridPrivateKey
@@ -141,10 +141,16 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
         opens: Sequence[SoftwareToken] = (),
         makes: SoftwareToken | None = None,
         keys: Sequence[CeremonyKey] = (),
+        signer: AgentSigner | None = None,
+        told: AuditDetails | None = None,
+        **dates: int,
     ) -> bytes:
-        """Open what alice asks for: logged in full and shown to bob, coherent in itself; returns the ceremony's id."""
+        """Open what alice, or another signer, asks for: logged in full and shown to bob; returns the ceremony's id.
+
+        It is coherent in itself, but for what ``told`` says in the log and for its ``dates``.
+        """
         statement.ceremony_id, statement.reason = new_request_id(), "why not"
-        request = sign_request(statement, self.signer("alice"))
+        request = sign_request(statement, signer or self.signer("alice"))
         one_time, facts = HybridPrivateKey.generate().public_key, encode_facts(opens, makes)
         logged = opening_leaf(
             request,
@@ -152,6 +158,8 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
             share_recipient_sha256=one_time.key_id,
             opening_facts_sha256=facts_digest(facts),
             storage_key_id=sha256(makes.public_key).digest() if makes else b"",
+            told=told,
+            **dates,
         )
         bob = SpiffeId("example.org", "agent/bob")
         self.view = Ceremony(
@@ -230,19 +238,20 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
         return recovery_pb2.ApproveCeremonyResponse(ceremony=self.view)
 
 
-def opening_leaf(request: SignedStatement, statement: CeremonyStatement, **ids: bytes) -> LoggedEvent:
-    """The leaf that opens a ceremony."""
+def opening_leaf(
+    request: SignedStatement, statement: CeremonyStatement, told: AuditDetails | None = None, **fields: Any
+) -> LoggedEvent:
+    """The leaf that opens a ceremony; ``told`` is what it says in place of the request's own words."""
     recovers = statement.type == CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
+    now = time.time_ns() // 1000
     event = AuditEvent(
         version=1,
         type=EventType.EVENT_TYPE_RECOVERY_OPENED if recovers else EventType.EVENT_TYPE_CEREMONY_OPENED,
-        time_us=time.time_ns() // 1000,
         ceremony_id=statement.ceremony_id,
         ceremony_digest=ceremony_digest(request.statement),
-        expires_time_us=time.time_ns() // 1000 + 10**12,
-        **ids,
+        **{"time_us": now, "expires_time_us": now + 10**12} | fields,
     )
-    return new_event(event, AuditDetails(caller=statement.requester))
+    return new_event(event, told or AuditDetails(caller=statement.requester, message=statement.reason))
 
 
 @asynccontextmanager

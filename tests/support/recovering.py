@@ -9,6 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+
 from keyark.client import EnrollmentClient, RecoveryClient
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.audit import list_entries
@@ -18,6 +20,8 @@ from keyark.client.sessions import open_session
 from keyark.crypto.ceremonies import seal_released_share, sign_decision
 from keyark.crypto.storage import HybridPublicKey
 from keyark.crypto.token import open_share
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.revocation import IdentityRevocation
 from keyark.pki.certificates import encode_certificate
 from keyark.rpc.channels import call, open_channel
 from keyark.rpc.identities import LocalIdentity
@@ -187,3 +191,11 @@ async def send_approval(
 ) -> recovery_pb2.Ceremony:
     """Send what was made by hand."""
     return (await call(raw_stub(sender).ApproveCeremony, request, timeout=60)).ceremony
+
+
+async def revoke(deployment: Deployment, *names: str) -> None:
+    """Have the archive know that these identities are revoked."""
+    authority = DeploymentAuthority.load(deployment.folder / "authority")
+    revocation = IdentityRevocation(authority=authority, home=deployment.folder)
+    revocation.revoke(names, x509.ReasonFlags.key_compromise)
+    await deployment.services["drm"].reloads[1]()

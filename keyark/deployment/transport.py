@@ -136,7 +136,7 @@ class TransportKeyRotation:
         """Write the home's transport certificates, the newest first, in one step, and have the RM offer it at once."""
         target = Home.load(self.home).config.transport
         save_certificates(target, [load_certificates(Path(key["certificate"]))[0] for key in keys])
-        service_command("rm", "reload", self._config("rm"))
+        self._reload("rm")  # one that does not run has it when it starts
 
     def _ask(self, action: str, *arguments: str) -> Any:
         return json.loads(service_command("drm", "transport-key", action, self._config("drm"), *arguments))

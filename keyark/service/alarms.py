@@ -17,15 +17,19 @@ from typing import Any, Final, Protocol
 from keyark.clock import SystemClock
 from keyark.config import load_config
 from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
+from keyark.pki.certificates import encode_certificate, load_certificates
 from keyark.records.v1.log_pb2 import LogAlarm
 from keyark.service.assembly import load_log_key
-from keyark.service.settings import LogSettings, ServiceConfig
+from keyark.service.evidence import followed_transport_keys, open_transport_trust, put_transport_keys
+from keyark.service.settings import LogSettings, ServiceConfig, ServiceSettings
 from keyark.store import WriteTransaction, open_store
 from keyark.transparency.checkpoint import Checkpoint
 from keyark.transparency.events import EVENT_VERSION, new_event
-from keyark.transparency.heads import alarm_about, clear_alarm, replace_head
+from keyark.transparency.heads import AcceptedHeads, alarm_about, clear_alarm, replace_head
 from keyark.transparency.log import Log
+from keyark.transparency.transport_keys import FollowedTransportKeys, certified_key_id
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.v1.common_pb2 import TransportCertificate
 
 CLEAR_ALARM: Final = "clear-alarm"
 
@@ -43,6 +47,27 @@ class LoggingConfig(ServiceConfig, Protocol):
     @property
     def log(self) -> LogSettings:
         """[log]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restoration:
+    """What an operator confirms of a DRM that came from a backup: its log's head, and the key that it began since.
+
+    The key is what tells the log from the one that was lost: both lead on from the head. Who kept receipts or heads of
+    the lost one has the signatures of the keys before.
+    """
+
+    head: Checkpoint
+    transport: TransportCertificate
+
+    def is_confirmed(self, keys: FollowedTransportKeys, heads: AcceptedHeads) -> bool:
+        """Say whether it was confirmed before, and nothing was accepted since."""
+        same_head = (heads.size, heads.root) == (self.head.size, self.head.root)
+        return same_head and keys.newest_id == certified_key_id(self.transport)
+
+    def __str__(self) -> str:
+        """Say it to people."""
+        return f"from now on the DRM's log leads on from {self.head.size}:{self.head.root.hex()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +97,35 @@ class AlarmCommand:
             metavar="SIZE:ROOT",
             help="the DRM was restored from a backup: accept this head of its log, as `check` tells it there",
         )
+        parser.add_argument(
+            "--transport-key",
+            type=Path,
+            metavar="PEM",
+            help="with --restored: the certificate of the transport key that the DRM began since; older keys prove "
+            "nothing new",
+        )
         parser.set_defaults(command=self._run)
 
     def _run(self, parsed: argparse.Namespace) -> None:
         config = load_config(parsed.config, self.config)
-        print(asyncio.run(self.clear(config, evidence=parsed.evidence, restored=parsed.restored, show=print)))
+        restored = _restoration(config.service, parsed.restored, parsed.transport_key)
+        print(asyncio.run(self.clear(config, evidence=parsed.evidence, restored=restored, show=print)))
 
     async def clear(
-        self, config: LoggingConfig, *, evidence: str, restored: str | None, show: Callable[[str], None]
+        self,
+        config: LoggingConfig,
+        *,
+        evidence: str,
+        restored: Restoration | None,
+        show: Callable[[str], None],
     ) -> str:
         """Show the alarm; once ``evidence`` names it (SHA-256, hexadecimal), clear it with a leaf in the service's log.
 
-        ``restored`` ("SIZE:ROOT") replaces the accepted head. Returns what was cleared. Raises
-        EvidenceUnconfirmedError, InvalidInputError for a malformed head, NotFoundError where there is nothing
-        to clear, and the errors of store and log.
+        ``restored`` replaces the accepted head, and ends the transport keys before. Returns what was cleared. Raises
+        EvidenceUnconfirmedError, TransportKeyRetiredError for a transport key from before the restore, NotFoundError
+        where there is nothing to clear, and the errors of certificates, store and log.
         """
         origin = f"{config.service.trust_domain}/drm"
-        head = None if restored is None else _head(origin, restored)
         signer = load_log_key(self.role, config.service, config.log.key)
         clock = SystemClock()
         log = Log(origin=f"{config.service.trust_domain}/{self.role}", signer=signer, clock=clock)
@@ -98,10 +135,13 @@ class AlarmCommand:
         try:
             await log.open(store)
             alarm = store.read(lambda txn: alarm_about(txn, origin=origin))
-            _confirm(alarm, evidence, show, is_needed=head is None)
+            _confirm(alarm, evidence, show, is_needed=restored is None)
             cleared = f"cleared: {alarm.message or 'no alarm'}"
-            if head is not None:
-                cleared += f"; from now on the DRM's log leads on from {restored}"
+            keys = followed_transport_keys(open_transport_trust(config.service), store)
+            if restored is not None:
+                if not restored.is_confirmed(keys, AcceptedHeads.load(store, origin=origin)):
+                    keys.restart(restored.transport, at=clock.now_us() // 1_000_000)
+                cleared += f"; {restored}, under transport key {keys.newest_id.hex()}"
             event = AuditEvent(
                 version=EVENT_VERSION, type=EventType.EVENT_TYPE_ALARM_CLEARED, time_us=clock.now_us()
             )
@@ -112,8 +152,9 @@ class AlarmCommand:
 
             def write(txn: WriteTransaction) -> None:
                 clear_alarm(txn, origin=origin)
-                if head is not None:
-                    replace_head(txn, head)
+                if restored is not None:
+                    replace_head(txn, restored.head)
+                    put_transport_keys(txn, keys)
                 log.append(txn, leaf)
 
             await store.update(write)
@@ -161,6 +202,22 @@ def _printable(note: bytes) -> list[str]:
         "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
         for line in note.decode(errors="replace").splitlines()
     ]
+
+
+def _restoration(service: ServiceSettings, head: str | None, transport: Path | None) -> Restoration | None:
+    """Read what --restored and --transport-key name; both or neither."""
+    if head is None and transport is None:
+        return None
+    if head is None or transport is None:
+        raise InvalidInputError(
+            "After a restore, rotate the DRM's transport key, then confirm both: --restored SIZE:ROOT and "
+            "--transport-key with the new key's transport.pem. Else what the RM kept of the lost log would count."
+        )
+    certificate = encode_certificate(load_certificates(transport)[0])
+    return Restoration(
+        head=_head(f"{service.trust_domain}/drm", head),
+        transport=TransportCertificate(certificate=certificate),
+    )
 
 
 def _head(origin: str, text: str) -> Checkpoint:

@@ -110,7 +110,7 @@ class ReceiptChecks:
         finally:
             value = self.keys.record.SerializeToString(deterministic=True)
             if value != before:
-                await self.store.update(lambda txn: txn.put(TABLE, _TRANSPORT_KEYS, value))
+                await self.store.update(lambda txn: put_transport_keys(txn, self.keys))
 
     async def accept_changes(self, changes: Sequence[CeremonyProof], links: Sequence[CheckpointLink]) -> None:
         """Believe changes of storage keys and agents; each opening has to be in the log that is followed."""
@@ -179,6 +179,22 @@ class ReceiptChecks:
         self.heads.record(txn)
 
 
+def followed_transport_keys(trust: TransportTrust, store: Store) -> FollowedTransportKeys:
+    """Go on from the transport keys that a subsystem's store says are known."""
+    known = trust_pb2.FollowedTransportKeys.FromString(store.get(TABLE, _TRANSPORT_KEYS) or b"")
+    return FollowedTransportKeys(trust, known)
+
+
+def put_transport_keys(txn: WriteTransaction, keys: FollowedTransportKeys) -> None:
+    """Write down which transport keys are known."""
+    txn.put(TABLE, _TRANSPORT_KEYS, keys.record.SerializeToString(deterministic=True))
+
+
+def open_transport_trust(service: ServiceSettings) -> TransportTrust:
+    """Whose transport certificates count: those of the internal CA of [service]."""
+    return TransportTrust(anchors=load_certificates(service.trust_anchor), trust_domain=service.trust_domain)
+
+
 def open_receipt_checks(
     service: ServiceSettings,
     archive: ArchiveTrust,
@@ -189,15 +205,14 @@ def open_receipt_checks(
     clock: Clock,
 ) -> ReceiptChecks:
     """Make the checks of a subsystem, going on from the newest tree that its store says it accepted."""
-    trust = TransportTrust(anchors=load_certificates(service.trust_anchor), trust_domain=service.trust_domain)
-    known = trust_pb2.FollowedTransportKeys.FromString(store.get(TABLE, _TRANSPORT_KEYS) or b"")
+    trust = open_transport_trust(service)
     return ReceiptChecks(
         trust=trust,
         storage_keys=open_storage_key_trust(
             service, archive, revoked=revoked, store=store, log=log, clock=clock
         ),
         heads=AcceptedHeads.load(store, origin=f"{service.trust_domain}/drm"),
-        keys=FollowedTransportKeys(trust, known),
+        keys=followed_transport_keys(trust, store),
         store=store,
         log=log,
         clock=clock,

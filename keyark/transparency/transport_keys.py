@@ -98,6 +98,22 @@ class FollowedTransportKeys:
             if not self._know(public_key, certificate):
                 self._add(certificate, since_us=0)
 
+    def restart(self, certificate: TransportCertificate, *, at: int) -> None:
+        """Put a new key in force on an operator's word, for a log that came from a backup; ``at`` is now, seconds UTC.
+
+        What the keys before it signed in the log that was lost proves nothing new from then on. Raises
+        TransportKeyRetiredError for a key that is known, or that was not certified later than those, and as
+        TransportTrust does.
+        """
+        public_key, begins = self._trust.verify(certificate, at), _validity(certificate).not_before
+        if self._is_known(public_key) or any(begins <= key.certified for key in self.record.keys):
+            raise TransportKeyRetiredError(
+                f"Transport key {key_id(public_key).hex()} is no younger than those that signed the lost log. Rotate "
+                "the restored DRM's transport key, then confirm the new one.",
+                metadata={KNOWN_KEY: self.newest_id.hex()},
+            )
+        self._add(certificate, since_us=0)
+
     def take(
         self, change: TransportKeyChange, check_head: Callable[[VerifiedHead], None] = lambda _: None
     ) -> None:

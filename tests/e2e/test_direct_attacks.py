@@ -66,7 +66,7 @@ class HostileRm:
         self.certificates = CertificateServiceStub(self.cm)
         self.archive_service = KeyArchiveServiceStub(self.drm)
 
-    async def archive(self, request: Any) -> Any:
+    async def archive(self, request: Any, *, known_tree_size: int = 0) -> Any:
         """Ask the DRM; returns the receipt with the link that the CM will want, or the error of the item."""
         call_of_it = self.captured(request)
         message = archive_pb2.ArchiveKeysRequest(
@@ -79,14 +79,15 @@ class HostileRm:
                 )
             ],
             calls=[call_of_it] if call_of_it else [],
+            known_tree_size=known_tree_size,
         )
         response = await call(self.archive_service.ArchiveKeys, message, timeout=30)
         outcome = response.outcomes[0]
         return from_status(outcome.error) if outcome.HasField("error") else (outcome.receipt, response.link)
 
-    async def archived(self, request: Any) -> tuple[bytes, CheckpointLink]:
+    async def archived(self, request: Any, *, known_tree_size: int = 0) -> tuple[bytes, CheckpointLink]:
         """Have a key archived."""
-        outcome = await self.archive(request)
+        outcome = await self.archive(request, known_tree_size=known_tree_size)
         assert isinstance(outcome, tuple), outcome
         return outcome
 

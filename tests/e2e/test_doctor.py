@@ -15,8 +15,6 @@ import click
 import pytest
 
 from cm_service import __main__ as cm_program
-from drm_service.checking import check as check_drm
-from drm_service.config import DrmConfig
 from keyark.cli.main import main
 from keyark.client.administration import get_refusal
 from keyark.client.audit import list_entries
@@ -25,7 +23,6 @@ from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, Severi
 from keyark.client.passwords import no_password
 from keyark.client.sessions import open_session
 from keyark.clock import ManualClock
-from keyark.config import load_config
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
 from keyark.pki.key_types import KeyType, generate
 from keyark.transparency.events import open_event
@@ -36,7 +33,8 @@ from tests.e2e.test_direct_attacks import HostileRm
 from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import enrolling
 from tests.support.processes import init_home, keyark, run_printed, up
-from tests.support.rotation import forked_receipt
+from tests.support.restoring import restore
+from tests.support.rotation import certificate_file, forked_receipt, make
 
 DAYS = SECONDS_PER_DAY
 
@@ -341,11 +339,7 @@ async def test_after_a_restore_the_head_that_an_operator_confirms_is_the_one_tha
     assert all("clear-alarm" not in shlex.split(finding.command, comments=True) for finding in found)
     (check,) = {finding.command for finding in found if finding.subject == "rm"}
     assert shlex.split(check, comments=True)[:2] == ["keyark-drm", "check"]
-    told = await asyncio.to_thread(check_drm, load_config(deployment_folder / "drm" / "drm.toml", DrmConfig))
-    size, root = re.findall("log: ([0-9]+) entries make the tree ([0-9a-f]{64})", "\n".join(told))[0]
-    for program, role in ((rm_program, "rm"), (cm_program, "cm")):
-        config = deployment_folder / role / f"{role}.toml"
-        await run_elsewhere(program, config, "--restored", f"{size}:{root}")
+    head = await restore(deployment_folder, tmp_path / "backup")
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
         assert not isinstance((await enroller.send(enroller.request()))[0], KeyarkError)
         assert about(await findings(deployment), "the DRM's log is not the one") == []
@@ -356,7 +350,7 @@ async def test_after_a_restore_the_head_that_an_operator_confirms_is_the_one_tha
                 opened = [open_event(entry.event) async for entry in list_entries(session)]
             (cleared,) = [o.details for o in opened if o.event.type == EventType.EVENT_TYPE_ALARM_CLEARED]
             assert cleared is not None
-            assert f"{size}:{root}" in cleared.message
+            assert head in cleared.message
 
 
 async def test_what_is_no_head_or_another_logs_lets_nothing_go_on(
@@ -365,13 +359,16 @@ async def test_what_is_no_head_or_another_logs_lets_nothing_go_on(
     config = deployment_folder / "cm" / "cm.toml"
     await raise_alarm(deployment_folder)
     for head in ("", "7", f"0:{'00' * 32}", f"7:{'00' * 31}", f"-7:{'00' * 32}", f"7:{'00' * 32}:"):
-        assert await asyncio.to_thread(clear, cm_program, config, f"--restored={head}") == 1
+        words = (f"--restored={head}", "--transport-key", certificate_file(deployment_folder, 1))
+        assert await asyncio.to_thread(clear, cm_program, config, *words) == 1
         assert "is no SIZE:ROOT" in capsys.readouterr().err
     async with running(deployment_folder) as deployment:
         assert len(about(await findings(deployment), "contradicts itself")) == 1
-    assert await asyncio.to_thread(clear, cm_program, config, "--restored", f"3:{'00' * 32}") == 1
+        new = await make(deployment)
+    words = ("--restored", f"3:{'00' * 32}", "--transport-key", new["certificate"])
+    assert await asyncio.to_thread(clear, cm_program, config, *words) == 1
     (evidence,) = re.findall("--evidence ([0-9a-f]{64})", capsys.readouterr().err)
-    await run_elsewhere(cm_program, config, "--restored", f"3:{'00' * 32}", "--evidence", evidence)
+    await run_elsewhere(cm_program, config, *words, "--evidence", evidence)
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
         (found,) = about(await findings(deployment), "the DRM's log is not the one whose 3 leaves it knows")
         assert found.subject == "cm"

@@ -183,6 +183,19 @@ def test_an_operators_list_leads_on_and_never_back():
     assert keys.newest_id == key_id(spki(KeyType.EC_P256, 3))
 
 
+def test_after_a_restore_only_the_key_that_the_operator_names_proves_anything_new():
+    """The keys of before signed the log that was lost, too; a change that one of them signed leads nowhere."""
+    keys = following(1, 2)
+    for known in (certificate(1), certificate(2), certificate(3, begins=NOW + 2 * DAY)):
+        assert refusal(keys.restart, known, at=NOW + 3 * DAY) == "TRANSPORT_KEY_RETIRED"
+    assert refusal(keys.restart, certificate(4), at=NOW + 40 * DAY) == "CERTIFICATE_EXPIRED"
+    keys.restart(certificate(4), at=NOW + 4 * DAY)
+    assert not keys.is_in_force(keys.record.keys[1])
+    assert refusal(keys.take, change(3, 3, 2)) == "TRANSPORT_KEY_UNPROVEN"
+    keys.take(change(4, 4, 2))
+    assert keys.newest_id == key_id(spki(KeyType.EC_P256, 4))
+
+
 def test_since_when_a_key_has_a_successor():
     keys = following(1, 2)
     first, second = keys.record.keys

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.key_types import KeyType
 from keyark.pki.serials import encode_serial
 from keyark.pki.spki import encode_spki
-from keyark.pki.statements import new_request_id
+from keyark.pki.statements import new_request_id, parse_statement
 from keyark.records.v1.cm_pb2 import SignPairResult
 from keyark.service.evidence import ArchiveEvidence
 from keyark.store import MemoryStore, StoreError
@@ -41,6 +42,21 @@ async def test_a_batch_shares_its_reservation_and_every_pair_is_logged(ca: Ca) -
     assert kinds.count(EventType.EVENT_TYPE_PAIR_ISSUED) == 5
     certificates = [der for o in outcomes for der in (o.signing_certificate, o.encryption_certificate)]
     assert len({load_certificate(der).serial_number for der in certificates}) == 10
+
+
+async def test_the_pair_and_its_leaf_name_who_asked_and_what_was_signed(ca: Ca) -> None:
+    asked = request(common_name="Bob Example", email="bob@example.org")
+    (outcome,) = await ca.issue(asked)
+    statement, (pair,), leaf = parse_statement(asked.statement), ca.issued(), (await ca.events())[-1]
+    assert (pair.common_name, pair.email, pair.profile) == ("Bob Example", "bob@example.org", "person")
+    assert pair.signing_spki_sha256 == leaf.signing_spki_sha256 == statement.signing_spki_sha256
+    assert pair.encryption_spki_sha256 == leaf.encryption_spki_sha256 == statement.encryption_spki_sha256
+    assert leaf.time_us == NOW * 1_000_000
+    assert list(leaf.serials) == [pair.signing_serial, pair.encryption_serial]
+    assert list(leaf.certificate_sha256) == [
+        sha256(outcome.signing_certificate).digest(),
+        sha256(outcome.encryption_certificate).digest(),
+    ]
 
 
 async def test_serial_numbers_are_reserved_before_anything_is_signed(ca: Ca) -> None:

@@ -343,6 +343,7 @@ class TransportKeys:
                 self._records[-1].generation,
             )
         self._certificates = loaded
+        _warn_of_younger(loaded)
 
     def _note_signer(self, generation: int) -> NoteSigner:
         spki = _spki(self.files.certificate(generation))
@@ -357,6 +358,20 @@ class TransportKeys:
             "log_index": record.rotated_index,
             "certificate": str(self.files.certificate_path(record.generation)),
         }
+
+
+def _warn_of_younger(certificates: Mapping[int, TransportCertificate]) -> None:
+    """Log a warning for each older key that was certified again after the one in force, the last of them."""
+    *older, newest = certificates
+    for generation in older:
+        if _validity(certificates[generation]).not_before >= _validity(certificates[newest]).not_before:
+            logger.warning(
+                "transport key %d was certified again after key %d, which is in force: a reader that met only the "
+                "latter could believe a stolen copy of the former. Renew the certificate of key %d.",
+                generation,
+                newest,
+                newest,
+            )
 
 
 def _validity(certificate: TransportCertificate) -> Validity:

@@ -121,6 +121,23 @@ async def test_a_key_that_was_certified_before_the_one_in_force_is_not_put_in_it
         assert await states(deployment) == ["OFFERED", "TAKEN"]
 
 
+async def test_an_older_key_that_was_certified_again_after_the_one_in_force_is_warned_of(
+    deployment_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader that met only the newer key would take the older one, whose disk was stolen, for its successor."""
+    older, newer = (certificate_file(deployment_folder, generation) for generation in (1, 2))
+    async with running(deployment_folder) as deployment:
+        await rotate(deployment)
+        assert "certified again" not in caplog.text
+        sign(deployment_folder, older.with_name("transport.csr"), older)
+        await deployment.services["drm"].reload()
+        assert "transport key 1 was certified again after key 2" in caplog.text
+        caplog.clear()
+        sign(deployment_folder, newer.with_name("transport.csr"), newer)
+        await deployment.services["drm"].reload()
+        assert "certified again" not in caplog.text
+
+
 def test_a_key_is_rotated_in_the_last_third_of_its_certificate_and_renewed_where_the_drm_does_not_run(
     tmp_path: Path,
 ) -> None:

@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from cm_service import __main__ as cm_program
 from keyark.errors import KeyarkError
+from keyark.pki.key_types import KeyType
 from keyark.rpc.channels import call
 from keyark.transparency.receipts import parse_proof
 from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest
@@ -28,6 +29,9 @@ from tests.support.restoring import back_up, confirm, head_of, put_in_place, res
 from tests.support.rotation import certificate_file
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+ALICE = {"common_name": "Alice Example", "email": "alice@example.org", "signing_key_type": KeyType.EC_P256}
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ async def hoard(deployment_template: Path, tmp_path_factory: pytest.TempPathFact
         kept = client.request()
         receipt, link = await rm.archived(kept, known_tree_size=size)
         await rm.close()
-        await client.send(client.request())
+        async with deployment.client() as person:  # this home sees the log that will be lost
+            await person.enroll(**ALICE)
     # one that nobody rotated: the head alone says nothing of which log leads on from it
     put_in_place(folder, backup)
     head, config = await asyncio.to_thread(head_of, folder), folder / "cm" / "cm.toml"
@@ -84,6 +89,19 @@ async def test_a_kept_receipt_certifies_nothing_and_frames_nobody(hoard: Hoard) 
         assert not isinstance(outcome, KeyarkError), outcome
         assert about(await findings(deployment), "contradicts itself") == []
         await rm.close()
+
+
+async def test_a_home_that_saw_the_lost_log_refuses_until_its_owner_takes_the_operators_word(
+    hoard: Hoard,
+) -> None:
+    """It follows to the new transport key by itself; the tree that it saw is what no proof can bring it away from."""
+    async with running(hoard.folder) as deployment, deployment.client() as person:
+        with pytest.raises(KeyarkError) as caught:
+            await person.enroll(**ALICE)
+        assert caught.value.reason == "PRIVATE_LOG"
+    (hoard.folder / "checkpoints" / "drm.note").unlink()
+    async with running(hoard.folder) as deployment, deployment.client() as person:
+        await person.enroll(**ALICE)
 
 
 async def cosigned(rm: HostileRm, hoard: Hoard) -> None:

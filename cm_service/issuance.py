@@ -43,6 +43,7 @@ from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
+from keyark.transparency.rejections import Sender
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import CertificatePair
@@ -70,6 +71,7 @@ class PairRequest:
     receipt: bytes
     call: SignedCall | None = None
     approval: SignedStatement | None = None
+    sender: Sender = field(default_factory=Sender, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,11 @@ class Issuance:
         """Verify the statement, hold the receipt against it, apply profile and policy; or find the earlier pair."""
         try:
             statement = accept_statement(
-                request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
+                request.statement,
+                request.signature,
+                self.trust_domain,
+                known_keys=self.known_keys,
+                sender=request.sender,
             )
             profile = self._profile(statement.profile)
             signers = self.callers.check(statement, request, rule=profile.caller_signature)

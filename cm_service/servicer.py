@@ -102,11 +102,8 @@ class CertificateServicer(CertificateServiceServicer):
         self, requests: Sequence[PairRequest], outcomes: Sequence[CertificatePair | KeyarkError]
     ) -> list[pb.PairOutcome]:
         errors = [outcome if isinstance(outcome, KeyarkError) else None for outcome in outcomes]
-        clients = [
-            self._issuance.callers.sender(request.statement, request.call) if error is not None else ""
-            for request, error in zip(requests, errors, strict=True)
-        ]
-        statuses = await self._refusals.statuses(ISSUE, errors, on_behalf_of=clients)
+        senders = [request.sender for request in requests]
+        statuses = await self._refusals.statuses(ISSUE, errors, senders=senders)
         return [
             pb.PairOutcome(error=status) if isinstance(outcome, KeyarkError) else pb.PairOutcome(pair=outcome)
             for outcome, status in zip(outcomes, statuses, strict=True)

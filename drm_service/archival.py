@@ -38,6 +38,7 @@ from keyark.service.policy_requests import policy_request
 from keyark.service.requests import accept_statement, check_same_statement
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import LeafRef, Log
+from keyark.transparency.rejections import Sender
 from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.workers.turns import Turns
@@ -57,6 +58,7 @@ class ArchiveRequest:
     """One key to archive: statement, its signature, and the transport envelope, all serialized.
 
     ``call`` is the caller's signed word for the statement, ``approval`` an officer's, where one had to decide.
+    Acceptance tells ``sender`` who the client is.
     """
 
     statement: bytes
@@ -64,6 +66,7 @@ class ArchiveRequest:
     wrapped_private_key: bytes
     call: SignedCall | None = None
     approval: SignedStatement | None = None
+    sender: Sender = field(default_factory=Sender, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ class SigningKeyRequest:
     signature: bytes
     call: SignedCall | None = None
     approval: SignedStatement | None = None
+    sender: Sender = field(default_factory=Sender, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +186,11 @@ class KeyArchive:
     ) -> KeyClaim:
         """Return what is claimed once it is in order and its caller's own word, or its profile waives that."""
         statement = accept_statement(
-            request.statement, request.signature, self.trust_domain, known_keys=self.known_keys
+            request.statement,
+            request.signature,
+            self.trust_domain,
+            known_keys=self.known_keys,
+            sender=request.sender,
         )
         waived = statement.profile in self.waived_profiles
         rule = CallerSignature.WAIVED if waived else CallerSignature.REQUIRED

@@ -97,11 +97,8 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         requests: Sequence[ArchiveRequest | SigningKeyRequest],
         errors: Sequence[KeyarkError | None],
     ) -> list[Status]:
-        clients = [
-            self._archive.callers.sender(request.statement, request.call) if error is not None else ""
-            for request, error in zip(requests, errors, strict=True)
-        ]
-        return await self._refusals.statuses(method, errors, on_behalf_of=clients)
+        senders = [request.sender for request in requests]
+        return await self._refusals.statuses(method, errors, senders=senders)
 
     async def ReserveSigningKeys(
         self, request: pb.ReserveSigningKeysRequest, context: Context

@@ -13,7 +13,7 @@ from keyark.errors import KeyarkError, Kind
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.errors import internal_error, to_status
 from keyark.rpc.server import current_caller
-from keyark.transparency.rejections import Rejection, RejectionLog
+from keyark.transparency.rejections import Rejection, RejectionLog, Sender
 
 _NO_REFUSALS: Final = (Kind.EXHAUSTED, Kind.UNAVAILABLE, Kind.DEADLINE, Kind.INTERNAL)
 
@@ -34,17 +34,16 @@ class Refusals:
         await self._record(caller, method, [Rejection(error=error)])
 
     async def statuses(
-        self, method: str, errors: Sequence[BaseException | None], *, on_behalf_of: Sequence[str] = ()
+        self, method: str, errors: Sequence[BaseException | None], *, senders: Sequence[Sender] = ()
     ) -> list[Status]:
         """Log the refusals among the items of a batch, together, and return a status for each: an empty one for None.
 
-        ``on_behalf_of`` holds, for each item, the SPIFFE ID of the client whose statement it was, "" where that is not
-        known. What is not a typed error tells only its id.
+        ``senders`` says of each item whose statement it was. What is not a typed error tells only its id.
         """
-        clients = on_behalf_of or [""] * len(errors)
+        known = senders or [Sender()] * len(errors)
         rejections = [
-            Rejection(error=error, on_behalf_of=client)
-            for error, client in zip(errors, clients, strict=True)
+            Rejection(error=error, sender=sender)
+            for error, sender in zip(errors, known, strict=True)
             if isinstance(error, KeyarkError)
         ]
         await self._record(current_caller(), method, rejections)

@@ -21,9 +21,10 @@ from keyark.pki.approvals import OfficerTrust
 from keyark.pki.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.pki.statements import Statement, parse_statement
+from keyark.pki.statements import Statement
 from keyark.service.key_uses import KeyIds
 from keyark.service.settings import ServiceSettings
+from keyark.transparency.rejections import Sender
 from keyark.v1 import common_pb2
 from keyark.v1.ceremony_pb2 import SignedStatement
 
@@ -73,6 +74,10 @@ class HandedAlong(Protocol):
     def approval(self) -> SignedStatement | None:
         """The officer's."""
 
+    @property
+    def sender(self) -> Sender:
+        """The client, as far as is known by now."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CallerChecks:
@@ -90,7 +95,8 @@ class CallerChecks:
 
         Raises unless the call names the statement and is its caller's own, or the profile's rule waives it:
         CallerSignatureRequiredError, and the errors of ``CallTrust.verify``, ``Call.check_names`` and
-        ``OfficerTrust.verify``.
+        ``OfficerTrust.verify``. Call it once the statement's own signature is verified: what is refused later is told
+        of the client, where it signed the call.
         """
         if request.call is None:
             check_signed(statement, request.call, rule.proto)
@@ -102,19 +108,8 @@ class CallerChecks:
             age = self.settings.request_seconds
         call = self.calls.verify(request.call, now=now, max_age_seconds=age)
         call.check_names(statement)
+        request.sender.proven = str(statement.caller)
         return (call.signer_key_ids, *officers)
-
-    def sender(self, statement: bytes, call: SignedCall | None) -> str:
-        """Return the SPIFFE ID of the client whose signed call names a serialized statement, "" where none does."""
-        if call is None:
-            return ""
-        now, age = self.clock.now_us() // 1_000_000, self.settings.request_seconds
-        try:
-            sent = self.calls.verify(call, now=now, max_age_seconds=age)
-            sent.check_names(parse_statement(statement))
-        except KeyarkError:
-            return ""
-        return str(sent.caller)
 
 
 def check_signed(

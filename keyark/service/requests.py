@@ -5,6 +5,7 @@ from __future__ import annotations
 from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
 from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.pki.statements import Statement, parse_statement, verify_statement
+from keyark.transparency.rejections import Sender
 
 MAX_BATCH_ITEMS = 256
 
@@ -40,14 +41,23 @@ class ArchivalForbiddenError(KeyarkError):
 
 
 def accept_statement(
-    raw: bytes, signature: bytes, trust_domain: str, *, known_keys: KnownKeys = NO_KNOWN_KEYS
+    raw: bytes,
+    signature: bytes,
+    trust_domain: str,
+    *,
+    known_keys: KnownKeys = NO_KNOWN_KEYS,
+    sender: Sender | None = None,
 ) -> Statement:
     """Parse a statement, check that it is for this trust domain, and verify its proof of possession.
+
+    ``sender`` is told whom the statement names, before anything proves that.
 
     Raises the errors of ``parse_statement`` and ``verify_statement``, WrongTrustDomainError, and WeakKeyError for a key
     that is on the list of known ones.
     """
     statement = parse_statement(raw)
+    if sender is not None:
+        sender.claimed = str(statement.caller)
     known_keys.check(statement.signing_spki, field="signing_spki")
     if statement.encryption_spki:
         known_keys.check(statement.encryption_spki, field="encryption_spki")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from keyark.clock import Clock
@@ -27,8 +27,11 @@ MAX_TALLIES: Final = 4096
 SHARED_FACTOR: Final = 20
 """So many quotas one caller has for all on whose behalf it asks; the first refusal of each is logged beyond it."""
 
-Asker = tuple[str, str]
-"""The caller and on whose behalf it asks, which may be nobody's."""
+MAX_CLAIMED: Final = 256
+"""The same of clients that the caller only claims to ask for; they are apart, for it can claim any."""
+
+Asker = tuple[str, str, str]
+"""The caller, and either the client that provably asks through it, or the one that it claims, or neither."""
 
 
 @dataclass(slots=True)
@@ -39,12 +42,24 @@ class _Tally:
     counted: int = 0
 
 
+@dataclass(slots=True)
+class Sender:
+    """The client whose statement was refused, a SPIFFE ID: ``proven`` by its own fresh word, or only ``claimed``."""
+
+    proven: str = ""
+    claimed: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """One refusal: the error, and the SPIFFE ID of the client whose statement was refused, "" for nobody's."""
+    """One refusal: the error, and whose statement was refused."""
 
     error: KeyarkError
-    on_behalf_of: str = ""
+    sender: Sender = field(default_factory=Sender)
+
+    def asker(self, caller: str) -> Asker:
+        """Return what it is tallied under; nothing that is only claimed is told of a client that is proven."""
+        return caller, self.sender.proven, "" if self.sender.proven else self.sender.claimed
 
 
 class RejectionLog:
@@ -62,7 +77,7 @@ class RejectionLog:
         self._quota = quota
         self._hour = clock.now_us() // HOUR_US
         self._tallies: dict[Asker, _Tally] = {}
-        self._callers: dict[str, _Tally] = {}
+        self._shared: dict[tuple[str, bool], _Tally] = {}
         self._appending: set[asyncio.Task[None]] = set()
 
     async def record(self, *, caller: str, method: str, rejections: Sequence[Rejection]) -> None:
@@ -85,7 +100,7 @@ class RejectionLog:
     async def _record(self, caller: str, method: str, rejections: Sequence[Rejection]) -> None:
         with suppress(KeyarkError):  # those of the hour before are counted still
             await self.flush()
-        logged = [each for each in rejections if self._has_quota(caller, each.on_behalf_of)]
+        logged = [each for each in rejections if self._has_quota(each.asker(caller))]
         events = [
             self._event(
                 EventType.EVENT_TYPE_REQUEST_REJECTED,
@@ -94,7 +109,8 @@ class RejectionLog:
                     reason=each.error.reason,
                     message=_plain(each.error.message, MAX_MESSAGE),
                     method=_plain(method, MAX_METHOD),
-                    on_behalf_of=each.on_behalf_of,
+                    on_behalf_of=each.asker(caller)[1],
+                    claimed_client=each.asker(caller)[2],
                 ),
             )
             for each in logged
@@ -104,25 +120,27 @@ class RejectionLog:
                 await self._append(events)
         except BaseException:
             for each in logged:
-                self._tally(caller, each.on_behalf_of).counted += 1
+                self._tally(each.asker(caller)).counted += 1
             raise
 
-    def _has_quota(self, caller: str, on_behalf_of: str) -> bool:
+    def _has_quota(self, asker: Asker) -> bool:
         """Say whether one more is logged by itself; it is counted where not."""
-        tally, total = self._tally(caller, on_behalf_of), self._callers.setdefault(caller, _Tally())
-        shared = total.logged >= SHARED_FACTOR * self._quota
-        if tally.logged >= (1 if shared else self._quota):
+        caller, _, claimed = asker
+        tally, total = self._tally(asker), self._shared.setdefault((caller, bool(claimed)), _Tally())
+        is_shared_out = total.logged >= SHARED_FACTOR * self._quota
+        if tally.logged >= (1 if is_shared_out else self._quota):
             tally.counted += 1
             return False
         tally.logged += 1
         total.logged += 1
         return True
 
-    def _tally(self, caller: str, on_behalf_of: str) -> _Tally:
+    def _tally(self, asker: Asker) -> _Tally:
         """Return what counts for an asker; a caller that names ever new ones fills no memory."""
-        asker = (caller, on_behalf_of)
-        if asker not in self._tallies and len(self._tallies) >= MAX_TALLIES:
-            asker = (caller, "")
+        if asker not in self._tallies:
+            limit = MAX_CLAIMED if asker[2] else MAX_TALLIES
+            if sum(bool(known[2]) == bool(asker[2]) for known in self._tallies) >= limit:
+                asker = (asker[0], "", "")
         return self._tallies.setdefault(asker, _Tally())
 
     async def flush(self) -> None:
@@ -139,16 +157,16 @@ class RejectionLog:
         await self._log_counts()
 
     async def _log_counts(self) -> None:
-        tallies, self._tallies, self._callers = self._tallies, {}, {}
+        tallies, self._tallies, self._shared = self._tallies, {}, {}
         counts = {asker: tally.counted for asker, tally in tallies.items() if tally.counted}
         if not counts:
             return
         events = [
             self._event(
                 EventType.EVENT_TYPE_REJECTIONS_COUNTED,
-                AuditDetails(caller=caller, on_behalf_of=on_behalf_of, count=count),
+                AuditDetails(caller=caller, on_behalf_of=client, claimed_client=claimed, count=count),
             )
-            for (caller, on_behalf_of), count in counts.items()
+            for (caller, client, claimed), count in counts.items()
         ]
         try:
             await self._append(events)

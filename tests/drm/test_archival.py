@@ -30,6 +30,7 @@ from keyark.store import MemoryStore, StoreFullError
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.events import open_event
 from keyark.transparency.receipts import ReceiptVerifier
+from keyark.transparency.rejections import Sender
 from keyark.v1.audit_pb2 import LoggedEvent
 from keyark.workers.turns import Turns
 from tests.support.calls import caller_checks, signed_call
@@ -403,3 +404,17 @@ async def test_a_batch_never_archives_a_key_that_signs_in_it(archive: Archive, a
     batch = [archives, signs] if archived_first else [signs, archives]
     assert reasons(await archive.archive(*batch)) == ["", "KEY_ROLE_CONFLICT"]
     assert archive.store.read(lambda txn: txn.count(KEYS)) == 1
+
+
+async def test_a_client_is_named_for_what_it_sent_and_never_for_what_was_made_up(archive) -> None:
+    """P6: an RM that adds rubbish to another's statement is the one that the entry names."""
+    asked = request(0)
+    genuine = replace(
+        asked, wrapped_private_key=b"rubbish", call=signed_call(asked.statement), sender=Sender()
+    )
+    forged = replace(genuine, signature=b"rubbish", sender=Sender())
+    without = replace(genuine, call=None, sender=Sender())
+    await archive.keys.archive_keys([genuine, forged, without], known_tree_size=0)
+    client = genuine.sender.claimed
+    assert genuine.sender == Sender(proven=client, claimed=client)
+    assert forged.sender == without.sender == Sender(claimed=client)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -13,6 +13,7 @@ from keyark.pki.calls import SignedCall
 from keyark.pki.key_types import KeyType
 from keyark.pki.statements import parse_statement
 from keyark.service.callers import AT_ONCE_SECONDS, CallerChecks, CallerSignature, named_calls
+from keyark.transparency.rejections import Sender
 from keyark.v1.ceremony_pb2 import SignedStatement
 from tests.support.calls import caller_checks, signed_call
 from tests.support.pki import CALLER, NOW, identity_certificate, private_key, statement_bytes
@@ -27,6 +28,7 @@ class Sent:
 
     call: SignedCall | None = None
     approval: SignedStatement | None = None
+    sender: Sender = field(default_factory=Sender)
 
 
 @pytest.fixture(scope="module")
@@ -77,20 +79,33 @@ def test_with_an_officers_approval_of_this_statement_it_counts_for_days(checks, 
     clock.advance(13 * DAY)
     now = NOW + 13 * DAY
     checks.check(statement, Sent(call, approval(statement, time=now)), rule=REQUIRED)
-    for bad in (approval(other, time=now), approval(statement, time=now + DAY)):
-        assert refusal(checks, statement, Sent(call, bad)) == "APPROVAL_MISMATCH"
+    early = approval(statement, time=now + DAY)
+    for bad, reason in ((approval(other, time=now), "APPROVAL_MISMATCH"), (early, "APPROVAL_TIME")):
+        assert refusal(checks, statement, Sent(call, bad)) == reason
     clock.advance(2 * DAY)
     late = approval(statement, time=now + DAY)
     assert refusal(checks, statement, Sent(call, late)) == "CALL_TIME"
 
 
-def test_a_refusal_is_the_clients_only_where_its_call_proves_that(checks, statement) -> None:
-    """Else an RM could use up what is logged of another's refusals."""
-    assert checks.sender(statement.raw, signed_call(statement.raw)) == str(CALLER)
+def test_a_refusal_is_the_clients_only_where_its_call_proves_that_at_that_time(
+    checks, clock, statement
+) -> None:
+    """Else an RM could use up what is logged of another's refusals, or lay its own replays at another's door."""
+    sent = Sent(signed_call(statement.raw))
+    checks.check(statement, sent, rule=REQUIRED)
+    assert sent.sender.proven == str(CALLER)
     accomplice = signed_call(statement.raw, path="client/accomplice")
-    for call in (None, signed_call(b"another statement"), accomplice, SignedCall(b"", b"", b"")):
-        assert checks.sender(statement.raw, call) == ""
-    assert checks.sender(b"no statement", signed_call(b"no statement")) == ""
+    for call in (signed_call(b"another statement"), accomplice, SignedCall(b"", b"", b"")):
+        sent = Sent(call)
+        refusal(checks, statement, sent)
+        assert sent.sender.proven == ""
+    clock.advance(AT_ONCE_SECONDS + 1)
+    replayed = Sent(signed_call(statement.raw))
+    assert refusal(checks, statement, replayed) == "CALL_TIME"
+    assert replayed.sender.proven == ""
+    waived = Sent()
+    checks.check(statement, waived, rule=WAIVED)
+    assert waived.sender.proven == ""
 
 
 def test_items_name_calls_that_came_along(statement) -> None:

@@ -11,7 +11,7 @@ from keyark.errors import KeyarkError, PermissionDeniedError
 from keyark.store import StoreFullError
 from keyark.transparency.events import open_event
 from keyark.transparency.log import Log
-from keyark.transparency.rejections import Rejection, RejectionLog
+from keyark.transparency.rejections import Rejection, RejectionLog, Sender
 from keyark.v1.audit_pb2 import AuditDetails, EventType
 from tests.support.transparency import FailingStore, memory_store, new_log
 
@@ -36,10 +36,13 @@ async def record(
     error: KeyarkError,
     method: str = METHOD,
     on_behalf_of: str = "",
+    claimed: str = "",
 ) -> None:
     """Record one."""
     await rejections.record(
-        caller=caller, method=method, rejections=[Rejection(error=error, on_behalf_of=on_behalf_of)]
+        caller=caller,
+        method=method,
+        rejections=[Rejection(error=error, sender=Sender(on_behalf_of, claimed))],
     )
 
 
@@ -145,6 +148,22 @@ async def test_noise_of_one_client_hides_no_refusal_of_another_behind_the_same_c
     assert told == [(RM, ALICE)] * 3 + [(RM, BOB), (RM, "")]
     await rejections.close()
     assert (await logged(log))[5:] == [(COUNTED, AuditDetails(caller=RM, on_behalf_of=ALICE, count=47))]
+
+
+async def test_whom_a_caller_only_claims_to_ask_for_uses_up_no_clients_quota(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("keyark.transparency.rejections.MAX_CLAIMED", 5)
+    rejections, log, _, _ = await opened(quota=1)
+    for number in range(30):
+        await record(rejections, caller=RM, error=ERROR, claimed=f"{ALICE}{number}")
+    await record(rejections, caller=RM, error=ERROR, claimed=ALICE)
+    await record(rejections, caller=RM, error=ERROR, on_behalf_of=ALICE, claimed=ALICE)
+    told = [(details.on_behalf_of, details.claimed_client) for _, details in await logged(log)]
+    assert told[-1] == (ALICE, "")
+    assert told[:5] == [("", f"{ALICE}{number}") for number in range(5)]
+    await rejections.close()
+    assert (await logged(log))[-1] == (COUNTED, AuditDetails(caller=RM, count=26 - (len(told) - 6)))
 
 
 async def test_many_clients_fill_no_log_and_hide_no_first_refusal():

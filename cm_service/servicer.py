@@ -88,9 +88,8 @@ class CertificateServicer(CertificateServiceServicer):
             links=request.links,
             transport_certificates=request.transport_certificates,
             transport_key_changes=request.transport_key_changes,
+            trust_changes=request.trust_changes,
         )
-        await self._issuance.receipts.follow(evidence)
-        await self._issuance.receipts.accept_changes(request.trust_changes, request.links)
         outcomes = await self._issuance.issue_pairs(requests, evidence)
         return pb.IssueCertificatePairsResponse(
             outcomes=await self._outcomes(requests, outcomes),

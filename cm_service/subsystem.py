@@ -161,6 +161,7 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy
             store=store,
             log=log,
             clock=clock,
+            turns=foundation.turns,
         ),
         callers=open_caller_checks(config.service, config.callers, revoked=foundation.revoked, clock=clock),
         pool=pool,

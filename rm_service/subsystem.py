@@ -116,6 +116,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
             store=foundation.store,
             log=foundation.log,
             clock=foundation.clock,
+            turns=foundation.turns,
         )
         enrollments = _enrollments(config, foundation, downstream, outbox, policy.engine, checks)
         approvals = _approvals(config, enrollments, checks)

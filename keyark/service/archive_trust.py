@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
 from keyark.crypto.opening_facts import facts_digest, parse_facts
+from keyark.crypto.shares import MAX_AGENTS
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
@@ -28,8 +30,11 @@ from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ProvenLeaf
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType
+from keyark.workers.turns import Turns
 
 TABLE: Final = "archive_trust"
+
+LANE: Final = "trust changes"
 
 _KEY: Final = b"archive"
 _CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
@@ -52,6 +57,7 @@ class StorageKeyTrust:
     store: Store
     log: Log
     clock: Clock
+    turns: Turns = field(default_factory=Turns, repr=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +90,8 @@ class StorageKeyTrust:
     ) -> None:
         """Believe changes, in their order, each with its entry in the log; those accepted before are passed over.
 
+        Each is verified in its turn with other work.
+
         ``prove`` verifies that a leaf is in the archive's log, as it is followed here. The agents' certificates have to
         be good now, when a change is first taken: what an expired key signs today can carry any date.
         Raises TrustChangeError and the errors of ``prove``, ``verify_request`` and ``verify_decision`` for the first
@@ -91,15 +99,20 @@ class StorageKeyTrust:
         """
         async with self._lock:
             for change in changes:
-                await self._accept(change, prove)
+                for taken in await self.turns.run(LANE, [partial(self._verify, change, prove)]):
+                    if taken is not None:
+                        await self._write(*taken)
 
-    async def _accept(self, change: CeremonyProof, prove: Callable[[bytes], ProvenLeaf]) -> None:
+    def _verify(
+        self, change: CeremonyProof, prove: Callable[[bytes], ProvenLeaf]
+    ) -> tuple[ArchiveTrustRecord, AuditEvent, CeremonyRequest] | None:
+        """Return what a change makes of what is believed, None where it was accepted before."""
         opened = parse_leaf(change.opening_leaf)
         # The quorum's word counts here, and whoever asked may have left since.
         requesters = replace(self.agent_trust, revoked=NOBODY_REVOKED)
         request = verify_request(change.request, requesters, at=opened.time_us // 1_000_000)
         if request.digest in self._record.accepted:
-            return
+            return None
         verify_request(change.request, requesters, at=self._now())
         self._check_opening(opened, request)
         if prove(change.opening_proof).leaf != change.opening_leaf:
@@ -115,7 +128,7 @@ class StorageKeyTrust:
         else:
             record.agents[:] = [agent.agent for agent in request.agents]
             record.quorum = request.message.quorum
-        await self._write(record, opened, request)
+        return record, opened, request
 
     def _check_opening(self, opened: AuditEvent, request: CeremonyRequest) -> None:
         if request.type not in (_CHANGE, _ROTATE) or bool(opened.storage_key_id) != (request.type == _ROTATE):
@@ -152,6 +165,8 @@ class StorageKeyTrust:
 
     def _check_quorum(self, change: CeremonyProof, request: CeremonyRequest) -> None:
         """Count distinct agents who are believed now, are not revoked, and approved this very opening."""
+        if len(change.approvals) > MAX_AGENTS:
+            raise TrustChangeError(f"A change has at most {MAX_AGENTS} approvals, one of each agent.")
         opening = Opening(digest=request.digest, leaf_hash=leaf_hash(change.opening_leaf))
         decisions = []
         for signed in change.approvals:
@@ -195,6 +210,7 @@ def open_storage_key_trust(
     store: Store,
     log: Log,
     clock: Clock,
+    turns: Turns,
 ) -> StorageKeyTrust:
     """Go on from what the store says was accepted, or from the configuration."""
     anchors = load_certificates(service.trust_anchor)
@@ -204,4 +220,5 @@ def open_storage_key_trust(
         store=store,
         log=log,
         clock=clock,
+        turns=turns,
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from keyark.clock import Clock
 from keyark.errors import InvalidInputError, KeyarkError, Kind
@@ -36,8 +36,12 @@ from keyark.transparency.transport_keys import (
 from keyark.v1.audit_pb2 import CheckpointLink, TransportKeyChange
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import TransportCertificate
+from keyark.workers.turns import Turns
 
 MAX_CHANGES: Final = 64
+MAX_LINKS: Final = 256
+"""Steps of the log that one call may bring; one step can lead over any distance."""
+LANE: Final = "evidence"
 _TRANSPORT_KEYS: Final = b"transport_keys"
 
 
@@ -50,7 +54,7 @@ class UnknownStorageKeyError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveEvidence:
-    """What comes with a batch of receipts: steps of the DRM's log, and who signs it.
+    """What comes with a batch of receipts: steps of the DRM's log, who signs it, and whose storage keys it names.
 
     The transport certificates count for a reader that knows no transport key yet; from then on the changes do.
     """
@@ -58,11 +62,32 @@ class ArchiveEvidence:
     links: Sequence[CheckpointLink]
     transport_certificates: Sequence[TransportCertificate] = ()
     transport_key_changes: Sequence[TransportKeyChange] = ()
+    trust_changes: Sequence[CeremonyProof] = ()
+
+    def check_sizes(self) -> None:
+        """Raise InvalidInputError for more than one call needs: verifying each costs time."""
+        for name, given, most in (
+            ("links", self.links, MAX_LINKS),
+            ("transport_key_changes", self.transport_key_changes, MAX_CHANGES),
+            ("trust_changes", self.trust_changes, MAX_CHANGES),
+        ):
+            if len(given) > most:
+                raise InvalidInputError(
+                    f"A call has at most {most} {name}, and this one has {len(given)}; send fewer.",
+                    field=name,
+                )
+
+
+class _Verified(NamedTuple):
+    """A receipt whose signature is good, and the known transport key that made it."""
+
+    receipt: ArchivalReceipt
+    key: trust_pb2.FollowedTransportKey
 
 
 @dataclass(kw_only=True)
 class ReceiptChecks:
-    """Verifies receipts and keeps track of the DRM's log."""
+    """Verifies receipts and keeps track of the DRM's log; signatures are verified in turns with other work."""
 
     trust: TransportTrust
     storage_keys: StorageKeyTrust
@@ -71,6 +96,7 @@ class ReceiptChecks:
     store: Store
     log: Log
     clock: Clock
+    turns: Turns = field(default_factory=Turns, repr=False)
 
     @property
     def revoked(self) -> RevokedIdentities:
@@ -82,31 +108,37 @@ class ReceiptChecks:
     ) -> list[ArchivalReceipt | KeyarkError | None]:
         """Verify a batch of receipts; None stands for an empty one, an error for one that is refused.
 
-        Raises the errors of ``follow``, CheckpointGapError where the links do not start at the newest accepted tree,
-        and LogInconsistentError where the DRM's log contradicts itself: these concern the whole batch. The last is
-        an alarm, durable and logged, and comes at every call until an operator clears it.
+        Raises InvalidInputError for more evidence than a call may have, the errors of ``follow`` and
+        ``accept_changes``, CheckpointGapError where the links do not start at the newest accepted tree, and
+        LogInconsistentError where the DRM's log contradicts itself: these concern the whole batch. The last is an
+        alarm, durable and logged, and comes at every call until an operator clears it.
         """
+        evidence.check_sizes()
         await self.follow(evidence)
+        await self.accept_changes(evidence.trust_changes, evidence.links)
+        verified = await self.turns.run(LANE, [partial(self._verify, receipt) for receipt in receipts])
+        # Without a pause from here on: another call's links would take the place of these.
         async with self.recording_alarms():
             self.heads.accept(evidence.links, [])
-            return [self._verify(receipt) if receipt else None for receipt in receipts]
+            return [self._follow_to(found) if isinstance(found, _Verified) else found for found in verified]
 
     async def follow(self, evidence: ArchiveEvidence) -> None:
         """Take up the first transport key or changes of it, durably, before anything is verified with them.
 
         Raises TransportKeyUnprovenError and the other errors of ``FollowedTransportKeys.take``.
         """
-        if len(evidence.transport_key_changes) > MAX_CHANGES:
-            raise InvalidInputError(
-                f"At most {MAX_CHANGES} changes of the transport key come along.",
-                field="transport_key_changes",
-            )
+        evidence.check_sizes()
         before = self.keys.record.SerializeToString(deterministic=True)
         for certificate in evidence.transport_certificates[:1]:
             self.keys.begin(certificate, at=self._now())
         try:
-            for change in evidence.transport_key_changes:
-                self.keys.take(change, partial(self.heads.check_belongs, link=change.link))
+            await self.turns.run(
+                LANE,
+                [
+                    partial(self.keys.take, change, partial(self.heads.check_belongs, link=change.link))
+                    for change in evidence.transport_key_changes
+                ],
+            )
         finally:
             value = self.keys.record.SerializeToString(deterministic=True)
             if value != before:
@@ -118,7 +150,7 @@ class ReceiptChecks:
             return
         async with self.recording_alarms():
             self.heads.accept(links, [])
-            await self.storage_keys.accept_changes(changes, self._prove)
+            await self.storage_keys.accept_changes(changes, partial(self._prove, links))
 
     @asynccontextmanager
     async def recording_alarms(self) -> AsyncIterator[None]:
@@ -129,20 +161,29 @@ class ReceiptChecks:
             await self.heads.record_alarm(store=self.store, log=self.log, clock=self.clock)
             raise
 
-    def _prove(self, proof: bytes) -> ProvenLeaf:
+    def _prove(self, links: Sequence[CheckpointLink], proof: bytes) -> ProvenLeaf:
         leaf, key = self.keys.verify_leaf(proof)
+        self.heads.accept(links, [])  # again: another call's may have taken their place meanwhile
         self._accept(leaf.head, key)
         return leaf
 
-    def _verify(self, receipt: bytes) -> ArchivalReceipt | KeyarkError:
+    def _verify(self, receipt: bytes) -> _Verified | KeyarkError | None:
+        if not receipt:
+            return None
         try:
-            verified, key = self.keys.verify_receipt(receipt)
-            self._accept(verified.head, key)
+            return _Verified(*self.keys.verify_receipt(receipt))
+        except KeyarkError as error:
+            return error
+
+    def _follow_to(self, verified: _Verified) -> ArchivalReceipt | KeyarkError:
+        """Accept the head of a receipt whose signature was verified, or return why not."""
+        try:
+            self._accept(verified.receipt.head, verified.key)
         except LogInconsistentError:
             raise
         except KeyarkError as error:
             return error
-        return verified
+        return verified.receipt
 
     def _accept(self, head: VerifiedHead, key: trust_pb2.FollowedTransportKey) -> None:
         self.check_signer(head, key)
@@ -203,17 +244,19 @@ def open_receipt_checks(
     store: Store,
     log: Log,
     clock: Clock,
+    turns: Turns,
 ) -> ReceiptChecks:
     """Make the checks of a subsystem, going on from the newest tree that its store says it accepted."""
     trust = open_transport_trust(service)
     return ReceiptChecks(
         trust=trust,
         storage_keys=open_storage_key_trust(
-            service, archive, revoked=revoked, store=store, log=log, clock=clock
+            service, archive, revoked=revoked, store=store, log=log, clock=clock, turns=turns
         ),
         heads=AcceptedHeads.load(store, origin=f"{service.trust_domain}/drm"),
         keys=followed_transport_keys(trust, store),
         store=store,
         log=log,
         clock=clock,
+        turns=turns,
     )

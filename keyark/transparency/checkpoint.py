@@ -183,7 +183,8 @@ class NoteVerifier:
     def verify(self, note: bytes) -> Checkpoint:
         """Return the checkpoint of a note (UTF-8) that a known key signed, and no signature of one is wrong.
 
-        Signatures of other keys are ignored. Raises CheckpointFormatError for anything but the exact format,
+        Signatures of other keys are ignored. A key signs a note once: whoever repeats its line makes readers verify in
+        vain. Raises CheckpointFormatError for anything but the exact format, and for two signatures of one known key,
         CheckpointOriginError for another log, and CheckpointSignatureError without a signature that verifies.
         """
         text, signatures = _split(note)
@@ -196,6 +197,8 @@ class NoteVerifier:
             for key_id, key in self._keys
             if name == self.origin and signature.startswith(key_id)
         ]
+        if len({id(key) for key, _ in known}) < len(known):
+            raise CheckpointFormatError(f"The checkpoint has two signatures of one key of {self.origin}.")
         if not known:
             raise CheckpointSignatureError(f"The checkpoint is not signed by the known key of {self.origin}.")
         for key, signature in known:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,20 +13,22 @@ import pytest
 from cm_service.issuance import PairRequest
 from cm_service.profiles import ArchivalRule
 from cm_service.refusals import find_refusal
-from keyark.errors import KeyarkError, NotFoundError, UnavailableError
+from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, UnavailableError
 from keyark.pki.key_types import KeyType
 from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import new_request_id, parse_statement, sign_statement
 from keyark.pki.transport import TransportTrust
 from keyark.policy.rules import ReceiptRule, UniqueSubjectName, Validity
-from keyark.service.evidence import ArchiveEvidence
+from keyark.service.evidence import MAX_CHANGES, MAX_LINKS, ArchiveEvidence
 from keyark.service.leaves import enrollment_leaf
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.transport_keys import FollowedTransportKeys
-from keyark.v1.audit_pb2 import AuditEvent, EventType
+from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, TransportKeyChange
+from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import CertificatePair
+from keyark.workers.turns import Turns
 from tests.support.calls import signed_call
 from tests.support.issuance import Ca, request
 from tests.support.pki import NOW, TRUST_DOMAIN, internal_ca, private_key, spki, statement_bytes
@@ -245,3 +250,58 @@ async def test_what_a_receipt_proved_stays_proven(archive: Archived) -> None:
     theirs = in_mallorys_name(parse_statement(mine.statement).encryption_spki)
     shown = replace(await archive.archived(theirs), call=theirs.call)
     assert reasons(await archive.issue(shown)) == ["PUBLIC_KEY_IN_USE"]
+
+
+async def test_receipts_are_verified_in_slices_and_the_loop_goes_on_between_them(archive: Archived) -> None:
+    """P7: a hostile RM shows one receipt 256 times, each with another signature line that nobody knows."""
+    mine = await archive.archived(request())
+    line = "— example.org/drm {}\n"
+    copies = [
+        mine.receipt + line.format(b64encode(number.to_bytes(12, "big")).decode()).encode()
+        for number in range(256)
+    ]
+    seconds, passes = iter(range(1, 100_000)), 0
+    receipts = archive.ca.issuance.receipts
+    receipts.turns = Turns(slice_seconds=4.0, clock=lambda: float(next(seconds)))
+    links = [archive.log.link_sizes(end, end + 1) for end in range(archive.log.size)]
+    evidence = ArchiveEvidence(links=links, transport_certificates=[certificate(TRANSPORT_KEY)])
+    batch = asyncio.create_task(receipts.verify_receipts(copies, evidence))
+    while not batch.done():
+        passes += 1
+        await asyncio.sleep(0)
+    assert passes >= 64
+    assert reasons(await batch) == [""] * 256
+
+
+async def test_calls_that_overlap_do_not_take_one_anothers_links(archive: Archived) -> None:
+    """The signatures of both are verified in turns; each call's own links lead to its heads."""
+    first = await archive.archived(request(0))
+    short = [archive.log.link_sizes(0, archive.log.size)]
+    second = await archive.archived(request(1))
+    long = [*short, archive.log.link_sizes(short[0].second_size, archive.log.size)]
+    receipts = archive.ca.issuance.receipts
+    receipts.turns = Turns(slice_seconds=0.0)
+    transport = [certificate(TRANSPORT_KEY)]
+    calls = [
+        receipts.verify_receipts(
+            [asked.receipt], ArchiveEvidence(links=links, transport_certificates=transport)
+        )
+        for asked, links in ((first, short), (second, long))
+    ]
+    assert [reasons(found) for found in await asyncio.gather(*calls)] == [[""], [""]]
+
+
+@pytest.mark.parametrize(
+    ("field", "too_many"),
+    [
+        ("links", [CheckpointLink()] * (MAX_LINKS + 1)),
+        ("transport_key_changes", [TransportKeyChange()] * (MAX_CHANGES + 1)),
+        ("trust_changes", [CeremonyProof()] * (MAX_CHANGES + 1)),
+    ],
+)
+async def test_more_evidence_than_a_call_needs_is_refused_unread(
+    archive: Archived, field: str, too_many: Sequence[Any]
+) -> None:
+    evidence = ArchiveEvidence(**({"links": []} | {field: too_many}))
+    with pytest.raises(InvalidInputError, match=f"at most .* {field}"):
+        await archive.ca.issuance.receipts.verify_receipts([], evidence)

@@ -355,6 +355,7 @@ def verify_note(note, *, transport_spki, origin):
     signatures = [unbase64(signature) for _, name, signature in lines if name == origin]
     mine = [signature[4:] for signature in signatures if signature[:4] == key_id]
     require(mine, "the checkpoint is not signed by the transport key")
+    require(len(mine) == 1, "the checkpoint has two signatures of one key")
     for signature in mine:
         try:
             if is_rsa:

@@ -10,7 +10,7 @@ from keyark.errors import KeyarkError, UnavailableError
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
-from keyark.service.evidence import UnknownStorageKeyError
+from keyark.service.evidence import MAX_CHANGES, UnknownStorageKeyError
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.heads import CheckpointGapError
 from keyark.transparency.transport_keys import KNOWN_KEY
@@ -86,7 +86,7 @@ class IssuerClient:
             await self._issue_again(items, outcomes, strange, known_transport_key=known)
         strange = _positions(outcomes, UnknownStorageKeyError)
         if strange and (changes := await self._trust_changes(response.trust_changes)):
-            await self._issue_again(items, outcomes, strange, trust_changes=changes)
+            await self._issue_again(items, outcomes, strange, trust_changes=changes[:MAX_CHANGES])
         return outcomes
 
     async def _close_gaps(

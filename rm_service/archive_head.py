@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakValueDictionary
 
 from keyark.errors import InvalidInputError, NotFoundError, UnavailableError
+from keyark.pki.spiffe import SpiffeId
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.witness import Witness
 from keyark.transparency.checkpoint import Checkpoint, parse_checkpoint
@@ -21,16 +23,24 @@ MAX_SIZES: Final = 16
 
 @dataclass(kw_only=True)
 class ArchiveHead:
-    """Has the newest head that the RM accepted cosigned by the CM too; each head once, whoever asks."""
+    """Has the newest head that the RM accepted cosigned by the CM too; each head once, whoever asks.
+
+    Of each caller one question is answered at a time, and all that wait for a head share the next one. So no caller's
+    questions keep another's waiting, and few of them are under way at the DRM (P7).
+    """
 
     witness: Witness
     cosign_at_cm: Callable[[CosignCheckpointRequest], Awaitable[CosignCheckpointResponse]]
     link: Callable[[int, int], Awaitable[CheckpointLink]]
     """Asks the DRM to prove that the tree of the second size leads on from that of the first."""
     _cosigned: bytes = field(default=b"", init=False)
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+    _lanes: WeakValueDictionary[SpiffeId, asyncio.Lock] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False
+    )
+    _under_way: asyncio.Task[bytes] | None = field(default=None, init=False, repr=False)
+    _next: asyncio.Task[bytes] | None = field(default=None, init=False, repr=False)
 
-    async def witnessed(self, tree_sizes: Sequence[int]) -> GetArchiveHeadResponse:
+    async def witnessed(self, caller: SpiffeId, tree_sizes: Sequence[int]) -> GetArchiveHeadResponse:
         """Return the newest head with both cosignatures, and what leads to it from trees of these sizes.
 
         Raises InvalidInputError, NotFoundError before the first head, LogInconsistentError, and TreeSizeError for a
@@ -38,12 +48,25 @@ class ArchiveHead:
         """
         if len(tree_sizes) > MAX_SIZES or 0 in tree_sizes:
             raise InvalidInputError(f"Ask about up to {MAX_SIZES} trees, none empty.", field="tree_sizes")
-        async with self._lock:
-            note = await self._newest()
-        size = parse_checkpoint(note).size
-        return GetArchiveHeadResponse(
-            checkpoint=note, links=[await self.link(*sorted((seen, size))) for seen in tree_sizes]
-        )
+        async with self._lanes.setdefault(caller, asyncio.Lock()):
+            note = await self._shared()
+            size = parse_checkpoint(note).size
+            links = {seen: await self.link(*sorted((seen, size))) for seen in dict.fromkeys(tree_sizes)}
+        return GetArchiveHeadResponse(checkpoint=note, links=[links[seen] for seen in tree_sizes])
+
+    async def _shared(self) -> bytes:
+        """Return a head that was asked for after this began; who waits for the same one gets the same answer."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._after(self._under_way))
+        task = self._next
+        await asyncio.wait([task])
+        return task.result()
+
+    async def _after(self, earlier: asyncio.Task[bytes] | None) -> bytes:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        self._under_way, self._next = self._next, None
+        return await self._newest()
 
     async def _newest(self) -> bytes:
         for _ in range(ATTEMPTS):

@@ -90,7 +90,7 @@ class RegistrationServicer(RegistrationServiceServicer):
         self, request: pb.GetArchiveHeadRequest, context: Context
     ) -> pb.GetArchiveHeadResponse:
         """What RM and CM say of the DRM's log."""
-        return await self._head.witnessed(request.tree_sizes)
+        return await self._head.witnessed(current_caller(), request.tree_sizes)
 
 
 class RegistrationAdminServicer(RegistrationAdminServiceServicer):

@@ -1,0 +1,100 @@
+"""P7: one client's questions about the DRM's log keep no other client's waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from keyark.pki.spiffe import SpiffeId
+from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointResponse
+from rm_service.archive_head import ArchiveHead
+from tests.support.transparency import opened_log
+
+ALICE, MALLORY = SpiffeId("example.org", "client/alice"), SpiffeId("example.org", "client/mallory")
+
+
+@dataclass
+class Accepted:
+    """A head that RM and CM accepted; the RM's word for it comes when ``gate`` opens."""
+
+    note: bytes
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: int = 0
+
+    async def cosign(self) -> bytes:
+        self.asked += 1
+        await self.gate.wait()
+        return self.note
+
+    def sign(self, note: bytes) -> bytes:
+        return note
+
+
+@dataclass
+class Links:
+    """The DRM's proofs; each waits until ``gate`` opens."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    first_sizes: list[int] = field(default_factory=list)
+
+    async def prove(self, first_size: int, second_size: int) -> CheckpointLink:
+        self.first_sizes.append(first_size)
+        if second_size != first_size:
+            await self.gate.wait()
+        return CheckpointLink()
+
+
+@pytest.fixture
+async def accepted() -> Accepted:
+    log, _ = await opened_log()
+    return Accepted((await log.checkpoint()).note)
+
+
+async def turns_of_the_loop() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def head_of(accepted: Accepted, links: Links) -> ArchiveHead:
+    async def cosign_at_cm(_: object) -> CosignCheckpointResponse:
+        return CosignCheckpointResponse(checkpoint=accepted.note)
+
+    return ArchiveHead(witness=accepted, cosign_at_cm=cosign_at_cm, link=links.prove)
+
+
+async def test_one_callers_questions_wait_for_one_another_and_nobody_else_for_them(accepted) -> None:
+    accepted.gate.set()
+    links = Links()
+    head = head_of(accepted, links)
+    flood = [asyncio.create_task(head.witnessed(MALLORY, [7])) for _ in range(200)]
+    await turns_of_the_loop()
+    assert links.first_sizes == [1]
+    assert (await head.witnessed(ALICE, [1, 1])).checkpoint == accepted.note
+    assert len(links.first_sizes) == 2
+    assert not any(task.done() for task in flood)
+    links.gate.set()
+    await asyncio.gather(*flood)
+
+
+async def test_all_that_wait_for_a_head_share_one_that_was_asked_for_after_they_came(accepted) -> None:
+    head = head_of(accepted, Links())
+    names = [SpiffeId("example.org", f"client/{number}") for number in range(50)]
+    first = asyncio.create_task(head.witnessed(MALLORY, []))
+    await turns_of_the_loop()
+    others = [asyncio.create_task(head.witnessed(name, [])) for name in names]
+    await turns_of_the_loop()
+    assert accepted.asked == 1
+    accepted.gate.set()
+    answers = await asyncio.gather(first, *others)
+    assert {answer.checkpoint for answer in answers} == {accepted.note}
+    assert accepted.asked == 2
+
+
+async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew(accepted) -> None:
+    accepted.gate.set()
+    head = head_of(Accepted(b"", accepted.gate), Links())
+    for _ in range(2):
+        with pytest.raises(Exception, match="enroll first"):
+            await head.witnessed(ALICE, [])

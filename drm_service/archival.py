@@ -117,6 +117,7 @@ class _Mismatched:
 
     accepted: _Accepted
     error: KeyMismatchError
+    event: LoggedEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +253,7 @@ class KeyArchive:
         """
         if isinstance(item, _Mismatched):
             refused_pairs.refuse_for_good(txn, item.accepted.statement, time_us=item.accepted.time_us)
+            self.log.append(txn, item.event)
             return item.error
         if not isinstance(item, _Sealed):
             return item
@@ -338,7 +340,11 @@ def _sealed(item: _Accepted, result: bytes | KeyarkError) -> _Sealed | _Mismatch
     outcome = ArchiveResult.FromString(result)
     if outcome.HasField("failure"):
         error = unpack_failure(outcome.failure)
-        return _Mismatched(accepted=item, error=error) if isinstance(error, KeyMismatchError) else error
+        if not isinstance(error, KeyMismatchError):
+            return error
+        refused = EventType.EVENT_TYPE_KEY_PAIR_REFUSED
+        event = enrollment_leaf(refused, item.statement, time_us=item.time_us)
+        return _Mismatched(accepted=item, error=error, event=event)
     return _Sealed(accepted=item, sealed_key=outcome.sealed_key)
 
 

@@ -31,7 +31,7 @@ from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.events import open_event
 from keyark.transparency.receipts import ReceiptVerifier
 from keyark.transparency.rejections import Sender
-from keyark.v1.audit_pb2 import LoggedEvent
+from keyark.v1.audit_pb2 import EventType, LoggedEvent
 from keyark.workers.turns import Turns
 from tests.support.calls import caller_checks, signed_call
 from tests.support.enrolling import pkcs8
@@ -418,3 +418,14 @@ async def test_a_client_is_named_for_what_it_sent_and_never_for_what_was_made_up
     client = genuine.sender.claimed
     assert genuine.sender == Sender(proven=client, claimed=client)
     assert forged.sender == without.sender == Sender(claimed=client)
+
+
+async def test_a_refusal_for_good_has_its_leaf_in_the_same_commit(archive) -> None:
+    before = archive.log.size
+    mine, yours, key = (private_key(KeyType.EC_P256, number) for number in (197, 198, 199))
+    asked = request_with(mine, key, wrapped=yours)
+    assert reasons(await archive.archive(asked)) == ["KEY_MISMATCH"]
+    event = open_event(archive.log.entry(before)).event
+    assert event.type == EventType.EVENT_TYPE_KEY_PAIR_REFUSED
+    assert event.enrollment_id == parse_statement(asked.statement).enrollment_id
+    assert archive.log.size == before + 1

@@ -16,6 +16,7 @@ NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, e
 """What a file system without hard links answers."""
 
 _CHUNK: Final = 1 << 20
+_FLAGS: Final = os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody reads does not hold us
 
 
 def erase_file(path: Path) -> None:
@@ -75,10 +76,14 @@ def finish_exchange(path: Path) -> None:
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, _FLAGS)
     except PermissionError:  # its owner made it read-only
         path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, _FLAGS)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device or a pipe is not erased, and stays
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor
 
 
 def _overwrite(descriptor: int) -> None:

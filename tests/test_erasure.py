@@ -11,7 +11,13 @@ import pytest
 from drm_service.transport_files import TransportFiles
 from keyark.client.recipients import RecipientKeys
 from keyark.erasure import erase_file, exchange_file, finish_exchange
-from keyark.pki.files import FileExistsAlreadyError, UnwritableFileError, erase_secret_file, write_new_file
+from keyark.pki.files import (
+    FileExistsAlreadyError,
+    UnwritableFileError,
+    erase_secret_file,
+    write_file,
+    write_new_file,
+)
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType
 from keyark.pki.keys import save_private_key
@@ -31,6 +37,21 @@ class Spy:
 
     def sees_nothing(self) -> bool:
         return self.name.read_bytes() == bytes(self.size)
+
+
+def test_a_device_or_a_pipe_is_neither_erased_nor_replaced(tmp_path: Path) -> None:
+    """As root, a command that is given /dev/full or /dev/null would take it from everybody."""
+    pipe, device = tmp_path / "pipe", Path("/dev/null")
+    os.mkfifo(pipe)
+    for special in (pipe, device):
+        before = special.stat()
+        with pytest.raises(UnwritableFileError):
+            erase_secret_file(special)
+        with pytest.raises(UnwritableFileError):
+            write_file(special, b"data", mode=0o600)
+        with pytest.raises(FileExistsAlreadyError):
+            write_new_file(special, b"data", mode=0o600)
+        assert special.stat().st_mode == before.st_mode
 
 
 def test_a_file_is_overwritten_and_gone(tmp_path: Path) -> None:

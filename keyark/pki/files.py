@@ -184,9 +184,24 @@ def make_private_folder(folder: Path) -> None:
 
 
 def write_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Write a file that replaces an older one in one durable step; raises UnwritableFileError."""
+    """Write a file that replaces an older one in one durable step; raises UnwritableFileError.
+
+    A device, a pipe or a socket is never replaced: as root, that would take it from everybody.
+    """
+    _check_replaceable(path)
     with _replacement(path, data, mode) as temporary:
         temporary.replace(path)
+
+
+def _check_replaceable(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise UnwritableFileError(f"{path} cannot be written: {_why(error)}.") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UnwritableFileError(f"{path} is no regular file, and is not replaced; name another.")
 
 
 def write_new_file(path: Path, data: bytes, *, mode: int) -> None:

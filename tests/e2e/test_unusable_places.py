@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,14 @@ def a_fifo(path: Path) -> Path:
     return path
 
 
+def a_full_device(path: Path) -> Path:
+    """As /dev/full, whose folder belongs to root; a command that replaced it would take it from everybody."""
+    if os.geteuid() != 0:
+        return Path("/dev/full")
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 7))
+    return path
+
+
 def a_loop(path: Path) -> Path:
     path.symlink_to(path)
     return path
@@ -91,7 +100,7 @@ PLACES: dict[str, Callable[[Path], Path]] = {
     "a path too long": lambda path: path / "/".join(["y" * 200] * 25),
     "a FIFO": a_fifo,
     "a loop": a_loop,
-    "/dev/full": lambda _: Path("/dev/full"),
+    "a full device": a_full_device,
     "not UTF-8": lambda path: a_file(path.with_name(os.fsdecode(b"\xe9"))),
 }
 
@@ -214,8 +223,11 @@ def test_every_path_of_every_command_may_be_unusable(home: Path, tmp_path: Path,
         folder = tmp_path / str(number)
         folder.mkdir()
         place = PLACES[how](folder / "place")
+        before = os.path.lexists(place) and stat.S_IFMT(place.lstat().st_mode)
         with without_privileges():
             run([*name, *words(command, parameter, place, home, folder)])
+        if before in (stat.S_IFCHR, stat.S_IFIFO):
+            assert stat.S_IFMT(place.lstat().st_mode) == before, name
         for one in folder.iterdir():
             if one.is_dir():
                 one.chmod(0o700)

@@ -109,7 +109,9 @@ async def test_an_approval_is_for_one_ceremony_one_opening_and_its_own_sender(de
             assert refused.value.reason == reason
         tampered = approval(carol, await carol.review(first.ceremony_id))
         statement = bytearray(tampered.approval.statement)
-        for position in range(0, len(statement), len(statement) // 10):  # an agent has 20 such refusals an hour
+        for position in range(
+            0, len(statement), len(statement) // 10
+        ):  # an agent has 20 such refusals an hour
             altered = bytearray(statement)
             altered[position] ^= 1
             tampered.approval.statement = bytes(altered)

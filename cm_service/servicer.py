@@ -94,7 +94,7 @@ class CertificateServicer(CertificateServiceServicer):
         return pb.IssueCertificatePairsResponse(
             outcomes=await self._outcomes(requests, outcomes),
             drm_tree_size=self._issuance.receipts.heads.size,
-            trust_changes=self._issuance.receipts.storage_keys.known_changes,
+            newest_change=self._issuance.receipts.storage_keys.newest_change,
         )
 
     async def _outcomes(

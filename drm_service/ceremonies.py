@@ -9,7 +9,7 @@ restart forgets both, opens the ceremony anew, and agents are asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -233,7 +233,7 @@ class Ceremonies:
         error = CeremonyExpiredError("No quorum approved in time; ask for it again.")
         await self._close(record, CeremonyState.CEREMONY_STATE_EXPIRED, error)
 
-    async def reopen_all(self, why: str, *, only: CeremonyType.ValueType | None = None) -> None:
+    async def reopen_all(self, why: str, *, only: Sequence[CeremonyType.ValueType] = ()) -> None:
         """Open every open ceremony anew: what agents gave for it is forgotten, and they are asked again.
 
         What a quorum approved about storage keys and is being carried out goes on.
@@ -243,7 +243,7 @@ class Ceremonies:
             request = request_of(record)
             if request.type != RECOVER and self.is_running(request.ceremony_id):
                 continue
-            if only is None or request.type == only:
+            if not only or request.type in only:
                 await self._reopen(record, why)
 
     async def leave_former_agents(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from drm_service.archive_workers import ArchiveWorkers
 from drm_service.ceremonies import Ceremonies, CeremonySettings
@@ -20,6 +21,9 @@ from keyark.policy.engine import PolicyEngine
 from keyark.service.assembly import Foundation
 from keyark.v1.ceremony_pb2 import CeremonyType
 from keyark.workers.disposable import disposable_worker
+
+CHANGE_AGENTS: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
+ROTATE: Final = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
 
 
 def build_ceremonies(
@@ -49,22 +53,25 @@ def build_ceremonies(
         start_worker=start_worker,
         work=AgentWork(clock=clock, rates=AgentRates(requests=config.recovery.requests_per_hour)),
     )
-    recoveries_anew = partial(ceremonies.reopen_all, only=RECOVER)
+    recoveries_anew = partial(ceremonies.reopen_all, only=(RECOVER,))
     ceremonies.actions = {
         RECOVER: RecoverKeys(store=store, log=log, policy=policy, clock=clock),
-        CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: ChangeAgents(
+        CHANGE_AGENTS: ChangeAgents(
             store=store,
             clock=clock,
             trust=trust,
             quorum_rule=config.recovery.quorum_rule,
             agents_changed=ceremonies.agents_changed,
         ),
-        CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY: RotateStorageKey(
+        ROTATE: RotateStorageKey(
             store=store,
             clock=clock,
             storage_keys=storage_keys,
             start_worker=start_worker,
             reconfigure_workers=workers.take_storage_keys,
+            storage_key_changed=partial(
+                ceremonies.reopen_all, "the storage key changed", only=(CHANGE_AGENTS, ROTATE)
+            ),
         ),
         CeremonyType.CEREMONY_TYPE_RESEAL_KEYS: ResealKeys(
             store=store,

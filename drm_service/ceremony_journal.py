@@ -26,6 +26,7 @@ from drm_service.ceremony_work import CeremonyMovedError, CeremonyOutcome
 from drm_service.quorum import check_present
 from drm_service.records import RECOVERIES
 from drm_service.storage_keys import read_tokens, storage_key_id
+from drm_service.trust_changes import newest_change
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.crypto.opening_facts import encode_facts, facts_digest
@@ -176,6 +177,11 @@ class CeremonyJournal:
             details=AuditDetails(caller=str(request.requester), reason=error.reason, message=error.message),
         )
 
+        def note(txn: WriteTransaction, index: int) -> None:
+            ended = find_ceremony(txn, request.ceremony_id)
+            ended.closing_index = index
+            put_ceremony(txn, ended)
+
         def write(txn: WriteTransaction) -> None:
             current = find_ceremony(txn, request.ceremony_id)
             if current.state not in ENDABLE:
@@ -186,15 +192,16 @@ class CeremonyJournal:
             current.ClearField("new_token")
             forget_opening(current)
             put_ceremony(txn, current)
-            self.log.append(txn, event)
+            self.log.append(txn, event, on_index=note)
 
         await self.store.update(write)
 
 
 def _facts(txn: ReadTransaction, record: CeremonyRecord) -> bytes:
-    """Say which storage keys an approval opens, and which one comes into force, with all their holders."""
+    """Say which storage keys an approval opens, and which one comes into force, after which change."""
     opened = [token for token in read_tokens(txn) if storage_key_id(token) in record.storage_key_ids]
-    return encode_facts(opened, record.new_token if record.HasField("new_token") else None)
+    new = record.new_token if record.HasField("new_token") else None
+    return encode_facts(opened, new, newest_change=newest_change(txn))
 
 
 def _same_opening(txn: WriteTransaction, record: CeremonyRecord) -> CeremonyRecord:

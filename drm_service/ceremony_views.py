@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from drm_service.ceremony_records import find_ceremony, request_of, state_of
-from drm_service.key_ceremonies import holders_of, read_trust_changes
+from drm_service.key_ceremonies import holders_of
 from drm_service.quorum import CeremonyQuorum
 from drm_service.records import KEYS, describe, find_by_key_id
 from drm_service.storage_keys import read_tokens
+from drm_service.trust_changes import read_trust_changes
 from keyark.crypto.shares import QuorumRule
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord, SoftwareToken
@@ -71,9 +72,12 @@ class CeremonyViews:
         quorum = self.store.read(lambda txn: CeremonyQuorum.of(txn, record, self.quorum_rule))
         keys = self.store.read(lambda txn: [find_by_key_id(txn, key) for key in request.message.key_ids])
         indices = [index for key in keys for index in (key.log_index, key.resealed_index)]
-        head = await self.log.checkpoint(covering=max([record.opening_index, *indices]))
+        head = await self.log.checkpoint(covering=max([record.opening_index, record.closing_index, *indices]))
         view.opening_proof = self._prove_opening(record, head)
         view.opening_facts = record.opening_facts
+        if record.closing_index:
+            closing = self.log.entry(record.closing_index)
+            view.closing_proof = self.log.prove(closing, record.closing_index, head)
         view.keys.extend(self._key(key, head) for key in keys)
         if record.state == OPEN:
             view.storage_keys.extend(show_storage_keys(quorum.tokens, viewer))
@@ -96,8 +100,8 @@ class CeremonyViews:
         event = LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details)
         return self.log.prove(event, record.log_index, head)
 
-    async def archive_changes(self, *, known: int) -> list[ArchiveChange]:
-        """Return the changes of agents and storage keys after the ``known`` first ones, each with its proofs."""
+    async def archive_changes(self, *, known: bytes) -> list[ArchiveChange]:
+        """Return the changes of agents and storage keys after the one of id ``known``, each with its proofs."""
         found = self.store.read(lambda txn: read_trust_changes(txn, known=known))
         changes = [change for change, _ in found]
         ids = [AuditEvent.FromString(change.opening_leaf).ceremony_id for change in changes]

@@ -20,7 +20,6 @@ from drm_service.ceremony_work import (
 from drm_service.failed_keys import KeyFailure
 from drm_service.records import (
     FAILED_KEYS,
-    TRUST_CHANGES,
     KeyIntegrityError,
     put_row,
     put_sealed_key,
@@ -28,6 +27,7 @@ from drm_service.records import (
     scan_records,
 )
 from drm_service.storage_keys import StorageKeys, put_token, read_tokens, storage_key_id
+from drm_service.trust_changes import put_trust_change
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
 from keyark.crypto.shares import QuorumRule, check_quorum
@@ -45,24 +45,15 @@ from keyark.records.v1.drm_pb2 import (
     SealedKey,
     SoftwareToken,
 )
-from keyark.store import ReadTransaction, Store, WriteTransaction
+from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
-from keyark.v1.ceremony_pb2 import (
-    AgentKey,
-    CeremonyProof,
-    CeremonyStatement,
-    Decision,
-    DecisionStatement,
-    SignedStatement,
-)
+from keyark.v1.ceremony_pb2 import AgentKey
 from keyark.v1.recovery_pb2 import CeremonyState
 
 RESEAL_BATCH: Final = 64
 BATCHES_PER_WORKER: Final = 100
-MAX_CHANGES: Final = 100
-APPROVE: Final = Decision.DECISION_APPROVE
 COMPLETED: Final = CeremonyState.CEREMONY_STATE_COMPLETED
 
 
@@ -133,6 +124,7 @@ class RotateStorageKey:
     storage_keys: StorageKeys
     start_worker: StartWorker
     reconfigure_workers: Callable[[Sequence[bytes]], Awaitable[None]]
+    storage_key_changed: Callable[[], Awaitable[None]]
 
     async def prepare(self, request: CeremonyRequest, record: CeremonyRecord) -> None:
         """Make the key that agents are to approve, in a disposable worker; it is in force for nothing yet."""
@@ -169,6 +161,7 @@ class RotateStorageKey:
 
     async def _in_force(self) -> None:
         self.storage_keys.replace(self.store.read(read_tokens))
+        await self.storage_key_changed()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,31 +294,6 @@ def holders_of(token: SoftwareToken) -> list[AgentKey]:
         )
         for share in token.shares
     ]
-
-
-def put_trust_change(txn: WriteTransaction, record: CeremonyRecord) -> None:
-    """Keep what RM and CM need in order to believe a change: the request, its opening, and the quorum's approvals."""
-    approvals = [SignedStatement.FromString(raw) for raw in record.decisions]
-    proof = CeremonyProof(
-        opening_facts=record.opening_facts,
-        request=SignedStatement.FromString(record.request),
-        opening_leaf=record.opening_leaf,
-        approvals=[a for a in approvals if DecisionStatement.FromString(a.statement).decision == APPROVE],
-    )
-    txn.put(TRUST_CHANGES, txn.count(TRUST_CHANGES).to_bytes(8, "big"), proof.SerializeToString())
-
-
-def read_trust_changes(txn: ReadTransaction, *, known: int) -> list[tuple[CeremonyProof, int]]:
-    """Return the changes of storage keys and agents after the ``known`` first ones, each with its opening's index."""
-    after = (known - 1).to_bytes(8, "big") if known else None
-    rows = txn.scan(TRUST_CHANGES, after=after, limit=MAX_CHANGES)
-    changes = [CeremonyProof.FromString(value) for _, value in rows]
-    return [(change, _opening_index(txn, change)) for change in changes]
-
-
-def _opening_index(txn: ReadTransaction, change: CeremonyProof) -> int:
-    ceremony_id = CeremonyStatement.FromString(change.request.statement).ceremony_id
-    return find_ceremony(txn, ceremony_id).opening_index
 
 
 def _check_successors(before: Sequence[SoftwareToken], after: Sequence[SoftwareToken]) -> None:

@@ -107,7 +107,9 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
         self, request: pb.ListArchiveChangesRequest, context: Context
     ) -> pb.ListArchiveChangesResponse:
         """How agents and storage keys changed, for an agent's client to verify."""
-        return pb.ListArchiveChangesResponse(changes=await self.views.archive_changes(known=request.known))
+        return pb.ListArchiveChangesResponse(
+            changes=await self.views.archive_changes(known=request.newest_change)
+        )
 
     async def RequestCeremony(
         self, request: pb.RequestCeremonyRequest, context: Context

@@ -9,9 +9,9 @@ from google.rpc.status_pb2 import Status
 from grpc.aio import ServicerContext
 
 from drm_service.archival import ArchiveRequest, KeyArchive, SigningKeyRequest
-from drm_service.key_ceremonies import read_trust_changes
 from drm_service.linking import CertificateLinks, LinkRequest
 from drm_service.transport_keys import TransportKeys
+from drm_service.trust_changes import newest_change, read_trust_changes
 from keyark.errors import KeyarkError
 from keyark.rpc.outcomes import Refusals
 from keyark.service.callers import named_calls
@@ -89,7 +89,9 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
             else pb.ArchiveOutcome(error=status)
             for outcome, status in zip(batch.outcomes, statuses, strict=True)
         ]
-        return pb.ArchiveKeysResponse(outcomes=outcomes, link=batch.link)
+        return pb.ArchiveKeysResponse(
+            outcomes=outcomes, link=batch.link, newest_change=self._store.read(newest_change)
+        )
 
     async def _refused(
         self,
@@ -140,7 +142,7 @@ class KeyArchiveServicer(KeyArchiveServiceServicer):
         self, request: pb.ListTrustChangesRequest, context: Context
     ) -> pb.ListTrustChangesResponse:
         """What changed storage keys or agents, each with the word of its quorum."""
-        changes = self._store.read(lambda txn: read_trust_changes(txn, known=request.known))
+        changes = self._store.read(lambda txn: read_trust_changes(txn, known=request.newest_change))
         if not changes:
             return pb.ListTrustChangesResponse()
         head = await self._log.checkpoint()

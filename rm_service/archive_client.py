@@ -156,7 +156,7 @@ class ArchiveClient:
         receipts = [b"" if isinstance(outcome, KeyarkError) else outcome for outcome in outcomes]
         link = [response.link] if response.HasField("link") else []
         verified = await self._verify(receipts, link)
-        await self._follow_storage_keys(verified)
+        await self._follow_changes(response.newest_change)
         return [self._check(*triple) for triple in zip(items, outcomes, verified, strict=True)]
 
     async def _verify(
@@ -184,25 +184,33 @@ class ArchiveClient:
             return verified
         raise UnavailableError("The DRM's log could not be followed; try again.")
 
-    async def _follow_storage_keys(self, verified: Sequence[ArchivalReceipt | KeyarkError | None]) -> None:
-        """Where a receipt names an unknown storage key, ask the DRM for the quorum's word for it."""
-        named = {item.event.storage_key_id for item in verified if isinstance(item, ArchivalReceipt)}
-        if named <= self._checks.storage_keys.storage_key_ids:
+    async def _follow_changes(self, newest: bytes) -> None:
+        """Where the DRM names another change as the newest, ask for the quorum's word for those that are missing."""
+        if newest == self.newest_change:
             return
         try:
-            await self.trust_changes(self._checks.storage_keys.known_changes)
+            await self.trust_changes(self.newest_change)
         except KeyarkError as error:
             logger.warning(
-                "the DRM's change of storage keys is not believed: %s (%s)", error.message, error.reason
+                "the DRM's change of storage keys or agents is not believed: %s (%s)",
+                error.message,
+                error.reason,
             )
 
-    async def trust_changes(self, known: int) -> Sequence[CeremonyProof]:
-        """Return the ceremonies that changed storage keys or agents after the ``known`` first ones, believed here too.
+    @property
+    def newest_change(self) -> bytes:
+        """The id of the newest change of storage keys or agents that is believed here; empty before the first."""
+        return self._checks.storage_keys.newest_change
+
+    async def trust_changes(self, known: bytes) -> Sequence[CeremonyProof]:
+        """Return the changes of storage keys and agents after the one of id ``known``, believed here too.
 
         Their proofs are under a head that is accepted here, so that ``links_from`` leads the CM to it. Raises what is
         not proven.
         """
-        request = archive_pb2.ListTrustChangesRequest(known=known, known_tree_size=self._checks.heads.size)
+        request = archive_pb2.ListTrustChangesRequest(
+            newest_change=known, known_tree_size=self._checks.heads.size
+        )
         response = await call(self._archive.ListTrustChanges, request, timeout=BATCH_SECONDS)
         links = [response.link] if response.HasField("link") else []
         await self._checks.accept_changes(response.changes, links)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from keyark.errors import KeyarkError, UnavailableError
+from keyark.errors import KeyarkError, Kind, UnavailableError
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
@@ -24,6 +25,8 @@ from rm_service.requests import WEIGHT, BatchCalls, EnrollmentRequest
 
 if TYPE_CHECKING:
     from keyark.v1.certificates_pb2_grpc import CertificateServiceAsyncStub
+
+logger = logging.getLogger(__name__)
 
 BATCH_SECONDS: Final = 30.0
 GAP_ATTEMPTS: Final = 3
@@ -54,7 +57,8 @@ class IssuerClient:
         links_from: Callable[[int], Awaitable[list[CheckpointLink]]],
         transport_certificate: Callable[[], Awaitable[TransportCertificate]],
         transport_keys: TransportKeySource,
-        trust_changes: Callable[[int], Awaitable[Sequence[CeremonyProof]]],
+        trust_changes: Callable[[bytes], Awaitable[Sequence[CeremonyProof]]],
+        newest_change: Callable[[], bytes],
         max_waiting: int,
     ) -> None:
         self._issuer = issuer
@@ -62,6 +66,9 @@ class IssuerClient:
         self._transport_certificate = transport_certificate
         self._transport_keys = transport_keys
         self._trust_changes = trust_changes
+        self._newest_change = newest_change
+        self._cm_change: bytes | None = None
+        self._refused_change: bytes | None = None
         self._tree_size = 0
         self.batches: Coalescer[IssueItem, CertificatePair] = Coalescer(
             self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
@@ -78,16 +85,40 @@ class IssuerClient:
 
         What it may lack: links of the DRM's log, the DRM's newest transport key, a storage key.
         """
-        response = await self._issue(items)
+        response = await self._issue_with_changes(items)
         outcomes = _outcomes(items, response)
         await self._close_gaps(items, outcomes)
         if strange := _positions(outcomes, CheckpointSignatureError):
             known = bytes.fromhex(_metadata(outcomes[strange[0]]).get(KNOWN_KEY, ""))
             await self._issue_again(items, outcomes, strange, known_transport_key=known)
         strange = _positions(outcomes, UnknownStorageKeyError)
-        if strange and (changes := await self._trust_changes(response.trust_changes)):
+        if strange and (changes := await self._trust_changes(response.newest_change)):
             await self._issue_again(items, outcomes, strange, trust_changes=changes[:MAX_CHANGES])
         return outcomes
+
+    async def _issue_with_changes(
+        self, items: Sequence[IssueItem]
+    ) -> certificates_pb2.IssueCertificatePairsResponse:
+        """Send a batch, with the changes of agents and storage keys that the CM does not know yet.
+
+        The CM has to hear of them while those who approved are not revoked. One that it does not believe stops nothing.
+        """
+        newest = self._newest_change()
+        if self._cm_change in (None, newest) or self._refused_change == newest:
+            return await self._issue(items)
+        try:
+            changes = await self._trust_changes(self._cm_change or b"")
+            return await self._issue(items, trust_changes=changes[:MAX_CHANGES])
+        except KeyarkError as error:
+            if error.kind is not Kind.PRECONDITION:
+                raise
+            logger.warning(
+                "the CM does not follow a change of storage keys or agents: %s (%s)",
+                error.message,
+                error.reason,
+            )
+        self._refused_change = newest
+        return await self._issue(items)
 
     async def _close_gaps(
         self, items: Sequence[IssueItem], outcomes: list[CertificatePair | KeyarkError]
@@ -153,6 +184,7 @@ class IssuerClient:
             except CheckpointGapError as gap:
                 self._tree_size = gap.tree_size
                 continue
+            self._cm_change = response.newest_change
             self._tree_size = response.drm_tree_size  # the CM's word, also where it is smaller than before
             return response
         raise _cannot_follow()

@@ -204,6 +204,7 @@ def _enrollments(
         transport_certificate=forms.transport_certificate,
         transport_keys=downstream.transport_keys,
         trust_changes=archiver.trust_changes,
+        newest_change=lambda: archiver.newest_change,
         max_waiting=config.downstream.max_waiting,
     )
     foundation.meters.add("archive_batches", archiver.batches.stats)

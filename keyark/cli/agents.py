@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,14 @@ def enroll(
     "storage_keys",
     multiple=True,
     required=True,
-    help="A storage key's id, 64 hexadecimal digits; once per generation, the oldest first.",
+    help="A storage key's id, 64 hexadecimal digits, and its PIN epoch where that is not 1 (ID:2); once per "
+    "generation, the oldest first.",
+)
+@click.option(
+    "--newest-change",
+    default="",
+    help="Where agents or storage keys were changed before: the newest change, as another agent's "
+    "`keyark agents pins` shows it.",
 )
 @home_option
 @identity_option("agent/alice")
@@ -148,8 +154,9 @@ def pin(**options: Any) -> None:
         share_keys,
         quorum=options["quorum"],
         rule=QuorumRule(options["quorum_rule"]),
-        storage_keys=[_storage_key_id(text) for text in options["storage_keys"]],
-        time_us=time.time_ns() // 1000,
+        storage_keys=[_hexadecimal_id(text.partition(":")[0]) for text in options["storage_keys"]],
+        pin_epochs=[_pin_epoch(text.partition(":")[2]) for text in options["storage_keys"]],
+        newest_change=_hexadecimal_id(options["newest_change"]) if options["newest_change"] else b"",
     )
     pins.save(folder)
     _show_pins(pins)
@@ -169,6 +176,8 @@ def pins(**options: Any) -> None:
                 "quorum": pinned.quorum,
                 "agents": sorted(pinned.agents),
                 "storage_keys": [key_id.hex() for key_id in pinned.storage_keys],
+                "pin_epochs": list(pinned.pin_epochs),
+                "newest_change": pinned.newest_change.hex(),
             }
         )
     else:
@@ -179,20 +188,29 @@ def _share_key(path: Path) -> AgentShareKey:
     return AgentShareKey.from_json(read_file(path, max_size=MAX_JSON).decode(errors="replace"))
 
 
-def _storage_key_id(text: str) -> bytes:
+def _hexadecimal_id(text: str) -> bytes:
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise UsageError(
-            f"{text!r} is no storage key id; the DRM's init prints it, and `keyark agents list`."
+            f"{text!r} is no id of 64 hexadecimal digits; `keyark agents pins` shows those of now."
         )
     return bytes.fromhex(text)
+
+
+def _pin_epoch(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}|", text):
+        raise UsageError(f"{text!r} is no PIN epoch; `keyark agents pins` shows those of now.")
+    return int(text or 1)
 
 
 def _show_pins(pinned: ArchivePins) -> None:
     say(f"quorum       {pinned.quorum} of {len(pinned.agents)}")
     for agent, share_key_id in sorted(pinned.agents.items()):
         say(f"agent        {agent}  share key {share_key_id.hex()}")
-    for generation, key_id in enumerate(pinned.storage_keys, start=1):
-        say(f"storage key  {generation}  {key_id.hex()}")
+    for generation, (key_id, epoch) in enumerate(
+        zip(pinned.storage_keys, pinned.pin_epochs, strict=True), start=1
+    ):
+        say(f"storage key  {generation}  {key_id.hex()}:{epoch}")
+    say(f"newest change  {pinned.newest_change.hex() or 'none so far'}")
     say(f"fingerprint  {pinned.fingerprint}")
 
 

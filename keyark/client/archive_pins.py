@@ -22,12 +22,12 @@ from typing import Any, Final
 from keyark.client.ceremony_review import ROTATE, ReviewedCeremony, mismatch
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
-from keyark.crypto.opening_facts import facts_digest, parse_facts
+from keyark.crypto.opening_facts import change_id, facts_digest, parse_facts
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.errors import ConfigurationError, KeyarkError, Kind
 from keyark.pki.chains import CertificateChainError
 from keyark.pki.files import read_secret_file, write_file
-from keyark.pki.revoked_identities import IdentityRevokedError
+from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ProvenEntry
 from keyark.v1.audit_pb2 import EventType
@@ -35,7 +35,7 @@ from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType, OpeningFacts, St
 
 FILE: Final = "archive-pins.json"
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MAX_FILE: Final = 1 << 20
 _CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
 _RESEAL: Final = CeremonyType.CEREMONY_TYPE_RESEAL_KEYS
@@ -45,6 +45,13 @@ class PinsMissingError(ConfigurationError):
     """The agent's home does not say who the agents are."""
 
     reason = "PINS_MISSING"
+
+
+class PinsBehindError(KeyarkError):
+    """A ceremony was opened after another change of agents or storage keys than the newest that is pinned."""
+
+    reason = "PINS_BEHIND"
+    kind = Kind.PRECONDITION
 
 
 class ArchiveChangeError(KeyarkError):
@@ -58,16 +65,16 @@ class ArchiveChangeError(KeyarkError):
 class ArchivePins:
     """The pinned agents (SPIFFE ID to SHA-256 of the share public key), their quorum, and the storage keys.
 
-    ``storage_keys`` are ids by generation. Changes that were opened at or before ``newest_time_us`` (microseconds
-    UTC) are passed over; ``known`` of the archive's list were looked at.
+    ``storage_keys`` are ids by generation, ``pin_epochs`` how often the PIN of each was changed, from 1. ``changes``
+    are the ids of the changes of agents and storage keys that led here, the newest last: each names the one before it.
     """
 
     agents: Mapping[str, bytes]
     quorum: int
     self_approval: bool
     storage_keys: tuple[bytes, ...]
-    newest_time_us: int = 0
-    known: int = 0
+    pin_epochs: tuple[int, ...]
+    changes: tuple[bytes, ...] = ()
 
     @classmethod
     def first(
@@ -77,17 +84,24 @@ class ArchivePins:
         quorum: int,
         rule: QuorumRule,
         storage_keys: Iterable[bytes],
-        time_us: int = 0,
+        pin_epochs: Iterable[int] = (),
+        newest_change: bytes = b"",
     ) -> ArchivePins:
-        """Pin agents by their own public files, which the caller verified; raises QuorumError."""
+        """Pin agents by their own public files, which the caller verified; raises QuorumError.
+
+        ``newest_change`` is the id of the newest change of agents or storage keys; empty where there was none, and then
+        every PIN epoch is 1, which may be left out.
+        """
+        key_ids = tuple(storage_keys)
         agents = {key.agent: sha256(key.public_key).digest() for key in share_keys}
         check_quorum(len(agents), quorum, rule=rule)
         return cls(
             agents=agents,
             quorum=quorum,
             self_approval=rule is not QuorumRule.SEPARATE,
-            storage_keys=tuple(storage_keys),
-            newest_time_us=time_us,
+            storage_keys=key_ids,
+            pin_epochs=tuple(pin_epochs) or (1,) * len(key_ids),
+            changes=(newest_change,) if newest_change else (),
         )
 
     @classmethod
@@ -102,7 +116,9 @@ class ArchivePins:
         try:
             return cls._from_values(json.loads(read_secret_file(path, max_size=_MAX_FILE)))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            raise ConfigurationError(f"{path} is damaged; make it anew with `keyark agents pin`.") from None
+            raise ConfigurationError(
+                f"{path} is damaged or of an older version; make it anew with `keyark agents pin`."
+            ) from None
 
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> ArchivePins:
@@ -113,8 +129,8 @@ class ArchivePins:
             quorum=int(values["quorum"]),
             self_approval=values["self_approval"] is True,
             storage_keys=tuple(bytes.fromhex(key_id) for key_id in values["storage_keys"]),
-            newest_time_us=int(values["newest_time_us"]),
-            known=int(values["known"]),
+            pin_epochs=tuple(int(epoch) for epoch in values["pin_epochs"]),
+            changes=tuple(bytes.fromhex(change) for change in values["changes"]),
         )
 
     def save(self, folder: Path) -> None:
@@ -125,38 +141,62 @@ class ArchivePins:
             "quorum": self.quorum,
             "self_approval": self.self_approval,
             "storage_keys": [key_id.hex() for key_id in self.storage_keys],
-            "newest_time_us": self.newest_time_us,
-            "known": self.known,
+            "pin_epochs": list(self.pin_epochs),
+            "changes": [change.hex() for change in self.changes],
         }
         write_file(folder / FILE, (json.dumps(values, indent=2) + "\n").encode(), mode=0o600)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over agents, quorum and storage keys, hexadecimal: what agents compare by word of mouth."""
+        """SHA-256 over agents, quorum, storage keys and newest change, hexadecimal: for agents to compare by mouth."""
         lines = [f"{self.quorum} {self.self_approval}"]
         lines += sorted(f"{agent} {key.hex()}" for agent, key in self.agents.items())
-        lines += [key_id.hex() for key_id in self.storage_keys]
+        epochs = zip(self.storage_keys, self.pin_epochs, strict=True)
+        lines += [f"{key_id.hex()} {epoch}" for key_id, epoch in epochs]
+        lines.append(self.newest_change.hex())
         return sha256("\n".join(lines).encode()).hexdigest()
+
+    @property
+    def newest_change(self) -> bytes:
+        """The id of the newest change that was followed, 32 bytes; empty before the first."""
+        return self.changes[-1] if self.changes else b""
 
     def follow(
         self, change: CeremonyProof, opened: ProvenEntry, *, trust: AgentTrust, now: int
     ) -> ArchivePins:
         """Return the pins after a change whose opening was proven to be in the log; ``now`` is in seconds UTC.
 
-        A quorum of the pinned agents has to have approved that very opening, with certificates that are in force now.
+        It has to lead on from the newest change that is pinned, and a quorum of the pinned agents has to have approved
+        that very opening, with certificates that are in force now. The requester may have been revoked since.
         Raises ArchiveChangeError, and the errors of ``verify_request`` and ``verify_decision``.
         """
-        if opened.event.time_us <= self.newest_time_us:
-            return replace(self, known=self.known + 1)
-        request = verify_request(change.request, trust, at=opened.event.time_us // 1_000_000)
+        requesters = replace(trust, revoked=NOBODY_REVOKED)
+        request = verify_request(change.request, requesters, at=opened.event.time_us // 1_000_000)
         facts = _opened_facts(change, opened, request)
+        if facts.newest_change != self.newest_change:
+            raise ArchiveChangeError(
+                "A change that the archive shows does not lead on from the newest one that is pinned here; "
+                "look at the archive's log."
+            )
         self._check_quorum(change, opened, request, trust=trust, now=now)
-        after = replace(self, newest_time_us=opened.event.time_us, known=self.known + 1)
+        after = replace(self, changes=(*self.changes, change_id(opened.leaf)))
         if request.type == ROTATE:
             self._check_new(facts)
-            return replace(after, storage_keys=(*self.storage_keys, facts.new_storage_key.storage_key_id))
+            new = facts.new_storage_key
+            return replace(
+                after,
+                storage_keys=(*self.storage_keys, new.storage_key_id),
+                pin_epochs=(*self.pin_epochs, new.pin_epoch),
+            )
+        if {key.storage_key_id for key in facts.storage_keys} != set(self.storage_keys):
+            raise ArchiveChangeError(
+                "A change of agents that the archive shows left a storage key to former agents; look at its log."
+            )
+        for key in facts.storage_keys:
+            self.check_storage_key(key)
         agents = {agent.agent: sha256(agent.public_key).digest() for agent in request.agents}
-        return replace(after, agents=agents, quorum=request.message.quorum)
+        epochs = tuple(epoch + 1 for epoch in self.pin_epochs)
+        return replace(after, agents=agents, quorum=request.message.quorum, pin_epochs=epochs)
 
     def _check_quorum(
         self,
@@ -183,8 +223,12 @@ class ArchivePins:
             )
 
     def check(self, ceremony: ReviewedCeremony) -> None:
-        """Raise CeremonyMismatchError unless a ceremony opens and makes what its type may, among the pinned agents."""
+        """Raise CeremonyMismatchError unless a ceremony opens and makes what its type may, among the pinned agents.
+
+        Raises PinsBehindError where its opening names another newest change than is pinned.
+        """
         facts = ceremony.facts
+        self._check_newest(ceremony)
         opened = {key.storage_key_id for key in facts.storage_keys}
         if opened != self._may_open(ceremony):
             raise mismatch("opens other storage keys than its type and its keys' receipts call for")
@@ -200,7 +244,22 @@ class ArchivePins:
         """Raise CeremonyMismatchError unless a storage key is a pinned one, split among the pinned agents."""
         if self._of_generation(key.generation) != key.storage_key_id:
             raise mismatch("opens a storage key that is not pinned here (see `keyark agents pins`)")
+        if key.pin_epoch != self.pin_epochs[key.generation - 1]:
+            raise mismatch(
+                "opens a storage key under another PIN than the newest, which former agents may know"
+            )
         self._check_holders(key)
+
+    def _check_newest(self, ceremony: ReviewedCeremony) -> None:
+        """A change has to lead on from the newest one; all else may have been opened before others that are pinned."""
+        named = ceremony.facts.newest_change
+        changes = ceremony.request.type in (_CHANGE, ROTATE)
+        if named != self.newest_change and (changes or named not in (b"", *self.changes)):
+            raise PinsBehindError(
+                "The ceremony was opened after another change of agents or storage keys than the newest that this "
+                "agent pins. Where the archive shows no further change, it hides one, or shows a ceremony of before "
+                "it: approve nothing, and compare `keyark agents pins` with the other agents."
+            )
 
     def _may_open(self, ceremony: ReviewedCeremony) -> set[bytes]:
         match ceremony.request.type:

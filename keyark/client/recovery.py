@@ -282,7 +282,7 @@ class RecoveryClient:
         """
         pins = ArchivePins.load(self._keys.folder)
         for _ in range(MAX_PAGES):
-            if not (changes := await self._changes(pins.known)):
+            if not (changes := await self._changes(pins.newest_change)):
                 return pins
             entries = [self._review.verifier.verify_entry(change.opening_proof) for change in changes]
             await self._witnesses.confirm(entries)
@@ -293,8 +293,8 @@ class RecoveryClient:
             "The archive shows no end of changes of agents and storage keys; look at its log."
         )
 
-    async def _changes(self, known: int) -> Sequence[pb.ArchiveChange]:
-        request = pb.ListArchiveChangesRequest(known=known)
+    async def _changes(self, newest: bytes) -> Sequence[pb.ArchiveChange]:
+        request = pb.ListArchiveChangesRequest(newest_change=newest)
         return (await call(self._stub.ListArchiveChanges, request, timeout=TIMEOUT)).changes
 
     async def reject(self, ceremony: ReviewedCeremony, *, reason: str) -> ReviewedCeremony:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from keyark.crypto.contexts import context
 from keyark.errors import InvalidInputError
 from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.transparency.merkle import leaf_hash
 from keyark.v1.ceremony_pb2 import OpeningFacts, ShareFacts, StorageKeyFacts
 
 FACTS_LABEL: Final = "keyark/v1/opening-facts"
@@ -24,9 +25,18 @@ _MAX_FACTS: Final = 1 << 24
 _HASH_SIZE: Final = 32
 
 
-def encode_facts(opened: Sequence[SoftwareToken], new: SoftwareToken | None) -> bytes:
-    """Return the facts of an opening: the tokens whose shares it takes, and the one that it puts in force."""
-    facts = OpeningFacts(version=_VERSION, storage_keys=[storage_key_facts(token) for token in opened])
+def encode_facts(
+    opened: Sequence[SoftwareToken], new: SoftwareToken | None, *, newest_change: bytes
+) -> bytes:
+    """Return the facts of an opening: the tokens whose shares it takes, and the one that it puts in force.
+
+    ``newest_change`` is the id of the newest change of agents or storage keys that is in force, empty before the first.
+    """
+    facts = OpeningFacts(
+        version=_VERSION,
+        storage_keys=[storage_key_facts(token) for token in opened],
+        newest_change=newest_change,
+    )
     if new is not None:
         facts.new_storage_key.CopyFrom(storage_key_facts(new))
     return facts.SerializeToString(deterministic=True)
@@ -50,6 +60,14 @@ def storage_key_facts(token: SoftwareToken) -> StorageKeyFacts:
     )
 
 
+def change_id(opening_leaf: bytes) -> bytes:
+    """Return the id of a change of agents or storage keys, 32 bytes, by the leaf that opened it.
+
+    The leaf binds the facts, and these name the change before: an id stands for all changes up to this one.
+    """
+    return leaf_hash(opening_leaf)
+
+
 def facts_digest(raw: bytes) -> bytes:
     """Return what an opening leaf holds of serialized facts, 32 bytes."""
     return sha256(context(FACTS_LABEL, raw)).digest()
@@ -68,6 +86,8 @@ def parse_facts(raw: bytes) -> OpeningFacts:
     keys = [*facts.storage_keys, *([facts.new_storage_key] if facts.HasField("new_storage_key") else [])]
     for key in keys:
         _check_key(key)
+    if len(facts.newest_change) not in (0, _HASH_SIZE):
+        raise _malformed("name a change by something that is no id")
     if len({key.storage_key_id for key in keys}) < len(keys):
         raise _malformed("name a storage key twice")
     return facts

@@ -12,11 +12,12 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from typing import Final
 
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
-from keyark.crypto.opening_facts import facts_digest, parse_facts
+from keyark.crypto.opening_facts import change_id, facts_digest, parse_facts
 from keyark.crypto.shares import MAX_AGENTS
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_certificates
@@ -29,7 +30,7 @@ from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ProvenLeaf
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
-from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType
+from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType, OpeningFacts
 from keyark.workers.turns import Turns
 
 TABLE: Final = "archive_trust"
@@ -81,9 +82,9 @@ class StorageKeyTrust:
         return frozenset(self._record.agents)
 
     @property
-    def known_changes(self) -> int:
-        """How many changes were accepted; the archive's list begins with them."""
-        return len(self._record.accepted)
+    def newest_change(self) -> bytes:
+        """The id of the newest change that was accepted, 32 bytes; empty before the first. The next one names it."""
+        return self._record.newest_change
 
     async def accept_changes(
         self, changes: Sequence[CeremonyProof], prove: Callable[[bytes], ProvenLeaf]
@@ -112,21 +113,24 @@ class StorageKeyTrust:
         requesters = replace(self.agent_trust, revoked=NOBODY_REVOKED)
         request = verify_request(change.request, requesters, at=opened.time_us // 1_000_000)
         if request.digest in self._record.accepted:
+            self._pass_over(change, request)
             return None
         verify_request(change.request, requesters, at=self._now())
         self._check_opening(opened, request)
+        facts = self._facts(change, opened)
         if prove(change.opening_proof).leaf != change.opening_leaf:
             raise TrustChangeError("The proof is for another leaf than the one that opened the ceremony.")
         self._check_quorum(change, request)
         if request.type == _ROTATE:
-            self._check_holders(change.opening_facts, opened)
+            self._check_holders(facts, opened)
         record = ArchiveTrustRecord.FromString(self._record.SerializeToString())
         record.accepted.append(request.digest)
-        record.newest_time_us = opened.time_us
+        record.newest_change = change_id(change.opening_leaf)
         if request.type == _ROTATE:
             record.storage_key_ids.append(opened.storage_key_id)
         else:
             record.agents[:] = [agent.agent for agent in request.agents]
+            record.share_key_ids[:] = [sha256(agent.public_key).digest() for agent in request.agents]
             record.quorum = request.message.quorum
         return record, opened, request
 
@@ -139,20 +143,39 @@ class StorageKeyTrust:
             request.digest,
         ):
             raise TrustChangeError("The leaf that came along is not the one that opened the ceremony.")
-        if opened.time_us <= self._record.newest_time_us:
-            raise TrustChangeError("The ceremony is older than the newest one that was accepted here.")
 
-    def _check_holders(self, opening_facts: bytes, opened: AuditEvent) -> None:
-        """Raise unless the leaf says that the agents who are believed, and no others, hold the new storage key."""
-        if facts_digest(opening_facts) != opened.opening_facts_sha256:
+    def _pass_over(self, change: CeremonyProof, request: CeremonyRequest) -> None:
+        """Take the id of the newest change that was accepted before changes named the ones before them."""
+        if not self._record.newest_change and request.digest == self._record.accepted[-1]:
+            record = ArchiveTrustRecord.FromString(self._record.SerializeToString())
+            record.newest_change = change_id(change.opening_leaf)
+            self._take(record)
+
+    def _facts(self, change: CeremonyProof, opened: AuditEvent) -> OpeningFacts:
+        """Return what a change's leaf binds; raises unless it leads on from the newest change that is believed."""
+        if facts_digest(change.opening_facts) != opened.opening_facts_sha256:
+            raise TrustChangeError("What the change opens and makes did not come along as logged.")
+        facts = parse_facts(change.opening_facts)
+        if facts.newest_change != self._record.newest_change:
             raise TrustChangeError(
-                "What the new storage key is and who holds it did not come along as logged."
+                "The change does not lead on from the newest one that was accepted here; look at the archive's log."
             )
-        new = parse_facts(opening_facts).new_storage_key
+        return facts
+
+    def _check_holders(self, facts: OpeningFacts, opened: AuditEvent) -> None:
+        """Raise unless the leaf says that the agents who are believed, and no others, hold the new storage key.
+
+        Their share keys count too, once a change of agents said which these are.
+        """
+        new, known = facts.new_storage_key, self._record
         holders = {share.agent for share in new.shares}
+        share_keys = {(share.agent, share.share_key_id) for share in new.shares}
         if (
             new.storage_key_id != opened.storage_key_id
             or holders != self.agents
+            or (
+                known.share_key_ids and share_keys != set(zip(known.agents, known.share_key_ids, strict=True))
+            )
             or new.quorum != self._record.quorum
         ):
             raise TrustChangeError(

@@ -304,7 +304,7 @@ def make_texts(folder: Path) -> None:
     put("password-file", b"correct horse\n", "\ufeffp\u00e4ss\r\n".encode("utf-16"))
     put("password-list", b"email,password\r\nalice@example.org,abc\r\n")
     put("pins", json.dumps({"version": 1, "agents": {"spiffe://example.org/agent/a": "00" * 32}, "quorum": 1,
-        "self_approval": False, "storage_keys": ["11" * 32], "newest_time_us": 1, "known": 0}).encode())  # fmt: skip
+        "self_approval": False, "storage_keys": ["11" * 32], "pin_epochs": [1], "changes": []}).encode())  # fmt: skip
     issued = {"identity": "rm", "serial": "7f", "spki_sha256": "00" * 32, "not_before": 1, "not_after": 2}
     put("issued", json.dumps(issued).encode() + b"\n")
     put(

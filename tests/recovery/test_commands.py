@@ -177,8 +177,10 @@ def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
         make_private_folder(people / "dave")
         for name in ("key.pem", "cert.pem", "share-key.pem"):
             (dave / name).rename(people / "dave" / name)
-        (key_id,) = re.findall("[0-9a-f]{64}", listed)
-        options = ("--quorum", "2", "--storage-key", key_id, "--home", home, "--as", "agent/dave")
+        told = keyark("agents", "pins", "--home", home, "--as", "agent/alice", "--json").stdout
+        newest, (key_id,) = (json.loads(told)[name] for name in ("newest_change", "storage_keys"))
+        known = ("--storage-key", f"{key_id}:2", "--newest-change", newest)
+        options = ("--quorum", "2", *known, "--home", home, "--as", "agent/dave")
         pinned = keyark("agents", "pin", *named[:-1], dave / "share-key.json", *options).stdout
         assert keyark("agents", "pins", *options[-4:]).stdout == pinned
         assert "fingerprint" in pinned

@@ -29,8 +29,8 @@ from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2 import CosignCheckpointResponse, GetCheckpointResponse
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
-from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType
-from keyark.v1.recovery_pb2 import CeremonyState
+from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType
+from keyark.v1.recovery_pb2 import ArchiveChange, CeremonyState
 from tests.support.attacks import refusals_of
 from tests.support.deployment import Deployment, running
 from tests.support.hostile_archive import AGENTS, HostileArchive, hostile_archive, share_key
@@ -139,7 +139,9 @@ async def test_changes_that_a_quorum_of_the_pinned_agents_approved_are_followed_
     archive.pin(first)
     archive.changes = [
         await archive.change(rotation(), approve=["bob", "carol"], makes=second),
-        await archive.change(change(archive.folder, "bob", "mallory", "alice"), approve=["bob", "carol"]),
+        await archive.change(
+            change(archive.folder, "bob", "mallory", "alice"), approve=["bob", "carol"], opens=[first, second]
+        ),
     ]
     after = archive.token("bob", "mallory", "alice", generation=3)
     assert await approved(archive, await archive.open(rotation(), makes=after)) == []
@@ -281,6 +283,7 @@ async def test_a_change_is_followed_only_with_its_own_leaf_and_facts(witnessed: 
     archive.pin(archive.token())
     made = archive.token(generation=2)
     good = await archive.change(rotation(), approve=["bob", "carol"], makes=made)
+    archive.newest_change = b""
     other = await archive.change(
         rotation(), approve=["bob", "carol"], makes=archive.token("bob", "mallory", generation=2)
     )
@@ -299,6 +302,56 @@ async def test_a_change_is_followed_only_with_its_own_leaf_and_facts(witnessed: 
         assert (await refused(archive, ceremony)).reason == "ARCHIVE_CHANGE"
     archive.changes = [other]  # a quorum approved, perhaps with older clients; the pins say no all the same
     assert (await refused(archive, ceremony)).reason == "CEREMONY_MISMATCH"
+
+
+async def test_a_change_that_is_withheld_is_missed_where_an_opening_names_it(
+    witnessed: HostileArchive,
+) -> None:
+    """P4, P7: carol was removed; bob is told of no change, and shown the token of before."""
+    archive = witnessed
+    first = archive.token()
+    archive.pin(first)
+    wanted, key = await archive.archive(first)
+    await archive.change(
+        change(archive.folder, "alice", "bob", "mallory"), approve=["bob", "carol"], opens=[first]
+    )
+    ceremony = await archive.open(recovery(wanted), opens=[first], keys=[key])
+    error = await refused(archive, ceremony)
+    assert error.reason == "PINS_BEHIND"
+    assert "keyark agents pins" in error.message
+
+
+async def test_an_older_pin_of_the_same_agents_gets_no_share(witnessed: HostileArchive) -> None:
+    """P4: a quorum gave all storage keys another PIN; shares of the former one are asked for again."""
+    archive = witnessed
+    first = archive.token()
+    archive.pin(first)
+    archive.changes = [
+        await archive.change(change(archive.folder, *AGENTS), approve=["bob", "carol"], opens=[first])
+    ]
+    wanted, key = await archive.archive(first)
+    ceremony = await archive.open(recovery(wanted), opens=[first], keys=[key])
+    error = await refused(archive, ceremony)
+    assert (error.reason, "another PIN" in error.message) == ("CEREMONY_MISMATCH", True)
+
+
+async def test_entries_that_are_no_changes_move_no_pins(witnessed: HostileArchive) -> None:
+    """P4, P6: what an intruder shows cannot make an agent deaf to the honest change that comes after it."""
+    archive = witnessed
+    first = archive.token()
+    archive.pin(first)
+    logged = archive.log.entry(0)
+    nothing = ArchiveChange(change=CeremonyProof(), opening_proof=await archive.proof(logged, 0))
+    second = archive.token(generation=2)
+    honest = await archive.change(rotation(), approve=["bob", "carol"], makes=second)
+    again = await archive.open(rotation(), makes=archive.token(generation=3))
+    for shown in ([nothing] * 60, [honest, honest]):
+        archive.changes = shown
+        with pytest.raises(KeyarkError):
+            async with RecoveryClient.open(archive.home, identity="agent/bob") as bob:
+                await bob.pins()
+    archive.changes = [honest]
+    assert await approved(archive, again) == []
 
 
 async def test_an_agent_who_pinned_nobody_approves_nothing(archive: HostileArchive) -> None:

@@ -67,6 +67,7 @@ class Rm:
             transport_certificate=self._transport_certificate,
             transport_keys=self._transport_keys,
             trust_changes=self._trust_changes,
+            newest_change=lambda: b"",
             max_waiting=16,
         )
 
@@ -89,7 +90,7 @@ class Rm:
     async def _transport_keys(self, **_: Any) -> archive_pb2.ListTransportKeyChangesResponse:
         return archive_pb2.ListTransportKeyChangesResponse()
 
-    async def _trust_changes(self, _: int) -> list[Any]:
+    async def _trust_changes(self, _: bytes) -> list[Any]:
         return []
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -22,12 +24,13 @@ from keyark.crypto.ceremonies import (
     sign_decision,
     sign_request,
 )
-from keyark.crypto.opening_facts import facts_digest
+from keyark.crypto.opening_facts import change_id, facts_digest
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import new_request_id
+from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
 from keyark.service.archive_trust import TABLE, StorageKeyTrust, TrustChangeError
 from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
@@ -79,12 +82,14 @@ class Agents:
         decision: Decision.ValueType = APPROVE,
         holders: Sequence[str] = ("alice", "bob", "carol"),
         quorum: int = 2,
+        after: bytes = b"",
+        share_key_ids: Mapping[str, bytes] | None = None,
     ) -> CeremonyProof:
         """A ceremony as the archive would show it."""
         statement.ceremony_id = statement.ceremony_id or new_request_id()
         statement.reason = "why not"
         request = sign_request(statement, self.signers[requester])
-        facts = opening_facts(storage_key_id, holders, quorum) if storage_key_id else b""
+        facts = opening_facts(storage_key_id, holders, quorum, after=after, share_key_ids=share_key_ids or {})
         opening = opening_leaf(request, statement.ceremony_id, storage_key_id, time_us, facts)
         bound = Opening(digest=ceremony_digest(request.statement), leaf_hash=leaf_hash(opening))
         approvals = [
@@ -110,16 +115,35 @@ class Agents:
         return AgentShareKey.from_json(path.read_text())
 
 
-def opening_facts(storage_key_id: bytes, holders: Sequence[str], quorum: int) -> bytes:
-    """Who holds a new storage key, as its leaf binds it."""
+def id_of(change: CeremonyProof) -> bytes:
+    return change_id(change.opening_leaf)
+
+
+def opening_facts(
+    storage_key_id: bytes,
+    holders: Sequence[str],
+    quorum: int,
+    *,
+    after: bytes = b"",
+    share_key_ids: Mapping[str, bytes] = MappingProxyType({}),
+) -> bytes:
+    """Who holds a new storage key, if there is one, and the change before, as the leaf binds it."""
+    facts = OpeningFacts(version=1, newest_change=after)
+    if not storage_key_id:
+        return facts.SerializeToString(deterministic=True)
     shares = [
-        ShareFacts(agent=f"spiffe://example.org/agent/{name}", share_key_id=bytes(32), commitment=bytes(32))
+        ShareFacts(
+            agent=f"spiffe://example.org/agent/{name}",
+            share_key_id=share_key_ids.get(name, bytes(32)),
+            commitment=bytes(32),
+        )
         for name in holders
     ]
     new = StorageKeyFacts(
         storage_key_id=storage_key_id, generation=2, pin_epoch=1, quorum=quorum, shares=shares
     )
-    return OpeningFacts(version=1, new_storage_key=new).SerializeToString(deterministic=True)
+    facts.new_storage_key.CopyFrom(new)
+    return facts.SerializeToString(deterministic=True)
 
 
 def opening_leaf(
@@ -203,14 +227,14 @@ async def test_a_quorums_word_puts_a_storage_key_in_force_and_it_is_logged_and_k
     await trust.accept_changes([change, change], proven)
     await trust.accept_changes([change], proven)  # shown again, it changes nothing
     assert trust.storage_key_ids == {FIRST, NEW}
-    assert trust.known_changes == 1
+    assert trust.newest_change == id_of(change)
     entries = await believer.log.entries(limit=10)
     events = [AuditEvent.FromString(entry.event.leaf) for entry in entries]
     assert [(e.type, e.storage_key_id) for e in events[1:]] == [
         (EventType.EVENT_TYPE_ARCHIVE_TRUST_CHANGED, NEW)
     ]
     again = believer.trust()
-    assert (again.storage_key_ids, again.known_changes) == ({FIRST, NEW}, 1)
+    assert (again.storage_key_ids, again.newest_change) == ({FIRST, NEW}, id_of(change))
 
 
 async def test_fewer_than_a_quorum_is_nobody(agents: Agents) -> None:
@@ -243,7 +267,10 @@ async def test_an_archive_cannot_put_its_own_key_under_the_agents_words(agents: 
     swapped.opening_proof = in_log(swapped.opening_leaf)
     other = agents.proof(rotation(), storage_key_id=NEW)
     mixed = CeremonyProof(
-        request=other.request, opening_leaf=other.opening_leaf, approvals=list(good.approvals)
+        request=other.request,
+        opening_leaf=other.opening_leaf,
+        opening_facts=other.opening_facts,
+        approvals=list(good.approvals),
     )
     mixed.opening_proof = in_log(mixed.opening_leaf)
     foreign = CeremonyProof.FromString(good.SerializeToString())
@@ -264,7 +291,7 @@ async def test_an_archive_cannot_put_its_own_key_under_the_agents_words(agents: 
         with pytest.raises(KeyarkError) as refused:
             await trust.accept_changes([change], proven)
         assert refused.value.reason == reason
-    assert trust.known_changes == 0
+    assert trust.newest_change == b""
 
 
 async def test_agents_change_by_the_present_ones_and_never_back_by_an_old_word(agents: Agents) -> None:
@@ -279,26 +306,33 @@ async def test_agents_change_by_the_present_ones_and_never_back_by_an_old_word(a
     trust = await believer.open()
     to_all = agents.proof(change("alice", "bob", "carol", quorum=3), approve=("bob", "carol"))
     to_two = agents.proof(
-        change("alice", "bob", quorum=2), approve=("alice", "bob", "carol"), time_us=NOW_US + 10
+        change("alice", "bob", quorum=2), approve=("alice", "bob", "carol"), after=id_of(to_all)
     )
     with pytest.raises(KeyarkError) as refused:  # two of three are no quorum any more
         await trust.accept_changes(
-            [to_all, agents.proof(rotation(), storage_key_id=NEW, time_us=NOW_US + 5)], proven
+            [to_all, agents.proof(rotation(), storage_key_id=NEW, after=id_of(to_all))], proven
         )
     assert refused.value.reason == "TRUST_CHANGE"
-    assert trust.known_changes == 1
+    assert trust.newest_change == id_of(to_all)
     await trust.accept_changes([to_all, to_two], proven)
     rollback = agents.proof(
-        change("alice", "bob", "carol", quorum=1), approve=("alice", "bob"), time_us=NOW_US + 7
+        change("alice", "bob", "carol", quorum=1), approve=("alice", "bob"), after=id_of(to_all)
     )
-    carols = agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "carol"), time_us=NOW_US + 20)
+    newest = id_of(to_two)
+    carols = agents.proof(rotation(), storage_key_id=NEW, approve=("alice", "carol"), after=newest)
     for old in (rollback, carols):
         with pytest.raises(KeyarkError) as refused:
             await trust.accept_changes([old], proven)
         assert refused.value.reason == "TRUST_CHANGE"
     pair = ("alice", "bob")
-    newest = agents.proof(rotation(), storage_key_id=NEW, approve=pair, holders=pair, time_us=NOW_US + 30)
-    await believer.trust().accept_changes([newest], proven)
+    others = agents.proof(rotation(), storage_key_id=NEW, approve=pair, holders=pair, after=newest)
+    with pytest.raises(TrustChangeError, match="split among others"):  # their names, with other share keys
+        await believer.trust().accept_changes([others], proven)
+    keys = {name: sha256(agents.share_key(name).public_key).digest() for name in pair}
+    theirs = agents.proof(
+        rotation(), storage_key_id=NEW, approve=pair, holders=pair, after=newest, share_key_ids=keys
+    )
+    await believer.trust().accept_changes([theirs], proven)
 
 
 async def test_a_change_that_is_not_in_the_followed_log_is_not_believed(agents: Agents) -> None:
@@ -314,7 +348,7 @@ async def test_a_change_that_is_not_in_the_followed_log_is_not_believed(agents: 
         with pytest.raises(KeyarkError) as refused:
             await trust.accept_changes([change], proven)
         assert refused.value.reason == reason
-    assert (trust.storage_key_ids, trust.known_changes) == ({FIRST}, 0)
+    assert (trust.storage_key_ids, trust.newest_change) == ({FIRST}, b"")
 
 
 async def test_what_expired_agents_sign_is_not_believed_whatever_its_date(agents: Agents) -> None:
@@ -323,7 +357,7 @@ async def test_what_expired_agents_sign_is_not_believed_whatever_its_date(agents
     taken = agents.proof(rotation(), storage_key_id=NEW)
     await (await believer.open()).accept_changes([taken], proven)
     later = believer.trust(NOW_US + 3 * 365 * 86_400 * 1_000_000)
-    change = agents.proof(rotation(), storage_key_id=os.urandom(32), time_us=NOW_US + 10)
+    change = agents.proof(rotation(), storage_key_id=os.urandom(32), after=id_of(taken))
     with pytest.raises(KeyarkError) as refused:
         await later.accept_changes([taken, change], proven)
     assert refused.value.reason == "CERTIFICATE_EXPIRED"
@@ -339,7 +373,7 @@ async def test_a_revoked_agent_is_none_of_a_quorum_and_what_it_approved_before_s
     other = os.urandom(32)
     with pytest.raises(TrustChangeError):
         await trust.accept_changes(
-            [before, agents.proof(rotation(), storage_key_id=other, time_us=NOW_US + 9)], proven
+            [before, agents.proof(rotation(), storage_key_id=other, after=id_of(before))], proven
         )
     assert trust.storage_key_ids == {FIRST, NEW}
     with_revoked_requester = Believer(agents, quorum=1)
@@ -370,3 +404,43 @@ async def test_a_new_storage_key_counts_only_if_the_believed_agents_hold_it(agen
             await trust.accept_changes([change], proven)
         assert refused.value.reason == "TRUST_CHANGE"
     assert trust.storage_key_ids == {FIRST}
+
+
+async def test_changes_follow_on_one_another_whatever_their_dates(agents: Agents) -> None:
+    """P4, availability: a DRM dates one opening years ahead, or its clock is set back; what comes next counts."""
+    trust = await Believer(agents).open()
+    ahead = agents.proof(rotation(), storage_key_id=os.urandom(32), time_us=NOW_US + 300 * 86_400 * 10**6)
+    honest = agents.proof(rotation(), storage_key_id=NEW, after=id_of(ahead))
+    await trust.accept_changes([ahead, honest], proven)
+    assert trust.newest_change == id_of(honest)
+    assert NEW in trust.storage_key_ids
+
+
+async def test_a_change_that_does_not_lead_on_from_the_newest_is_refused(agents: Agents) -> None:
+    """P4: a DRM leaves one out, goes back behind one, or starts anew."""
+    trust = await Believer(agents).open()
+    first = agents.proof(rotation(), storage_key_id=os.urandom(32))
+    second = agents.proof(rotation(), storage_key_id=os.urandom(32), after=id_of(first))
+    with pytest.raises(TrustChangeError, match="lead on"):
+        await trust.accept_changes([second], proven)
+    await trust.accept_changes([first, second], proven)
+    for after in (b"", id_of(first), os.urandom(32)):
+        with pytest.raises(TrustChangeError, match="lead on"):
+            await trust.accept_changes([agents.proof(rotation(), storage_key_id=NEW, after=after)], proven)
+    assert trust.newest_change == id_of(second)
+
+
+async def test_changes_that_were_accepted_before_they_named_each_other_are_passed_over(
+    agents: Agents,
+) -> None:
+    believer = Believer(agents)
+    trust = await believer.open()
+    old = agents.proof(rotation(), storage_key_id=os.urandom(32))
+    await trust.accept_changes([old], proven)
+    record = ArchiveTrustRecord.FromString(believer.store.get(TABLE, b"archive") or b"")
+    record.ClearField("newest_change")
+    await believer.store.update(lambda txn: txn.put(TABLE, b"archive", record.SerializeToString()))
+    trust = believer.trust()
+    assert trust.newest_change == b""
+    await trust.accept_changes([old, agents.proof(rotation(), storage_key_id=NEW, after=id_of(old))], proven)
+    assert NEW in trust.storage_key_ids

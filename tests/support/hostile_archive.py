@@ -68,6 +68,7 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
     folder: Path
     view: Ceremony = field(default_factory=Ceremony)
     changes: list[ArchiveChange] = field(default_factory=list)
+    newest_change: bytes = b""
     approvals: list[recovery_pb2.ApproveCeremonyRequest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -84,6 +85,7 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
 
     def pin(self, *tokens: SoftwareToken) -> None:
         """Let the agents have pinned alice, bob and carol, two of them, and these storage keys."""
+        self.newest_change = b""
         pins = ArchivePins.first(
             [share_key(self.folder, agent) for agent in AGENTS],
             quorum=2,
@@ -151,7 +153,10 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
         """
         statement.ceremony_id, statement.reason = new_request_id(), "why not"
         request = sign_request(statement, signer or self.signer("alice"))
-        one_time, facts = HybridPrivateKey.generate().public_key, encode_facts(opens, makes)
+        one_time, facts = (
+            HybridPrivateKey.generate().public_key,
+            encode_facts(opens, makes, newest_change=self.newest_change),
+        )
         logged = opening_leaf(
             request,
             statement,
@@ -182,13 +187,15 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
         statement: CeremonyStatement,
         *,
         approve: Sequence[str],
+        opens: Sequence[SoftwareToken] = (),
         makes: SoftwareToken | None = None,
     ) -> ArchiveChange:
-        """A change of agents or storage keys as it is shown to those who follow."""
-        await self.open(statement, makes=makes)
+        """A change of agents or storage keys as it is shown to those who follow; what is opened next names it."""
+        await self.open(statement, opens=opens, makes=makes)
         request = self.view.request
         logged = self.log.entry(self.log.size - 1)
         opening = Opening(digest=ceremony_digest(request.statement), leaf_hash=leaf_hash(logged.leaf))
+        self.newest_change = opening.leaf_hash
         return ArchiveChange(
             change=CeremonyProof(
                 request=request,
@@ -215,7 +222,9 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
         self, request: recovery_pb2.ListArchiveChangesRequest, context: Any
     ) -> recovery_pb2.ListArchiveChangesResponse:
         """The changes that it claims."""
-        return recovery_pb2.ListArchiveChangesResponse(changes=self.changes[request.known :])
+        known = [leaf_hash(shown.change.opening_leaf) for shown in self.changes]
+        start = known.index(request.newest_change) + 1 if request.newest_change in known else 0
+        return recovery_pb2.ListArchiveChangesResponse(changes=self.changes[start:])
 
     async def ListTransportKeyChanges(
         self, request: Any, context: Any

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +67,8 @@ class ArchivePins:
 
     ``storage_keys`` are ids by generation, ``pin_epochs`` how often the PIN of each was changed, from 1. ``changes``
     are the ids of the changes of agents and storage keys that led here, the newest last: each names the one before it.
+    ``approved`` are the changes that this agent approved itself and did not see carried out or ended yet: ceremony ids
+    by request digest.
     """
 
     agents: Mapping[str, bytes]
@@ -75,6 +77,7 @@ class ArchivePins:
     storage_keys: tuple[bytes, ...]
     pin_epochs: tuple[int, ...]
     changes: tuple[bytes, ...] = ()
+    approved: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @classmethod
     def first(
@@ -131,6 +134,7 @@ class ArchivePins:
             storage_keys=tuple(bytes.fromhex(key_id) for key_id in values["storage_keys"]),
             pin_epochs=tuple(int(epoch) for epoch in values["pin_epochs"]),
             changes=tuple(bytes.fromhex(change) for change in values["changes"]),
+            approved={bytes.fromhex(key): bytes.fromhex(name) for key, name in values["approved"].items()},
         )
 
     def save(self, folder: Path) -> None:
@@ -143,6 +147,7 @@ class ArchivePins:
             "storage_keys": [key_id.hex() for key_id in self.storage_keys],
             "pin_epochs": list(self.pin_epochs),
             "changes": [change.hex() for change in self.changes],
+            "approved": {digest.hex(): ceremony.hex() for digest, ceremony in self.approved.items()},
         }
         write_file(folder / FILE, (json.dumps(values, indent=2) + "\n").encode(), mode=0o600)
 
@@ -160,6 +165,17 @@ class ArchivePins:
     def newest_change(self) -> bytes:
         """The id of the newest change that was followed, 32 bytes; empty before the first."""
         return self.changes[-1] if self.changes else b""
+
+    def approving(self, request: CeremonyRequest) -> ArchivePins:
+        """Return the pins that remember a change which this agent is about to approve; all else is not remembered."""
+        if request.type not in (_CHANGE, ROTATE):
+            return self
+        return replace(self, approved={**self.approved, request.digest: request.ceremony_id})
+
+    def ended(self, digest: bytes) -> ArchivePins:
+        """Return the pins without a change (request digest) that this agent approved and that came to its end."""
+        left = {known: ceremony for known, ceremony in self.approved.items() if known != digest}
+        return replace(self, approved=left)
 
     def follow(
         self, change: CeremonyProof, opened: ProvenEntry, *, trust: AgentTrust, now: int
@@ -179,7 +195,7 @@ class ArchivePins:
                 "look at the archive's log."
             )
         self._check_quorum(change, opened, request, trust=trust, now=now)
-        after = replace(self, changes=(*self.changes, change_id(opened.leaf)))
+        after = replace(self.ended(request.digest), changes=(*self.changes, change_id(opened.leaf)))
         if request.type == ROTATE:
             self._check_new(facts)
             new = facts.new_storage_key

@@ -36,6 +36,13 @@ class CeremonyMismatchError(KeyarkError):
     kind = Kind.PRECONDITION
 
 
+class ChangePendingError(KeyarkError):
+    """A change that this agent approved was neither carried out nor ended, as far as the archive shows."""
+
+    reason = "CHANGE_PENDING"
+    kind = Kind.PRECONDITION
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReviewedCeremony:
     """A ceremony that was verified.
@@ -111,6 +118,22 @@ class CeremonyReview:
             decisions=self._decisions(view, opening, facts, opened),
             owners=owners,
             moves=moves,
+        )
+
+    def verify_closing(self, proof: bytes, ceremony_id: bytes, digest: bytes) -> ProvenEntry:
+        """Return the entry that says that a change (id, request digest) ended without being carried out.
+
+        Raises ChangePendingError where there is none, and the errors of ``ReceiptVerifier``.
+        """
+        if proof:
+            closed = self.verifier.verify_entry(proof)
+            event = closed.event
+            if (event.type, event.ceremony_digest) == (EventType.EVENT_TYPE_CEREMONY_CLOSED, digest):
+                return closed
+        raise ChangePendingError(
+            f"You approved the change {ceremony_id.hex()}, and the archive proves neither that it was carried out "
+            "nor that it ended. See it through first: the other agents approve it, or who asked cancels it. If they "
+            "say that it was carried out, the archive hides it: approve nothing, and look at its log."
         )
 
     def _decisions(

@@ -237,14 +237,16 @@ class RecoveryClient:
 
         All that may be opened and made follows from the type, the keys' receipts and this agent's own pins. Where a
         new storage key is approved, this agent's share of it has to open too. And all of it stands in the log that RM
-        and CM follow. Raises WrongShareError, CeremonyMismatchError, CeremonyClosedError, PrivateLogError, what
-        ``pins`` raises, and what the archive refuses with; where RM or CM are away, nobody approves.
+        and CM follow. Raises WrongShareError, CeremonyMismatchError, CeremonyClosedError, ChangePendingError,
+        PrivateLogError, what ``pins`` raises, and what the archive refuses with; where RM or CM are away, nobody
+        approves.
         """
         check_complete(ceremony)
         check_current(ceremony, self._review.trust, now=int(time.time()))
         pins = await self.pins()
         pins.check(ceremony)
         check_people(ceremony, pins, self._keys.signer, self._keys.share_key.public_key)
+        pins = await self._see_own_changes_through(pins, ceremony)
         await self._witnesses.confirm(ceremony.entries)
         if ceremony.view.HasField("new_storage_key"):
             self._open_share(ceremony.view.new_storage_key)
@@ -254,6 +256,7 @@ class RecoveryClient:
             decision=Decision.DECISION_APPROVE,
             time_us=time.time_ns() // 1000,
         )
+        pins.approving(ceremony.request).save(self._keys.folder)
         request = pb.ApproveCeremonyRequest(
             ceremony_id=ceremony.ceremony_id,
             approval=approval,
@@ -292,6 +295,22 @@ class RecoveryClient:
         raise ArchiveChangeError(
             "The archive shows no end of changes of agents and storage keys; look at its log."
         )
+
+    async def _see_own_changes_through(self, pins: ArchivePins, ceremony: ReviewedCeremony) -> ArchivePins:
+        """Return pins that wait for no other change that this agent approved: what was carried out was followed.
+
+        Raises ChangePendingError where the archive does not prove that one ended: it may hide that it was carried out.
+        """
+        for digest, ceremony_id in pins.approved.items():
+            if digest == ceremony.request.digest:
+                continue
+            request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
+            view = (await call(self._stub.GetCeremony, request, timeout=TIMEOUT)).ceremony
+            closed = self._review.verify_closing(view.closing_proof, ceremony_id, digest)
+            await self._witnesses.confirm([closed])
+            pins = pins.ended(digest)
+            pins.save(self._keys.folder)
+        return pins
 
     async def _changes(self, newest: bytes) -> Sequence[pb.ArchiveChange]:
         request = pb.ListArchiveChangesRequest(newest_change=newest)

@@ -303,8 +303,9 @@ def make_texts(folder: Path) -> None:
     put("users-csv", b'name,email,profile\nAlice Example,alice@example.org,user\n"B, C",b@example.org,\n')
     put("password-file", b"correct horse\n", "\ufeffp\u00e4ss\r\n".encode("utf-16"))
     put("password-list", b"email,password\r\nalice@example.org,abc\r\n")
-    put("pins", json.dumps({"version": 1, "agents": {"spiffe://example.org/agent/a": "00" * 32}, "quorum": 1,
-        "self_approval": False, "storage_keys": ["11" * 32], "pin_epochs": [1], "changes": []}).encode())  # fmt: skip
+    put("pins", json.dumps({"version": 2, "agents": {"spiffe://example.org/agent/a": "00" * 32}, "quorum": 1,
+        "self_approval": False, "storage_keys": ["11" * 32], "pin_epochs": [1],
+        "changes": [], "approved": {}}).encode())  # fmt: skip
     issued = {"identity": "rm", "serial": "7f", "spki_sha256": "00" * 32, "not_before": 1, "not_after": 2}
     put("issued", json.dumps(issued).encode() + b"\n")
     put(

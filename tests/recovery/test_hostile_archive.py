@@ -17,7 +17,7 @@ from keyark.client import KeyarkError, RecoveryClient
 from keyark.client.log_heads import LogHead
 from keyark.client.log_memory import remembered
 from keyark.client.sessions import open_session
-from keyark.crypto.ceremonies import agent_key_of
+from keyark.crypto.ceremonies import agent_key_of, ceremony_digest
 from keyark.crypto.storage import HybridPrivateKey
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.initialize import DeploymentPlan, make_person
@@ -27,7 +27,7 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import SoftwareToken
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import audit_pb2
-from keyark.v1.audit_pb2 import CosignCheckpointResponse, GetCheckpointResponse
+from keyark.v1.audit_pb2 import CosignCheckpointResponse, EventType, GetCheckpointResponse
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType
 from keyark.v1.recovery_pb2 import ArchiveChange, CeremonyState
@@ -119,14 +119,17 @@ async def test_what_is_as_it_should_be_is_approved(witnessed: HostileArchive) ->
     first, second, third = (archive.token(generation=number) for number in (1, 2, 3))
     archive.pin(first, second)
     assert await approved(archive, await archive.open(rotation(), makes=third)) == []
+    archive.pin(first, second)
     wanted, key = await archive.archive(first, enrollment_id=b"e" * 32)
     ceremony = await archive.open(recovery(wanted), opens=[first], keys=[key])
     assert await approved(archive, ceremony) == [key_id(first)]
     moved = await archive.reseal(key, second, encryption_spki_sha256=wanted, enrollment_id=b"e" * 32)
     ceremony = await archive.open(recovery(wanted), opens=[second], keys=[moved])
     assert await approved(archive, ceremony) == [key_id(second)]
+    archive.pin(first, second)
     ceremony = await archive.open(change(archive.folder, *AGENTS), opens=[first, second])
     assert await approved(archive, ceremony) == [key_id(first), key_id(second)]
+    archive.pin(first, second)
     statement = CeremonyStatement(type=RESEAL, storage_key_id=key_id(second))
     assert await approved(archive, await archive.open(statement, opens=[first])) == [key_id(first)]
 
@@ -319,6 +322,46 @@ async def test_a_change_that_is_withheld_is_missed_where_an_opening_names_it(
     error = await refused(archive, ceremony)
     assert error.reason == "PINS_BEHIND"
     assert "keyark agents pins" in error.message
+
+
+async def test_a_change_that_bob_approved_himself_is_seen_through_before_he_releases_a_share(
+    witnessed: HostileArchive,
+) -> None:
+    """P4, P7: bob approved that carol leaves; the archive does it, and tells bob of nothing, in its leaves too."""
+    archive = witnessed
+    first = archive.token()
+    archive.pin(first)
+    removal = await archive.open(change(archive.folder, "alice", "bob", "mallory"), opens=[first])
+    digest = ceremony_digest(archive.view.request.statement)
+    assert await approved(archive, removal) == [key_id(first)]
+    wanted, key = await archive.archive(first)
+    ceremony = await archive.open(recovery(wanted), opens=[first], keys=[key])
+    error = await refused(archive, ceremony)
+    assert (error.reason, removal.hex() in error.message) == ("CHANGE_PENDING", True)
+    closed, recovered = (
+        EventType.EVENT_TYPE_CEREMONY_CLOSED,
+        EventType.EVENT_TYPE_AGENTS_CHANGED,
+    )
+    for event_type, ended in ((closed, os.urandom(32)), (recovered, digest)):
+        archive.view.closing_proof = await archive.close(event_type, ended)
+        assert (await refused(archive, ceremony)).reason == "CHANGE_PENDING"
+    archive.view.closing_proof = await archive.close(closed, digest)
+    assert await approved(archive, ceremony) == [key_id(first)]
+    archive.view.ClearField("closing_proof")
+    assert await approved(archive, ceremony) == [key_id(first)]  # it ended for good
+
+
+async def test_a_change_that_bob_approved_and_followed_holds_nothing_up(witnessed: HostileArchive) -> None:
+    archive = witnessed
+    first, second = archive.token(), archive.token(generation=2)
+    archive.pin(first)
+    shown = await archive.change(rotation(), approve=["bob", "carol"], makes=second)
+    assert await approved(archive, archive.view.ceremony_id) == []
+    assert await approved(archive, archive.view.ceremony_id) == []  # opened anew, it is approved again
+    archive.changes = [shown]
+    wanted, key = await archive.archive(first)
+    ceremony = await archive.open(recovery(wanted), opens=[first], keys=[key])
+    assert await approved(archive, ceremony) == [key_id(first)]
 
 
 async def test_an_older_pin_of_the_same_agents_gets_no_share(witnessed: HostileArchive) -> None:

@@ -160,3 +160,18 @@ async def test_a_quorum_that_cannot_be_reached_is_refused_at_the_request(deploym
             await alice.change_agents([everyone[0], forged, everyone[2]], 2, reason="x")
         assert refused.value.reason == "SHARE_KEY"
         assert [c async for c in alice.ceremonies()] == []
+
+
+async def test_an_agent_goes_on_once_a_change_that_it_approved_is_proven_to_have_ended(
+    deployment: Deployment,
+) -> None:
+    lost = await lose_key(deployment)
+    async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+        rotation = await alice.rotate_storage_key(reason=REASON)
+        await approve(rotation.ceremony_id, bob)
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        with pytest.raises(KeyarkError) as waiting:
+            await approve(asked.ceremony_id, bob)
+        assert waiting.value.reason == "CHANGE_PENDING"
+        await alice.cancel(rotation.ceremony_id)
+        assert state(await approve(asked.ceremony_id, bob, carol)) == "READY"

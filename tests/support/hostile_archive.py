@@ -214,6 +214,12 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
             opening_proof=self.view.opening_proof,
         )
 
+    async def close(self, event_type: EventType.ValueType, digest: bytes) -> bytes:
+        """Log an end of a ceremony and prove it."""
+        event = AuditEvent(version=1, type=event_type, time_us=time.time_ns() // 1000, ceremony_digest=digest)
+        logged = new_event(event, AuditDetails())
+        return await self.proof(logged, await self.append(logged))
+
     async def GetCeremony(self, request: Any, context: Any) -> recovery_pb2.GetCeremonyResponse:
         """What it likes to show."""
         return recovery_pb2.GetCeremonyResponse(ceremony=self.view)

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from keyark.client import KeyarkError
+from keyark.client.audit import list_entries
+from keyark.client.sessions import open_session
 from keyark.crypto.agents import AgentShareKey
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.initialize import DeploymentPlan, make_person
 from keyark.pki.files import write_file
 from keyark.pki.spiffe import SpiffeId
+from keyark.v1.audit_pb2 import AuditEvent, EventType
 from tests.support.deployment import Deployment, running
 from tests.support.recovering import (
     REASON,
@@ -22,8 +25,11 @@ from tests.support.recovering import (
     drm_log,
     identity_file,
     lose_key,
+    revoke,
     state,
 )
+
+TRUST_CHANGED = EventType.EVENT_TYPE_ARCHIVE_TRUST_CHANGED
 
 
 def share_key(folder: Path, agent: str) -> AgentShareKey:
@@ -175,3 +181,32 @@ async def test_an_agent_goes_on_once_a_change_that_it_approved_is_proven_to_have
         assert waiting.value.reason == "CHANGE_PENDING"
         await alice.cancel(rotation.ceremony_id)
         assert state(await approve(asked.ceremony_id, bob, carol)) == "READY"
+
+
+async def test_a_change_is_heard_of_with_the_next_enrollment_and_stands_though_who_asked_was_revoked(
+    deployment_folder: Path,
+) -> None:
+    """P7: RM and CM do not wait for a new storage key, and agents who were away follow."""
+    make_person(
+        DeploymentPlan(folder=deployment_folder),
+        DeploymentAuthority.load(deployment_folder / "authority"),
+        SpiffeId("example.org", "agent/dave"),
+    )
+    async with running(deployment_folder) as deployment:
+        await lose_key(deployment)
+        async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+            keys = [share_key(deployment_folder, name) for name in ("bob", "carol", "dave")]
+            asked = await alice.change_agents(keys, 2, reason="alice leaves")
+            await approve(asked.ceremony_id, bob, carol)
+        await revoke(deployment, "agent/alice")
+        for email in ("b@example.org", "c@example.org"):
+            await lose_key(deployment, email=email)
+        for role in ("rm", "cm"):
+            async with open_session(deployment.home(), role, identity="auditor/auditor") as session:
+                events = [AuditEvent.FromString(e.event.leaf) async for e in list_entries(session)]
+            digests = [e.ceremony_digest for e in events if e.type == TRUST_CHANGED]
+            assert digests == [asked.request.digest]
+        async with agents(deployment, "bob") as (bob,):
+            pins = await bob.pins()
+        assert {agent.rpartition("/")[2] for agent in pins.agents} == {"bob", "carol", "dave"}
+        assert pins.pin_epochs == (2,)

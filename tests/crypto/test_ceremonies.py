@@ -40,7 +40,7 @@ from keyark.text.characters import without_joiners
 from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, SignedStatement
 from tests.support.rpc import identity_list
 
-NOW = int(time.time())
+NOW = int(time.time()) + 86_400  # within the lives of certificates that are made while the tests run
 OPENING = Opening(digest=os.urandom(32), leaf_hash=os.urandom(32))
 RECIPIENT = HybridPrivateKey.generate()
 DAYS = 86_400

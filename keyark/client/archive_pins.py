@@ -167,8 +167,11 @@ class ArchivePins:
         return self.changes[-1] if self.changes else b""
 
     def approving(self, request: CeremonyRequest) -> ArchivePins:
-        """Return the pins that remember a change which this agent is about to approve; all else is not remembered."""
-        if request.type not in (_CHANGE, ROTATE):
+        """Return the pins that remember a change of agents which this agent is about to approve, and nothing else.
+
+        A new storage key that is kept from it gives nobody a share, so it holds nothing up either.
+        """
+        if request.type != _CHANGE:
             return self
         return replace(self, approved={**self.approved, request.digest: request.ceremony_id})
 

@@ -240,7 +240,7 @@ async def test_a_new_storage_key_that_was_open_is_made_anew_for_the_new_agents(
         agents(deployment, "alice", "bob", "carol", "dave") as (alice, bob, carol, dave),
     ):
         rotation = await carol.rotate_storage_key(reason="yearly")
-        await approve(rotation.ceremony_id, alice)
+        await approve(rotation.ceremony_id, bob)
         new = share_keys(deployment_folder, "alice", "carol", "dave")
         change = await alice.change_agents(new, 2, reason="bob leaves")
         assert state(await approve(change.ceremony_id, bob, carol)) == "COMPLETED"

@@ -38,6 +38,11 @@ main(["ask"])
 """
 
 
+def heeding_sigint() -> None:
+    """Let a program heed SIGINT, where the tests themselves were started in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("words", "question"),
     [
@@ -60,6 +65,7 @@ def test_ctrl_c_ends_every_prompt_at_once(
         stdout=its,
         stderr=its,
         start_new_session=True,
+        preexec_fn=heeding_sigint,  # noqa: PLW1509 — as below
     )
     os.close(its)
     shown = b""
@@ -92,7 +98,11 @@ def stopped_while_a_service_is_silent(home: Path, words: list[str]) -> str:
         text = re.sub(r'^(rm|cm|drm) = ".*"$', rf'\1 = "{address}"', text, flags=re.MULTILINE)
         (home / "keyark.toml").write_text(text)
         process = subprocess.Popen(
-            [*KEYARK, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*KEYARK, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=heeding_sigint,  # noqa: PLW1509 — no other thread of the tests holds a lock that it needs
         )
         connection, _ = silent.accept()
         process.send_signal(signal.SIGINT)

@@ -27,7 +27,7 @@ from keyark.errors import InvalidInputError, PolicyRejectedError, Violation
 from keyark.pki.approvals import Edits, OfficerSigner
 from keyark.pki.authority import Authority, ca_name, create_internal_ca
 from keyark.pki.calls import CallSigner
-from keyark.pki.certificates import encode_certificate
+from keyark.pki.certificates import Validity, encode_certificate
 from keyark.pki.identities import issue_identity, request_identity
 from keyark.pki.key_types import KeyType
 from keyark.pki.keys import encode_private_key
@@ -62,6 +62,7 @@ from tests.support import rpc
 from tests.support.crypto import pkcs8
 from tests.support.pki import (
     CA_VALIDITY,
+    DAY,
     VALIDITY,
     issue_pair,
     issuing_ca,
@@ -89,11 +90,17 @@ def internal() -> Authority:
     return create_internal_ca(ec_key(INTERNAL), subject=ca_name("Internal CA"), validity=CA_VALIDITY)
 
 
-def person(authority: Authority, path: str, number: int = PERSON) -> x509.Certificate:
+LATER = Validity.starting(NOW + 60, lifetime_seconds=365 * DAY)
+"""Of a transport key that comes after another."""
+
+
+def person(
+    authority: Authority, path: str, number: int = PERSON, validity: Validity = VALIDITY
+) -> x509.Certificate:
     """A certificate of an identity."""
     identity = SpiffeId("example.org", path)
     return issue_identity(
-        authority, request_identity(ec_key(number), identity), identity=identity, validity=VALIDITY
+        authority, request_identity(ec_key(number), identity), identity=identity, validity=validity
     )
 
 
@@ -275,7 +282,7 @@ async def make_changes(internal_certificate: x509.Certificate) -> None:
     await log.open(store)
     (index,) = await append(log, store, new_event(rotated, AuditDetails()))
     certificate = TransportCertificate(
-        certificate=encode_certificate(person(authority, "drm/transport")),
+        certificate=encode_certificate(person(authority, "drm/transport", validity=LATER)),
         chain=[encode_certificate(internal_certificate)],
     )
     change = TransportKeyChange(certificate=certificate, proof=await receipt_of(log, index))

@@ -19,7 +19,7 @@ from cm_service.crl_settings import shard_key
 from cm_service.issue_policy import Judged, apply_policy, judge_again
 from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair, roles_of
-from cm_service.refusals import check_not_refused, refuse_for_good
+from cm_service.refusals import ArchivedRequest, Refused, check_not_refused, refuse_for_good
 from cm_service.renewals import check_renewal, record_renewal
 from cm_service.signing_worker import SigningMismatchError, check_signed
 from keyark.clock import Clock
@@ -76,24 +76,16 @@ class PairRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Accepted:
-    """A request that may be issued, as an officer approved it; ``receipt_leaf_hash`` is empty without archival.
+    """A request that may be issued, as an officer approved it; ``archived`` is None without archival.
 
     ``to_judge_again`` is what policy saw, where its verdict depends on what else is issued meanwhile.
     """
 
     statement: Statement
     claim: KeyClaim
-    receipt_leaf_hash: bytes
+    archived: ArchivedRequest | None
     approval: Approval | None
     to_judge_again: PolicyRequest | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Refused:
-    """A request that policy rejects, and whose key is archived."""
-
-    claim: KeyClaim
-    error: PolicyRejectedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +145,7 @@ class Issuance:
 
     def accept_request(
         self, request: PairRequest, receipt: ArchivalReceipt | KeyarkError | None
-    ) -> _Accepted | _Refused | CertificatePair | KeyarkError:
+    ) -> _Accepted | Refused | CertificatePair | KeyarkError:
         """Verify the statement, hold the receipt against it, apply profile and policy; or find the earlier pair."""
         try:
             statement = accept_statement(
@@ -177,8 +169,10 @@ class Issuance:
             profile.check(statement, receipt=request.receipt)
             if isinstance(receipt, KeyarkError):
                 return receipt
+            archived = None
             if receipt is not None:
                 self.receipts.check(receipt, statement)
+                archived = ArchivedRequest(claim=claim, receipt=receipt, time_us=self.clock.now_us())
             approval, statement = take_approval(request.approval, statement, self.receipts)
             now = self.clock.now_us() // 1_000_000
             renewed = self.store.read(lambda txn: check_renewal(txn, statement, now))
@@ -186,37 +180,37 @@ class Issuance:
                 statement=statement,
                 validity=self._validity(profile, approval),
                 approval=approval,
-                has_receipt=receipt is not None,
+                has_receipt=archived is not None,
                 renewed=renewed,
             )
             try:
                 asked = judged.request(now=now, issuer_key_type=self.issuer_key_type)
                 to_judge_again = apply_policy(self.policy, judged, asked, self.store.read)
             except PolicyRejectedError as error:
-                return error if receipt is None else _Refused(claim=claim, error=error)
+                return error if archived is None else Refused(archived=archived, error=error)
         except KeyarkError as error:
             return error
         return _Accepted(
             statement=statement,
             claim=claim,
-            receipt_leaf_hash=leaf_hash(receipt.leaf) if receipt else b"",
+            archived=archived,
             approval=approval,
             to_judge_again=to_judge_again,
         )
 
     async def refuse_archived(
-        self, items: Sequence[_Accepted | _Refused | CertificatePair | KeyarkError]
+        self, items: Sequence[_Accepted | Refused | CertificatePair | KeyarkError]
     ) -> list[_Accepted | CertificatePair | KeyarkError]:
         """Refuse for good, durably, what policy rejects although its key is archived."""
-        refused = [item for item in items if isinstance(item, _Refused)]
+        refused = [item for item in items if isinstance(item, Refused)]
 
         def write(txn: WriteTransaction) -> None:
             for item in refused:
-                refuse_for_good(txn, item.claim, item.error)
+                refuse_for_good(txn, self.log, item.archived, item.error)
 
         if refused:
             await self.store.update(write)
-        return [item.error if isinstance(item, _Refused) else item for item in items]
+        return [item.error if isinstance(item, Refused) else item for item in items]
 
     def _profile(self, name: str) -> ProfileSettings:
         if name not in self.profiles:
@@ -255,7 +249,7 @@ class Issuance:
             outcomes = list(drawn)
             new = [(i, item) for i, item in enumerate(drawn) if isinstance(item, _Reserved)]
             # P8: a key that a receipt says is archived has its role before another request gets to sign with it
-            for i, item in sorted(new, key=lambda one: not one[1].accepted.receipt_leaf_hash):
+            for i, item in sorted(new, key=lambda one: one[1].accepted.archived is None):
                 outcomes[i] = self._reserve(txn, item)
             return outcomes
 
@@ -337,7 +331,7 @@ class Issuance:
                 for certificate in (record.signing_certificate, record.encryption_certificate)
                 if certificate
             ],
-            receipt_leaf_hash=accepted.receipt_leaf_hash,
+            receipt_leaf_hash=leaf_hash(accepted.archived.receipt.leaf) if accepted.archived else b"",
             approval=accepted.approval.signed if accepted.approval else None,
         )
 
@@ -362,12 +356,13 @@ class Issuance:
             return self._pair(earlier)
         statement, again = item.accepted.statement, item.accepted.to_judge_again
         try:
+            check_not_refused(txn, statement)
             if again is not None:
                 judge_again(self.policy, txn, again, statement)
             renewed = check_renewal(txn, statement, self.clock.now_us() // 1_000_000)
         except PolicyRejectedError as error:
-            if item.accepted.receipt_leaf_hash:
-                refuse_for_good(txn, item.accepted.claim, error)
+            if item.accepted.archived is not None:
+                refuse_for_good(txn, self.log, item.accepted.archived, error)
             return error
         except KeyarkError as error:
             return error

@@ -1,19 +1,49 @@
 """What the CM's policy refused although its key was archived is refused for good: no later policy certifies that key.
 
-The archived key stays UNCERTIFIED, which nobody can recover; the person enrolls anew, under a new request id.
+The archived key stays UNCERTIFIED, which nobody can recover; the person enrolls anew, under a new request id. The
+refusal and its entry in the log are one transaction.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from cm_service.records import REFUSED
 from keyark.errors import KeyarkError, NotFoundError, PolicyRejectedError, Violation
 from keyark.pki.statements import Statement
 from keyark.records.v1.cm_pb2 import RefusalRecord, RefusedByRule
 from keyark.service.key_uses import KeyClaim, claim_key_uses
+from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import check_same_statement
 from keyark.store import ReadTransaction, WriteTransaction
+from keyark.transparency.events import SALT_SIZE
+from keyark.transparency.log import Log
+from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.receipts import ArchivalReceipt
+from keyark.v1.audit_pb2 import EventType
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchivedRequest:
+    """What a refusal for good is written from: whose keys, under which receipt, and since when.
+
+    Made before the transaction that finds out whether policy rejects: that one has neither clock nor randomness.
+    """
+
+    claim: KeyClaim
+    receipt: ArchivalReceipt
+    time_us: int
+    salt: bytes = field(default_factory=lambda: os.urandom(SALT_SIZE), repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A request that policy rejects, and whose key is archived."""
+
+    archived: ArchivedRequest
+    error: PolicyRejectedError
 
 
 def find_refusal(txn: ReadTransaction, enrollment_id: bytes) -> RefusalRecord:
@@ -35,14 +65,30 @@ def check_not_refused(txn: ReadTransaction, statement: Statement) -> None:
     raise PolicyRejectedError(record.message, violations=violations)
 
 
-def refuse_for_good(txn: WriteTransaction, claim: KeyClaim, error: PolicyRejectedError) -> None:
-    """Remember that an enrollment was refused, and why; its keys, of which one is archived, keep their roles (P8)."""
+def refuse_for_good(
+    txn: WriteTransaction, log: Log, request: ArchivedRequest, error: PolicyRejectedError
+) -> None:
+    """Remember that an enrollment was refused, and why, with its entry in the log; the first refusal stands.
+
+    Its keys, of which one is archived, keep their roles (P8).
+    """
+    statement = request.claim.statement
+    if txn.get(REFUSED, statement.enrollment_id) is not None:
+        return
     with suppress(KeyarkError):  # another enrollment has them
-        claim_key_uses(txn, claim)
-    statement = claim.statement
+        claim_key_uses(txn, request.claim)
     record = RefusalRecord(
         statement_sha256=statement.sha256,
         message=error.message,
         rules=[RefusedByRule(rule=v.rule, message=v.message) for v in error.violations],
     )
     txn.put(REFUSED, statement.enrollment_id, record.SerializeToString())
+    leaf = enrollment_leaf(
+        EventType.EVENT_TYPE_ENROLLMENT_REFUSED,
+        statement,
+        time_us=request.time_us,
+        salt=request.salt,
+        refused=error,
+        receipt_leaf_hash=leaf_hash(request.receipt.leaf),
+    )
+    log.append(txn, leaf)

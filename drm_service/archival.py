@@ -343,7 +343,7 @@ def _sealed(item: _Accepted, result: bytes | KeyarkError) -> _Sealed | _Mismatch
         if not isinstance(error, KeyMismatchError):
             return error
         refused = EventType.EVENT_TYPE_KEY_PAIR_REFUSED
-        event = enrollment_leaf(refused, item.statement, time_us=item.time_us)
+        event = enrollment_leaf(refused, item.statement, time_us=item.time_us, refused=error)
         return _Mismatched(accepted=item, error=error, event=event)
     return _Sealed(accepted=item, sealed_key=outcome.sealed_key)
 

@@ -22,6 +22,7 @@ from keyark.policy.rules import ReceiptRule, UniqueSubjectName, Validity
 from keyark.service.evidence import MAX_CHANGES, MAX_LINKS, ArchiveEvidence
 from keyark.service.leaves import enrollment_leaf
 from keyark.transparency.checkpoint import NoteSigner
+from keyark.transparency.events import open_event
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.transport_keys import FollowedTransportKeys
@@ -30,7 +31,7 @@ from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.turns import Turns
 from tests.support.calls import signed_call
-from tests.support.issuance import Ca, request
+from tests.support.issuance import Ca, InlinePool, request
 from tests.support.pki import NOW, TRUST_DOMAIN, internal_ca, private_key, spki, statement_bytes
 from tests.support.transparency import ORIGIN, append, memory_store, new_log, receipt_of
 from tests.transparency.test_transport_keys import certificate
@@ -151,6 +152,44 @@ async def test_what_is_rejected_only_when_it_commits_is_refused_for_good_too(arc
     assert (archive.refused(first), archive.refused(second)) == (False, True)
     rules.clear()
     assert reasons(await archive.issue(second)) == ["POLICY_REJECTED"]
+
+
+async def test_a_refusal_for_good_has_its_leaf_in_the_same_commit(archive: Archived) -> None:
+    """P6: a CM that is killed right after it refused leaves no refusal that its log does not tell."""
+    rules = archive.ca.issuance.policy.rules
+    rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+    at_once = await archive.archived(request(0))
+    key_archived = archive.log.entry(archive.log.size - 1)
+    await archive.issue(at_once)
+    rules["issue"] = [UniqueSubjectName(name="unique", type="UniqueSubjectName", stage="issue")]
+    first = await archive.archived(request(1, email="alice@example.org"))
+    late = await archive.archived(request(2, email="other@example.org"))
+    await archive.issue(first, late)
+    for again in (at_once, late):  # the first refusal stands, and is told once
+        await archive.issue(again)
+    entries = [open_event(entry.event) for entry in await archive.ca.log.entries(limit=100)]
+    refused = [e for e in entries if e.event.type == EventType.EVENT_TYPE_ENROLLMENT_REFUSED]
+    assert [e.event.enrollment_id for e in refused] == [
+        parse_statement(asked.statement).enrollment_id for asked in (at_once, late)
+    ]
+    assert [e.details.reason for e in refused if e.details] == ["POLICY_REJECTED"] * 2
+    assert refused[0].event.receipt_leaf_hash == leaf_hash(key_archived.leaf)
+
+
+async def test_an_enrollment_that_another_call_got_refused_meanwhile_is_not_issued(archive: Archived) -> None:
+    """P1: policy is reloaded while a call is at the signing workers; what it rejects in between stays rejected."""
+    issuance, asked = archive.ca.issuance, await archive.archived(request())
+    refused_meanwhile: list[Any] = []
+
+    async def refuse(items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
+        issuance.policy.rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+        refused_meanwhile.extend(await archive.issue(asked))
+        return await InlinePool.run(archive.ca.pool, items)
+
+    archive.ca.pool.run = refuse  # type: ignore[method-assign]
+    outcomes = await archive.issue(asked)
+    assert (reasons(refused_meanwhile), reasons(outcomes)) == (["POLICY_REJECTED"], ["POLICY_REJECTED"])
+    assert archive.ca.issued() == []
 
 
 async def test_what_is_rejected_without_an_archived_key_is_not_refused_for_good(ca: Ca) -> None:

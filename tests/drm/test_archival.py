@@ -425,7 +425,10 @@ async def test_a_refusal_for_good_has_its_leaf_in_the_same_commit(archive) -> No
     mine, yours, key = (private_key(KeyType.EC_P256, number) for number in (197, 198, 199))
     asked = request_with(mine, key, wrapped=yours)
     assert reasons(await archive.archive(asked)) == ["KEY_MISMATCH"]
-    event = open_event(archive.log.entry(before)).event
+    opened = open_event(archive.log.entry(before))
+    event = opened.event
+    assert opened.details
+    assert opened.details.reason == "KEY_MISMATCH"
     assert event.type == EventType.EVENT_TYPE_KEY_PAIR_REFUSED
     assert event.enrollment_id == parse_statement(asked.statement).enrollment_id
     assert archive.log.size == before + 1

@@ -47,7 +47,8 @@ from keyark.client.ceremony_review import CeremonyReview, ReviewedCeremony
 from keyark.client.delivery import KeyFiles
 from keyark.client.folder import KeyFormat
 from keyark.client.passwords import new_password
-from keyark.client.recovery import RecoveredKey, RecoveryClient
+from keyark.client.recipients import RecoveredKey
+from keyark.client.recovery import RecoveryClient
 from keyark.pki.pkcs12 import Pkcs12Form
 from keyark.v1.recovery_pb2 import CeremonyState
 
@@ -79,7 +80,8 @@ def request(**options: Any) -> None:
 
     async def run() -> ReviewedCeremony:
         async with recovery_client(options) as client:
-            return await client.request_keys(await _wanted(client, options), reason=options["reason"])
+            wanted, owner = await _wanted(client, options), options["owner"] or ""
+            return await client.request_keys(wanted, reason=options["reason"], owner=owner)
 
     opened = asyncio.run(run())
     if options["as_json"]:

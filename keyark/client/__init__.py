@@ -11,7 +11,8 @@ async with RecoveryClient.open("deployment", identity="agent/bob") as bob:
 
 from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnrollment
 from keyark.client.pending import PendingApprovalError
-from keyark.client.recovery import RecoveredKey, RecoveryClient
+from keyark.client.recipients import RecoveredKey
+from keyark.client.recovery import RecoveryClient
 from keyark.client.verification import Enrolled
 from keyark.errors import KeyarkError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Final, Protocol, TypeVar
@@ -32,6 +32,13 @@ class AmbiguousOwnerError(KeyarkError):
 
     reason = "AMBIGUOUS_OWNER"
     kind = Kind.INVALID
+
+
+class OwnerMismatchError(KeyarkError):
+    """A recovery was asked for by its owner, and the keys' receipts name somebody else."""
+
+    reason = "OWNER_MISMATCH"
+    kind = Kind.PRECONDITION
 
 
 async def list_enrollments(
@@ -122,6 +129,22 @@ async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.Arch
             f"{owner!r} is the name of several people; name one by the address: {candidates}."
         )
     return sorted(found, key=lambda key: key.archived_time_us)
+
+
+def check_owner(receipts: Sequence[ArchivalReceipt], owner: str) -> None:
+    """Raise OwnerMismatchError unless every receipt names this owner: an address, or the name of one person."""
+    wanted, people = normalized_name(owner), [receipt.details for receipt in receipts]
+    if "@" in owner:
+        fits = all(person.email.lower() == wanted.lower() for person in people)
+    else:
+        fits = all(person.common_name == wanted for person in people)
+        fits = fits and len({person.email.lower() for person in people}) == 1
+    if not fits:
+        named = ", ".join(sorted({f"{person.common_name} <{person.email}>" for person in people}))
+        raise OwnerMismatchError(
+            f"You asked for keys of {owner!r}, and the receipts of the keys that the archive listed name {named}. "
+            "Tell the archive's operator; name a key with --key or --cert instead."
+        )
 
 
 async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from keyark.client.folder import PKCS12_KEY_TYPES, KeyFormat
-from keyark.client.recovery import RecoveredKey
+from keyark.client.recipients import RecoveredKey
 from keyark.errors import InvalidInputError
 from keyark.pki.certificates import encode_pem_certificates
 from keyark.pki.files import FileExistsAlreadyError, erase_secret_file, make_private_folder, write_new_file

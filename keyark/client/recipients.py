@@ -1,14 +1,27 @@
-"""The requester's one-time keys: each waits on disk for one recovery, and is deleted when that is over."""
+"""The requester's one-time keys, and what comes back sealed to them.
+
+Each waits on disk for one recovery, and is deleted when that is over.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
+
+from cryptography import x509
 
 from keyark.crypto.agents import ShareKey
-from keyark.errors import ConfigurationError
+from keyark.crypto.ceremonies import open_recovered_key
+from keyark.crypto.matching import prove_match
+from keyark.errors import ConfigurationError, InvalidInputError
+from keyark.pki.certificates import load_certificate
+from keyark.pki.chains import KnownChains
 from keyark.pki.files import erase_secret_file, make_private_folder, read_secret_file, write_new_file
+from keyark.pki.spki import encode_spki
+from keyark.transparency.receipts import ArchivalReceipt
+from keyark.v1 import recovery_pb2
 
 MAX_PEM: Final = 1 << 16
 
@@ -48,3 +61,43 @@ class RecipientKeys:
 
     def _path(self, ceremony_id: bytes) -> Path:
         return self.folder / f"{ceremony_id.hex()}.pem"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveredKey:
+    """A private key that came back (PKCS#8 DER), proven to be its certificate's, with the chain above that."""
+
+    key_id: bytes
+    email: str
+    private_key: bytes = field(repr=False)
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+
+    @classmethod
+    def open(
+        cls,
+        sealed: recovery_pb2.RecoveredKey,
+        recipient: ShareKey,
+        *,
+        digest: bytes,
+        owner: ArchivalReceipt,
+        chains: KnownChains,
+    ) -> Self:
+        """Open a key that was sealed for the request of this digest, and prove that it is its certificate's.
+
+        The certificate may have ended, and so may the CA certificate that it is under. Raises SealError,
+        KeyMismatchError, CertificateChainError and InvalidInputError.
+        """
+        private_key = open_recovered_key(sealed.ciphertext, recipient, digest, sealed.key_id)
+        certificate = load_certificate(sealed.certificate)
+        chain = chains.verify(certificate)[1:]
+        spki = encode_spki(certificate.public_key())
+        if sha256(spki).digest() != sealed.key_id:
+            raise InvalidInputError("The certificate that came along is another key's.", field="certificate")
+        return cls(
+            key_id=sealed.key_id,
+            email=owner.details.email,
+            private_key=prove_match(private_key, spki),
+            certificate=certificate,
+            chain=tuple(chain),
+        )

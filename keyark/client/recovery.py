@@ -10,13 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-
+from keyark.client.administration import check_owner
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.approvable import check_current, check_people
 from keyark.client.archive_pins import ArchiveChangeError, ArchivePins
@@ -29,30 +27,28 @@ from keyark.client.ceremony_review import (
 )
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
+from keyark.client.recipients import RecoveredKey
 from keyark.client.sessions import Session, open_session
 from keyark.client.transport_memory import follow_transport_keys
+from keyark.client.verification import UnexpectedAnswerError
 from keyark.client.witnesses import FOLLOWERS, Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import (
     agent_key_of,
-    open_recovered_key,
+    ceremony_digest,
     seal_released_share,
     sign_decision,
     sign_request,
 )
-from keyark.crypto.matching import prove_match
 from keyark.crypto.shares import Share
 from keyark.crypto.storage import HybridPublicKey
 from keyark.crypto.token import open_share
 from keyark.errors import InvalidInputError, KeyarkError, Kind
-from keyark.pki.certificates import load_certificate
-from keyark.pki.chains import KnownChains
-from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id
 from keyark.rpc.channels import call
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.v1 import recovery_pb2 as pb
-from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision
+from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, SignedStatement
 from keyark.v1.common_pb2 import PageRequest
 from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
@@ -67,17 +63,6 @@ _ENDED: Final = (
     pb.CeremonyState.CEREMONY_STATE_EXPIRED,
     pb.CeremonyState.CEREMONY_STATE_FAILED,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecoveredKey:
-    """A private key that came back (PKCS#8 DER), proven to be its certificate's, with the chain above that."""
-
-    key_id: bytes
-    email: str
-    private_key: bytes = field(repr=False)
-    certificate: x509.Certificate
-    chain: tuple[x509.Certificate, ...]
 
 
 class RecoveryClient:
@@ -112,10 +97,14 @@ class RecoveryClient:
             ]
             yield cls(archive, keys, followers=followers)
 
-    async def request_keys(self, key_ids: Sequence[bytes], *, reason: str) -> ReviewedCeremony:
+    async def request_keys(
+        self, key_ids: Sequence[bytes], *, reason: str, owner: str = ""
+    ) -> ReviewedCeremony:
         """Ask for archived keys by their ids (32 bytes each, up to 100); all come back, or none.
 
-        The one-time private key is on disk before anybody can seal to it.
+        ``owner`` is whose keys they are meant to be, an address or a name. Where the keys' receipts name somebody else,
+        the recovery is canceled and OwnerMismatchError raised. The one-time private key is on disk before anybody can
+        seal to it.
         """
         ceremony_id = new_request_id()
         recipient = self._keys.recipients.create(ceremony_id)
@@ -127,7 +116,7 @@ class RecoveryClient:
             recipient_public_key=recipient.public_key.to_bytes(),
         )
         try:
-            return await self._request(statement)
+            return await self._request(statement, owner=owner)
         except KeyarkError as error:
             if error.kind not in _MAYBE:
                 self._keys.recipients.delete(ceremony_id)
@@ -165,17 +154,19 @@ class RecoveryClient:
             )
         )
 
-    async def _request(self, statement: CeremonyStatement) -> ReviewedCeremony:
+    async def _request(self, statement: CeremonyStatement, *, owner: str = "") -> ReviewedCeremony:
         signed = sign_request(statement, self._keys.signer)
         answer = await call(
             self._stub.RequestCeremony, pb.RequestCeremonyRequest(request=signed), timeout=TIMEOUT
         )
         try:
-            return await self._reviewed(answer.ceremony)
+            opened = await self._reviewed(answer.ceremony, statement.ceremony_id)
+            _check_asked_for(opened, signed, owner)
         except KeyarkError as refusal:
             refusal.message += f" {await self._withdraw(statement.ceremony_id)}"
             refusal.args = (refusal.message,)
             raise
+        return opened
 
     async def _withdraw(self, ceremony_id: bytes) -> str:
         """Cancel a ceremony that was opened and cannot be verified here; says what is left of it."""
@@ -211,15 +202,15 @@ class RecoveryClient:
         """
         request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.GetCeremony, request, timeout=TIMEOUT)
-        reviewed = await self._reviewed(answer.ceremony)
-        if reviewed.ceremony_id != ceremony_id:
-            raise InvalidInputError("The archive shows another ceremony than the one asked for.")
+        reviewed = await self._reviewed(answer.ceremony, ceremony_id)
         if reviewed.state in _ENDED:
             self._keys.recipients.delete(ceremony_id)
         return reviewed
 
-    async def _reviewed(self, view: pb.Ceremony) -> ReviewedCeremony:
-        """Verify a ceremony; the transport key may have been rotated since this session began."""
+    async def _reviewed(self, view: pb.Ceremony, ceremony_id: bytes) -> ReviewedCeremony:
+        """Verify the ceremony of this id; the transport key may have been rotated since this session began."""
+        if view.ceremony_id != ceremony_id:
+            raise _another_shown()
         try:
             return self._review.review(view)
         except CheckpointSignatureError:
@@ -263,7 +254,7 @@ class RecoveryClient:
             shares=[self._release(ceremony, key) for key in ceremony.view.storage_keys],
         )
         answer = await call(self._stub.ApproveCeremony, request, timeout=TIMEOUT)
-        return await self._reviewed(answer.ceremony)
+        return await self._reviewed(answer.ceremony, ceremony.ceremony_id)
 
     def _release(self, ceremony: ReviewedCeremony, storage_key: pb.StorageKey) -> pb.ReleasedShare:
         share = self._open_share(storage_key)
@@ -327,14 +318,14 @@ class RecoveryClient:
         )
         request = pb.RejectCeremonyRequest(ceremony_id=ceremony.ceremony_id, rejection=rejection)
         answer = await call(self._stub.RejectCeremony, request, timeout=TIMEOUT)
-        return await self._reviewed(answer.ceremony)
+        return await self._reviewed(answer.ceremony, ceremony.ceremony_id)
 
     async def cancel(self, ceremony_id: bytes) -> ReviewedCeremony:
         """End an own request; its one-time key is erased."""
         request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)
-        return await self._reviewed(answer.ceremony)
+        return await self._reviewed(answer.ceremony, ceremony_id)
 
     async def collect(self, ceremony_id: bytes) -> list[RecoveredKey]:
         """Fetch what was recovered and prove that every key is the one of its certificate, issued by the home's CA.
@@ -348,13 +339,11 @@ class RecoveryClient:
         recipient = self._keys.recipients.load(ceremony_id)
         if [key.key_id for key in answer.keys] != list(ceremony.request.message.key_ids):
             raise InvalidInputError("The archive gave other keys than those that were asked for.")
-        opened = [
-            open_recovered_key(key.ciphertext, recipient, ceremony.request.digest, key.key_id)
-            for key in answer.keys
+        digest, chains = ceremony.request.digest, self.session.home.known_chains
+        return [
+            RecoveredKey.open(key, recipient, digest=digest, owner=owner, chains=chains)
+            for key, owner in zip(answer.keys, ceremony.owners, strict=True)
         ]
-        triples = zip(answer.keys, opened, ceremony.owners, strict=True)
-        chains = self.session.home.known_chains
-        return [_recovered(key, secret, owner.details.email, chains) for key, secret, owner in triples]
 
     async def acknowledge(self, ceremony_id: bytes) -> None:
         """Say that the keys are safe here: the archive erases them, and the one-time key is erased."""
@@ -363,17 +352,13 @@ class RecoveryClient:
         self._keys.recipients.delete(ceremony_id)
 
 
-def _recovered(key: pb.RecoveredKey, private_key: bytes, email: str, chains: KnownChains) -> RecoveredKey:
-    """Prove that a key is its certificate's, which may have ended, and so may the CA certificate that it is under."""
-    certificate = load_certificate(key.certificate)
-    chain = chains.verify(certificate)[1:]
-    spki = encode_spki(certificate.public_key())
-    if sha256(spki).digest() != key.key_id:
-        raise InvalidInputError("The certificate that came along is another key's.", field="certificate")
-    return RecoveredKey(
-        key_id=key.key_id,
-        email=email,
-        private_key=prove_match(private_key, spki),
-        certificate=certificate,
-        chain=tuple(chain),
-    )
+def _check_asked_for(opened: ReviewedCeremony, signed: SignedStatement, owner: str) -> None:
+    """Raise UnexpectedAnswerError unless this was asked for, OwnerMismatchError where the keys are another person's."""
+    if opened.request.digest != ceremony_digest(signed.statement):
+        raise _another_shown()
+    if owner:
+        check_owner(opened.owners, owner)
+
+
+def _another_shown() -> UnexpectedAnswerError:
+    return UnexpectedAnswerError("The archive shows another ceremony than the one asked for.")

@@ -11,7 +11,8 @@ from cryptography import x509
 
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.passwords import no_password
-from keyark.client.recovery import RecoveredKey, RecoveryClient
+from keyark.client.recipients import RecoveredKey
+from keyark.client.recovery import RecoveryClient
 from keyark.client.sessions import Session
 from keyark.client.witnesses import FOLLOWERS
 from keyark.errors import ConfigurationError, KeyarkError

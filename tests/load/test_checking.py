@@ -7,7 +7,7 @@ import copy
 import pytest
 from google.rpc.status_pb2 import Status
 
-from keyark.client.recovery import RecoveredKey
+from keyark.client.recipients import RecoveredKey
 from keyark.errors import OverloadedError
 from keyark.load.checking import AnswerChecker
 from keyark.load.known import Issued

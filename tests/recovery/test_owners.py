@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from keyark.client.administration import AmbiguousOwnerError, keys_of_person, list_keys
+from keyark.cli.ceremonies import state_name
+from keyark.client import KeyarkError, RecoveryClient
+from keyark.client.administration import AmbiguousOwnerError, OwnerMismatchError, keys_of_person, list_keys
 from keyark.errors import NotFoundError
 from keyark.v1.recovery_pb2 import KeyState
 from tests.support.deployment import Deployment
-from tests.support.recovering import agents
+from tests.support.recovering import agents, identity_file, lose_key
+from tests.support.relays import lying_archive
 
 PEOPLE = (
     ("Alice Example", "alice@example.org"),
@@ -44,3 +49,54 @@ async def test_an_address_is_exact_and_a_name_must_be_one_persons(deployment: De
         assert "alice.example@example.org (2 keys), alice@example.org (1 keys)" in refused.value.message
         with pytest.raises(NotFoundError):
             await emails("nobody@example.org")
+
+
+async def test_a_recovery_of_another_persons_key_than_the_one_named_is_canceled(
+    deployment: Deployment,
+) -> None:
+    """P6: the archive lists mallory's key as alice's; the receipt in its answer says whose it is."""
+    mallorys = await lose_key(deployment, email="mallory@example.org")
+
+    def lie(method: str, request: Any, response: Any) -> Any:
+        if method == "ListKeys":
+            response.keys.add(key_id=mallorys.key_id, common_name="Alice", email="alice@example.org")
+        return response
+
+    folder = identity_file(deployment.folder, "alice", "recoveries")
+    async with (
+        lying_archive(deployment, "alice", lie) as home,
+        RecoveryClient.open(home, identity="agent/alice") as alice,
+    ):
+        for owner in ("alice@example.org", "Alice"):
+            (key,) = await keys_of_person(alice.session, owner)
+            with pytest.raises(OwnerMismatchError) as refused:
+                await alice.request_keys([key.key_id], reason="disk broke", owner=owner)
+            assert "Alice Example <mallory@example.org>" in refused.value.message
+            assert "is canceled" in refused.value.message
+        assert [state_name(c.state) async for c in alice.ceremonies()] == ["CANCELED", "CANCELED"]
+        assert list(folder.iterdir()) == []
+        for owner in ("Mallory@example.org", "Alice Example", ""):
+            await alice.request_keys([mallorys.key_id], reason="it is mallory's", owner=owner)
+
+
+async def test_the_ceremony_that_the_archive_opens_is_the_one_that_was_asked_for(
+    deployment: Deployment,
+) -> None:
+    """P6: the id that alice passes on to the other agents is that of her own request."""
+    one, two = [await lose_key(deployment, email=f"user{i}@example.org") for i in range(2)]
+
+    def swap(method: str, request: Any, response: Any) -> Any:
+        if method == "RequestCeremony":
+            opened.append(response)
+            return opened[0]
+        return response
+
+    opened: list[Any] = []
+    async with (
+        lying_archive(deployment, "alice", swap) as home,
+        RecoveryClient.open(home, identity="agent/alice") as alice,
+    ):
+        await alice.request_keys([one.key_id], reason="disk broke")
+        with pytest.raises(KeyarkError) as refused:
+            await alice.request_keys([two.key_id], reason="disk broke")
+        assert refused.value.reason == "UNEXPECTED_ANSWER"

@@ -11,11 +11,17 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from keyark.client.home import Home
 from keyark.meters import Meters
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.rpc.channels import Channel, call, open_channel
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.server import ServedService, Server, build_server
+from keyark.v1 import archive_pb2, audit_pb2, recovery_pb2
+from keyark.v1.archive_pb2_grpc import add_TransportKeyServiceServicer_to_server
+from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
+from tests.support.deployment import Deployment
 from tests.support.rpc import budgets
 
 Alter = Callable[[str, Any, Any], Any]
@@ -85,6 +91,30 @@ async def relaying(
         yield server
     finally:
         await server.drain(1)
+
+
+@asynccontextmanager
+async def lying_archive(deployment: Deployment, agent: str, alter: Alter) -> AsyncIterator[Home]:
+    """The DRM of a deployment altering what it answers to an agent; yields a home that leads there."""
+    home = deployment.home()
+    upstream = channel(home.config.drm, home.identity(f"agent/{agent}", lambda _: None), "drm")
+    services: list[tuple[ServiceDescriptor, Any]] = [
+        (
+            recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"],
+            add_KeyRecoveryServiceServicer_to_server,
+        ),
+        (
+            archive_pb2.DESCRIPTOR.services_by_name["TransportKeyService"],
+            add_TransportKeyServiceServicer_to_server,
+        ),
+        (audit_pb2.DESCRIPTOR.services_by_name["AuditService"], add_AuditServiceServicer_to_server),
+    ]
+    identity = service_identity(deployment.folder, "drm")
+    relay = relaying(identity=identity, upstream=upstream, services=services, alter=alter)
+    async with upstream, relay as server:
+        moved = home.config.model_copy(update={"drm": f"127.0.0.1:{server.port}"})
+        object.__setattr__(home, "config", moved)
+        yield home
 
 
 def channel(address: str, identity: LocalIdentity, role: str) -> Channel:

@@ -85,6 +85,7 @@ class CertificateServicer(CertificateServiceServicer):
             for item, call in zip(request.items, calls, strict=True)
         ]
         evidence = ArchiveEvidence(
+            brought_by=str(current_caller()),
             links=request.links,
             transport_certificates=request.transport_certificates,
             transport_key_changes=request.transport_key_changes,

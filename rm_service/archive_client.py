@@ -170,7 +170,8 @@ class ArchiveClient:
         for _ in range(ATTEMPTS):
             await self._transports.refresh()
             try:
-                verified = await self._checks.verify_receipts(receipts, ArchiveEvidence(links=links))
+                evidence = ArchiveEvidence(brought_by=self._archive_id, links=links)
+                verified = await self._checks.verify_receipts(receipts, evidence)
             except CheckpointGapError:
                 if not links:
                     break
@@ -198,6 +199,10 @@ class ArchiveClient:
             )
 
     @property
+    def _archive_id(self) -> str:
+        return f"spiffe://{self._checks.heads.origin}"
+
+    @property
     def newest_change(self) -> bytes:
         """The id of the newest change of storage keys or agents that is believed here; empty before the first."""
         return self._checks.storage_keys.newest_change
@@ -213,7 +218,9 @@ class ArchiveClient:
         )
         response = await call(self._archive.ListTrustChanges, request, timeout=BATCH_SECONDS)
         links = [response.link] if response.HasField("link") else []
-        await self._checks.accept_changes(response.changes, links)
+        await self._checks.accept_changes(
+            ArchiveEvidence(brought_by=self._archive_id, links=links, trust_changes=response.changes)
+        )
         self._remember(links)
         return response.changes
 

@@ -80,7 +80,8 @@ class ArchiveHead:
             accepted = parse_checkpoint(told) if told else Checkpoint(head.origin, 0, bytes(32))
             if accepted.size > head.size:  # agents brought the CM further
                 links = [await self.link(head.size, accepted.size)]
-                await self.witness.take(told, ArchiveEvidence(links=links))
+                issuer = SpiffeId(head.origin.partition("/")[0], "cm")
+                await self.witness.take(told, ArchiveEvidence(brought_by=str(issuer), links=links))
             elif accepted != head:
                 await self._bring_cm(own, accepted.size, head.size)
             else:

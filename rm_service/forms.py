@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keyark.clock import Clock
+from keyark.pki.spiffe import SpiffeId
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.requests import UnknownProfileError
 from keyark.transparency.transport_keys import FollowedTransportKeys, certified_key_id
@@ -85,6 +86,7 @@ class FormSource:
         learned = await self.fetch_transport_keys()
         await self.follow(
             ArchiveEvidence(
+                brought_by=str(SpiffeId(self.trust_domain, "drm")),
                 links=(),
                 transport_certificates=[learned.transport_certificate],
                 transport_key_changes=learned.changes,

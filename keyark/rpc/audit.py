@@ -9,6 +9,8 @@ from grpc.aio import ServicerContext
 import keyark.rpc  # noqa: F401 — before grpc
 from keyark.clock import Clock
 from keyark.errors import InvalidInputError, NotFoundError
+from keyark.pki.spiffe import SpiffeId
+from keyark.rpc.guard import current_caller
 from keyark.service.evidence import ArchiveEvidence
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
@@ -28,8 +30,8 @@ class Witness(Protocol):
     def heads(self) -> AcceptedHeads:
         """What was accepted."""
 
-    async def take(self, note: bytes, evidence: ArchiveEvidence) -> None:
-        """Accept a signed head that leads on; raises where it does not."""
+    async def take_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
+        """Accept a signed head that leads on, if the caller may bring one; raises where it does not."""
 
     async def cosign(self) -> bytes:
         """Return the newest accepted head, cosigned; empty before the first."""
@@ -84,12 +86,14 @@ class AuditServicer(AuditServiceServicer):
         if self._witness is None:
             raise NotFoundError("The DRM cosigns nothing, for it follows no log; ask the RM or the CM.")
         if request.checkpoint:
+            caller = current_caller()
             evidence = ArchiveEvidence(
+                brought_by=str(caller),
                 links=[request.link],
                 transport_certificates=request.transport_certificates,
                 transport_key_changes=request.transport_key_changes,
             )
-            await self._witness.take(request.checkpoint, evidence)
+            await self._witness.take_from(caller, request.checkpoint, evidence)
         return pb.CosignCheckpointResponse(checkpoint=await self._witness.cosign())
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:

@@ -57,8 +57,10 @@ class ArchiveEvidence:
     """What comes with a batch of receipts: steps of the DRM's log, who signs it, and whose storage keys it names.
 
     The transport certificates count for a reader that knows no transport key yet; from then on the changes do.
+    ``brought_by`` is the SPIFFE ID of who brought it: an alarm names it.
     """
 
+    brought_by: str
     links: Sequence[CheckpointLink]
     transport_certificates: Sequence[TransportCertificate] = ()
     transport_key_changes: Sequence[TransportKeyChange] = ()
@@ -115,10 +117,10 @@ class ReceiptChecks:
         """
         evidence.check_sizes()
         await self.follow(evidence)
-        await self.accept_changes(evidence.trust_changes, evidence.links)
+        await self.accept_changes(evidence)
         verified = await self.turns.run(LANE, [partial(self._verify, receipt) for receipt in receipts])
         # Without a pause from here on: another call's links would take the place of these.
-        async with self.recording_alarms():
+        async with self.recording_alarms(evidence.brought_by):
             self.heads.accept(evidence.links, [])
             return [self._follow_to(found) if isinstance(found, _Verified) else found for found in verified]
 
@@ -144,21 +146,24 @@ class ReceiptChecks:
             if value != before:
                 await self.store.update(lambda txn: put_transport_keys(txn, self.keys))
 
-    async def accept_changes(self, changes: Sequence[CeremonyProof], links: Sequence[CheckpointLink]) -> None:
+    async def accept_changes(self, evidence: ArchiveEvidence) -> None:
         """Believe changes of storage keys and agents; each opening has to be in the log that is followed."""
+        changes, links = evidence.trust_changes, evidence.links
         if not changes:
             return
-        async with self.recording_alarms():
+        async with self.recording_alarms(evidence.brought_by):
             self.heads.accept(links, [])
             await self.storage_keys.accept_changes(changes, partial(self._prove, links))
 
     @asynccontextmanager
-    async def recording_alarms(self) -> AsyncIterator[None]:
-        """Make an alarm that is raised inside durable, with an entry in the subsystem's own log."""
+    async def recording_alarms(self, brought_by: str) -> AsyncIterator[None]:
+        """Make an alarm that is raised inside durable; the entry in the own log names who brought the head."""
         try:
             yield
         except LogInconsistentError:
-            await self.heads.record_alarm(store=self.store, log=self.log, clock=self.clock)
+            await self.heads.record_alarm(
+                store=self.store, log=self.log, clock=self.clock, brought_by=brought_by
+            )
             raise
 
     def _prove(self, links: Sequence[CheckpointLink], proof: bytes) -> ProvenLeaf:

@@ -2,19 +2,37 @@
 
 What c2sp.org/tlog-witness calls add-checkpoint. A client that relies on an entry which is newer than the last batch
 brings the witness up to date, with the DRM's signed head and its consistency proof. The witness verifies both.
+
+A head can raise the alarm, which stops the subsystem. So nobody brings one with a certificate alone: an agent has to be
+one whom the subsystem believes. Whoever brings a head answers for it in the alarm.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Final
 
-from keyark.errors import InvalidInputError
+from keyark.crypto.ceremonies import AGENT_ROLE
+from keyark.errors import InvalidInputError, KeyarkError, Kind, PermissionDeniedError
+from keyark.pki.spiffe import SpiffeId
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.heads import AcceptedHeads, LogInconsistentError
 
 MAX_PROOF: Final = 64
+MOST_PER_HOUR: Final = 600
+"""How often one agent or auditor may bring a head or changes within a clock hour; the RM does so for everybody."""
+HOUR_US: Final = 3_600_000_000
+RM_ROLE: Final = "rm"
+AUDITOR_ROLE: Final = "auditor"
+
+
+class WitnessQuotaError(KeyarkError):
+    """The caller brought as many heads within this hour as one caller may."""
+
+    reason = "WITNESS_QUOTA"
+    kind = Kind.EXHAUSTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +41,7 @@ class Witness:
 
     checks: ReceiptChecks
     cosigner: Cosigner
+    _brought: Counter[tuple[int, str]] = field(default_factory=Counter, repr=False)
 
     @property
     def heads(self) -> AcceptedHeads:
@@ -43,6 +62,35 @@ class Witness:
         """Add the cosignature to a note of the newest accepted head, which is durable."""
         return self.cosigner.cosign(note, at=self.checks.clock.now_us() // 1_000_000)
 
+    async def take_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
+        """Accept what a caller brings, as ``take`` does.
+
+        Raises PermissionDeniedError for a caller that may bring nothing, and WitnessQuotaError.
+        """
+        self._count(caller)
+        self._admit(caller)
+        await self.take(note, evidence)
+
+    def _count(self, caller: SpiffeId) -> None:
+        if caller.role == RM_ROLE:
+            return
+        hour = self.checks.clock.now_us() // HOUR_US
+        for earlier in [place for place in self._brought if place[0] != hour]:
+            del self._brought[earlier]
+        if self._brought[hour, str(caller)] >= MOST_PER_HOUR:
+            raise WitnessQuotaError(
+                f"{caller} brought {MOST_PER_HOUR} heads of the DRM's log within this hour; try again in the next."
+            )
+        self._brought[hour, str(caller)] += 1
+
+    def _admit(self, caller: SpiffeId) -> None:
+        believed = caller.role == AGENT_ROLE and str(caller) in self.checks.storage_keys.agents
+        if not believed and caller.role not in (RM_ROLE, AUDITOR_ROLE):
+            raise PermissionDeniedError(
+                f"{caller} may ask for the newest head of the DRM's log, and bring none: only the RM, auditors and the "
+                "recovery agents who are believed here may. If you became an agent lately, show the change first."
+            )
+
     async def take(self, note: bytes, evidence: ArchiveEvidence) -> None:
         """Accept a signed head that leads on from the newest accepted one; check one that is older against it.
 
@@ -61,5 +109,5 @@ class Witness:
         if head.checkpoint.size < self.heads.size and not self.heads.remembers(head.checkpoint):
             self.heads.check_belongs(head, link)
             return
-        async with self.checks.recording_alarms():
+        async with self.checks.recording_alarms(evidence.brought_by):
             self.heads.accept([link], [head])

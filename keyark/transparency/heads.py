@@ -270,15 +270,26 @@ class AcceptedHeads:
         if head is not None:
             txn.put(HEADS, _key(self.origin), head.SerializeToString())
 
-    async def record_alarm(self, *, store: Store, log: Log, clock: Clock) -> None:
-        """Make an alarm durable, with a LOG_INCONSISTENT leaf in the subsystem's own log, if there is one."""
+    async def record_alarm(self, *, store: Store, log: Log, clock: Clock, brought_by: str) -> None:
+        """Make an alarm durable, with a LOG_INCONSISTENT leaf in the subsystem's own log, if there is one.
+
+        ``brought_by`` is the SPIFFE ID of who brought the head that a new alarm is about.
+        """
         if not self._alarm.message:
             return
+        if store.get(ALARMS, _key(self.origin)) is None and not self._alarm.brought_by:
+            self._alarm.brought_by = brought_by
+            self._alarm.message += f" The second one was brought by {brought_by}."
         event = AuditEvent(
             version=EVENT_VERSION, type=EventType.EVENT_TYPE_LOG_INCONSISTENT, time_us=clock.now_us()
         )
         evidence = self._alarm.contradiction.SerializeToString(deterministic=True)
-        details = AuditDetails(reason=self._alarm.reason, message=self._alarm.message, contradiction=evidence)
+        details = AuditDetails(
+            caller=self._alarm.brought_by,
+            reason=self._alarm.reason,
+            message=self._alarm.message,
+            contradiction=evidence,
+        )
         leaf, alarm = new_event(event, details), self._alarm.SerializeToString(deterministic=True)
 
         def write(txn: WriteTransaction) -> None:

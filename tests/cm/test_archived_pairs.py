@@ -36,6 +36,7 @@ from tests.support.pki import NOW, TRUST_DOMAIN, internal_ca, private_key, spki,
 from tests.support.transparency import ORIGIN, append, memory_store, new_log, receipt_of
 from tests.transparency.test_transport_keys import certificate
 
+RM = f"spiffe://{TRUST_DOMAIN}/rm"
 TRANSPORT_KEY = 0
 STORAGE_KEY_ID = bytes(32)  # the one that the CM of the tests trusts
 
@@ -69,7 +70,9 @@ class Archived:
         """Show the requests, with a link to every head that their receipts are under."""
         size, head = self.ca.issuance.receipts.heads.size, await self.log.checkpoint()
         links = [self.log.link_sizes(end, end + 1) for end in range(size, head.size)]
-        evidence = ArchiveEvidence(links=links, transport_certificates=[certificate(TRANSPORT_KEY)])
+        evidence = ArchiveEvidence(
+            brought_by=RM, links=links, transport_certificates=[certificate(TRANSPORT_KEY)]
+        )
         return await self.ca.issuance.issue_pairs(asked, evidence)
 
     def refused(self, asked: PairRequest) -> bool:
@@ -303,7 +306,9 @@ async def test_receipts_are_verified_in_slices_and_the_loop_goes_on_between_them
     receipts = archive.ca.issuance.receipts
     receipts.turns = Turns(slice_seconds=4.0, clock=lambda: float(next(seconds)))
     links = [archive.log.link_sizes(end, end + 1) for end in range(archive.log.size)]
-    evidence = ArchiveEvidence(links=links, transport_certificates=[certificate(TRANSPORT_KEY)])
+    evidence = ArchiveEvidence(
+        brought_by=RM, links=links, transport_certificates=[certificate(TRANSPORT_KEY)]
+    )
     batch = asyncio.create_task(receipts.verify_receipts(copies, evidence))
     while not batch.done():
         passes += 1
@@ -323,7 +328,7 @@ async def test_calls_that_overlap_do_not_take_one_anothers_links(archive: Archiv
     transport = [certificate(TRANSPORT_KEY)]
     calls = [
         receipts.verify_receipts(
-            [asked.receipt], ArchiveEvidence(links=links, transport_certificates=transport)
+            [asked.receipt], ArchiveEvidence(brought_by=RM, links=links, transport_certificates=transport)
         )
         for asked, links in ((first, short), (second, long))
     ]
@@ -341,6 +346,6 @@ async def test_calls_that_overlap_do_not_take_one_anothers_links(archive: Archiv
 async def test_more_evidence_than_a_call_needs_is_refused_unread(
     archive: Archived, field: str, too_many: Sequence[Any]
 ) -> None:
-    evidence = ArchiveEvidence(**({"links": []} | {field: too_many}))
+    evidence = ArchiveEvidence(brought_by=RM, **({"links": []} | {field: too_many}))
     with pytest.raises(InvalidInputError, match=f"at most .* {field}"):
         await archive.ca.issuance.receipts.verify_receipts([], evidence)

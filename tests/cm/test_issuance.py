@@ -31,7 +31,7 @@ from tests.support.calls import signed_call
 from tests.support.issuance import Ca, request
 from tests.support.pki import NOW, issue_pair, issuing_ca, signed_statement, spki
 
-NOTHING = ArchiveEvidence(links=[], transport_certificates=[])
+NOTHING = ArchiveEvidence(brought_by="spiffe://example.org/rm", links=[], transport_certificates=[])
 
 
 async def test_a_batch_shares_its_reservation_and_every_pair_is_logged(ca: Ca) -> None:

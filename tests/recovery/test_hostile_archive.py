@@ -25,10 +25,11 @@ from keyark.errors import Kind
 from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.rpc.channels import call
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2 import CosignCheckpointResponse, EventType, GetCheckpointResponse
-from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from keyark.v1.audit_pb2_grpc import AuditServiceStub, add_AuditServiceServicer_to_server
 from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType
 from keyark.v1.recovery_pb2 import ArchiveChange, CeremonyState
 from tests.support.attacks import refusals_of
@@ -427,11 +428,28 @@ async def test_a_private_log_that_contradicts_a_followed_tree_raises_the_alarm(f
     async with running(folder) as deployment, hostile_archive(folder) as archive:
         await lose_key(deployment)
         ceremony = await _forked_recovery(archive, (await _followed(deployment)).followed_size)
+        await _denied_a_forged_head(archive)
         assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
         told = await _followed(deployment)
         assert told.contradiction.first_note == (await archive.log.checkpoint()).note
+        assert "brought by spiffe://example.org/agent/bob" in told.alarm
         (folder / "checkpoints" / "drm.note").unlink()  # carol has seen nothing yet
         assert (await refused(archive, ceremony)).reason == "LOG_INCONSISTENT"
+
+
+async def _denied_a_forged_head(archive: HostileArchive) -> None:
+    """P7: mallory, an agent by certificate, brings what a stolen transport key signed: refused, logged, no alarm."""
+    note = (await archive.log.checkpoint()).note
+    for role in ("rm", "cm"):
+        async with open_session(archive.home, role, identity="agent/mallory") as session:
+            request = audit_pb2.CosignCheckpointRequest(checkpoint=note)
+            with pytest.raises(KeyarkError) as denied:
+                await call(AuditServiceStub(session.channel).CosignCheckpoint, request, timeout=30)
+        assert denied.value.reason == "PERMISSION_DENIED"
+        ((caller, reason),) = await refusals_of(archive.home, role)
+        assert (caller, reason) == ("spiffe://example.org/agent/mallory", "PERMISSION_DENIED")
+        async with open_session(archive.home, role, identity="auditor/auditor") as session:
+            assert (await LogHead.fetch(session)).told.alarm == ""
 
 
 async def _forked_recovery(archive: HostileArchive, size: int) -> bytes:

@@ -34,7 +34,7 @@ from tests.support.calls import caller_checks, signed_call
 from tests.support.pki import NOW, issuing_ca, private_key, spki, statement_bytes
 from tests.support.transparency import new_log
 
-NOTHING = ArchiveEvidence(links=[], transport_certificates=[])
+NOTHING = ArchiveEvidence(brought_by="spiffe://example.org/rm", links=[], transport_certificates=[])
 
 
 class InlinePool:

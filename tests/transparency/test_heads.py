@@ -28,6 +28,7 @@ from keyark.transparency.merkle import Tree, TreeHasher
 from keyark.v1.audit_pb2 import AuditDetails, CheckpointContradiction, CheckpointLink, EventType
 from tests.support.transparency import ORIGIN, new_log, reference_root, reference_subproof
 
+BOB = "spiffe://example.org/agent/bob"
 LEAVES = [b"%d" % number for number in range(40)]
 FORKED = [*LEAVES[:4], b"forged", *LEAVES[5:]]
 
@@ -308,18 +309,19 @@ async def test_an_alarm_is_durable_and_logged_once_until_an_operator_clears_it()
     log = new_log()
     store, heads = store_of(log), following(5)
     await log.open(store)
-    await heads.record_alarm(store=store, log=log, clock=ManualClock())
+    await heads.record_alarm(store=store, log=log, clock=ManualClock(), brought_by=BOB)
     assert log.size == 1
     await store.update(heads.record)
     with pytest.raises(LogInconsistentError):
         heads.accept([], [head(5, FORKED)])
     for _ in range(2):
-        await heads.record_alarm(store=store, log=log, clock=ManualClock())
+        await heads.record_alarm(store=store, log=log, clock=ManualClock(), brought_by=BOB)
     assert log.size == 2
     logged = open_event(log.entry(1))
     assert logged.event.type == EventType.EVENT_TYPE_LOG_INCONSISTENT
     assert logged.details is not None
     assert logged.details.message == heads.alarm.message
+    assert (logged.details.caller, heads.alarm.brought_by, BOB in heads.alarm.message) == (BOB, BOB, True)
     evidence = CheckpointContradiction.FromString(logged.details.contradiction)
     assert (evidence.first_note, evidence.second_note) == (head(5, FORKED).note, head(5).note)
     again = AcceptedHeads.load(store, origin=ORIGIN)

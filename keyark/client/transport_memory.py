@@ -6,10 +6,7 @@ after a restart too. It never goes back: of two programs that write it, the one 
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +15,7 @@ from google.protobuf.message import DecodeError
 from keyark.client.home import Home
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import encode_certificate, load_certificates
-from keyark.pki.files import read_file, write_file
+from keyark.pki.files import alone_in, read_file, write_file
 from keyark.pki.transport import TransportTrust
 from keyark.records.v1.trust_pb2 import FollowedTransportKeys as Record
 from keyark.rpc.channels import Channel, call
@@ -77,7 +74,7 @@ async def transport_certificate(channel: Channel) -> TransportCertificate:
 
 
 def _remember(home: Home, keys: FollowedTransportKeys) -> None:
-    with _alone(home.folder):
+    with alone_in(home.folder):
         stored = _remembered(home.folder / FILE)
         known = set(keys.public_keys)
         if stored.keys and stored.keys[-1].public_key not in known:
@@ -94,13 +91,3 @@ def _remembered(path: Path) -> Record:
         raise ConfigurationError(
             f"{path} is damaged; put the deployment's newest transport.pem in place, then delete {path}."
         ) from None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

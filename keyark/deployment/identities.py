@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import ROLES, ServiceCommandError, service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import Validity, load_certificates
+from keyark.pki.files import alone_in
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.keys import PasswordRequiredError
 
@@ -60,7 +58,7 @@ class IdentityRenewal:
         for name in names:
             if name not in there:
                 raise ConfigurationError(f"There is no identity {name!r} here; there are {', '.join(there)}.")
-        with alone(self.authority.folder):
+        with alone_in(self.authority.folder):
             return [self._renew(name, there[name]) for name in names]
 
     def _renew(self, name: str, path: Path) -> Renewed:
@@ -104,17 +102,6 @@ def identity_files(home: Path) -> dict[str, Path]:
     people = sorted(home.glob("identities/*/*/cert.pem"))
     found = services | {f"{path.parent.parent.name}/{path.parent.name}": path for path in people}
     return {name: path for name, path in found.items() if path.is_file()}
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Change what an authority signs one after the other: a second one waits."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _end(path: Path) -> int:

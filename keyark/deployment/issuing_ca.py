@@ -14,7 +14,6 @@ from pydantic import ConfigDict
 from keyark.config import Config, load_config
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import service_command
-from keyark.deployment.identities import alone
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import (
     CertificateRequestError,
@@ -24,7 +23,7 @@ from keyark.pki.authority import (
 )
 from keyark.pki.certificates import load_certificates, save_certificates
 from keyark.pki.chains import is_root, path_in_force, verify_chain
-from keyark.pki.files import read_file, write_file
+from keyark.pki.files import alone_in, read_file, write_file
 from keyark.pki.spki import encode_spki
 
 MAX_REQUEST: Final = 64 * 1024
@@ -79,7 +78,7 @@ class IssuingCa:
         Where the root is not below this folder, None is returned and the request waits to be signed: with its chain in
         place the same call goes on. Raises CaCertificateError and the errors of commands and files.
         """
-        with alone(self._folder):
+        with alone_in(self._folder):
             return self._roll_over(name, key_type)
 
     def _roll_over(self, name: str, key_type: str) -> Path | None:
@@ -105,7 +104,7 @@ class IssuingCa:
         CA's key identifier may be another one; that is asked of the CM. ``now`` is in seconds UTC. Raises
         CaCertificateError, CertificateChainError and the errors of files and commands, with nothing changed.
         """
-        with alone(self._folder):  # a second one keeps what the first put in force
+        with alone_in(self._folder):  # a second one keeps what the first put in force
             chain = self._order(load_certificates(path), now)
             self._check_own(chain[0])
             self._check_continuity(chain[0], is_fresh=is_fresh)

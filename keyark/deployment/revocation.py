@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from keyark.config import MAX_CONFIG_SIZE
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import ROLES
-from keyark.deployment.identities import alone, identity_files
+from keyark.deployment.identities import identity_files
 from keyark.deployment.issued import IssuedIdentity
 from keyark.errors import ConfigurationError, KeyarkError, NotFoundError
 from keyark.pki.certificates import load_certificates
-from keyark.pki.files import read_file, write_file
+from keyark.pki.files import alone_in, read_file, write_file
 from keyark.pki.issuer_keys import signature_scheme
 from keyark.pki.revoked_identities import IDENTITY_LIST, MAX_SIZE
 from keyark.pki.spiffe import TRANSPORT_ROLE
@@ -44,7 +44,7 @@ class IdentityRevocation:
         Returns what was revoked now. Where all of it was revoked before, the list is only handed out again. Raises
         NotFoundError, with nothing changed, for an identity that no certificate is known of, and the errors of files.
         """
-        with alone(self.authority.folder):
+        with alone_in(self.authority.folder):
             self._write_down_known()
             named = {self._write_down(path).serial for path in certificates}
             asked = [self._of(name) for name in names]

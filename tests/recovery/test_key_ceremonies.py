@@ -172,14 +172,25 @@ async def test_an_agent_goes_on_once_a_change_that_it_approved_is_proven_to_have
     deployment: Deployment,
 ) -> None:
     lost = await lose_key(deployment)
+    keys = [share_key(deployment.folder, name) for name in ("alice", "bob", "carol")]
     async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
-        rotation = await alice.rotate_storage_key(reason=REASON)
-        await approve(rotation.ceremony_id, bob)
+        change = await alice.change_agents(keys, 2, reason=REASON)
+        await approve(change.ceremony_id, bob)
         asked = await alice.request_keys([lost.key_id], reason=REASON)
         with pytest.raises(KeyarkError) as waiting:
             await approve(asked.ceremony_id, bob)
         assert waiting.value.reason == "CHANGE_PENDING"
-        await alice.cancel(rotation.ceremony_id)
+        await alice.cancel(change.ceremony_id)
+        assert state(await approve(asked.ceremony_id, bob, carol)) == "READY"
+
+
+async def test_a_new_storage_key_that_lies_open_holds_up_no_recovery(deployment: Deployment) -> None:
+    """P7: one agent could otherwise keep those who approved it from all their work."""
+    lost = await lose_key(deployment)
+    async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+        rotation = await alice.rotate_storage_key(reason=REASON)
+        await approve(rotation.ceremony_id, bob)
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
         assert state(await approve(asked.ceremony_id, bob, carol)) == "READY"
 
 

@@ -9,13 +9,11 @@ from keyark.programs import isolate
 if __name__ == "__main__":
     isolate("drm_service")
 
-from drm_service.checking import check
+from drm_service.checking import backup, check
 from drm_service.config import DrmConfig
 from drm_service.init import add_arguments, init
-from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.subsystem import run
 from drm_service.transport_commands import add_commands
-from keyark.service.maintenance import backup
 from keyark.service.program import Program
 
 PROGRAM = Program(
@@ -23,7 +21,7 @@ PROGRAM = Program(
     config=DrmConfig,
     run=run,
     check=check,
-    backup=lambda config, target: backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION),
+    backup=backup,
     add_init_arguments=add_arguments,
     init=init,
     store_folder=lambda config: config.store.path,

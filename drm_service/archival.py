@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from drm_service import refused_pairs
 from drm_service.key_search import index_archived
 from drm_service.records import append_sealed_key, put_row, read_record, read_row
+from drm_service.restored import refusal
 from drm_service.storage_keys import StorageKeys
 from keyark.clock import Clock
 from keyark.crypto.matching import KeyMismatchError, match_proof_name
@@ -154,10 +155,14 @@ class KeyArchive:
     async def archive_keys(self, requests: Sequence[ArchiveRequest], *, known_tree_size: int) -> ArchiveBatch:
         """Archive a batch; outcomes stand in the order of the requests.
 
-        ``known_tree_size`` is the size of the tree that the caller accepted last; the link leads from it.
+        ``known_tree_size`` is the size of the tree that the caller accepted last; the link leads from it. An archive
+        that came from a backup gives no receipts, of earlier keys neither: each is an ArchiveRestoredError.
         """
         accept = [partial(self.accept_request, request) for request in requests]
         accepted = await self.turns.run(STAGE, accept)
+        if (restored := self.store.read(refusal)) is not None:
+            refused = [item if isinstance(item, KeyarkError) else restored for item in accepted]
+            return ArchiveBatch(outcomes=[*refused], link=None)
         sealed = await self.prove_and_seal(accepted)
         recorded = await self.store.update(lambda txn: [self.record_key(txn, item) for item in sealed])
         return await self.give_receipts([self._placed(item) for item in recorded], known_tree_size)

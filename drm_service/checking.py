@@ -1,7 +1,8 @@
-"""`keyark-drm check`: keys and tokens open as they would at start, and every record is what the log says."""
+"""`keyark-drm check` and `backup`: keys and tokens open as at a start, and every record is what the log says."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from drm_service.config import DrmConfig
@@ -19,6 +20,7 @@ from drm_service.records import (
     read_contents,
     scan_records,
 )
+from drm_service.restored import WAY_OUT, describe_mark, mark_row
 from drm_service.storage_keys import read_tokens, storage_key_id
 from drm_service.transport_files import TransportFiles
 from drm_service.transport_keys import read_transport_keys
@@ -49,8 +51,20 @@ def check(config: DrmConfig) -> list[str]:
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
         check_keys=lambda: check_issuers(config),
-        check_rows=lambda txn: [*check_transport_keys(txn, files), *check_records(txn)],
+        check_rows=lambda txn: [*check_transport_keys(txn, files), *tell_restored(txn), *check_records(txn)],
     )
+
+
+def backup(config: DrmConfig, target: Path) -> None:
+    """Write a copy of the store that says that it is one; raises as ``maintenance.backup`` does."""
+    rows = [mark_row(SystemClock())]
+    maintenance.backup(config, target, tables=TABLES, schema_version=SCHEMA_VERSION, rows=rows)
+
+
+def tell_restored(txn: ReadTransaction) -> list[str]:
+    """Return a line where the store is a backup that archives nothing yet; the DRM starts all the same."""
+    told = describe_mark(txn)
+    return [f"restored: {told} To go on, {WAY_OUT}."] if told else []
 
 
 def check_issuers(config: DrmConfig) -> list[str]:

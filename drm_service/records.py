@@ -31,6 +31,7 @@ TRUST_CHANGES: Final = "trust_changes"
 TRANSPORT_KEYS: Final = "transport_keys"
 REFUSED_PAIRS: Final = "refused_pairs"
 FAILED_KEYS: Final = "failed_keys"
+BACKUP_MARK: Final = "backup_mark"
 BY_OWNER: Final = "keys_by_owner"
 BY_SERIAL: Final = "keys_by_serial"
 BY_TIME: Final = "keys_by_time"
@@ -50,6 +51,7 @@ TABLES: Final = (
     TRANSPORT_KEYS,
     REFUSED_PAIRS,
     FAILED_KEYS,
+    BACKUP_MARK,
     key_uses.TABLE,
     tables.IDENTITY_LISTS,
     tables.POLICY,

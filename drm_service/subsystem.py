@@ -20,6 +20,7 @@ from drm_service.linking import CertificateLinks, IssuingCas
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.recovery import Delivery
 from drm_service.recovery_servicer import KeyRecoveryServicer
+from drm_service.restored import begin_restored, describe_mark
 from drm_service.servicer import KeyArchiveServicer, TransportKeyServicer
 from drm_service.storage_keys import StorageKeys, read_tokens
 from drm_service.transport_commands import transport_key_command
@@ -79,6 +80,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             signer=signer,
             origin=foundation.log.origin,
         )
+        await begin_restored(foundation.store, foundation.log, config.transport_files, clock)
         transport_keys.begin()
         await transport_keys.finish_handover()
         storage_keys = StorageKeys(foundation.store.read(read_tokens))
@@ -152,6 +154,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
                 services=services,
                 allowed={**servicer.ALLOWED, **recovery_servicer.ALLOWED},
                 log_readers=LOG_READERS,
+                waits_for=lambda: foundation.store.read(describe_mark),
             )
         )
         yield RunningService(

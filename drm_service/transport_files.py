@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from keyark.erasure import sync_folder
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import encode_certificate, load_certificates
-from keyark.pki.files import erase_secret_file, make_private_folder
+from keyark.pki.files import UnwritableFileError, erase_secret_file, make_private_folder
 from keyark.pki.identities import request_identity
 from keyark.pki.key_types import KeyType, SigningPrivateKey, key_type_of
 from keyark.pki.keys import load_private_key
@@ -88,6 +89,21 @@ class TransportFiles:
                 f"{path} is not the key of its certificate; put back the right one of the two."
             )
         return key
+
+    def set_aside(self, *, after: int, suffix: str) -> list[Path]:
+        """Rename the folders of all generations after one, durably, so that new keys take their numbers.
+
+        Returns their new paths. Raises UnwritableFileError.
+        """
+        try:
+            waiting = [f for f in self.folder.iterdir() if f.name.isdecimal() and int(f.name) > after]
+            moved = [folder.rename(folder.with_name(f"{folder.name}.{suffix}")) for folder in waiting]
+            sync_folder(self.folder)
+        except OSError as error:
+            raise UnwritableFileError(
+                f"{self.folder} cannot be written: {error.strerror}; move the transport keys after number {after} away."
+            ) from None
+        return moved
 
     def delete_key(self, generation: int) -> None:
         """Erase a private key, durably; copies of the disk keep theirs. Raises UnwritableFileError."""

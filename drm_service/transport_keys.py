@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from drm_service.archive_workers import ArchiveWorkers
 from drm_service.records import TRANSPORT_KEYS
+from drm_service.restored import remove_mark
 from drm_service.transport_files import TransportFiles
 from keyark.clock import Clock
 from keyark.errors import ConfigurationError, KeyarkError, Kind, NotFoundError
@@ -64,7 +65,11 @@ def transport_key_leaf(event_type: EventType.ValueType, key_id: bytes, time_us: 
 
 
 def put_new_key(txn: WriteTransaction, log: Log, leaf: LoggedEvent, *, record: TransportKeyRecord) -> None:
-    """Write the row of a generation that comes into force, with its leaf; raises KeyExistsError."""
+    """Write the row of a generation that comes into force, with its leaf; raises KeyExistsError.
+
+    A DRM that came from a backup archives from then on.
+    """
+    remove_mark(txn)
     txn.insert(TRANSPORT_KEYS, _row_key(record), record.SerializeToString())
     log.append(txn, leaf, on_index=partial(_note_index, record, "rotated_index"))
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from drm_service.config import DrmConfig
 from drm_service.records import SCHEMA_VERSION, TABLES
+from drm_service.restored import begin_restored
 from drm_service.transport_files import TransportFiles
 from drm_service.transport_keys import (
     RETIRED,
@@ -32,6 +33,7 @@ from keyark.service.assembly import make_store_folder
 from keyark.store import Store, WriteTransaction, open_store
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.log import Log
+from keyark.transparency.succession import SuccessionSigner
 
 WAITING: Final = "WAITING"
 OFFERED: Final = "OFFERED"
@@ -84,16 +86,20 @@ async def _replace(config: DrmConfig, key_type: KeyType) -> dict[str, Any]:
     return told | {"state": OFFERED}
 
 
-def _open(config: DrmConfig, log: Log | None = None) -> Store:
-    finisher = log.finisher if log else None
-    return open_store(config.store.path, tables=TABLES, schema_version=SCHEMA_VERSION, finisher=finisher)
+def _open(config: DrmConfig, log: Log) -> Store:
+    return open_store(config.store.path, tables=TABLES, schema_version=SCHEMA_VERSION, finisher=log.finisher)
 
 
 async def _read(config: DrmConfig) -> list[TransportKeyRecord]:
-    store = _open(config)
+    clock = SystemClock()
+    log = Log(origin=f"{config.service.trust_domain}/drm", signer=SuccessionSigner(), clock=clock)
+    store = _open(config, log)
     try:
+        await log.open(store)
+        await begin_restored(store, log, config.transport_files, clock)
         return store.read(read_transport_records)
     finally:
+        await log.close()
         await store.close()
 
 

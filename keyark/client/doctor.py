@@ -64,6 +64,9 @@ async def _service(examination: Examination, session: Session) -> AsyncIterator[
         yield warning(role, text, "chronyc makestep  # on the host whose clock is wrong")
     async for finding in log_leads_on(examination, session, head):
         yield finding
+    if head.told.waits_for:
+        command = f"keyark transport-key rotate --home {examination.home.folder}"
+        yield error(role, head.told.waits_for, f"{command}  # then confirm the restore to RM and CM")
     if head.told.alarm:
         command = f"keyark-{role} clear-alarm {examination.service_file(role)}"
         yield error(

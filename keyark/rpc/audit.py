@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from grpc.aio import ServicerContext
@@ -40,9 +41,9 @@ class Witness(Protocol):
 class AuditServicer(AuditServiceServicer):
     """Reads one log."""
 
-    def __init__(self, log: Log, clock: Clock, witness: Witness | None) -> None:
-        """Take the log to read, and what follows the DRM's log in this subsystem."""
-        self._log, self._clock, self._witness = log, clock, witness
+    def __init__(self, log: Log, clock: Clock, witness: Witness | None, waits_for: Callable[[], str]) -> None:
+        """Take the log to read, what follows the DRM's log in this subsystem, and what tells why it stands still."""
+        self._log, self._clock, self._witness, self._waits_for = log, clock, witness, waits_for
         self._follows = witness.heads if witness is not None else None
 
     async def GetCheckpoint(
@@ -51,7 +52,10 @@ class AuditServicer(AuditServiceServicer):
         """The newest committed tree head, signed; the clock; what was accepted of the DRM's log, and an alarm."""
         head = await self._log.checkpoint()
         response = pb.GetCheckpointResponse(
-            checkpoint=head.note, public_key=self._log.public_key_der, time_us=self._clock.now_us()
+            checkpoint=head.note,
+            public_key=self._log.public_key_der,
+            time_us=self._clock.now_us(),
+            waits_for=self._waits_for(),
         )
         if self._follows is not None:
             response.alarm = self._follows.alarm.message

@@ -202,15 +202,17 @@ async def serve(
     allowed: Mapping[str, set[str]],
     log_readers: Mapping[str, set[str]],
     witness: Witness | None = None,
+    waits_for: Callable[[], str] = str,
 ) -> AsyncIterator[Server]:
     """Serve until the end, then drain; AuditService comes with every subsystem, for auditors.
 
     ``log_readers`` names further roles for some of its methods. A ``witness`` cosigns the DRM's log for clients.
+    ``waits_for`` says why the service stands still until its operator acts; an empty text where it does not.
     """
     audit = ServedService(
         descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         add=add_AuditServiceServicer_to_server,
-        servicer=AuditServicer(foundation.log, foundation.clock, witness),
+        servicer=AuditServicer(foundation.log, foundation.clock, witness, waits_for),
     )
     audit_rows = {
         **{f"{AUDIT}/{m}": {"auditor", *log_readers.get(m, set())} for m in AUDIT_METHODS},

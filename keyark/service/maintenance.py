@@ -17,7 +17,7 @@ from keyark.rpc.identities import LocalIdentity
 from keyark.service.assembly import load_identity, make_store_folder
 from keyark.service.identity_list import check_identity_list
 from keyark.service.settings import ServiceConfig
-from keyark.store import ReadTransaction, open_store
+from keyark.store import ReadTransaction, Row, open_store
 from keyark.transparency.integrity import verify_stored_log
 
 
@@ -105,16 +105,23 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def backup(config: ServiceConfig, target: Path, *, tables: Sequence[str], schema_version: int) -> None:
+def backup(
+    config: ServiceConfig,
+    target: Path,
+    *,
+    tables: Sequence[str],
+    schema_version: int,
+    rows: Sequence[Row] = (),
+) -> None:
     """Write a consistent copy of the store, and beside it what opens the tokens in it: no other key.
 
-    Raises StoreError.
+    ``rows`` are written into the copy alone. Raises StoreError.
     """
 
     async def copy() -> None:
         store = open_store(config.store.path, tables=tables, schema_version=schema_version)
         try:
-            await store.backup(target)
+            await store.backup(target, rows=rows)
         finally:
             await store.close()
 

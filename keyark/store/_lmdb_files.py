@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 import lmdb
 
 from keyark.erasure import exchange_file, finish_exchange, sync_folder
-from keyark.store.interface import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
+from keyark.store.interface import Row, StoreCorruptError, StoreError, StoreFullError, StoreLockedError
 
 MAX_READERS: Final = 512
 DATA_FILE: Final = "data.mdb"
@@ -157,8 +157,11 @@ def walk_pages(environment: lmdb.Environment) -> None:
         os.close(null)
 
 
-def copy_environment(environment: lmdb.Environment, target: Path) -> None:
-    """Copy the newest snapshot, compacted and durable, to a new folder (0700); leaves nothing if it fails."""
+def copy_environment(environment: lmdb.Environment, target: Path, rows: Sequence[Row]) -> None:
+    """Copy the newest snapshot, compacted and durable, to a new folder (0700); leaves nothing if it fails.
+
+    The copy has its name only once ``rows`` are written into it.
+    """
     try:
         target.mkdir(mode=0o700, parents=True)
     except OSError as error:
@@ -169,6 +172,7 @@ def copy_environment(environment: lmdb.Environment, target: Path) -> None:
     try:
         with translated(target):
             _copy_file(environment, partial)
+            _write_rows(partial, environment.info()["map_size"], rows)
             partial.rename(target / DATA_FILE)
             sync_folder(target)
             sync_folder(target.parent)
@@ -191,6 +195,17 @@ def _copy_file(environment: lmdb.Environment, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_rows(path: Path, map_size: int, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    with lmdb.open(str(path), subdir=False, map_size=map_size, max_dbs=_MAX_TABLES, lock=False) as copy:
+        for table, key, value in rows:
+            database = copy.open_db(table.encode())
+            with copy.begin(write=True) as txn:
+                txn.put(key, value, db=database)
+        copy.sync(force=True)
 
 
 @contextlib.contextmanager

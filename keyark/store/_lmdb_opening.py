@@ -21,7 +21,7 @@ from keyark.erasure import erase_file, sync_folder
 from keyark.store import _lmdb_files as files
 from keyark.store._lmdb_transactions import Writer
 from keyark.store._row_keys import RowChanges, RowKeys, VanishedError, decrypt, lost_key, slot_of
-from keyark.store.interface import Backups, SchemaVersionError, StoreError, row_keys_beside
+from keyark.store.interface import Backups, Row, SchemaVersionError, StoreError, row_keys_beside
 
 META: Final = b"_meta"
 SCHEMA_KEY: Final = b"schema_version"
@@ -139,15 +139,19 @@ def named_slots(
         return {slot_of(stored) for name in row_keys.tables for _, stored in txn.cursor(tables[name])}
 
 
-def copy_store(environment: lmdb.Environment, row_keys: RowKeys, target: Path) -> None:
+def copy_store(
+    environment: lmdb.Environment, row_keys: RowKeys, target: Path, rows: Sequence[Row] = ()
+) -> None:
     """Copy the newest snapshot to a new folder, and the row keys that belong to a backup beside it, or nothing.
 
-    Raises StoreError.
+    ``rows`` are written into the copy alone. Raises StoreError.
     """
+    if any(table in row_keys.tables for table, _, _ in rows):
+        raise StoreError("A row of a vanishing table cannot be written into a copy alone.")
     beside = row_keys_beside(target)
     if beside.exists():
         raise StoreError(f"{beside} exists and is not overwritten; name another folder.")
-    files.copy_environment(environment, target)
+    files.copy_environment(environment, target, rows)
     try:
         with files.translated(target):
             _copy_row_keys(row_keys, target, beside)

@@ -176,6 +176,10 @@ class StoreStats:
         self.last_commit_seconds = seconds
 
 
+Row: TypeAlias = tuple[str, bytes, bytes]
+"""A table, a key, and its value."""
+
+
 def row_keys_beside(backup: Path) -> Path:
     """Where the row keys of a backup are: not in its folder, so that they can be destroyed without it."""
     return backup.with_name(f"{backup.name}.row-keys")
@@ -206,11 +210,12 @@ class Store(Protocol):
         update of a caller that is cancelled is written all the same.
         """
 
-    async def backup(self, target: Path) -> None:
+    async def backup(self, target: Path, *, rows: Sequence[Row] = ()) -> None:
         """Write a consistent, durable copy to a folder that does not exist yet, or nothing.
 
-        The keys of vanishing rows that belong to a backup are a file beside it: see ``row_keys_beside``. Raises
-        StoreError, and StoreFullError where the target's disk is full.
+        ``rows`` are written into the copy alone, so that a service which starts from it knows; no table of them may be
+        a vanishing one. The keys of vanishing rows that belong to a backup are a file beside it: see
+        ``row_keys_beside``. Raises StoreError, and StoreFullError where the target's disk is full.
         """
 
     async def check(self) -> dict[str, int]:

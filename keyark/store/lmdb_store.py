@@ -33,6 +33,7 @@ from keyark.store._row_keys import RowChanges, VanishedError
 from keyark.store.interface import (
     Finisher,
     ReadTransaction,
+    Row,
     StoreClosedError,
     StoreCorruptError,
     StoreStats,
@@ -229,8 +230,8 @@ class LmdbStore:
         changes.undo(mark)
         return ()
 
-    async def backup(self, target: Path) -> None:
-        await self._in_thread(partial(copy_store, self._env, self._row_keys, target))
+    async def backup(self, target: Path, *, rows: Sequence[Row] = ()) -> None:
+        await self._in_thread(partial(copy_store, self._env, self._row_keys, target, rows))
 
     async def check(self) -> dict[str, int]:
         return await self._in_thread(self._walk)

@@ -17,6 +17,7 @@ from keyark.store.interface import (
     Finisher,
     KeyExistsError,
     ReadTransaction,
+    Row,
     StoreClosedError,
     StoreError,
     StoreStats,
@@ -162,7 +163,7 @@ class MemoryStore:
         """Make a group's tables the committed ones; a test overrides it to let a commit fail."""
         self._tables = tables
 
-    async def backup(self, target: Path) -> None:
+    async def backup(self, target: Path, *, rows: Sequence[Row] = ()) -> None:
         raise StoreError(f"A store in memory has nothing to copy to {target}.")
 
     async def check(self) -> dict[str, int]:

@@ -13,7 +13,9 @@ import pytest
 from drm_service.archival import ArchiveRequest, KeyArchive, SigningKeyRequest
 from drm_service.key_worker import open_worker, worker_setup
 from drm_service.records import KEYS, TABLES, find_by_key_id, read_record
+from drm_service.restored import mark_row
 from drm_service.storage_keys import StorageKeys
+from drm_service.transport_keys import ROTATED, put_new_key, transport_key_leaf
 from keyark.clock import ManualClock
 from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
 from keyark.crypto.storage import StoragePrivateKey
@@ -25,7 +27,7 @@ from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id, parse_statement, sign_statement
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.rules import ArchivalRule
-from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
 from keyark.store import MemoryStore, StoreFullError
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.events import open_event
@@ -418,6 +420,24 @@ async def test_a_client_is_named_for_what_it_sent_and_never_for_what_was_made_up
     client = genuine.sender.claimed
     assert genuine.sender == Sender(proven=client, claimed=client)
     assert forged.sender == without.sender == Sender(claimed=client)
+
+
+async def test_an_archive_that_came_from_a_backup_gives_no_receipt_until_another_transport_key_is_in_force(
+    archive: Archive,
+) -> None:
+    """P1, P6: of earlier keys neither, for the key that signed the lost log would sign it."""
+    earlier = request(0)
+    assert reasons(await archive.archive(earlier)) == [""]
+    await archive.store.update(lambda txn: txn.put(*mark_row(archive.keys.clock)))
+    before = archive.log.size
+    garbage = replace(request(2), statement=b"garbage")
+    outcomes = await archive.archive(earlier, request(1), garbage)
+    assert reasons(outcomes) == ["ARCHIVE_RESTORED", "ARCHIVE_RESTORED", "INVALID_INPUT"]
+    assert (archive.log.size, archive.pool.batches) == (before, [1])
+    leaf = transport_key_leaf(ROTATED, bytes(32), NOW * 1_000_000)
+    record = TransportKeyRecord(generation=2, key_id=bytes(32))
+    await archive.store.update(lambda txn: put_new_key(txn, archive.log, leaf, record=record))
+    assert reasons(await archive.archive(earlier, request(1))) == ["", ""]
 
 
 async def test_a_refusal_for_good_has_its_leaf_in_the_same_commit(archive) -> None:

@@ -6,6 +6,8 @@ The restored log leads on from the same head as the lost one did, so only the tr
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,26 @@ import pytest
 import pytest_asyncio
 
 from cm_service import __main__ as cm_program
+from drm_service.checking import check
+from drm_service.config import DrmConfig
+from drm_service.subsystem import run as run_drm
+from drm_service.transport_loss import OFFERED, WAITING, replace_lost_key
+from keyark.client.audit import list_entries
+from keyark.client.findings import Severity
+from keyark.client.sessions import open_session
+from keyark.config import load_config
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
 from keyark.rpc.channels import call
 from keyark.transparency.receipts import parse_proof
-from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest
+from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, CosignCheckpointRequest, EventType
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.e2e.test_doctor import about, findings
-from tests.support.deployment import copy_deployment, running
+from tests.support.deployment import Deployment, copy_deployment, running
 from tests.support.enrolling import enrolling, holdings
 from tests.support.restoring import back_up, confirm, head_of, put_in_place, restore
-from tests.support.rotation import certificate_file
+from tests.support.rotation import certificate_file, rotate, sign
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -52,7 +62,7 @@ async def hoard(deployment_template: Path, tmp_path_factory: pytest.TempPathFact
     backup = folder.parent / "backup"
     async with running(folder) as deployment, enrolling(deployment.home()) as client:
         await client.send(client.request())
-    back_up(folder, backup)
+    await back_up(folder, backup)
     size = int((await asyncio.to_thread(head_of, folder)).partition(":")[0])
     async with running(folder) as deployment, enrolling(deployment.home()) as client:
         rm = HostileRm(deployment, client.call)
@@ -64,6 +74,7 @@ async def hoard(deployment_template: Path, tmp_path_factory: pytest.TempPathFact
     # one that nobody rotated: the head alone says nothing of which log leads on from it
     put_in_place(folder, backup)
     head, config = await asyncio.to_thread(head_of, folder), folder / "cm" / "cm.toml"
+    await nothing_is_archived(folder)
     for more in ((), ("--transport-key", certificate_file(folder, 1))):
         assert await asyncio.to_thread(confirm, cm_program, config, "--restored", head, *more) == 1
     head = await restore(folder, backup)
@@ -102,6 +113,61 @@ async def test_a_home_that_saw_the_lost_log_refuses_until_its_owner_takes_the_op
     (hoard.folder / "checkpoints" / "drm.note").unlink()
     async with running(hoard.folder) as deployment, deployment.client() as person:
         await person.enroll(**ALICE)
+
+
+async def nothing_is_archived(folder: Path) -> None:
+    """P1, P6: an operator who skips the steps after a restore cannot: no receipt is given, at no start; it is told."""
+    for _ in range(2):
+        async with running(folder) as deployment, enrolling(deployment.home()) as client:
+            (outcome,) = await client.send(client.request())
+            assert isinstance(outcome, KeyarkError)
+            assert outcome.reason == "ARCHIVE_RESTORED"
+            (found,) = about(await findings(deployment), "was restored from a backup")
+            assert (found.subject, found.severity) == ("drm", Severity.ERROR)
+            assert shlex.split(found.command, comments=True)[:3] == ["keyark", "transport-key", "rotate"]
+            async with open_session(deployment.home(), "drm", identity="auditor/auditor") as session:
+                types = [AuditEvent.FromString(e.event.leaf).type async for e in list_entries(session)]
+            assert types.count(EventType.EVENT_TYPE_ARCHIVE_RESTORED) == 1
+    told = "\n".join(await asyncio.to_thread(check, load_config(folder / "drm" / "drm.toml", DrmConfig)))
+    assert re.search("^restored: .*transport-key rotate", told, re.MULTILINE)
+
+
+async def a_restored_drm_that_lost_a_rotation(deployment_folder: Path) -> bytes:
+    """Put a backup of before a rotation in place; the folder of the key that came into force since stays."""
+    await back_up(deployment_folder, backup := deployment_folder.parent / "backup")
+    async with run_drm(load_config(deployment_folder / "drm" / "drm.toml", DrmConfig)) as drm:
+        await rotate(Deployment(folder=deployment_folder, services={"drm": drm}))
+    put_in_place(deployment_folder, backup)
+    return certificate_file(deployment_folder, 2).read_bytes()
+
+
+async def test_a_transport_key_of_the_lost_log_ends_no_restore(deployment_folder: Path) -> None:
+    """What it signed since the backup would count for the restored log as well."""
+    lost = await a_restored_drm_that_lost_a_rotation(deployment_folder)
+    config = load_config(deployment_folder / "drm" / "drm.toml", DrmConfig)
+    async with run_drm(config) as drm:
+        assert "transport key 1 goes on" in await drm.reload()
+        (aside,) = config.transport.folder.glob("2.lost-*")
+        assert (aside / "transport.pem").read_bytes() == lost
+    async with run_drm(config) as drm:
+        await rotate(Deployment(folder=deployment_folder, services={"drm": drm}))
+    assert certificate_file(deployment_folder, 2).read_bytes() != lost
+    assert not any("restored" in line for line in await asyncio.to_thread(check, config))
+
+
+async def test_a_restored_drm_whose_transport_key_is_lost_too_makes_one_of_its_own(
+    deployment_folder: Path,
+) -> None:
+    lost = await a_restored_drm_that_lost_a_rotation(deployment_folder)
+    config = load_config(deployment_folder / "drm" / "drm.toml", DrmConfig)
+    (config.transport.folder / "1" / "key.pem").unlink()
+    for state in (WAITING, OFFERED):
+        told = await asyncio.to_thread(replace_lost_key, config, KeyType.EC_P256)
+        assert told["state"] == state
+        if state == WAITING:
+            sign(deployment_folder, told["request"], told["certificate"])
+    assert certificate_file(deployment_folder, 2).read_bytes() != lost
+    assert not any("restored" in line for line in await asyncio.to_thread(check, config))
 
 
 async def cosigned(rm: HostileRm, hoard: Hoard) -> None:

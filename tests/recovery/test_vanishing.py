@@ -143,6 +143,7 @@ async def test_a_restored_backup_recovers_and_has_no_recovered_keys_in_it(
     assert "put back the copy of that file" in capsys.readouterr().err
     shutil.copy(row_keys_beside(target), store / "row-keys")
     assert await asyncio.to_thread(PROGRAM.main, ["check", config]) == 0
+    assert "restored: " in capsys.readouterr().out  # nothing is archived, and what was archived is recovered
     async with running(deployment_folder) as deployment, agents(deployment, *FORMER) as (alice, bob, carol):
         with pytest.raises(KeyarkError) as refused:
             await alice.collect(ready.ceremony_id)

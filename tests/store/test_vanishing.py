@@ -272,6 +272,27 @@ async def test_a_key_that_could_not_be_destroyed_is_destroyed_with_the_next_comm
     await store.close()
 
 
+async def test_a_backup_takes_rows_that_the_store_does_not_get(tmp_path: Path) -> None:
+    store = opened(tmp_path / "store")
+    await put(store, "rows", b"a", b"of both")
+    await put(store, TOKENS, b"a", b"token")
+    target = tmp_path / "copy"
+    for row in ((TOKENS, b"b", b"token"), ("rows", bytes(600), b"too long a key")):
+        with pytest.raises(StoreError):
+            await store.backup(target, rows=[row])
+        assert not target.exists()
+        assert not row_keys_beside(target).exists()
+    await store.backup(target, rows=[("rows", b"b", b"of the copy"), ("rows", b"a", b"newer")])
+    assert [store.get("rows", key) for key in (b"a", b"b")] == [b"of both", None]
+    await store.close()
+    assert [entry.name for entry in target.iterdir()] == ["data.mdb"]
+    shutil.copy(row_keys_beside(target), target / "row-keys")
+    copy = opened(target)
+    assert [copy.get("rows", key) for key in (b"a", b"b")] == [b"newer", b"of the copy"]
+    assert copy.get(TOKENS, b"a") == b"token"
+    await copy.close()
+
+
 async def test_a_backup_has_the_keys_of_what_belongs_in_it_beside_it(tmp_path: Path) -> None:
     store = opened(tmp_path / "store")
     await put(store, TOKENS, b"a", b"old token")

@@ -296,7 +296,7 @@ async def hostile_archive(folder: Path) -> AsyncIterator[HostileArchive]:
             ServedService(
                 descriptor=audit,
                 add=add_AuditServiceServicer_to_server,
-                servicer=AuditServicer(archive.log, SystemClock(), None),
+                servicer=AuditServicer(archive.log, SystemClock(), None, str),
             ),
         ],
         allow={f"/{d.full_name}/{m.name}": everyone for d in (recovery, transport, audit) for m in d.methods},

@@ -8,24 +8,30 @@ import shutil
 from pathlib import Path
 
 from cm_service import __main__ as cm_program
+from drm_service import __main__ as drm_program
 from drm_service.checking import check
 from drm_service.config import DrmConfig
 from drm_service.subsystem import run as run_drm
 from keyark.config import load_config
+from keyark.store import row_keys_beside
 from rm_service import __main__ as rm_program
 from tests.support.deployment import Deployment
 from tests.support.rotation import certificate_file, rotate
 
 
-def back_up(folder: Path, target: Path) -> None:
-    """Copy the store of a DRM that is stopped."""
-    shutil.copytree(folder / "drm" / "store", target)
+async def back_up(folder: Path, target: Path) -> None:
+    """Give a stopped DRM `backup`."""
+    config = folder / "drm" / "drm.toml"
+    assert await asyncio.to_thread(drm_program.PROGRAM.main, ["backup", str(config), str(target)]) == 0
 
 
 def put_in_place(folder: Path, backup: Path) -> None:
-    """Replace the store of a DRM that is stopped."""
-    shutil.rmtree(folder / "drm" / "store")
-    shutil.copytree(backup, folder / "drm" / "store")
+    """Replace the store of a DRM that is stopped, with the row keys of the backup or of a copy of the folder."""
+    store, row_keys = folder / "drm" / "store", row_keys_beside(backup)
+    shutil.rmtree(store)
+    shutil.copytree(backup, store)
+    if row_keys.exists():
+        shutil.copy(row_keys, store / "row-keys")
 
 
 def head_of(folder: Path) -> str:

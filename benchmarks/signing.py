@@ -39,7 +39,7 @@ async def measure_pool(cm_toml: Path, suite: KeySuite, *, workers: int, seconds:
         issuer_key_uri=config.issuer.key,
         base=config.service.folder,
         chain=config.issuer.chain,
-        profiles=config.profiles,
+        profiles={name: profile.content for name, profile in config.profiles.items()},
     )
     pool = WorkerPool(
         FACTORY,

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from cm_service.profiles import ProfileSettings
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import Validity, load_certificates
@@ -28,10 +27,10 @@ class SigningMismatchError(KeyarkError):
 
 
 def worker_setup(
-    *, issuer_key_uri: str, base: Path, chain: Path, profiles: Mapping[str, ProfileSettings]
+    *, issuer_key_uri: str, base: Path, chain: Path, profiles: Mapping[str, EndEntityProfile]
 ) -> bytes:
     """Return the set-up that ``open_worker`` takes: where the CA key is, never the key itself."""
-    settings = {name: asdict(profile.content) for name, profile in profiles.items()}
+    settings = {name: asdict(profile) for name, profile in profiles.items()}
     return json.dumps(
         {"key": issuer_key_uri, "base": str(base), "chain": str(chain), "profiles": settings}
     ).encode()

@@ -127,13 +127,13 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
 
 def signing_setup(config: CmConfig) -> bytes:
     """Return the set-up of the workers that sign certificates. Raises ConfigurationError where URLs do not fit."""
+    shards = config.crl.shards if config.crl else 1
+    profiles = sharded_profiles(for_issuer(config.profiles, config.issuer.generation), shards)
     return worker_setup(
         issuer_key_uri=config.issuer.key,
         base=config.service.folder,
         chain=config.issuer.chain,
-        profiles=sharded_profiles(
-            for_issuer(config.profiles, config.issuer.generation), config.crl.shards if config.crl else 1
-        ),
+        profiles={name: profile.content for name, profile in profiles.items()},
     )
 
 

@@ -12,9 +12,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-import cel
-
 from keyark.errors import KeyarkError, Kind
+from keyark.policy.cel_library import cel
 from keyark.policy.patterns import MATCHES
 from keyark.policy.requests import attributes_of, sample_of
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
-import cel
-
+from keyark.policy.cel_library import cel
 from keyark.policy.patterns import MATCHES, matches
 
 SECONDS_PER_DAY: Final = 86_400

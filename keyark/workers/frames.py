@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from keyark.errors import KeyarkError
 
 MAX_FRAME: Final = 64 << 20
+HEADER_SIZE: Final = 4
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -46,14 +46,17 @@ def frame(body: bytes) -> bytes:
 
 
 def read_frame(stream: socket.socket) -> bytes | None:
-    """Read the body of one frame, blocking; None where the other end is gone."""
-    header = _read_exactly(stream, _LENGTH.size)
-    if header is None:
-        return None
-    (length,) = _LENGTH.unpack(header)
-    if length > MAX_FRAME:
+    """Read the body of one frame, blocking; None where the other end is gone. Raises FrameError."""
+    header = _read_exactly(stream, HEADER_SIZE)
+    return None if header is None else _read_exactly(stream, body_size(header))
+
+
+def body_size(header: bytes) -> int:
+    """Return the size of the body that follows a header; raises FrameError."""
+    (size,) = _LENGTH.unpack(header)
+    if size > MAX_FRAME:
         raise FrameError("A frame is larger than any can be.")
-    return _read_exactly(stream, length)
+    return cast("int", size)
 
 
 def _read_exactly(stream: socket.socket, size: int) -> bytes | None:
@@ -65,11 +68,3 @@ def _read_exactly(stream: socket.socket, size: int) -> bytes | None:
         chunks.append(chunk)
         missing -= len(chunk)
     return b"".join(chunks)
-
-
-async def receive_frame(reader: asyncio.StreamReader) -> bytes:
-    """Read the body of one frame; raises asyncio.IncompleteReadError where the other end is gone."""
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if length > MAX_FRAME:
-        raise FrameError("A frame is larger than any can be.")
-    return await reader.readexactly(length)

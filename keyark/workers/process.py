@@ -13,7 +13,7 @@ from typing import Final
 
 from keyark.errors import KeyarkError, Kind
 from keyark.programs import WORKING_FOLDER, python_command
-from keyark.workers.frames import FrameError, frame, pack, receive_frame, unpack
+from keyark.workers.frames import HEADER_SIZE, FrameError, body_size, frame, pack, unpack
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
@@ -100,7 +100,7 @@ class Worker:
     async def _exchange(self, body: bytes) -> bytes:
         self.writer.write(frame(body))
         await self.writer.drain()
-        return await receive_frame(self.reader)
+        return await self.reader.readexactly(body_size(await self.reader.readexactly(HEADER_SIZE)))
 
     async def kill(self) -> None:
         """End the process at once."""

@@ -47,7 +47,10 @@ class InlinePool:
         save_certificates(folder / "ca.pem", [ca.certificate])
         self._work = open_worker(
             worker_setup(
-                issuer_key_uri="file:ca-key.pem", base=folder, chain=folder / "ca.pem", profiles=profiles
+                issuer_key_uri="file:ca-key.pem",
+                base=folder,
+                chain=folder / "ca.pem",
+                profiles={name: profile.content for name, profile in profiles.items()},
             )
         )
         self.alter: Callable[[list[bytes]], Sequence[bytes | KeyarkError]] = list

@@ -1,0 +1,38 @@
+"""What starts often starts quickly: programs import what they need and no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def imported_with(module: str) -> set[str]:
+    """Return the names of all modules that come along with one, in a process of its own."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    return set(subprocess.check_output([sys.executable, "-I", "-c", code], text=True, cwd="/").split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cm_service.crl_worker",
+        "cm_service.ocsp_worker",
+        "cm_service.signing_worker",
+        "drm_service.ceremony_worker",
+        "drm_service.key_worker",
+        "keyark.workers.__main__",
+    ],
+)
+def test_a_worker_imports_neither_network_nor_configuration(module: str) -> None:
+    assert not imported_with(module) & {"cel", "cel.cli", "grpc", "pydantic", "lmdb", "h11", "uvloop"}
+
+
+@pytest.mark.parametrize("module", ["rm_service.__main__", "cm_service.__main__", "drm_service.__main__"])
+def test_a_service_imports_no_toolkit_for_terminals(module: str) -> None:
+    assert not imported_with(module) & {"prompt_toolkit", "pygments", "typer", "rich", "click"}
+
+
+def test_the_shell_of_the_cel_library_is_there_for_whoever_asks_for_it() -> None:
+    assert "prompt_toolkit" in imported_with("keyark.policy.cel_library, cel.cli")

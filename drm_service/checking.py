@@ -24,6 +24,7 @@ from drm_service.restored import WAY_OUT, describe_mark, mark_row
 from drm_service.storage_keys import read_tokens, storage_key_id
 from drm_service.transport_files import TransportFiles
 from drm_service.transport_keys import read_transport_keys
+from drm_service.trust_changes import change_ids
 from keyark.clock import SystemClock
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
@@ -51,7 +52,12 @@ def check(config: DrmConfig) -> list[str]:
         tables=TABLES,
         schema_version=SCHEMA_VERSION,
         check_keys=lambda: check_issuers(config),
-        check_rows=lambda txn: [*check_transport_keys(txn, files), *tell_restored(txn), *check_records(txn)],
+        check_rows=lambda txn: [
+            *check_transport_keys(txn, files),
+            *tell_restored(txn),
+            *tell_changes(txn),
+            *check_records(txn),
+        ],
     )
 
 
@@ -65,6 +71,12 @@ def tell_restored(txn: ReadTransaction) -> list[str]:
     """Return a line where the store is a backup that archives nothing yet; the DRM starts all the same."""
     told = describe_mark(txn)
     return [f"restored: {told} To go on, {WAY_OUT}."] if told else []
+
+
+def tell_changes(txn: ReadTransaction) -> list[str]:
+    """Return a line for each change of agents and storage keys: what RM and CM are told after a restore."""
+    changes = [f"change of agents or storage keys: {change.hex()}" for change in change_ids(txn)]
+    return changes or ["change of agents or storage keys: none"]
 
 
 def check_issuers(config: DrmConfig) -> list[str]:
@@ -99,7 +111,10 @@ def check_records(txn: ReadTransaction) -> list[str]:
 
     Raises RecordMismatchError naming the enrollment, and TokenError for a damaged token.
     """
-    storage_keys = [f"storage key: {storage_key_id(token).hex()}" for token in read_tokens(txn)]
+    storage_keys = [
+        f"storage key: {storage_key_id(token).hex()}, PIN epoch {token.pin_epoch}"
+        for token in read_tokens(txn)
+    ]
     after: bytes | None = None
     certified = 0
     while rows := scan_records(txn, after=after, limit=PAGE):

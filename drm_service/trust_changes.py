@@ -36,6 +36,11 @@ def newest_change(txn: ReadTransaction) -> bytes:
     return change_id(_change(txn, number - 1).opening_leaf) if number else b""
 
 
+def change_ids(txn: ReadTransaction) -> list[bytes]:
+    """Return the ids of all changes, the newest last."""
+    return [change_id(_change(txn, number).opening_leaf) for number in range(txn.count(TRUST_CHANGES))]
+
+
 def put_trust_change(txn: WriteTransaction, record: CeremonyRecord) -> None:
     """Keep what others need in order to believe a change: the request, its opening, and the quorum's approvals.
 

@@ -84,9 +84,9 @@ async def followed_log_leads_on(examination: Examination) -> AsyncIterator[Findi
                     role,
                     f"the DRM's log is not the one whose {accepted.size} leaves it knows: {failure.message}",
                     f"keyark-drm check {examination.service_file('drm')}  # with it stopped: tells the head "
-                    "of its log. If you know that it came from a backup, rotate its transport key, and confirm "
-                    f"this head and the new key to the stopped {role.upper()}: clear-alarm "
-                    "--restored SIZE:ROOT --transport-key PEM",
+                    "of its log and its newest change of agents or storage keys. If you know that it came from a "
+                    f"backup, rotate its transport key, and confirm all three to the stopped {role.upper()}: "
+                    "clear-alarm --restored SIZE:ROOT --transport-key PEM --newest-change ID",
                 )
 
 

@@ -24,7 +24,7 @@ from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
 from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
 from keyark.service.settings import ArchiveTrust, ServiceSettings
-from keyark.store import Store, WriteTransaction
+from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event, parse_leaf
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
@@ -38,6 +38,8 @@ TABLE: Final = "archive_trust"
 LANE: Final = "trust changes"
 
 _KEY: Final = b"archive"
+_KEPT: Final = b"after "
+_MAX_KEPT: Final = 10_000
 _CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
 _ROTATE: Final = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
 
@@ -62,15 +64,8 @@ class StorageKeyTrust:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        row = self.store.read(lambda txn: txn.get(TABLE, _KEY))
-        self._take(self._first() if row is None else ArchiveTrustRecord.FromString(row))
-
-    def _first(self) -> ArchiveTrustRecord:
         domain = self.agent_trust.trust_domain
-        return ArchiveTrustRecord(
-            agents=[f"spiffe://{domain}/{agent}" for agent in self.configured.agents],
-            quorum=self.configured.quorum,
-        )
+        self._take(self.store.read(lambda txn: read_trust(txn, self.configured, domain)))
 
     def _take(self, record: ArchiveTrustRecord) -> None:
         self._record = record
@@ -215,14 +210,46 @@ class StorageKeyTrust:
         )
         names = ", ".join(record.agents)
         details = AuditDetails(caller=str(request.requester), message=f"{record.quorum} of {names}")
-        leaf = new_event(event, details)
+        leaf, before = new_event(event, details), self._record
 
         def write(txn: WriteTransaction) -> None:
+            _keep(txn, before)
             txn.put(TABLE, _KEY, record.SerializeToString())
             self.log.append(txn, leaf)
 
         await self.store.update(write)
         self._take(record)
+
+
+def read_trust(txn: ReadTransaction, configured: ArchiveTrust, trust_domain: str) -> ArchiveTrustRecord:
+    """Return what is believed: of the newest change that was accepted, or of the configuration."""
+    if (row := txn.get(TABLE, _KEY)) is not None:
+        return ArchiveTrustRecord.FromString(row)
+    return ArchiveTrustRecord(
+        agents=[f"spiffe://{trust_domain}/{agent}" for agent in configured.agents], quorum=configured.quorum
+    )
+
+
+def read_kept(txn: ReadTransaction, change: bytes) -> ArchiveTrustRecord | None:
+    """Return what was believed after a change (its id; empty: before the first), if another followed on it here."""
+    row = txn.get(TABLE, _KEPT + change)
+    return None if row is None else ArchiveTrustRecord.FromString(row)
+
+
+def kept_changes(txn: ReadTransaction) -> list[bytes]:
+    """Return the ids of the changes that ``read_kept`` knows."""
+    rows = txn.scan(TABLE, prefix=_KEPT, limit=_MAX_KEPT)
+    return [key.removeprefix(_KEPT) for key, _ in rows]
+
+
+def go_back(txn: WriteTransaction, present: ArchiveTrustRecord, former: ArchiveTrustRecord) -> None:
+    """Believe what was believed after an earlier change, on the word of an operator; the present is kept too."""
+    _keep(txn, present)
+    txn.put(TABLE, _KEY, former.SerializeToString())
+
+
+def _keep(txn: WriteTransaction, record: ArchiveTrustRecord) -> None:
+    txn.put(TABLE, _KEPT + record.newest_change, record.SerializeToString())
 
 
 def open_storage_key_trust(

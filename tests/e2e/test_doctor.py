@@ -356,16 +356,16 @@ async def test_after_a_restore_the_head_that_an_operator_confirms_is_the_one_tha
 async def test_what_is_no_head_or_another_logs_lets_nothing_go_on(
     deployment_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = deployment_folder / "cm" / "cm.toml"
+    config, none = deployment_folder / "cm" / "cm.toml", ("--newest-change", "none")
     await raise_alarm(deployment_folder)
     for head in ("", "7", f"0:{'00' * 32}", f"7:{'00' * 31}", f"-7:{'00' * 32}", f"7:{'00' * 32}:"):
-        words = (f"--restored={head}", "--transport-key", certificate_file(deployment_folder, 1))
+        words = (f"--restored={head}", "--transport-key", certificate_file(deployment_folder, 1), *none)
         assert await asyncio.to_thread(clear, cm_program, config, *words) == 1
         assert "is no SIZE:ROOT" in capsys.readouterr().err
     async with running(deployment_folder) as deployment:
         assert len(about(await findings(deployment), "contradicts itself")) == 1
         new = await make(deployment)
-    words = ("--restored", f"3:{'00' * 32}", "--transport-key", new["certificate"])
+    words = ("--restored", f"3:{'00' * 32}", "--transport-key", new["certificate"], *none)
     assert await asyncio.to_thread(clear, cm_program, config, *words) == 1
     (evidence,) = re.findall("--evidence ([0-9a-f]{64})", capsys.readouterr().err)
     await run_elsewhere(cm_program, config, *words, "--evidence", evidence)

@@ -75,10 +75,11 @@ async def hoard(deployment_template: Path, tmp_path_factory: pytest.TempPathFact
     put_in_place(folder, backup)
     head, config = await asyncio.to_thread(head_of, folder), folder / "cm" / "cm.toml"
     await nothing_is_archived(folder)
-    for more in ((), ("--transport-key", certificate_file(folder, 1))):
+    key = ("--transport-key", certificate_file(folder, 1))
+    for more in ((), key, (*key, "--newest-change", "none")):
         assert await asyncio.to_thread(confirm, cm_program, config, "--restored", head, *more) == 1
     head = await restore(folder, backup)
-    again = ("--restored", head, "--transport-key", certificate_file(folder, 2))
+    again = ("--restored", head, "--transport-key", certificate_file(folder, 2), "--newest-change", "none")
     assert await asyncio.to_thread(confirm, cm_program, config, *again) == 0
     yield Hoard(folder, kept, receipt, link, head)
 

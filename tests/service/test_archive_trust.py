@@ -31,7 +31,7 @@ from keyark.pki.key_types import KeyType
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import new_request_id
 from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
-from keyark.service.archive_trust import TABLE, StorageKeyTrust, TrustChangeError
+from keyark.service.archive_trust import TABLE, StorageKeyTrust, TrustChangeError, go_back, read_kept
 from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
 from keyark.transparency import log
@@ -444,3 +444,31 @@ async def test_changes_that_were_accepted_before_they_named_each_other_are_passe
     assert trust.newest_change == b""
     await trust.accept_changes([old, agents.proof(rotation(), storage_key_id=NEW, after=id_of(old))], proven)
     assert NEW in trust.storage_key_ids
+
+
+async def test_only_what_was_believed_after_an_earlier_change_can_be_gone_back_to(agents: Agents) -> None:
+    believer = Believer(agents)
+    trust, changes, after = await believer.open(), [], b""
+    for key_id in (NEW, os.urandom(32)):
+        changes.append(agents.proof(rotation(), storage_key_id=key_id, after=after))
+        after = id_of(changes[-1])
+    await trust.accept_changes(changes, proven)
+    first, second = (
+        believer.store.read(lambda txn, c=c: read_kept(txn, c)) for c in (b"", id_of(changes[0]))
+    )
+    assert first is not None
+    assert second is not None
+    assert (list(first.storage_key_ids), list(second.storage_key_ids)) == ([], [NEW])
+    assert believer.store.read(lambda txn: read_kept(txn, id_of(changes[1]))) is None
+    present = ArchiveTrustRecord.FromString(believer.store.get(TABLE, b"archive") or b"")
+    await believer.store.update(lambda txn: go_back(txn, present, second))
+    again = believer.trust()
+    assert (again.storage_key_ids, again.newest_change) == ({FIRST, NEW}, id_of(changes[0]))
+    with pytest.raises(TrustChangeError):  # it leads on from what the archive lost
+        await again.accept_changes(
+            [agents.proof(rotation(), storage_key_id=os.urandom(32), after=id_of(changes[1]))], proven
+        )
+    other = agents.proof(rotation(), storage_key_id=os.urandom(32), after=id_of(changes[0]))
+    await again.accept_changes([other], proven)
+    assert again.newest_change == id_of(other)
+    assert believer.store.read(lambda txn: read_kept(txn, id_of(changes[1]))) == present

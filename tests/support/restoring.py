@@ -34,10 +34,23 @@ def put_in_place(folder: Path, backup: Path) -> None:
         shutil.copy(row_keys, store / "row-keys")
 
 
+def told_by_check(folder: Path) -> str:
+    """What `check` of a stopped DRM prints."""
+    return "\n".join(check(load_config(folder / "drm" / "drm.toml", DrmConfig)))
+
+
 def head_of(folder: Path) -> str:
     """The head of a stopped DRM's log as `check` tells it: SIZE:ROOT."""
-    told = "\n".join(check(load_config(folder / "drm" / "drm.toml", DrmConfig)))
-    return ":".join(re.findall("log: ([0-9]+) entries make the tree ([0-9a-f]{64})", told)[0])
+    return ":".join(
+        re.findall("log: ([0-9]+) entries make the tree ([0-9a-f]{64})", told_by_check(folder))[0]
+    )
+
+
+def newest_change(folder: Path) -> str:
+    """The newest change of agents or storage keys as `check` of a stopped DRM tells it: an id, or none."""
+    return str(
+        re.findall("^change of agents or storage keys: (.*)$", told_by_check(folder), re.MULTILINE)[-1]
+    )
 
 
 def confirm(program: object, config: Path, *words: object) -> int:
@@ -45,13 +58,19 @@ def confirm(program: object, config: Path, *words: object) -> int:
     return program.PROGRAM.main(["clear-alarm", *map(str, (config, *words))])  # type: ignore[attr-defined]
 
 
-async def restore(folder: Path, backup: Path, *, generation: int = 2) -> str:
-    """Put a backup in place, begin another transport key, and confirm both to RM and CM; returns the head."""
+async def begin_restored(folder: Path, backup: Path, *, generation: int = 2) -> list[object]:
+    """Put a backup in place and begin another transport key; returns the words that RM and CM have to be given."""
     put_in_place(folder, backup)
-    head = await asyncio.to_thread(head_of, folder)
+    head, change = [await asyncio.to_thread(tell, folder) for tell in (head_of, newest_change)]
     async with run_drm(load_config(folder / "drm" / "drm.toml", DrmConfig)) as drm:
         await rotate(Deployment(folder=folder, services={"drm": drm}))
-    words = ("--restored", head, "--transport-key", certificate_file(folder, generation))
+    key = certificate_file(folder, generation)
+    return ["--restored", head, "--transport-key", key, "--newest-change", change]
+
+
+async def restore(folder: Path, backup: Path, *, generation: int = 2) -> str:
+    """Put a backup in place, begin another transport key, and confirm all to RM and CM; returns the head."""
+    words = await begin_restored(folder, backup, generation=generation)
     for program, role in ((rm_program, "rm"), (cm_program, "cm")):
         assert await asyncio.to_thread(confirm, program, folder / role / f"{role}.toml", *words) == 0
-    return head
+    return str(words[1])

@@ -1,0 +1,140 @@
+"""P4, P7: a DRM was restored from a backup that lacks the newest change of agents; all go on from what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from cm_service import __main__ as cm_program
+from keyark.client.archive_pins import ArchivePins
+from keyark.client.audit import list_entries
+from keyark.client.sessions import open_session
+from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.shares import QuorumRule
+from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.initialize import DeploymentPlan, make_person
+from keyark.errors import KeyarkError
+from keyark.pki.spiffe import SpiffeId
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from rm_service import __main__ as rm_program
+from tests.support.deployment import Deployment, running
+from tests.support.recovering import agents, approve, identity_file, lose_key, state
+from tests.support.restoring import back_up, begin_restored, confirm, newest_change, told_by_check
+
+FIRST = ("alice", "bob", "carol")
+LATER = ("alice", "bob", "dave")
+
+
+def share_key(folder: Path, agent: str) -> AgentShareKey:
+    return AgentShareKey.from_json(identity_file(folder, agent, "share-key.json").read_text())
+
+
+async def change_agents(deployment: Deployment, names: tuple[str, ...]) -> None:
+    new = [share_key(deployment.folder, name) for name in names]
+    async with agents(deployment, *FIRST) as (alice, bob, carol):
+        asked = await alice.change_agents(new, 2, reason="others take over")
+        assert state(await approve(asked.ceremony_id, bob, carol)) == "COMPLETED"
+
+
+def pin_anew(folder: Path, *names: str) -> None:
+    """What `keyark agents pin` does, from what the operators read out of `keyark-drm check`."""
+    told = told_by_check(folder)
+    keys = re.findall("^storage key: ([0-9a-f]{64}), PIN epoch ([0-9]+)$", told, re.MULTILINE)
+    change = newest_change(folder)
+    for name in names:
+        pins = ArchivePins.first(
+            [share_key(folder, agent) for agent in FIRST],
+            quorum=2,
+            rule=QuorumRule.SEPARATE,
+            storage_keys=[bytes.fromhex(key_id) for key_id, _ in keys],
+            pin_epochs=[int(epoch) for _, epoch in keys],
+            newest_change=b"" if change == "none" else bytes.fromhex(change),
+        )
+        pins.save(folder / "identities" / "agent" / name)
+    (folder / "checkpoints" / "drm.note").unlink(missing_ok=True)
+
+
+async def trust_entries(deployment: Deployment, role: str) -> list[str]:
+    async with open_session(deployment.home(), role, identity="auditor/auditor") as session:
+        return [
+            AuditDetails.FromString(entry.event.details).message
+            async for entry in list_entries(session)
+            if AuditEvent.FromString(entry.event.leaf).type == EventType.EVENT_TYPE_ARCHIVE_TRUST_CHANGED
+        ]
+
+
+async def lose_a_change(folder: Path) -> list[object]:
+    """Make a backup, let the agents change, restore the backup; returns the words for RM and CM."""
+    authority = DeploymentAuthority.load(folder / "authority")
+    make_person(DeploymentPlan(folder=folder), authority, SpiffeId("example.org", "agent/dave"))
+    async with running(folder) as deployment:
+        await lose_key(deployment)
+    await back_up(folder, backup := folder.parent / "backup")
+    async with running(folder) as deployment:
+        await change_agents(deployment, LATER)
+        for email in ("b@example.org", "b2@example.org"):  # RM and CM hear of the change
+            await lose_key(deployment, email=email)
+    return await begin_restored(folder, backup)
+
+
+async def test_after_a_restore_without_the_newest_change_agents_change_again(
+    deployment_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = deployment_folder
+    words = await lose_a_change(folder)
+    assert words[-1] == "none"
+    for program, role in ((rm_program, "rm"), (cm_program, "cm")):
+        config = folder / role / f"{role}.toml"
+        never = [*words[:-1], "ab" * 32]
+        for given in (words[:-2], words, [*words, "--believe", "00" * 32], never):
+            assert await asyncio.to_thread(confirm, program, config, *given) == 1
+        shown = capsys.readouterr()
+        assert shown.err.count("Nothing was changed") == 2
+        assert "was never believed here" in shown.err
+        believed, _, left = shown.out.rpartition("believed from then on: 2 of")[2].partition("and no longer:")
+        assert re.findall("agent/([a-z]+)", believed) == [*FIRST]
+        assert re.findall("agent/([a-z]+)", left) == ["dave"]
+        (believe,) = {*re.findall("--believe ([0-9a-f]{64})", shown.err)}
+        for _ in range(2):  # the second time it changes nothing
+            given = [*words, "--believe", believe]
+            assert await asyncio.to_thread(confirm, program, config, *given) == 0
+    await asyncio.to_thread(pin_anew, folder, *FIRST)
+    async with running(folder) as deployment:
+        lost = await lose_key(deployment, email="c@example.org")
+        for role in ("rm", "cm"):
+            _, back = await trust_entries(deployment, role)
+            assert back.startswith("The operator confirmed a restore.")
+        await change_agents(deployment, LATER)
+        for email in ("d@example.org", "d2@example.org"):
+            await lose_key(deployment, email=email)
+        for role in ("rm", "cm"):
+            assert len(await trust_entries(deployment, role)) == 3
+        async with agents(deployment, "bob", "alice") as (bob, alice):
+            rotation = await bob.rotate_storage_key(reason="and a storage key after it")
+            async with agents(deployment, "dave") as (dave,):
+                pin_as(folder, alice="alice", dave="dave")
+                assert state(await approve(rotation.ceremony_id, alice, dave)) == "COMPLETED"
+            await lose_key(deployment, email="e@example.org")
+            asked = await alice.request_keys([lost.key_id], reason="lost")
+            async with agents(deployment, "dave") as (dave,):
+                assert state(await approve(asked.ceremony_id, bob, dave)) == "READY"
+
+
+def pin_as(folder: Path, *, alice: str, dave: str) -> None:
+    pins = identity_file(folder, alice, "archive-pins.json").read_bytes()
+    identity_file(folder, dave, "archive-pins.json").write_bytes(pins)
+    identity_file(folder, dave, "archive-pins.json").chmod(0o600)
+
+
+async def test_without_that_word_rm_and_cm_believe_no_further_change(deployment_folder: Path) -> None:
+    """The head and the key alone would be taken, and the next new storage key would stop every enrollment."""
+    words = await lose_a_change(deployment_folder)
+    for program, role in ((rm_program, "rm"), (cm_program, "cm")):
+        config = deployment_folder / role / f"{role}.toml"
+        assert await asyncio.to_thread(confirm, program, config, *words[:-2]) == 1
+    async with running(deployment_folder) as deployment:
+        with pytest.raises(KeyarkError):
+            await lose_key(deployment, email="c@example.org")

@@ -17,7 +17,6 @@ import pytest
 import pytest_asyncio
 
 from cm_service import __main__ as cm_program
-from drm_service.checking import check
 from drm_service.config import DrmConfig
 from drm_service.subsystem import run as run_drm
 from drm_service.transport_loss import OFFERED, WAITING, replace_lost_key
@@ -33,9 +32,9 @@ from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, CosignCheckpointRequ
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from tests.e2e.test_direct_attacks import HostileRm
 from tests.e2e.test_doctor import about, findings
-from tests.support.deployment import Deployment, copy_deployment, running
+from tests.support.deployment import Deployment, copy_deployment, on_a_free_port, running
 from tests.support.enrolling import enrolling, holdings
-from tests.support.restoring import back_up, confirm, head_of, put_in_place, restore
+from tests.support.restoring import back_up, confirm, head_of, put_in_place, restore, told_by_check
 from tests.support.rotation import certificate_file, rotate, sign
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -129,14 +128,14 @@ async def nothing_is_archived(folder: Path) -> None:
             async with open_session(deployment.home(), "drm", identity="auditor/auditor") as session:
                 types = [AuditEvent.FromString(e.event.leaf).type async for e in list_entries(session)]
             assert types.count(EventType.EVENT_TYPE_ARCHIVE_RESTORED) == 1
-    told = "\n".join(await asyncio.to_thread(check, load_config(folder / "drm" / "drm.toml", DrmConfig)))
+    told = await asyncio.to_thread(told_by_check, folder)
     assert re.search("^restored: .*transport-key rotate", told, re.MULTILINE)
 
 
 async def a_restored_drm_that_lost_a_rotation(deployment_folder: Path) -> bytes:
     """Put a backup of before a rotation in place; the folder of the key that came into force since stays."""
     await back_up(deployment_folder, backup := deployment_folder.parent / "backup")
-    async with run_drm(load_config(deployment_folder / "drm" / "drm.toml", DrmConfig)) as drm:
+    async with run_drm(on_a_free_port(load_config(deployment_folder / "drm" / "drm.toml", DrmConfig))) as drm:
         await rotate(Deployment(folder=deployment_folder, services={"drm": drm}))
     put_in_place(deployment_folder, backup)
     return certificate_file(deployment_folder, 2).read_bytes()
@@ -145,7 +144,7 @@ async def a_restored_drm_that_lost_a_rotation(deployment_folder: Path) -> bytes:
 async def test_a_transport_key_of_the_lost_log_ends_no_restore(deployment_folder: Path) -> None:
     """What it signed since the backup would count for the restored log as well."""
     lost = await a_restored_drm_that_lost_a_rotation(deployment_folder)
-    config = load_config(deployment_folder / "drm" / "drm.toml", DrmConfig)
+    config = on_a_free_port(load_config(deployment_folder / "drm" / "drm.toml", DrmConfig))
     async with run_drm(config) as drm:
         assert "transport key 1 goes on" in await drm.reload()
         (aside,) = config.transport.folder.glob("2.lost-*")
@@ -153,14 +152,14 @@ async def test_a_transport_key_of_the_lost_log_ends_no_restore(deployment_folder
     async with run_drm(config) as drm:
         await rotate(Deployment(folder=deployment_folder, services={"drm": drm}))
     assert certificate_file(deployment_folder, 2).read_bytes() != lost
-    assert not any("restored" in line for line in await asyncio.to_thread(check, config))
+    assert "restored" not in await asyncio.to_thread(told_by_check, deployment_folder)
 
 
 async def test_a_restored_drm_whose_transport_key_is_lost_too_makes_one_of_its_own(
     deployment_folder: Path,
 ) -> None:
     lost = await a_restored_drm_that_lost_a_rotation(deployment_folder)
-    config = load_config(deployment_folder / "drm" / "drm.toml", DrmConfig)
+    config = on_a_free_port(load_config(deployment_folder / "drm" / "drm.toml", DrmConfig))
     (config.transport.folder / "1" / "key.pem").unlink()
     for state in (WAITING, OFFERED):
         told = await asyncio.to_thread(replace_lost_key, config, KeyType.EC_P256)
@@ -168,7 +167,7 @@ async def test_a_restored_drm_whose_transport_key_is_lost_too_makes_one_of_its_o
         if state == WAITING:
             sign(deployment_folder, told["request"], told["certificate"])
     assert certificate_file(deployment_folder, 2).read_bytes() != lost
-    assert not any("restored" in line for line in await asyncio.to_thread(check, config))
+    assert "restored" not in await asyncio.to_thread(told_by_check, deployment_folder)
 
 
 async def cosigned(rm: HostileRm, hoard: Hoard) -> None:

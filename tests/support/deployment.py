@@ -67,7 +67,7 @@ class Deployment:
 @asynccontextmanager
 async def running(folder: Path, clock: Clock | None = None) -> AsyncIterator[Deployment]:
     """Run DRM, CM and RM of a deployment; the home gets the ports that they chose."""
-    drm_config = _free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))
+    drm_config = on_a_free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))
     async with run_drm(drm_config, clock) as drm, running_beside(folder, drm.port, clock) as deployment:
         yield replace(deployment, services={"drm": drm, **deployment.services})
 
@@ -79,10 +79,10 @@ async def running_beside(
     """Run CM and RM of a deployment whose DRM runs at a port."""
     async with AsyncExitStack() as stack:
         services, ports = {}, {"drm": drm_port}
-        cm = _free_port(load_config(folder / "cm" / "cm.toml", CmConfig))
+        cm = on_a_free_port(load_config(folder / "cm" / "cm.toml", CmConfig))
         services["cm"] = await stack.enter_async_context(run_cm(cm, clock))
         ports["cm"] = services["cm"].port
-        rm = _free_port(load_config(folder / "rm" / "rm.toml", RmConfig))
+        rm = on_a_free_port(load_config(folder / "rm" / "rm.toml", RmConfig))
         downstream = rm.downstream.model_copy(
             update={name: f"127.0.0.1:{ports[name]}" for name in ("cm", "drm")}
         )
@@ -97,5 +97,5 @@ async def running_beside(
         yield Deployment(folder=folder, services=services, clock=clock or SystemClock())
 
 
-def _free_port(config):  # type: ignore[no-untyped-def]  # any of the three configurations
+def on_a_free_port(config):  # type: ignore[no-untyped-def]  # any of the three configurations
     return config.model_copy(update={"service": config.service.model_copy(update={"listen": "127.0.0.1:0"})})

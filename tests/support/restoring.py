@@ -15,7 +15,7 @@ from drm_service.subsystem import run as run_drm
 from keyark.config import load_config
 from keyark.store import row_keys_beside
 from rm_service import __main__ as rm_program
-from tests.support.deployment import Deployment
+from tests.support.deployment import Deployment, on_a_free_port
 from tests.support.rotation import certificate_file, rotate
 
 
@@ -36,7 +36,7 @@ def put_in_place(folder: Path, backup: Path) -> None:
 
 def told_by_check(folder: Path) -> str:
     """What `check` of a stopped DRM prints."""
-    return "\n".join(check(load_config(folder / "drm" / "drm.toml", DrmConfig)))
+    return "\n".join(check(on_a_free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))))
 
 
 def head_of(folder: Path) -> str:
@@ -62,7 +62,7 @@ async def begin_restored(folder: Path, backup: Path, *, generation: int = 2) -> 
     """Put a backup in place and begin another transport key; returns the words that RM and CM have to be given."""
     put_in_place(folder, backup)
     head, change = [await asyncio.to_thread(tell, folder) for tell in (head_of, newest_change)]
-    async with run_drm(load_config(folder / "drm" / "drm.toml", DrmConfig)) as drm:
+    async with run_drm(on_a_free_port(load_config(folder / "drm" / "drm.toml", DrmConfig))) as drm:
         await rotate(Deployment(folder=folder, services={"drm": drm}))
     key = certificate_file(folder, generation)
     return ["--restored", head, "--transport-key", key, "--newest-change", change]

@@ -36,3 +36,23 @@ def test_a_service_imports_no_toolkit_for_terminals(module: str) -> None:
 
 def test_the_shell_of_the_cel_library_is_there_for_whoever_asks_for_it() -> None:
     assert "prompt_toolkit" in imported_with("keyark.policy.cel_library, cel.cli")
+
+
+ALONE = """
+import importlib, os, sys
+import click, cryptography.x509, grpc, google.protobuf.json_format, pydantic
+from keyark.cli.main import COMMANDS
+
+for module in sorted({module for module, _ in COMMANDS.values()}):
+    process = os.fork()
+    if not process:
+        importlib.import_module(module)
+        os._exit(0)
+    if os.waitpid(process, 0)[1]:
+        sys.exit(f"{module} cannot be imported alone")
+"""
+
+
+def test_every_command_imports_alone() -> None:
+    """Tests fork most commands from a process that has imported all of them, which would hide a missing import."""
+    subprocess.run([sys.executable, "-I", "-c", ALONE], check=True, cwd="/")

@@ -21,13 +21,15 @@ from keyark.client.home import Home
 from keyark.clock import Clock, SystemClock
 from keyark.config import load_config
 from keyark.deployment.initialize import DeploymentPlan, initialize
+from keyark.deployment.ports import free_ports
 from keyark.service.assembly import RunningService
 from rm_service.config import RmConfig
 from rm_service.subsystem import run as run_rm
 
 
 def make_deployment(folder: Path, **plan: object) -> Path:
-    """Make a deployment as `keyark init` does."""
+    """Make a deployment as `keyark init` does, on ports that nobody else on this machine uses."""
+    plan.setdefault("port_base", free_ports())
     initialize(DeploymentPlan(folder=folder, **plan), lambda _: None)  # type: ignore[arg-type]
     for role in ("cm", "drm"):  # one worker is quicker to start
         edit(folder / role / f"{role}.toml", "count = 2", "count = 1")

@@ -10,7 +10,7 @@ from drm_service.key_ceremonies import holders_of
 from drm_service.quorum import CeremonyQuorum
 from drm_service.records import KEYS, describe, find_by_key_id
 from drm_service.storage_keys import read_tokens
-from drm_service.trust_changes import read_trust_changes
+from drm_service.trust_changes import made_by, read_trust_changes
 from keyark.crypto.shares import QuorumRule
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord, SoftwareToken
@@ -111,6 +111,14 @@ class CeremonyViews:
             ArchiveChange(change=change, opening_proof=self._prove_opening(record, head))
             for change, record in zip(changes, records, strict=True)
         ]
+
+    async def change_of(self, record: CeremonyRecord) -> ArchiveChange | None:
+        """Return the newest change of agents or storage keys where a ceremony just made it, with its proofs."""
+        change = self.store.read(lambda txn: made_by(txn, record))
+        if change is None:
+            return None
+        head = await self.log.checkpoint(covering=record.opening_index)
+        return ArchiveChange(change=change, opening_proof=self._prove_opening(record, head))
 
     def _prove_opening(self, record: CeremonyRecord, head: SignedHead) -> bytes:
         opening = LoggedEvent(

@@ -147,7 +147,9 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
         record = await self.ceremonies.approve(
             caller, request.ceremony_id, request.approval, list(request.shares)
         )
-        return pb.ApproveCeremonyResponse(ceremony=await self.views.whole(record, caller))
+        return pb.ApproveCeremonyResponse(
+            ceremony=await self.views.whole(record, caller), change=await self.views.change_of(record)
+        )
 
     async def RejectCeremony(
         self, request: pb.RejectCeremonyRequest, context: Context

@@ -69,6 +69,13 @@ def read_trust_changes(txn: ReadTransaction, *, known: bytes) -> list[tuple[Cere
     return [(change, _opening_index(txn, change)) for change in changes]
 
 
+def made_by(txn: ReadTransaction, record: CeremonyRecord) -> CeremonyProof | None:
+    """Return the newest change where this ceremony made it; None where it made none, or another came since."""
+    number = txn.count(TRUST_CHANGES)
+    change = _change(txn, number - 1) if number else None
+    return change if change is not None and change.opening_leaf == record.opening_leaf else None
+
+
 def _number_of(txn: ReadTransaction, known: bytes) -> int:
     for number in reversed(range(txn.count(TRUST_CHANGES))):
         if change_id(_change(txn, number).opening_leaf) == known:

@@ -17,7 +17,8 @@ from typing import Final
 from keyark.client.administration import check_owner
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.approvable import check_current, check_people
-from keyark.client.archive_pins import ArchiveChangeError, ArchivePins
+from keyark.client.archive_changes import ArchiveChanges
+from keyark.client.archive_pins import ArchivePins
 from keyark.client.ceremony_review import (
     ROTATE,
     CeremonyReview,
@@ -54,7 +55,6 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 TIMEOUT: Final = 60.0
 PAGE: Final = 200
-MAX_PAGES: Final = 100
 _MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 _ENDED: Final = (
     pb.CeremonyState.CEREMONY_STATE_COMPLETED,
@@ -76,6 +76,7 @@ class RecoveryClient:
         self._stub = KeyRecoveryServiceStub(session.channel)
         self._keys = keys
         self._review = CeremonyReview(session.home)
+        self._changes = ArchiveChanges(archive=session, witnesses=self._witnesses, folder=keys.folder)
 
     @classmethod
     @asynccontextmanager
@@ -237,6 +238,7 @@ class RecoveryClient:
         pins = await self.pins()
         pins.check(ceremony)
         check_people(ceremony, pins, self._keys.signer, self._keys.share_key.public_key)
+        await self._changes.check_witnesses(pins, self._review)
         pins = await self._see_own_changes_through(pins, ceremony)
         await self._witnesses.confirm(ceremony.entries)
         if ceremony.view.HasField("new_storage_key"):
@@ -254,7 +256,10 @@ class RecoveryClient:
             shares=[self._release(ceremony, key) for key in ceremony.view.storage_keys],
         )
         answer = await call(self._stub.ApproveCeremony, request, timeout=TIMEOUT)
-        return await self._reviewed(answer.ceremony, ceremony.ceremony_id)
+        reviewed = await self._reviewed(answer.ceremony, ceremony.ceremony_id)
+        if answer.HasField("change"):
+            await self._changes.spread(answer.change, self._review)
+        return reviewed
 
     def _release(self, ceremony: ReviewedCeremony, storage_key: pb.StorageKey) -> pb.ReleasedShare:
         share = self._open_share(storage_key)
@@ -271,21 +276,10 @@ class RecoveryClient:
     async def pins(self) -> ArchivePins:
         """Return who the agents are and which storage keys there are, by this agent's own pins and what followed.
 
-        Changes since then are verified, each with the word of a quorum of those who were pinned until it, and
-        remembered. Raises PinsMissingError, ArchiveChangeError, and the errors of ``ReceiptVerifier``.
+        Changes since then are verified, each with the word of a quorum of those who were pinned until it, told to RM
+        and CM, and remembered. Raises PinsMissingError, ArchiveChangeError, and the errors of ``ReceiptVerifier``.
         """
-        pins = ArchivePins.load(self._keys.folder)
-        for _ in range(MAX_PAGES):
-            if not (changes := await self._changes(pins.newest_change)):
-                return pins
-            entries = [self._review.verifier.verify_entry(change.opening_proof) for change in changes]
-            await self._witnesses.confirm(entries)
-            for change, opened in zip(changes, entries, strict=True):
-                pins = pins.follow(change.change, opened, trust=self._review.trust, now=int(time.time()))
-            pins.save(self._keys.folder)
-        raise ArchiveChangeError(
-            "The archive shows no end of changes of agents and storage keys; look at its log."
-        )
+        return await self._changes.follow(self._review)
 
     async def _see_own_changes_through(self, pins: ArchivePins, ceremony: ReviewedCeremony) -> ArchivePins:
         """Return pins that wait for no other change that this agent approved: what was carried out was followed.
@@ -302,10 +296,6 @@ class RecoveryClient:
             pins = pins.ended(digest)
             pins.save(self._keys.folder)
         return pins
-
-    async def _changes(self, newest: bytes) -> Sequence[pb.ArchiveChange]:
-        request = pb.ListArchiveChangesRequest(newest_change=newest)
-        return (await call(self._stub.ListArchiveChanges, request, timeout=TIMEOUT)).changes
 
     async def reject(self, ceremony: ReviewedCeremony, *, reason: str) -> ReviewedCeremony:
         """Reject what was reviewed, and say why."""

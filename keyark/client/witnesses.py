@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -35,6 +35,7 @@ from keyark.v1 import audit_pb2
 from keyark.v1.archive_pb2 import ListTransportKeyChangesRequest
 from keyark.v1.archive_pb2_grpc import TransportKeyServiceStub
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.registration_pb2 import GetArchiveHeadRequest, GetArchiveHeadResponse
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ MOST_TREES: Final = 16
 ATTEMPTS: Final = 5
 MAX_KEY: Final = 1 << 16
 _FOLLOWED: Final = "RM and CM follow, or this home saw of it before"
-_GAP: Final = "CHECKPOINT_GAP"
+_MOVED: Final = ("CHECKPOINT_GAP", "CHECKPOINT_STALE")
+"""The witness accepted another head meanwhile."""
 _ALARM: Final = "LOG_INCONSISTENT"
 _REFUSALS: Final = (Kind.PRECONDITION, Kind.INVALID, Kind.CONFLICT)
 
@@ -56,6 +58,13 @@ class PrivateLogError(KeyarkError):
 
     reason = "PRIVATE_LOG"
     kind = Kind.PRECONDITION
+
+
+class _Told(NamedTuple):
+    """The newest head that a witness accepted, and the newest change that it believes."""
+
+    accepted: Checkpoint
+    newest_change: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,48 +105,77 @@ class Witnesses:
             if first != second and not _leads_on(first, second, await self._proof(first, second)):
                 raise _private("what this home saw of it before")
 
+    async def believed_change(self, follower: Session) -> bytes:
+        """Return the id of the newest change of agents or storage keys that a witness believes; empty for none."""
+        return (await self._told(follower, audit_pb2.CosignCheckpointRequest())).newest_change
+
+    async def show_change(self, follower: Session, change: CeremonyProof, opened: ProvenEntry) -> None:
+        """Have a witness believe a change that leads on from the newest one that it believes.
+
+        Raises what the witness refuses it with.
+        """
+        accepted = (await self._told(follower, audit_pb2.CosignCheckpointRequest())).accepted
+        request = audit_pb2.CosignCheckpointRequest(trust_changes=[change])
+        await self._bring(follower, opened.head, request, accepted)
+
     async def _check_followed(self, follower: Session, head: VerifiedHead) -> None:
         """Bring a witness up to date where it has seen less, and hold the head against the newest that it cosigned."""
-        accepted = await self._cosigned(follower, audit_pb2.CosignCheckpointRequest())
-        unknown_key: bytes | None = None
+        accepted = (await self._told(follower, audit_pb2.CosignCheckpointRequest())).accepted
         for _ in range(ATTEMPTS):
             if accepted == head.checkpoint:
                 return
+            if accepted.size > head.checkpoint.size:
+                proof = await self._proof(accepted, head.checkpoint)
+                if _leads_on(head.checkpoint, accepted, proof):
+                    return
+            request = audit_pb2.CosignCheckpointRequest(checkpoint=head.note)
+            try:
+                accepted = await self._bring(follower, head, request, accepted)
+            except KeyarkError as error:
+                if error.kind not in _REFUSALS:
+                    raise
+                raise _private(f"the {follower.role.upper()} follows ({error.message})") from error
+        raise _moving(follower)
+
+    async def _bring(
+        self,
+        follower: Session,
+        head: VerifiedHead,
+        request: audit_pb2.CosignCheckpointRequest,
+        accepted: Checkpoint,
+    ) -> Checkpoint:
+        """Send a witness what stands under a head, with the proof that its own newest head and this one are of one log.
+
+        ``accepted`` is that newest head, as the witness told it. Returns the one that it accepted then.
+        """
+        request.transport_certificates.extend(pinned_certificates(self.archive.home)[:1])
+        unknown_key: bytes | None = None
+        for _ in range(ATTEMPTS):
             proof = await self._proof(accepted, head.checkpoint)
-            if accepted.size > head.checkpoint.size and _leads_on(head.checkpoint, accepted, proof):
-                return
-            request = audit_pb2.CosignCheckpointRequest(
-                checkpoint=head.note,
-                link=_link(accepted, head.checkpoint, proof),
-                transport_certificates=pinned_certificates(self.archive.home)[:1],
-            )
+            request.link.CopyFrom(_link(accepted, head.checkpoint, proof))
             if unknown_key is not None:
+                request.ClearField("transport_key_changes")
                 request.transport_key_changes.extend(await self._key_changes(unknown_key, accepted.size))
             try:
-                accepted = await self._cosigned(follower, request)
+                return (await self._told(follower, request)).accepted
             except KeyarkError as error:
                 if error.reason == CheckpointSignatureError.reason and unknown_key is None:
                     unknown_key = bytes.fromhex(error.metadata.get(KNOWN_KEY, ""))
-                    continue
-                if error.kind not in _REFUSALS:
+                elif error.reason not in _MOVED:
                     raise
-                if error.reason == _GAP:  # it accepted another head meanwhile
-                    accepted = await self._cosigned(follower, audit_pb2.CosignCheckpointRequest())
-                    continue
-                raise _private(f"the {follower.role.upper()} follows ({error.message})") from error
-        raise UnavailableError(
-            f"The {follower.role.upper()} did not get to cosign the DRM's newest checkpoint; try again."
-        )
+            accepted = (await self._told(follower, audit_pb2.CosignCheckpointRequest())).accepted
+        raise _moving(follower)
 
-    async def _cosigned(self, follower: Session, request: audit_pb2.CosignCheckpointRequest) -> Checkpoint:
-        """Return the newest head that a witness accepted, once the DRM's signature and its own were verified."""
+    async def _told(self, follower: Session, request: audit_pb2.CosignCheckpointRequest) -> _Told:
+        """Return what a witness tells, once the DRM's signature and its own were verified."""
         stub = AuditServiceStub(follower.channel)
-        note = (await call(stub.CosignCheckpoint, request, timeout=TIMEOUT)).checkpoint
-        origin = f"{follower.home.config.trust_domain}/drm"
-        if not note:
-            return Checkpoint(origin, 0, EMPTY_ROOT)
-        cosignature_verifier(follower.home, follower.role).verify(note)
-        return seen_verifier(follower.home, "drm").verify(note)
+        answer = await call(stub.CosignCheckpoint, request, timeout=TIMEOUT)
+        if not answer.checkpoint:
+            origin = f"{follower.home.config.trust_domain}/drm"
+            return _Told(Checkpoint(origin, 0, EMPTY_ROOT), answer.newest_change)
+        cosignature_verifier(follower.home, follower.role).verify(answer.checkpoint)
+        accepted = seen_verifier(follower.home, "drm").verify(answer.checkpoint)
+        return _Told(accepted, answer.newest_change)
 
     async def _proof(self, one: Checkpoint, other: Checkpoint) -> Sequence[bytes]:
         """Ask the DRM to prove that the smaller tree is a prefix of the larger; one that cannot proves nothing."""
@@ -241,6 +279,12 @@ def _link(one: Checkpoint, other: Checkpoint, proof: Sequence[bytes]) -> audit_p
     first, second = sorted((one, other), key=lambda checkpoint: checkpoint.size)
     return audit_pb2.CheckpointLink(
         first_size=first.size, second_size=second.size, second_root=second.root, proof=proof
+    )
+
+
+def _moving(follower: Session) -> UnavailableError:
+    return UnavailableError(
+        f"The {follower.role.upper()} did not get to cosign the DRM's newest checkpoint; try again."
     )
 
 

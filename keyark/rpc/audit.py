@@ -34,6 +34,10 @@ class Witness(Protocol):
     async def take_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
         """Accept a signed head that leads on, if the caller may bring one; raises where it does not."""
 
+    @property
+    def newest_change(self) -> bytes:
+        """The id of the newest change of agents or storage keys that is believed; empty before the first."""
+
     async def cosign(self) -> bytes:
         """Return the newest accepted head, cosigned; empty before the first."""
 
@@ -89,16 +93,18 @@ class AuditServicer(AuditServiceServicer):
         """The newest accepted head of the DRM's log, cosigned, once one that came along was accepted."""
         if self._witness is None:
             raise NotFoundError("The DRM cosigns nothing, for it follows no log; ask the RM or the CM.")
-        if request.checkpoint:
+        if request.checkpoint or request.trust_changes:
             caller = current_caller()
             evidence = ArchiveEvidence(
                 brought_by=str(caller),
                 links=[request.link],
                 transport_certificates=request.transport_certificates,
                 transport_key_changes=request.transport_key_changes,
+                trust_changes=request.trust_changes,
             )
             await self._witness.take_from(caller, request.checkpoint, evidence)
-        return pb.CosignCheckpointResponse(checkpoint=await self._witness.cosign())
+        checkpoint = await self._witness.cosign()
+        return pb.CosignCheckpointResponse(checkpoint=checkpoint, newest_change=self._witness.newest_change)
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         """The leaves in the order of the log; a page token is the index of the first leaf."""

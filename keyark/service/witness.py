@@ -48,6 +48,11 @@ class Witness:
         """What was accepted."""
         return self.checks.heads
 
+    @property
+    def newest_change(self) -> bytes:
+        """The id of the newest change of agents or storage keys that is believed here; empty before the first."""
+        return self.checks.storage_keys.newest_change
+
     async def cosign(self) -> bytes:
         """Return the newest accepted head, cosigned; empty before the first. Raises LogInconsistentError."""
         if self.heads.alarm.message:
@@ -63,13 +68,21 @@ class Witness:
         return self.cosigner.cosign(note, at=self.checks.clock.now_us() // 1_000_000)
 
     async def take_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
-        """Accept what a caller brings, as ``take`` does.
+        """Accept what a caller brings: changes of agents and storage keys, then a head, as ``take`` does.
 
-        Raises PermissionDeniedError for a caller that may bring nothing, and WitnessQuotaError.
+        Any agent may bring changes, for a quorum's word counts, whoever shows it; a head only who is believed then.
+        Raises PermissionDeniedError, WitnessQuotaError, and the errors of ``ReceiptChecks.accept_changes``.
         """
         self._count(caller)
-        self._admit(caller)
-        await self.take(note, evidence)
+        if not evidence.trust_changes or caller.role != AGENT_ROLE:
+            self._admit(caller)
+        if evidence.trust_changes:
+            _check_proofs(evidence)
+            await self.checks.follow(evidence)
+            await self.checks.accept_changes(evidence)
+        if note:
+            self._admit(caller)
+            await self.take(note, evidence)
 
     def _count(self, caller: SpiffeId) -> None:
         if caller.role == RM_ROLE:
@@ -99,10 +112,7 @@ class Witness:
         LogInconsistentError, which is an alarm, TransportKeyRetiredError, and the errors of ``NoteVerifier``.
         """
         (link,) = evidence.links
-        if len(link.proof) > MAX_PROOF:
-            raise InvalidInputError(
-                f"A consistency proof has at most {MAX_PROOF} hashes.", field="link.proof"
-            )
+        _check_proofs(evidence)
         await self.checks.follow(evidence)
         head, key = self.checks.keys.verify_head(note)
         self.checks.check_signer(head, key)
@@ -111,3 +121,8 @@ class Witness:
             return
         async with self.checks.recording_alarms(evidence.brought_by):
             self.heads.accept([link], [head])
+
+
+def _check_proofs(evidence: ArchiveEvidence) -> None:
+    if any(len(link.proof) > MAX_PROOF for link in evidence.links):
+        raise InvalidInputError(f"A consistency proof has at most {MAX_PROOF} hashes.", field="link.proof")

@@ -14,6 +14,7 @@ from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.events import open_event
 from keyark.v1.audit_pb2 import CheckpointLink, EventType
+from keyark.v1.ceremony_pb2 import CeremonyProof
 from tests.cm.test_archived_pairs import TRANSPORT_KEY, Archived, reasons
 from tests.support.issuance import Ca, request
 from tests.support.pki import private_key
@@ -42,10 +43,10 @@ def forged(archive: Archived) -> bytes:
     return signer.sign(Checkpoint(ORIGIN, archive.log.size, bytes(32)))
 
 
-async def bring(witness: Witness, who: str, note: bytes, link: CheckpointLink | None = None) -> str:
-    """Let somebody bring a head; returns the reason of the refusal."""
+async def bring(witness: Witness, who: str, note: bytes, *changes: CeremonyProof) -> str:
+    """Let somebody bring a head, after changes of agents; returns the reason of the refusal."""
     caller = SpiffeId("example.org", who)
-    evidence = ArchiveEvidence(brought_by=str(caller), links=[link or CheckpointLink()])
+    evidence = ArchiveEvidence(brought_by=str(caller), links=[CheckpointLink()], trust_changes=changes)
     try:
         await witness.take_from(caller, note, evidence)
     except KeyarkError as error:
@@ -57,6 +58,8 @@ async def bring(witness: Witness, who: str, note: bytes, link: CheckpointLink | 
 async def test_whoever_is_not_believed_raises_no_alarm(archive: Archived, witness: Witness, who: str) -> None:
     """Any certificate of the role agent, and a thief's copy of the transport key."""
     assert await bring(witness, who, forged(archive)) == "PERMISSION_DENIED"
+    nothing = "AUDIT_EVENT_INVALID" if who.startswith("agent/") else "PERMISSION_DENIED"
+    assert await bring(witness, who, forged(archive), CeremonyProof()) == nothing
     assert witness.heads.alarm.message == ""
     assert reasons(await archive.issue(await archive.archived(request(1)))) == [""]
 

@@ -174,6 +174,11 @@ def proven(proof: bytes) -> ProvenLeaf:
     return ReceiptVerifier("example.org/drm", spki(KeyType.EC_P256, 1)).verify_leaf(proof)
 
 
+def unproven(_: bytes) -> ProvenLeaf:
+    """P7: a head can raise the alarm, so nobody's is looked at whose change has no quorum's word."""
+    raise AssertionError("a proof of a change that nobody approved was looked at")
+
+
 def rotation() -> CeremonyStatement:
     return CeremonyStatement(type=ROTATE)
 
@@ -247,7 +252,7 @@ async def test_fewer_than_a_quorum_is_nobody(agents: Agents) -> None:
         agents.proof(rotation(), storage_key_id=NEW, decision=REJECT),
     ):
         with pytest.raises(KeyarkError) as refused:
-            await trust.accept_changes([change], proven)
+            await trust.accept_changes([change], unproven)
         assert refused.value.reason == "TRUST_CHANGE"
     assert trust.storage_key_ids == {FIRST}
     self_approving = await Believer(agents, self_approval=True).open()

@@ -189,9 +189,10 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
         approve: Sequence[str],
         opens: Sequence[SoftwareToken] = (),
         makes: SoftwareToken | None = None,
+        signer: AgentSigner | None = None,
     ) -> ArchiveChange:
         """A change of agents or storage keys as it is shown to those who follow; what is opened next names it."""
-        await self.open(statement, opens=opens, makes=makes)
+        await self.open(statement, opens=opens, makes=makes, signer=signer)
         request = self.view.request
         logged = self.log.entry(self.log.size - 1)
         opening = Opening(digest=ceremony_digest(request.statement), leaf_hash=leaf_hash(logged.leaf))

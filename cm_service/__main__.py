@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from keyark.programs import isolate
+from keyark.programs import isolate, prepare_service
 
 if __name__ == "__main__":
     isolate("cm_service")
+
+prepare_service()
+
 from typing import Any
 
 from cm_service import rollover

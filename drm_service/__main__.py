@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from keyark.programs import isolate
+from keyark.programs import isolate, prepare_service
 
 if __name__ == "__main__":
     isolate("drm_service")
+
+prepare_service()
 
 from drm_service.checking import backup, check
 from drm_service.config import DrmConfig

@@ -83,9 +83,29 @@ def keyark() -> None:
     isolate("keyark.cli")
     try:
         importlib.import_module("keyark.crypto.harden").disable_core_dumps()
+        _prepare()
         importlib.import_module("keyark.cli.main").main()
     except KeyboardInterrupt:  # before the command began
         sys.exit(_STOPPED)
+
+
+def prepare_service() -> None:
+    """Make the process ready for a service, with TLS 1.3 only; call it in ``__main__`` before the rest is imported.
+
+    It ends the process with a sentence where what services need is not installed.
+    """
+    extras = importlib.import_module("keyark.extras")
+    try:
+        extras.need_extra("server")
+    except extras.MissingExtraError as error:
+        _refuse(error.message)
+    _prepare()
+
+
+def _prepare() -> None:
+    """Make the settings of the whole process that the SDK leaves to the program that it is part of."""
+    importlib.import_module("keyark.rpc.tls").rule_out_tls_1_2()
+    importlib.import_module("keyark.pki.library").ignore_library_warnings()
 
 
 def rm() -> int:

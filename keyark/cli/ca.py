@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from cryptography import x509
 
-from keyark.cli.options import home_option
+from keyark.cli.options import home_option, needs
 from keyark.cli.output import KeyarkGroup, say
 from keyark.deployment.issuing_ca import IssuingCa, show_key_id
 from keyark.pki.authority import describe_name
@@ -33,6 +33,7 @@ def show(home: Path) -> None:
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where it goes, PEM."
 )
+@needs("server")
 def request(home: Path, out: Path) -> None:
     """Write the issuing CA's certificate request, for another root to sign."""
     issuing = IssuingCa(home=home)
@@ -49,6 +50,7 @@ def request(home: Path, out: Path) -> None:
     is_flag=True,
     help="Nothing was issued yet, as the CM confirms; another subject key identifier may come.",
 )
+@needs("server")
 def install(home: Path, chain: Path, *, fresh: bool) -> None:
     """Put the CHAIN (PEM, with the root) that another root signed in force; services take it at their next start."""
     for certificate in IssuingCa(home=home).install(chain, now=int(time.time()), is_fresh=fresh):
@@ -60,6 +62,7 @@ def install(home: Path, chain: Path, *, fresh: bool) -> None:
 @home_option
 @click.option("--name", required=True, help="Common name of the issuing CA with its new key.")
 @click.option("--ca-key", default="ec-p256", show_default=True, help=" ".join(t.value for t in CA_KEY_TYPES))
+@needs("server")
 def rollover(home: Path, *, name: str, ca_key: str) -> None:
     """Give the CA another key; the present one goes on signing CRLs and OCSP of what it signed.
 

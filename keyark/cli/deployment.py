@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from keyark.cli.certificates import days
-from keyark.cli.options import home_option, json_option, new_identity_password, password_file_option
+from keyark.cli.options import home_option, json_option, needs, new_identity_password, password_file_option
 from keyark.cli.output import print_json, say, say_aside
 from keyark.client.findings import SECONDS_PER_DAY
 from keyark.crypto.shares import QuorumRule
@@ -51,6 +51,7 @@ from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_ty
     "File with the password that encrypts people's private keys; asked on a terminal otherwise."
 )
 @json_option
+@needs("server")
 def init(folder: Path, **options: Any) -> None:
     """Make a deployment in FOLDER, which must not exist or be empty.
 
@@ -90,6 +91,7 @@ def _quorum_rule(options: dict[str, Any]) -> QuorumRule:
 @click.option(
     "--renew", metavar="30d", help="Renew services that end within this time, daily; needs FOLDER/authority."
 )
+@needs("server")
 def up(folder: Path, http: str | None, renew: str | None) -> None:
     """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM.
 
@@ -113,6 +115,7 @@ async def _up(folder: Path, arguments: dict[str, list[str]], *, within: int | No
 @click.command()
 @home_option
 @json_option
+@needs("server")
 def reload(home: Path, *, as_json: bool) -> None:
     """Let the running services read their files again and replace all their workers; returns when it is done."""
     lines = reload_services(home)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import click
 from pydantic import ValidationError
 
-from keyark.cli.options import home_option, identity_option, json_option
+from keyark.cli.options import home_option, identity_option, json_option, needs
 from keyark.cli.output import FAILED, UsageError
-from keyark.errors import ConfigurationError
 from keyark.load import Closed, Delivery, LoadPlan, Open, Ramp
 from keyark.load.plan import ENROLL, MAX_BATCH, Arrival
 from keyark.load.suites import SUITES
@@ -116,29 +114,20 @@ class Mix(click.ParamType[dict[str, float]]):
 )
 @json_option
 @click.pass_context
+@needs("load")
 def load(ctx: click.Context, /, **options: Any) -> None:
     """Load a deployment that runs, check every answer, and report what it took.
 
     What this enrolls stays in the deployment, under names like "Load Test 1", with keys that protect nothing: use a
     deployment that was made for it. Ends with 1 where a call failed or an answer was wrong.
     """
-    plan, harness = _plan(options), _harness()
+    plan = _plan(options)
+    harness = importlib.import_module("keyark.load.terminal")  # with all that load tests need
     view = harness.Terminal(keys=options["keys"], out=options["out"], as_json=options["as_json"])
     if options["find_capacity"]:
         view.find_capacity(plan, plan.arrival, options["p99"])
     elif view.run(plan):
         ctx.exit(FAILED)
-
-
-def _harness() -> ModuleType:
-    """Import what runs load tests, which the SDK is installed without."""
-    try:
-        importlib.import_module("keyark.load.client")  # what its processes will need
-        return importlib.import_module("keyark.load.terminal")
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"There is no {error.name} here, which load tests need; install keyark[load]."
-        ) from None
 
 
 def _plan(options: dict[str, Any]) -> LoadPlan:

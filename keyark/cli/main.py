@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from keyark import __version__
 from keyark.cli.output import SafeGroup, with_words
 
 COMMANDS: Final = {
@@ -49,7 +50,7 @@ class LazyGroup(SafeGroup):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="keyark")
+@click.version_option(__version__)
 def main() -> None:
     """The certificate authority for people who encrypt.
 

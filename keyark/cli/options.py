@@ -7,13 +7,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import click
 
 from keyark.cli.output import StoppedError, UsageError
 from keyark.client.passwords import MAX_PASSWORD, PasswordSource, check_strength, read_password
+from keyark.extras import Extra, need_extra
 from keyark.pki.pkcs12 import Pkcs12Form
 from keyark.text.terminal import line
 
@@ -25,6 +27,20 @@ class Decorator(Protocol):
 
     def __call__(self, function: F, /) -> F:
         """Return the function with the option."""
+
+
+def needs(extra: Extra) -> Decorator:
+    """Refuse to run a command, before it does anything, where what it needs beside the SDK is not installed."""
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def run(*arguments: Any, **options: Any) -> Any:
+            need_extra(extra)
+            return function(*arguments, **options)
+
+        return cast("F", run)
+
+    return decorate
 
 
 def home_option(function: F) -> F:

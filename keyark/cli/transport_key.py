@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyark.cli.options import home_option, json_option
+from keyark.cli.options import home_option, json_option, needs
 from keyark.cli.output import KeyarkGroup, print_json, say, say_aside
 from keyark.deployment.transport import TransportKeyRotation
 from keyark.pki.key_types import TRANSPORT_KEY_TYPES, KeyType, parse_key_type
@@ -21,6 +21,7 @@ def transport_key() -> None:
 @transport_key.command("list")
 @home_option
 @json_option
+@needs("server")
 def list_(home: Path, *, as_json: bool) -> None:
     """All transport keys, the newest first: OFFERED and signing, TAKEN until retired, RETIRED."""
     _show(TransportKeyRotation(home=home).keys(), as_json=as_json)
@@ -35,6 +36,7 @@ def list_(home: Path, *, as_json: bool) -> None:
 )
 @home_option
 @json_option
+@needs("server")
 def rotate(home: Path, key_type: str, *, as_json: bool) -> None:
     """Make a new transport key and offer it; envelopes to older ones are taken until you retire those.
 
@@ -47,6 +49,7 @@ def rotate(home: Path, key_type: str, *, as_json: bool) -> None:
 @transport_key.command()
 @home_option
 @json_option
+@needs("server")
 def renew(home: Path, *, as_json: bool) -> None:
     """Certify the newest transport key anew: also where the deployment does not run, and where the certificate ended.
 
@@ -64,6 +67,7 @@ def renew(home: Path, *, as_json: bool) -> None:
 @click.argument("generation")
 @home_option
 @json_option
+@needs("server")
 def retire(home: Path, generation: str, *, as_json: bool) -> None:
     """Refuse envelopes to transport key GENERATION (its number in the list) and delete its private half."""
     key = TransportKeyRotation(home=home).retire(generation)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from keyark.errors import KeyarkError
+from keyark.extras import need_extra
 from keyark.programs import python_command
 
 ROLES: Final = ("drm", "cm", "rm")
@@ -19,7 +20,8 @@ class ServiceCommandError(KeyarkError):
 
 
 def service_command(role: str, *arguments: str) -> str:
-    """Run `keyark-ROLE ARGUMENTS`; returns what it printed. Raises ServiceCommandError."""
+    """Run `keyark-ROLE ARGUMENTS`; returns what it printed. Raises ServiceCommandError and MissingExtraError."""
+    need_extra("server")
     command = python_command(f"{role}_service", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 — fixed program
     if done.returncode:

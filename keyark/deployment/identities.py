@@ -10,6 +10,7 @@ from pathlib import Path
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import ROLES, ServiceCommandError, service_command
 from keyark.errors import ConfigurationError
+from keyark.extras import need_extra
 from keyark.pki.certificates import Validity, load_certificates
 from keyark.pki.files import alone_in
 from keyark.pki.identity_files import IdentityFiles
@@ -58,6 +59,8 @@ class IdentityRenewal:
         for name in names:
             if name not in there:
                 raise ConfigurationError(f"There is no identity {name!r} here; there are {', '.join(there)}.")
+        if set(names) & set(ROLES):  # which are told of it
+            need_extra("server")
         with alone_in(self.authority.folder):
             return [self._renew(name, there[name]) for name in names]
 

@@ -27,6 +27,7 @@ from keyark.load.driving import Driver, Window
 from keyark.load.operations import Enroll, build_mix
 from keyark.load.plan import SEEDS
 from keyark.load.recording import Recorder
+from keyark.pki.library import ignore_library_warnings
 
 
 class LoadClient:
@@ -112,6 +113,7 @@ def _end_with_stdin() -> None:
 def main() -> int:
     """Run one assignment; returns the exit code of the process."""
     disable_core_dumps()
+    ignore_library_warnings()
     assignment = Assignment.model_validate_json(sys.stdin.readline())
     try:
         uvloop.run(LoadClient(assignment).run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,12 +19,6 @@ from keyark.pki.library import PARSING_ERRORS
 MAX_CERTIFICATE_SIZE: Final = 64 * 1024
 MAX_PEM_SIZE: Final = 1024 * 1024
 DEFAULT_BACKDATE_SECONDS: Final = 300
-
-# The library counts bytes where X.520 counts characters, and warns of long non-ASCII names. For the whole process,
-# since a context of its own for each certificate would be neither cheap nor safe among threads.
-warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
-# It warns of serial numbers that are refused here: a caller could fill the log with that.
-warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive", UserWarning)
 
 
 class CertificateFormatError(KeyarkError):

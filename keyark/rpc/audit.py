@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from grpc.aio import ServicerContext
 
-import keyark.rpc  # noqa: F401 — before grpc
 from keyark.clock import Clock
 from keyark.errors import InvalidInputError, NotFoundError
 from keyark.pki.spiffe import SpiffeId

@@ -7,7 +7,6 @@ from typing import Final, TypeVar
 
 import grpc
 
-import keyark.rpc  # noqa: F401 — before grpc
 from keyark.errors import UnavailableError
 from keyark.rpc.deadlines import downstream_seconds
 from keyark.rpc.errors import from_rpc_error

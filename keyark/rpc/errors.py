@@ -15,7 +15,6 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
-import keyark.rpc  # noqa: F401 — before grpc
 from keyark.errors import (
     DeadlineExceededError,
     InvalidInputError,

@@ -17,7 +17,6 @@ from typing import Final
 
 from cryptography import x509
 
-import keyark.rpc  # noqa: F401 — before grpc
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import encode_pem_certificates, load_certificate
 from keyark.pki.revoked_identities import IdentityRevokedError, RevokedIdentities

@@ -10,7 +10,6 @@ import grpc
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-import keyark.rpc  # noqa: F401 — before grpc
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import Validity, load_pem_certificates
 from keyark.rpc.channels import Channel

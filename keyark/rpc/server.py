@@ -13,8 +13,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-import keyark
-import keyark.rpc
 from keyark.errors import ConfigurationError
 from keyark.meters import Meters
 from keyark.pki.spiffe import SpiffeId
@@ -23,6 +21,7 @@ from keyark.rpc.budgets import Budgets
 from keyark.rpc.guard import MAX_MESSAGE, Guard, OnRejected, current_caller
 from keyark.rpc.identities import LocalIdentity, PeerReader
 from keyark.rpc.renewal import server_credentials
+from keyark.rpc.tls import tls_1_2_is_possible
 
 __all__ = ["ServedService", "Server", "build_server", "current_caller"]
 
@@ -112,9 +111,10 @@ def build_server(
 
     Raises ConfigurationError where the allow-list is incomplete, the address cannot be had, or TLS 1.2 is possible.
     """
-    if keyark.TLS_1_2_IS_POSSIBLE:
+    if tls_1_2_is_possible():
         raise ConfigurationError(
-            "gRPC was imported before keyark, so TLS 1.2 is not ruled out; import keyark first."
+            "gRPC was imported before `keyark.rpc.tls.rule_out_tls_1_2` was called, so it could agree on TLS 1.2; "
+            "start the service with its own command."
         )
     health, identity = HealthServicer(), present()
     descriptors = [service.descriptor for service in services]

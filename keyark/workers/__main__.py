@@ -20,6 +20,7 @@ from typing import Final, NoReturn, cast
 from keyark.collection import settle_collector
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
+from keyark.pki.library import ignore_library_warnings
 from keyark.workers.frames import frame, pack, read_frame, unpack
 
 READY: Final = b"ready"
@@ -32,6 +33,7 @@ logger = logging.getLogger("keyark.workers")
 def main(descriptor: int) -> None:
     """Serve batches from the socket until it ends."""
     disable_core_dumps()
+    ignore_library_warnings()
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent drains; terminals and supervisors signal all
         signal.signal(number, signal.SIG_IGN)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -96,17 +94,3 @@ def test_the_highest_rate_is_searched_for(home):
 def test_words_that_do_not_fit_are_refused(tmp_path, arguments, message):
     done = keyark("load", "--home", tmp_path, *arguments, code=2)
     assert message in done.stderr
-
-
-@pytest.mark.parametrize("lacking", ["hdrh", "uvloop"])
-def test_without_the_packages_of_the_extra_only_load_tests_are_missing(tmp_path, lacking):
-    program = f"import sys; sys.modules[{lacking!r}] = None; from keyark.cli.main import main; main()"
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", program, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-    assert run("--help").returncode == 0
-    done = run("load", "--home", str(tmp_path))
-    assert done.returncode == 1
-    assert "install keyark[load]" in done.stderr

@@ -7,7 +7,7 @@ DEPLOYMENT ?= deployment
 MINUTES ?= 1
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test lint fuzz mutate load bench bench-quick bench-scale clean
+.PHONY: help setup protos demo up test lint fuzz mutate load bench bench-quick bench-scale docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ setup: .venv/installed build/protos ## virtual environment, locked dependencies,
 
 protos: setup ## generate the code of the gRPC contract anew
 	$(BIN)/python hatch_build.py
+
+docs: setup ## what documents derive from the code: the tables of errors in docs/protocol.md
+	$(BIN)/python -m tools.error_tables
 
 demo: setup ## the whole story in a terminal: a deployment, an enrollment, an encrypted message
 	$(BIN)/python -I -m keyark.cli.demo

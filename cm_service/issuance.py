@@ -21,9 +21,11 @@ from cm_service.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair, roles_of
 from cm_service.refusals import ArchivedRequest, Refused, check_not_refused, refuse_for_good
 from cm_service.renewals import check_renewal, record_renewal
-from cm_service.signing_worker import SigningMismatchError, check_signed
+from cm_service.signing_worker import check_signed
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, PolicyRejectedError
+from keyark.errors.enrollment import UnknownProfileError
+from keyark.errors.services import SigningMismatchError
 from keyark.pki.approvals import Approval
 from keyark.pki.calls import SignedCall
 from keyark.pki.certificates import Validity
@@ -37,7 +39,7 @@ from keyark.service.callers import CallerChecks
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.service.key_uses import KeyClaim, Possession, check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
-from keyark.service.requests import UnknownProfileError, accept_statement, check_same_statement
+from keyark.service.requests import accept_statement, check_same_statement
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log

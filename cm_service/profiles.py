@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from cm_service.smime_baseline import check_baseline
 from keyark.config import Config, misplaced
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
+from keyark.errors.enrollment import ArchivalForbiddenError, KeyTypeNotPermittedError, ReceiptMissingError
 from keyark.pki.distribution import Distribution
 from keyark.pki.end_entity_profile import EndEntityProfile, ProfileContentError, RoleProfile
 from keyark.pki.key_types import KeyType
@@ -21,7 +22,6 @@ from keyark.pki.key_usages import SIGNING_USAGES
 from keyark.pki.statements import Statement
 from keyark.pki.subjects import SubjectTemplate
 from keyark.service.callers import CallerSignature
-from keyark.service.requests import ArchivalForbiddenError
 from keyark.v1 import certificates_pb2, common_pb2
 
 SECONDS_PER_DAY: Final = 86_400
@@ -46,22 +46,6 @@ class ArchivalRule(enum.Enum):
     def proto(self) -> common_pb2.ArchivalPolicy.ValueType:
         """The number that stands for it in messages."""
         return common_pb2.ArchivalPolicy.Value(f"ARCHIVAL_POLICY_{self.name}")
-
-
-class KeyTypeNotPermittedError(KeyarkError):
-    """The profile does not permit a key of this type or size."""
-
-    reason = "KEY_TYPE_NOT_PERMITTED"
-    kind = Kind.PRECONDITION
-    is_final = True
-
-
-class ReceiptMissingError(KeyarkError):
-    """The profile requires archival and no archival receipt was shown (P1)."""
-
-    reason = "RECEIPT_REQUIRED"
-    kind = Kind.PRECONDITION
-    is_final = True
 
 
 class ProfileSettings(Config):

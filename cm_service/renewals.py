@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from cm_service.records import PAIRS, find_by_serial, revocation_of
-from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.errors import NotFoundError
+from keyark.errors.enrollment import AlreadyRenewedError, RenewalOnHoldError, RenewalRefusedError
 from keyark.pki.certificates import load_certificate
 from keyark.pki.key_types import SigningPublicKey
 from keyark.pki.statements import Statement, verify_renewal
@@ -17,29 +18,6 @@ from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.revocation_pb2 import RevocationReason
-
-
-class RenewalRefusedError(KeyarkError):
-    """The certificate cannot be renewed: it is not one of this CA, not in force, or somebody else's."""
-
-    reason = "RENEWAL_REFUSED"
-    kind = Kind.PRECONDITION
-    is_final = True
-
-
-class RenewalOnHoldError(RenewalRefusedError):
-    """The certificate is on hold, which an officer may release."""
-
-    reason = "RENEWAL_ON_HOLD"
-    is_final = False
-
-
-class AlreadyRenewedError(KeyarkError):
-    """Another enrollment renewed the certificate."""
-
-    reason = "ALREADY_RENEWED"
-    kind = Kind.CONFLICT
-    is_final = True
 
 
 @dataclass(frozen=True, kw_only=True)

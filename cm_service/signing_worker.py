@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from keyark.crypto.uris import load_private_key_by_uri
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.services import SigningMismatchError
 from keyark.pki.certificates import Validity, load_certificates
 from keyark.pki.end_entity import EndEntityIssuer
 from keyark.pki.end_entity_profile import EndEntityProfile
@@ -17,13 +17,6 @@ from keyark.pki.statements import Statement
 from keyark.records.v1.cm_pb2 import PairRecord, SignPairResult, SignPairTask
 
 FACTORY: Final = "cm_service.signing_worker:open_worker"
-
-
-class SigningMismatchError(KeyarkError):
-    """What the workers signed is not what was to be signed; nothing is issued."""
-
-    reason = "SIGNING_MISMATCH"
-    kind = Kind.INTERNAL
 
 
 def worker_setup(

@@ -8,19 +8,12 @@ from typing import Final
 
 from cm_service.certificate_index import ID_SIZE, Standing, name_prefix, standing
 from cm_service.records import INDEX, read_pair, roles_of
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.enrollment import TooManyHoldersError
 from keyark.pki.statements import Statement
 from keyark.store import ReadTransaction
 
 MOST_PAIRS: Final = 1000
 """Pairs under one name that a rule looks at."""
-
-
-class TooManyHoldersError(KeyarkError):
-    """More pairs were issued under a common name than a rule looks at, so it cannot tell and rejects."""
-
-    reason = "TOO_MANY_HOLDERS"
-    kind = Kind.EXHAUSTED
 
 
 @dataclass(kw_only=True)

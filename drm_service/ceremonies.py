@@ -21,10 +21,6 @@ from drm_service.ceremony_records import (
     ENDABLE,
     RECOVER,
     REJECTED,
-    CeremonyCanceledError,
-    CeremonyExpiredError,
-    CeremonyRejectedError,
-    RequesterLeftError,
     agents_who,
     ceremonies_after,
     check_open,
@@ -41,7 +37,6 @@ from drm_service.ceremony_room import MAX_ALL, AgentWork, check_room
 from drm_service.ceremony_work import (
     ApprovedCeremony,
     CeremonyAction,
-    CeremonyMovedError,
     CeremonyWorkers,
     LiveCeremony,
     ReleasedShares,
@@ -56,17 +51,18 @@ from drm_service.quorum import (
     revoked_approvers,
 )
 from keyark.clock import Clock
-from keyark.crypto.ceremonies import (
-    AgentDecision,
-    AgentTrust,
-    CeremonyClosedError,
-    check_reason,
-    verify_decision,
-    verify_request,
-)
+from keyark.crypto.ceremonies import AgentDecision, AgentTrust, check_reason, verify_decision, verify_request
 from keyark.crypto.shares import QuorumRule
 from keyark.crypto.storage import HybridPrivateKey
 from keyark.errors import InvalidInputError, KeyarkError, Kind, PermissionDeniedError
+from keyark.errors.recovery import (
+    CeremonyCanceledError,
+    CeremonyClosedError,
+    CeremonyExpiredError,
+    CeremonyMovedError,
+    CeremonyRejectedError,
+    RequesterLeftError,
+)
 from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord, CeremonyTask, CheckSharesTask

@@ -22,7 +22,7 @@ from drm_service.ceremony_records import (
     recovery_key,
     request_of,
 )
-from drm_service.ceremony_work import CeremonyMovedError, CeremonyOutcome
+from drm_service.ceremony_work import CeremonyOutcome
 from drm_service.quorum import check_present
 from drm_service.records import RECOVERIES
 from drm_service.storage_keys import read_tokens, storage_key_id
@@ -32,6 +32,7 @@ from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.crypto.opening_facts import encode_facts, facts_digest
 from keyark.crypto.storage import HybridPublicKey
 from keyark.errors import KeyarkError
+from keyark.errors.recovery import CeremonyMovedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.service.failures import pack_failure

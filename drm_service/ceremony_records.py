@@ -6,11 +6,14 @@ from typing import Any, Final, cast
 
 from drm_service.ceremony_rows import CEREMONIES, put_row, read_row
 from drm_service.records import OPEN_CEREMONIES
-from keyark.crypto.ceremonies import CeremonyClosedError, CeremonyRequest, Opening, ceremony_digest
+from keyark.crypto.ceremonies import CeremonyRequest, Opening, ceremony_digest
 from keyark.errors import NotFoundError
+from keyark.errors.enrollment import RequestIdReusedError
+from keyark.errors.recovery import (
+    CeremonyClosedError,
+)
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
-from keyark.service.requests import RequestIdReusedError
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.merkle import leaf_hash
@@ -33,30 +36,6 @@ _PAGE: Final = 256
 RECOVER: Final = CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
 ENDABLE: Final = (CeremonyState.CEREMONY_STATE_OPEN, CeremonyState.CEREMONY_STATE_READY)
 """States that a ceremony can be ended in without what it was asked for."""
-
-
-class CeremonyExpiredError(CeremonyClosedError):
-    """The ceremony's time ran out before a quorum approved."""
-
-    reason = "CEREMONY_EXPIRED"
-
-
-class CeremonyCanceledError(CeremonyClosedError):
-    """The requester ended the ceremony."""
-
-    reason = "CEREMONY_CANCELED"
-
-
-class CeremonyRejectedError(CeremonyClosedError):
-    """So many agents rejected the ceremony that no quorum is left."""
-
-    reason = "CEREMONY_REJECTED"
-
-
-class RequesterLeftError(CeremonyClosedError):
-    """The requester holds no share any more, so that what it asked for goes to nobody."""
-
-    reason = "REQUESTER_LEFT"
 
 
 def read_ceremony(txn: ReadTransaction, ceremony_id: bytes) -> CeremonyRecord | None:

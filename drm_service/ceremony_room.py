@@ -19,7 +19,8 @@ from drm_service.quorum import check_present
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.crypto.shares import MAX_AGENTS
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
+from keyark.errors.recovery import AgentQuotaError, AnotherCeremonyError
 from keyark.pki.spiffe import SpiffeId
 from keyark.store import ReadTransaction
 from keyark.v1.ceremony_pb2 import CeremonyType
@@ -30,20 +31,6 @@ MAX_OPEN: Final = 50
 MAX_ALL: Final = MAX_AGENTS * (MAX_OPEN + 1)
 """Open ceremonies that there can be."""
 HOUR_US: Final = 3_600_000_000
-
-
-class AnotherCeremonyError(KeyarkError):
-    """Another ceremony has to end before this one can be opened."""
-
-    reason = "ANOTHER_CEREMONY"
-    kind = Kind.PRECONDITION
-
-
-class AgentQuotaError(KeyarkError):
-    """The agent has as many ceremonies open, or caused as much work in this hour, as one agent may."""
-
-    reason = "AGENT_QUOTA"
-    kind = Kind.PRECONDITION
 
 
 def check_room(txn: ReadTransaction, request: CeremonyRequest) -> None:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from keyark.crypto.ceremonies import CeremonyRequest
 from keyark.crypto.storage import HybridPrivateKey
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
 from keyark.records.v1.drm_pb2 import (
     AgentShares,
     CeremonyRecord,
@@ -28,13 +28,6 @@ from keyark.v1.recovery_pb2 import CeremonyState, ReleasedShare
 WORK_SECONDS: Final = 60.0
 STEP: Final = 16
 """Tasks that a worker gets at a time: the limit of time is theirs, however many keys a ceremony is about."""
-
-
-class CeremonyMovedError(KeyarkError):
-    """What the ceremony is about lies under other storage keys by now; it has to be opened anew."""
-
-    reason = "CEREMONY_MOVED"
-    kind = Kind.PRECONDITION
 
 
 class BatchWorker(Protocol):

@@ -16,7 +16,6 @@ from drm_service.records import (
     SCHEMA_VERSION,
     SEALED_KEYS,
     TABLES,
-    KeyIntegrityError,
     read_contents,
     scan_records,
 )
@@ -27,6 +26,7 @@ from drm_service.transport_keys import read_transport_keys
 from drm_service.trust_changes import change_ids
 from keyark.clock import SystemClock
 from keyark.errors import KeyarkError
+from keyark.errors.recovery import KeyIntegrityError
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
 from keyark.pki.chains import lowest
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord

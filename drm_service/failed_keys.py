@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drm_service.records import FAILED_KEYS, KeyIntegrityError
+from drm_service.records import FAILED_KEYS
 from keyark.crypto.ceremonies import CeremonyRequest
+from keyark.errors.recovery import KeyIntegrityError
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, FailedKey
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event

@@ -10,7 +10,6 @@ from typing import Final
 from drm_service.ceremony_records import ceremony_leaf, find_ceremony, put_ceremony
 from drm_service.ceremony_work import (
     ApprovedCeremony,
-    CeremonyMovedError,
     CeremonyOutcome,
     RunTasks,
     StartWorker,
@@ -18,20 +17,14 @@ from drm_service.ceremony_work import (
     work_tasks,
 )
 from drm_service.failed_keys import KeyFailure
-from drm_service.records import (
-    FAILED_KEYS,
-    KeyIntegrityError,
-    put_row,
-    put_sealed_key,
-    read_row,
-    scan_records,
-)
+from drm_service.records import FAILED_KEYS, put_row, put_sealed_key, read_row, scan_records
 from drm_service.storage_keys import StorageKeys, put_token, read_tokens, storage_key_id
 from drm_service.trust_changes import put_trust_change
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
 from keyark.crypto.shares import QuorumRule, check_quorum
-from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.errors import InvalidInputError, KeyarkError
+from keyark.errors.recovery import CeremonyMovedError, KeyIntegrityError, NothingToResealError
 from keyark.pki.certificates import load_certificate
 from keyark.records.v1.drm_pb2 import (
     ArchivedKeyRecord,
@@ -55,13 +48,6 @@ from keyark.v1.recovery_pb2 import CeremonyState
 RESEAL_BATCH: Final = 64
 BATCHES_PER_WORKER: Final = 100
 COMPLETED: Final = CeremonyState.CEREMONY_STATE_COMPLETED
-
-
-class NothingToResealError(KeyarkError):
-    """There is no older storage key, or the newest one is another than was named."""
-
-    reason = "NOTHING_TO_RESEAL"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,27 +8,13 @@ from drm_service.quorum import check_present
 from drm_service.records import find_by_key_id, put_row
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import check_reason
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.recovery import KeyDeactivatedError, KeyUncertifiedError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
-
-
-class KeyUncertifiedError(KeyarkError):
-    """No certificate is known for the archived key, so nobody knows whose it became."""
-
-    reason = "KEY_UNCERTIFIED"
-    kind = Kind.PRECONDITION
-
-
-class KeyDeactivatedError(KeyarkError):
-    """An agent keeps the archived key from being recovered."""
-
-    reason = "KEY_DEACTIVATED"
-    kind = Kind.PRECONDITION
 
 
 def check_recoverable(record: ArchivedKeyRecord) -> None:

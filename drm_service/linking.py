@@ -13,7 +13,8 @@ from cryptography import x509
 from drm_service.key_search import index_certified
 from drm_service.records import CERTIFICATES, put_row, read_row
 from keyark.clock import Clock
-from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.errors import KeyarkError, NotFoundError
+from keyark.errors.enrollment import LinkedElsewhereError
 from keyark.pki.approvals import OfficerTrust
 from keyark.pki.certificates import Validity, load_certificate, load_certificates
 from keyark.pki.chains import CertificateChainError, lowest, verify_chain
@@ -27,14 +28,6 @@ from keyark.transparency.log import Log, row_key
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.workers.turns import Turns
-
-
-class LinkedElsewhereError(KeyarkError):
-    """The archived key is linked to another certificate already."""
-
-    reason = "LINKED_ELSEWHERE"
-    kind = Kind.CONFLICT
-    is_final = True
 
 
 @dataclass(frozen=True, kw_only=True)

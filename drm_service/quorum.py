@@ -9,30 +9,11 @@ from drm_service.ceremony_records import agents_who, decisions_of, request_of
 from drm_service.storage_keys import read_tokens, storage_key_id
 from keyark.crypto.ceremonies import AgentDecision, AgentTrust
 from keyark.crypto.shares import QuorumRule
-from keyark.errors import KeyarkError, Kind, PermissionDeniedError
+from keyark.errors.recovery import AlreadyDecidedError, NoShareError, OwnRequestError
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord, SoftwareToken
 from keyark.store import ReadTransaction
 from keyark.v1.ceremony_pb2 import Decision, SignedStatement
-
-
-class OwnRequestError(PermissionDeniedError):
-    """A requester does not approve its own request."""
-
-    reason = "OWN_REQUEST"
-
-
-class NoShareError(PermissionDeniedError):
-    """The caller holds no share, of the newest storage key or of what the ceremony opens."""
-
-    reason = "NO_SHARE"
-
-
-class AlreadyDecidedError(KeyarkError):
-    """The agent decided otherwise before."""
-
-    reason = "ALREADY_DECIDED"
-    kind = Kind.CONFLICT
 
 
 def present_agents(txn: ReadTransaction) -> frozenset[str]:

@@ -7,7 +7,9 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from drm_service.ceremony_rows import CEREMONIES, CEREMONY_SECRETS
-from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.errors import KeyarkError, NotFoundError
+from keyark.errors.recovery import KeyIntegrityError
+from keyark.errors.services import LogCorruptError
 from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey
 from keyark.records.v1.keys_pb2 import KeyUse
@@ -16,7 +18,7 @@ from keyark.store import Backups, ReadTransaction, VanishingTable, WriteTransact
 from keyark.transparency import log
 from keyark.transparency.events import parse_leaf
 from keyark.transparency.integrity import stored_entry
-from keyark.transparency.log import LogCorruptError, row_key
+from keyark.transparency.log import row_key
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent
 from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyState
@@ -60,13 +62,6 @@ TABLES: Final = (
 SCHEMA_VERSION: Final = 2
 
 _ELSEWHERE: Final = ("leaf", "salt", "details", "sealed_key", "certificate")
-
-
-class KeyIntegrityError(KeyarkError):
-    """An archived key does not open, or is not the key that the log says it is."""
-
-    reason = "KEY_INTEGRITY"
-    kind = Kind.PRECONDITION
 
 
 def read_record(txn: ReadTransaction, enrollment_id: bytes) -> ArchivedKeyRecord | None:

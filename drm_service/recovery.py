@@ -13,14 +13,15 @@ from drm_service.ceremony_records import (
     put_ceremony,
     request_of,
 )
-from drm_service.ceremony_work import ApprovedCeremony, CeremonyMovedError, CeremonyOutcome, all_of
+from drm_service.ceremony_work import ApprovedCeremony, CeremonyOutcome, all_of
 from drm_service.failed_keys import KeyFailure, forget_failure
 from drm_service.key_states import check_recoverable
 from drm_service.quorum import check_present
-from drm_service.records import RECOVERIES, KeyIntegrityError, find_by_key_id, read_contents
+from drm_service.records import RECOVERIES, find_by_key_id, read_contents
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import CeremonyRequest
-from keyark.errors import KeyarkError, Kind, PermissionDeniedError
+from keyark.errors import KeyarkError, PermissionDeniedError
+from keyark.errors.recovery import CeremonyMovedError, KeyIntegrityError, RecoveredKeysLostError
 from keyark.pki.spiffe import SpiffeId
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import RecoveryRequest
@@ -39,13 +40,6 @@ from keyark.v1.recovery_pb2 import CeremonyState, RecoveredKey
 STAGE: Final = "recover"
 DAY_US: Final = 86_400 * 1_000_000
 MAX_COUNTED: Final = 100_000
-
-
-class RecoveredKeysLostError(KeyarkError):
-    """Keys were recovered and not handed over before the archive was restored from a backup."""
-
-    reason = "RECOVERED_KEYS_LOST"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True, kw_only=True)

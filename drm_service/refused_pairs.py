@@ -7,18 +7,10 @@ archive refuse a pair of somebody else's.
 from __future__ import annotations
 
 from drm_service.records import REFUSED_PAIRS
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.enrollment import KeyPairRefusedError
 from keyark.pki.statements import Statement
 from keyark.records.v1.drm_pb2 import RefusedPair
 from keyark.store import ReadTransaction, WriteTransaction
-
-
-class KeyPairRefusedError(KeyarkError):
-    """The private key that came with these two public keys did not match once; they are refused for good."""
-
-    reason = "KEY_PAIR_REFUSED"
-    kind = Kind.PRECONDITION
-    is_final = True
 
 
 def check_not_refused(txn: ReadTransaction, statement: Statement) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from drm_service.records import BACKUP_MARK, TRANSPORT_KEYS
 from drm_service.transport_files import TransportFiles
 from keyark.clock import Clock
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.services import ArchiveRestoredError
 from keyark.records.v1.drm_pb2 import BackupMark
 from keyark.store import ReadTransaction, Row, Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
@@ -29,13 +29,6 @@ WAY_OUT: Final = (
 _KEY: Final = b"mark"
 
 logger = logging.getLogger(__name__)
-
-
-class ArchiveRestoredError(KeyarkError):
-    """The archive came from a backup, and its operator has not put another transport key in force since."""
-
-    reason = "ARCHIVE_RESTORED"
-    kind = Kind.PRECONDITION
 
 
 def mark_row(clock: Clock) -> Row:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from drm_service.ceremony_records import find_ceremony
-from drm_service.ceremony_work import CeremonyMovedError
 from drm_service.records import TRUST_CHANGES
 from keyark.crypto.opening_facts import change_id, parse_facts
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.recovery import CeremonyMovedError, UnknownChangeError
 from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.ceremony_pb2 import (
@@ -21,13 +20,6 @@ from keyark.v1.ceremony_pb2 import (
 
 MAX_CHANGES: Final = 100
 APPROVE: Final = Decision.DECISION_APPROVE
-
-
-class UnknownChangeError(KeyarkError):
-    """A caller follows the changes of agents and storage keys from one that is not known here."""
-
-    reason = "UNKNOWN_CHANGE"
-    kind = Kind.PRECONDITION
 
 
 def newest_change(txn: ReadTransaction) -> bytes:

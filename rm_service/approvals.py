@@ -14,7 +14,8 @@ from typing import Final
 
 from keyark.clock import Clock
 from keyark.crypto.ceremonies import check_reason
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
+from keyark.errors.enrollment import AssignedElsewhereError, NotPendingError, RequestChangedError
 from keyark.pki.approvals import (
     CLOCK_SKEW_SECONDS,
     Approval,
@@ -39,7 +40,7 @@ from rm_service.enrollment import Enrollments
 from rm_service.queue import PAGE, ApprovalQueue
 from rm_service.quotas import enrollments_within
 from rm_service.records import describe
-from rm_service.reviews import QUEUED, NotPendingError, check_state, find_reviewed, queued
+from rm_service.reviews import QUEUED, check_state, find_reviewed, queued
 
 STAGE: Final = "approve"
 PENDING: Final = EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL
@@ -50,20 +51,6 @@ _LEAVES: Final = {
 }
 
 logger = logging.getLogger(__name__)
-
-
-class RequestChangedError(KeyarkError):
-    """The request is not what the officer looked at."""
-
-    reason = "REQUEST_CHANGED"
-    kind = Kind.CONFLICT
-
-
-class AssignedElsewhereError(KeyarkError):
-    """Another officer alone decides on this request."""
-
-    reason = "ASSIGNED_ELSEWHERE"
-    kind = Kind.DENIED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from keyark.crypto.envelopes import UnknownTransportKeyError
 from keyark.errors import KeyarkError, UnavailableError
+from keyark.errors.services import ArchiveAnswerError, CheckpointGapError, StaleCheckpointError
 from keyark.pki.key_types import KeyType
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.transparency.checkpoint import CheckpointSignatureError
-from keyark.transparency.heads import CheckpointGapError, StaleCheckpointError
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.transparency.transport_keys import TransportKeyRetiredError
@@ -37,12 +37,6 @@ _PROOF_WEIGHT: Final = {KeyType.RSA_2048: 4 << 10, KeyType.RSA_3072: 13 << 10, K
 """Bytes that the match check of a key weighs, 128 a millisecond: the DRM works a full batch within its deadline."""
 
 logger = logging.getLogger(__name__)
-
-
-class ArchiveAnswerError(KeyarkError):
-    """The DRM answered with a receipt that proves nothing for this request; not the client's fault."""
-
-    reason = "ARCHIVE_ANSWER"
 
 
 @dataclass(frozen=True)

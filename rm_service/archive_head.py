@@ -9,11 +9,11 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from keyark.errors import InvalidInputError, NotFoundError, UnavailableError
+from keyark.errors.services import CheckpointGapError
 from keyark.pki.spiffe import SpiffeId
 from keyark.service.evidence import ArchiveEvidence
 from keyark.service.witness import Witness
 from keyark.transparency.checkpoint import Checkpoint, parse_checkpoint
-from keyark.transparency.heads import CheckpointGapError
 from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest, CosignCheckpointResponse
 from keyark.v1.registration_pb2 import GetArchiveHeadResponse
 

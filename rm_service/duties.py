@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.errors import InvalidInputError
+from keyark.errors.enrollment import SeparationOfDutiesError
 from keyark.pki.approvals import OFFICER_ROLE
 from keyark.pki.spiffe import SpiffeId
-
-
-class SeparationOfDutiesError(KeyarkError):
-    """The officer submitted the request, or is a recovery agent; somebody else decides."""
-
-    reason = "SEPARATION_OF_DUTIES"
-    kind = Kind.DENIED
 
 
 @dataclass(frozen=True, kw_only=True)

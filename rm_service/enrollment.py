@@ -23,6 +23,8 @@ from keyark.errors import (
     PermissionDeniedError,
     Violation,
 )
+from keyark.errors.enrollment import ArchivalForbiddenError
+from keyark.errors.services import StaleCheckpointError
 from keyark.pki.calls import CallTrust, SignedCall
 from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.pki.spiffe import SpiffeId
@@ -34,9 +36,9 @@ from keyark.service.callers import check_signed
 from keyark.service.key_uses import KeyClaim, Possession, check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.policy_requests import policy_request
-from keyark.service.requests import ArchivalForbiddenError, accept_statement, check_same_statement
+from keyark.service.requests import accept_statement, check_same_statement
 from keyark.store import ReadTransaction, Store, WriteTransaction
-from keyark.transparency.heads import AcceptedHeads, StaleCheckpointError
+from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.transport_keys import TransportKeyRetiredError
 from keyark.v1.audit_pb2 import EventType, TransportKeyChange

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keyark.clock import Clock
+from keyark.errors.enrollment import UnknownProfileError
 from keyark.pki.spiffe import SpiffeId
 from keyark.service.evidence import ArchiveEvidence
-from keyark.service.requests import UnknownProfileError
 from keyark.transparency.transport_keys import FollowedTransportKeys, certified_key_id
 from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
 from keyark.v1.audit_pb2 import TransportKeyChange

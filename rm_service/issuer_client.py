@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from keyark.errors import KeyarkError, Kind, UnavailableError
+from keyark.errors.services import CheckpointGapError, UnknownStorageKeyError
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
-from keyark.service.evidence import MAX_CHANGES, UnknownStorageKeyError
+from keyark.service.evidence import MAX_CHANGES
 from keyark.transparency.checkpoint import CheckpointSignatureError
-from keyark.transparency.heads import CheckpointGapError
 from keyark.transparency.transport_keys import KNOWN_KEY
 from keyark.v1 import certificates_pb2
 from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse

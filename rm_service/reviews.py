@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from keyark.errors import KeyarkError, Kind, NotFoundError, OverloadedError
+from keyark.errors import NotFoundError, OverloadedError
+from keyark.errors.enrollment import NotPendingError, TooManyWaitingError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.registration_pb2 import EnrollmentReview, EnrollmentState
@@ -29,20 +30,6 @@ QUEUED: Final = (
     EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL,
     EnrollmentState.ENROLLMENT_STATE_APPROVED,
 )
-
-
-class TooManyWaitingError(KeyarkError):
-    """The caller has as many requests before the officers as one caller may."""
-
-    reason = "TOO_MANY_WAITING"
-    kind = Kind.PRECONDITION
-
-
-class NotPendingError(KeyarkError):
-    """The request does not wait any more: another officer was quicker, or its time is over."""
-
-    reason = "NOT_PENDING"
-    kind = Kind.CONFLICT
 
 
 @dataclass(frozen=True, kw_only=True)

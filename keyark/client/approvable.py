@@ -9,8 +9,9 @@ from typing import Final
 
 from keyark.client.archive_pins import ArchivePins
 from keyark.client.ceremony_review import ReviewedCeremony, mismatch
-from keyark.crypto.ceremonies import AgentSigner, AgentTrust, CeremonyClosedError, verify_request
+from keyark.crypto.ceremonies import AgentSigner, AgentTrust, verify_request
 from keyark.crypto.storage import HybridPublicKey
+from keyark.errors.recovery import CeremonyClosedError
 from keyark.pki.certificates import load_certificate
 
 CLOCK_SECONDS: Final = 180

@@ -14,9 +14,10 @@ from typing import Final
 from keyark.client.audit import archive_verifier
 from keyark.client.decisions import Decisions, verified_decisions
 from keyark.client.home import Home
-from keyark.crypto.ceremonies import AgentTrust, CeremonyClosedError, CeremonyRequest, Opening, verify_request
+from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_request
 from keyark.crypto.opening_facts import facts_digest, parse_facts, storage_key_facts
 from keyark.errors import KeyarkError, Kind
+from keyark.errors.recovery import CeremonyClosedError
 from keyark.records.v1.drm_pb2 import SealedShare, SealSuite, SoftwareToken
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt, ProvenEntry

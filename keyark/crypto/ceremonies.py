@@ -75,13 +75,6 @@ class DecisionMismatchError(KeyarkError):
     kind = Kind.PRECONDITION
 
 
-class CeremonyClosedError(KeyarkError):
-    """The ceremony is over, or not yet where this could be done."""
-
-    reason = "CEREMONY_CLOSED"
-    kind = Kind.PRECONDITION
-
-
 @dataclass(frozen=True, kw_only=True)
 class AgentTrust:
     """Whose word counts: agents of this trust domain with certificates below these anchors that are not revoked."""

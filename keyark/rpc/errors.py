@@ -15,6 +15,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
+import keyark.errors.enrollment  # so that the reasons of all services are known
+import keyark.errors.recovery
+import keyark.errors.services  # noqa: F401 — as above
 from keyark.errors import (
     DeadlineExceededError,
     InvalidInputError,
@@ -87,9 +90,14 @@ class InternalError(KeyarkError):
     reason = "INTERNAL_ERROR"
 
 
+def code_of(kind: Kind) -> grpc.StatusCode:
+    """Return the gRPC code that stands for a kind of error."""
+    return _CODES[kind]
+
+
 def status_code(error: KeyarkError) -> grpc.StatusCode:
     """Return the gRPC code that stands for an error's kind."""
-    return _CODES[error.kind]
+    return code_of(error.kind)
 
 
 def to_status(error: KeyarkError) -> Status:

@@ -27,9 +27,9 @@ from keyark.errors import (
     DeadlineExceededError,
     InvalidInputError,
     KeyarkError,
-    NotFoundError,
     UnavailableError,
 )
+from keyark.errors.services import UnknownMethodError, UnreadMessageError
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc import deadlines
 from keyark.rpc.authorization import AllowList
@@ -62,18 +62,6 @@ OnRejected = Callable[[SpiffeId, str, KeyarkError], Coroutine[Any, Any, None]]
 def current_caller() -> SpiffeId:
     """Return who made the call that is being handled."""
     return _caller.get()
-
-
-class UnknownMethodError(NotFoundError):
-    """The service has no such method."""
-
-    reason = "UNKNOWN_METHOD"
-
-
-class UnreadMessageError(InvalidInputError):
-    """A call came without its message, or with one that gRPC refuses as too large."""
-
-    reason = "UNREAD_MESSAGE"
 
 
 class Guard(grpc.aio.ServerInterceptor):

@@ -19,7 +19,7 @@ from keyark.clock import Clock
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
 from keyark.crypto.opening_facts import change_id, facts_digest, parse_facts
 from keyark.crypto.shares import MAX_AGENTS
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.recovery import TrustChangeError
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
 from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
@@ -42,13 +42,6 @@ _KEPT: Final = b"after "
 _MAX_KEPT: Final = 10_000
 _CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
 _ROTATE: Final = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
-
-
-class TrustChangeError(KeyarkError):
-    """A change of storage keys or agents does not have the word of a quorum that is believed here."""
-
-    reason = "TRUST_CHANGE"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(kw_only=True)

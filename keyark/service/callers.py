@@ -16,7 +16,8 @@ from pydantic import Field
 
 from keyark.clock import Clock
 from keyark.config import Config
-from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.errors import InvalidInputError
+from keyark.errors.enrollment import CallerSignatureRequiredError
 from keyark.pki.approvals import OfficerTrust
 from keyark.pki.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
 from keyark.pki.certificates import load_certificates
@@ -31,13 +32,6 @@ from keyark.v1.ceremony_pb2 import SignedStatement
 AT_ONCE_SECONDS: Final = 600 + CLOCK_SKEW_SECONDS
 """An enrollment takes 10 minutes at most ([enrollment] seconds of the RM), and the client's clock may be slow."""
 SECONDS_PER_DAY: Final = 86_400
-
-
-class CallerSignatureRequiredError(KeyarkError):
-    """The profile demands that the caller's identity key signs the call, and no signed call came along."""
-
-    reason = "CALLER_SIGNATURE_REQUIRED"
-    kind = Kind.PRECONDITION
 
 
 class CallerSignature(enum.Enum):

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from keyark.clock import Clock
-from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.errors import InvalidInputError, KeyarkError
+from keyark.errors.services import LogInconsistentError, UnknownStorageKeyError
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import Statement
@@ -24,7 +25,7 @@ from keyark.service.settings import ArchiveTrust, ServiceSettings
 from keyark.store import Store, WriteTransaction
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.checkpoint import VerifiedHead
-from keyark.transparency.heads import AcceptedHeads, LogInconsistentError
+from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.receipts import ArchivalReceipt, ProvenLeaf
 from keyark.transparency.transport_keys import (
@@ -43,13 +44,6 @@ MAX_LINKS: Final = 256
 """Steps of the log that one call may bring; one step can lead over any distance."""
 LANE: Final = "evidence"
 _TRANSPORT_KEYS: Final = b"transport_keys"
-
-
-class UnknownStorageKeyError(KeyarkError):
-    """The receipt names a storage key that nobody here was told to trust."""
-
-    reason = "UNKNOWN_STORAGE_KEY"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True, kw_only=True)

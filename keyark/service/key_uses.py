@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.enrollment import KeyRoleConflictError, PublicKeyInUseError
 from keyark.pki.statements import Statement
 from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.store import ReadTransaction, WriteTransaction
@@ -25,22 +25,6 @@ KeyIds: TypeAlias = tuple[bytes, ...]
 """The ids (32 bytes) of one key: its own first, then those of the keys that reveal it."""
 
 _CALLER_HASH: Final = slice(16, 32)  # of an enrollment id
-
-
-class KeyRoleConflictError(KeyarkError):
-    """A signing key stands where an encryption key should, or the other way round (P8)."""
-
-    reason = "KEY_ROLE_CONFLICT"
-    kind = Kind.PRECONDITION
-    is_final = True
-
-
-class PublicKeyInUseError(KeyarkError):
-    """Another enrollment already holds this public key."""
-
-    reason = "PUBLIC_KEY_IN_USE"
-    kind = Kind.CONFLICT
-    is_final = True
 
 
 class Possession(enum.Enum):

@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
+from keyark.errors import InvalidInputError
+from keyark.errors.enrollment import (
+    RequestIdReusedError,
+    WrongTrustDomainError,
+)
 from keyark.pki.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.pki.statements import Statement, parse_statement, verify_statement
 from keyark.transparency.rejections import Sender
 
 MAX_BATCH_ITEMS = 256
-
-
-class RequestIdReusedError(KeyarkError):
-    """The request id already stands for a request with other content (P9)."""
-
-    reason = "REQUEST_ID_REUSED"
-    kind = Kind.CONFLICT
-    is_final = True
-
-
-class WrongTrustDomainError(KeyarkError):
-    """The statement was made for another deployment."""
-
-    reason = "WRONG_TRUST_DOMAIN"
-    kind = Kind.PRECONDITION
-    is_final = True
-
-
-class UnknownProfileError(NotFoundError):
-    """No profile has this name."""
-
-    reason = "UNKNOWN_PROFILE"
-
-
-class ArchivalForbiddenError(KeyarkError):
-    """The profile forbids archival, and a wrapped private key or a receipt came along."""
-
-    reason = "ARCHIVAL_FORBIDDEN"
-    kind = Kind.PRECONDITION
-    is_final = True
 
 
 def accept_statement(

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keyark.crypto.ceremonies import AGENT_ROLE
-from keyark.errors import InvalidInputError, KeyarkError, Kind, PermissionDeniedError
+from keyark.errors import InvalidInputError, PermissionDeniedError
+from keyark.errors.services import LogInconsistentError, WitnessQuotaError
 from keyark.pki.spiffe import SpiffeId
 from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
 from keyark.transparency.cosignatures import Cosigner
-from keyark.transparency.heads import AcceptedHeads, LogInconsistentError
+from keyark.transparency.heads import AcceptedHeads
 
 MAX_PROOF: Final = 64
 MOST_PER_HOUR: Final = 600
@@ -26,13 +27,6 @@ MOST_PER_HOUR: Final = 600
 HOUR_US: Final = 3_600_000_000
 RM_ROLE: Final = "rm"
 AUDITOR_ROLE: Final = "auditor"
-
-
-class WitnessQuotaError(KeyarkError):
-    """The caller brought as many heads within this hour as one caller may."""
-
-    reason = "WITNESS_QUOTA"
-    kind = Kind.EXHAUSTED
 
 
 @dataclass(frozen=True, kw_only=True)

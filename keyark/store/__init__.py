@@ -1,5 +1,6 @@
 """Transactional storage of ordered byte keys in named tables; LMDB stands behind it and does not show."""
 
+from keyark.errors.services import StoreClosedError, StoreCorruptError, StoreError, StoreFullError
 from keyark.store.interface import (
     Backups,
     Finisher,
@@ -8,10 +9,6 @@ from keyark.store.interface import (
     Row,
     SchemaVersionError,
     Store,
-    StoreClosedError,
-    StoreCorruptError,
-    StoreError,
-    StoreFullError,
     StoreLockedError,
     StoreStats,
     VanishingTable,

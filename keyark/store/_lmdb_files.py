@@ -18,7 +18,8 @@ from typing import Final
 import lmdb
 
 from keyark.erasure import exchange_file, finish_exchange, sync_folder
-from keyark.store.interface import Row, StoreCorruptError, StoreError, StoreFullError, StoreLockedError
+from keyark.errors.services import StoreCorruptError, StoreError, StoreFullError
+from keyark.store.interface import Row, StoreLockedError
 
 MAX_READERS: Final = 512
 DATA_FILE: Final = "data.mdb"

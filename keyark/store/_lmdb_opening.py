@@ -18,10 +18,11 @@ from typing import Final
 import lmdb
 
 from keyark.erasure import erase_file, sync_folder
+from keyark.errors.services import StoreError
 from keyark.store import _lmdb_files as files
 from keyark.store._lmdb_transactions import Writer
 from keyark.store._row_keys import RowChanges, RowKeys, VanishedError, decrypt, lost_key, slot_of
-from keyark.store.interface import Backups, Row, SchemaVersionError, StoreError, row_keys_beside
+from keyark.store.interface import Backups, Row, SchemaVersionError, row_keys_beside
 
 META: Final = b"_meta"
 SCHEMA_KEY: Final = b"schema_version"

@@ -7,8 +7,9 @@ from typing import Protocol
 
 import lmdb
 
+from keyark.errors.services import StoreCorruptError, StoreError
 from keyark.store._row_keys import RowChanges
-from keyark.store.interface import KeyExistsError, StoreCorruptError, StoreError, check_key
+from keyark.store.interface import KeyExistsError, check_key
 
 
 class VanishingRows(Protocol):

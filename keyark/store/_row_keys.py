@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyark.crypto.contexts import context
 from keyark.erasure import sync_folder
-from keyark.store.interface import StoreCorruptError, StoreError, VanishingTable
+from keyark.errors.services import StoreCorruptError, StoreError
+from keyark.store.interface import VanishingTable
 
 ROW_KEYS_FILE: Final = "row-keys"
 LABEL: Final = "keyark/vanishing-row/v1"

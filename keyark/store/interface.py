@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import Kind
+from keyark.errors.services import StoreError
 
 T = TypeVar("T")
 TakeOver: TypeAlias = Callable[["WriteTransaction"], None]
@@ -21,38 +22,11 @@ MAX_KEY_SIZE: Final = 511
 """Bytes of the longest key; the shortest has one. No row has any other key."""
 
 
-class StoreError(KeyarkError):
-    """The store could not do what was asked; nothing of the transaction was kept."""
-
-    reason = "STORE"
-
-
-class StoreFullError(StoreError):
-    """The disk or the store's map is full; the store goes on once there is room, which somebody has to make."""
-
-    reason = "STORE_FULL"
-    kind = Kind.EXHAUSTED
-    retry_after = 5.0
-
-
-class StoreCorruptError(StoreError):
-    """The store's file is damaged; a backup has to be put in its place."""
-
-    reason = "STORE_CORRUPT"
-
-
 class StoreLockedError(StoreError):
     """Another process has the store open."""
 
     reason = "STORE_LOCKED"
     kind = Kind.PRECONDITION
-
-
-class StoreClosedError(StoreError):
-    """The store is closed or closing."""
-
-    reason = "STORE_CLOSED"
-    kind = Kind.UNAVAILABLE
 
 
 class SchemaVersionError(StoreError):

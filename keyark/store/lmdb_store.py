@@ -25,20 +25,13 @@ from typing import Any, Final, TypeAlias, TypeVar
 import lmdb
 
 from keyark.errors import OverloadedError
+from keyark.errors.services import StoreClosedError, StoreCorruptError
 from keyark.store import _lmdb_files as files
 from keyark.store._lmdb_opening import copy_store, named_slots, open_files
 from keyark.store._lmdb_transactions import Reader, Writer
 from keyark.store._outcomes import settle
 from keyark.store._row_keys import RowChanges, VanishedError
-from keyark.store.interface import (
-    Finisher,
-    ReadTransaction,
-    Row,
-    StoreClosedError,
-    StoreCorruptError,
-    StoreStats,
-    WriteTransaction,
-)
+from keyark.store.interface import Finisher, ReadTransaction, Row, StoreStats, WriteTransaction
 
 T = TypeVar("T")
 

@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from keyark.errors.services import StoreClosedError, StoreError
 from keyark.store._outcomes import settle
 from keyark.store.interface import (
     Finisher,
     KeyExistsError,
     ReadTransaction,
     Row,
-    StoreClosedError,
-    StoreError,
     StoreStats,
     WriteTransaction,
     check_key,

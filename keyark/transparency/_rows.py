@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from keyark.errors import KeyarkError
+from keyark.errors.services import LogCorruptError
 from keyark.records.v1.log_pb2 import TreeHead
 from keyark.store import ReadTransaction
 from keyark.transparency.events import SALT_SIZE
@@ -32,12 +32,6 @@ DETAILS: Final = "log_details"
 HEAD: Final = "log_head"
 HEAD_KEY: Final = b"head"
 TABLES: Final = (LEAVES, DETAILS, HEAD)
-
-
-class LogCorruptError(KeyarkError):
-    """The stored log contradicts itself; ``metadata["index"]`` names the leaf where it shows."""
-
-    reason = "LOG_CORRUPT"
 
 
 def corrupt(index: int, what: str) -> LogCorruptError:

@@ -16,7 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from keyark.clock import Clock
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
+from keyark.errors.services import (
+    CheckpointGapError,
+    CheckpointMismatchError,
+    LogInconsistentError,
+    StaleCheckpointError,
+)
 from keyark.records.v1.log_pb2 import AcceptedHead, LogAlarm
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, VerifiedHead
@@ -36,40 +42,6 @@ ALARMS: Final = "log_alarms"
 TABLES: Final = (HEADS, ALARMS)
 MAX_RECENT: Final = 1024
 """Accepted heads that are kept in memory, so that receipts under older heads still match."""
-
-
-class LogInconsistentError(KeyarkError):
-    """The log contradicts what it said before; nothing that relies on it is done until an operator looked."""
-
-    reason = "LOG_INCONSISTENT"
-    kind = Kind.PRECONDITION
-
-
-class CheckpointGapError(KeyarkError):
-    """The links do not lead on from the accepted tree, of ``metadata["tree_size"]`` leaves; retry from it."""
-
-    reason = "CHECKPOINT_GAP"
-    kind = Kind.CONFLICT
-
-    @property
-    def tree_size(self) -> int:
-        """Size of the accepted tree; 0 where the other side does not tell, so that links from the beginning go."""
-        told = self.metadata.get("tree_size", "")
-        return int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else 0
-
-
-class CheckpointMismatchError(KeyarkError):
-    """Links or a head do not fit the accepted tree; only this call is refused, the right ones are taken next."""
-
-    reason = "CHECKPOINT_MISMATCH"
-    kind = Kind.PRECONDITION
-
-
-class StaleCheckpointError(KeyarkError):
-    """The head is older than those that are remembered; get the receipt anew, under a newer head."""
-
-    reason = "CHECKPOINT_STALE"
-    kind = Kind.PRECONDITION
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from keyark.errors import NotFoundError
+from keyark.errors.services import LogCorruptError
 from keyark.records.v1.log_pb2 import TreeHead
 from keyark.store import ReadTransaction, Store
-from keyark.transparency._rows import (
-    DETAILS,
-    LEAVES,
-    LogCorruptError,
-    corrupt,
-    read_head,
-    row_key,
-    unpack_event,
-    unpack_leaf,
-)
+from keyark.transparency._rows import DETAILS, LEAVES, corrupt, read_head, row_key, unpack_event, unpack_leaf
 from keyark.transparency.events import SALT_SIZE, EventError, check_details, parse_leaf
 from keyark.transparency.merkle import TreeHasher
 from keyark.v1.audit_pb2 import LoggedEvent

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from keyark.clock import Clock
-from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.errors import NotFoundError
+from keyark.errors.services import LogClosedError, LogCorruptError, TreeSizeError
 from keyark.records.v1.log_pb2 import TreeHead
 from keyark.store import KeyExistsError, ReadTransaction, Store, WriteTransaction
 from keyark.transparency._rows import (
@@ -28,7 +29,6 @@ from keyark.transparency._rows import (
     HEAD_KEY,
     LEAVES,
     TABLES,
-    LogCorruptError,
     corrupt,
     pack_leaf,
     read_head,
@@ -59,20 +59,6 @@ MAX_TREES: Final = 8
 
 OnIndex: TypeAlias = Callable[[WriteTransaction, int], None]
 """Completes rows with the index of their leaf, in the commit group's transaction; may run more than once."""
-
-
-class LogClosedError(KeyarkError):
-    """The log is not open, so nothing that has to be logged can happen."""
-
-    reason = "LOG_CLOSED"
-    kind = Kind.UNAVAILABLE
-
-
-class TreeSizeError(KeyarkError):
-    """The log has no tree of that size, or the sizes stand in the wrong order."""
-
-    reason = "TREE_SIZE"
-    kind = Kind.INVALID
 
 
 class LeafRef:

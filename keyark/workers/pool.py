@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from keyark.errors import KeyarkError, Kind, OverloadedError, UnavailableError
-from keyark.workers.process import Worker, WorkerDiedError, WorkerStartError
+from keyark.errors import KeyarkError, OverloadedError, UnavailableError
+from keyark.errors.services import PoisonedItemError, WorkerDiedError, WorkerStartError
+from keyark.workers.process import Worker
 
 FATAL_DEATHS: Final = 2
 RESTART_SECONDS: Final = 1.0
@@ -22,14 +23,6 @@ LEAST_SHARE: Final = 16
 """Items that a worker takes where they wait: to wake another one for fewer costs more than it saves."""
 
 logger = logging.getLogger(__name__)
-
-
-class PoisonedItemError(KeyarkError):
-    """The item killed every worker that took it."""
-
-    reason = "POISONED_ITEM"
-    kind = Kind.INVALID
-    is_final = True
 
 
 @dataclass

@@ -11,33 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from keyark.errors import KeyarkError, Kind
+from keyark.errors.services import WorkerDiedError, WorkerFailedError, WorkerStartError
 from keyark.programs import WORKING_FOLDER, python_command
 from keyark.workers.frames import HEADER_SIZE, FrameError, body_size, frame, pack, unpack
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
-
-
-class WorkerStartError(KeyarkError):
-    """A worker process did not come up; its own words are on stderr."""
-
-    reason = "WORKER_START"
-    kind = Kind.UNAVAILABLE
-
-
-class WorkerDiedError(KeyarkError):
-    """A worker process died or hung over a batch."""
-
-    reason = "WORKER_DIED"
-    kind = Kind.UNAVAILABLE
-
-
-class WorkerFailedError(KeyarkError):
-    """A worker could not work a batch; what went wrong is in its log."""
-
-    reason = "WORKER_FAILED"
 
 
 @dataclass

@@ -18,6 +18,7 @@ from cm_service.issuers import IssuerRegister, IssuerRenamedError, IssuerSetting
 from cm_service.profiles import ProfileSettings
 from cm_service.records import CRL_CHANGES, CRL_STATE
 from keyark.errors import ConfigurationError, KeyarkError
+from keyark.errors.services import StoreError, WorkerDiedError
 from keyark.pki.certificates import encode_certificate, save_certificates
 from keyark.pki.crl_entries import encode_entry
 from keyark.pki.crls import CrlContent, CrlIssuer
@@ -25,8 +26,6 @@ from keyark.pki.distribution import Distribution
 from keyark.pki.end_entity import EndEntityProfile
 from keyark.pki.issuer_keys import IssuerKeyMismatchError
 from keyark.pki.key_types import CA_KEY_TYPES, KeyType
-from keyark.store import StoreError
-from keyark.workers.process import WorkerDiedError
 from tests.support.certificates import add_pairs, pair_record, serial_of
 from tests.support.lists import InlineCrlPool, Openssl, load_crl, new_crls, serials_of
 from tests.support.office import COMPROMISE, SUPERSEDED, Office

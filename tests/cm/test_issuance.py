@@ -15,6 +15,7 @@ import pytest
 from cm_service.issuance import PairRequest
 from cm_service.records import SERIALS
 from keyark.errors import KeyarkError
+from keyark.errors.services import StoreError, WorkerDiedError
 from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.key_types import KeyType
 from keyark.pki.serials import encode_serial
@@ -22,10 +23,9 @@ from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id, parse_statement
 from keyark.records.v1.cm_pb2 import SignPairResult
 from keyark.service.evidence import ArchiveEvidence
-from keyark.store import MemoryStore, StoreError
+from keyark.store import MemoryStore
 from keyark.v1.audit_pb2 import EventType
 from keyark.v1.common_pb2 import CertificatePair
-from keyark.workers.process import WorkerDiedError
 from keyark.workers.turns import Turns
 from tests.support.calls import signed_call
 from tests.support.issuance import Ca, request

@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from cm_service.certificate_index import Standing
 from cm_service.records import CRL_CHANGES, CRL_ENTRIES
 from keyark.errors import InvalidInputError, KeyarkError, PolicyRejectedError
+from keyark.errors.services import StoreError
 from keyark.pki.key_types import KeyType
 from keyark.pki.revocations import build_revocation, sign_revocation
 from keyark.policy.rules import Expression
-from keyark.store import StoreError
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.certificates_pb2 import CertificateState
 from keyark.v1.revocation_pb2 import RevocationReason, RevocationStatement

@@ -20,6 +20,7 @@ from keyark.clock import ManualClock
 from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
 from keyark.crypto.storage import StoragePrivateKey
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError
+from keyark.errors.services import StoreFullError
 from keyark.pki.key_types import KeyType
 from keyark.pki.keys import save_private_key
 from keyark.pki.known_keys import KnownKeys
@@ -28,7 +29,7 @@ from keyark.pki.statements import new_request_id, parse_statement, sign_statemen
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.rules import ArchivalRule
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
-from keyark.store import MemoryStore, StoreFullError
+from keyark.store import MemoryStore
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.events import open_event
 from keyark.transparency.receipts import ReceiptVerifier

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from drm_service.ceremony_room import AgentQuotaError, AgentRates, AgentWork
+from drm_service.ceremony_room import AgentRates, AgentWork
 from keyark.clock import ManualClock
 from keyark.errors import NotFoundError
+from keyark.errors.recovery import AgentQuotaError
 from keyark.pki.spiffe import SpiffeId
 
 ALICE, BOB = (SpiffeId("example.org", f"agent/{name}") for name in ("alice", "bob"))

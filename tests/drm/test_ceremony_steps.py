@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from drm_service.ceremony_work import STEP, WORK_SECONDS, work_tasks
+from keyark.errors.services import WorkerDiedError
 from keyark.records.v1.drm_pb2 import CeremonyResult, CeremonyTask
-from keyark.workers.process import WorkerDiedError
 
 
 class Worker:

@@ -22,12 +22,12 @@ from keyark.crypto.shares import QuorumNotReachedError, Share
 from keyark.crypto.storage import SealError
 from keyark.crypto.token import TokenError, open_share, open_software_token
 from keyark.errors import ConfigurationError, KeyarkError, PolicyRejectedError, UnavailableError
+from keyark.errors.services import LogCorruptError
 from keyark.pki.key_types import KeyType, generate
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey, SoftwareToken
 from keyark.service import maintenance
 from keyark.store import open_store
 from keyark.transparency._rows import LEAVES
-from keyark.transparency.log import LogCorruptError
 from tests.support.deployment import Deployment, edit, running
 from tests.support.enrolling import enrolling, holdings, pkcs8
 

@@ -22,6 +22,7 @@ from keyark.config import load_config
 from keyark.crypto.envelopes import UnknownTransportKeyError
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
+from keyark.errors.services import WorkerStartError
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates
 from keyark.pki.identities import request_identity
 from keyark.pki.key_types import KeyType, generate_signing
@@ -36,7 +37,6 @@ from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.recovery_pb2 import CeremonyState
 from keyark.v1.registration_pb2 import ENROLLMENT_STATE_ISSUED
-from keyark.workers.process import WorkerStartError
 from tests.client.test_hostile_rm import hostile_rm
 from tests.support.deployment import Deployment, running
 from tests.support.enrolling import enrolling, holdings

@@ -11,8 +11,9 @@ import pytest
 
 from drm_service import ceremony_assembly, subsystem
 from keyark.client import KeyarkError
+from keyark.errors.services import WorkerStartError
 from keyark.workers.disposable import disposable_worker
-from keyark.workers.process import Worker, WorkerStartError
+from keyark.workers.process import Worker
 from tests.support.deployment import running
 from tests.support.recovering import REASON, agents, approve, lose_key, state
 

@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-from cm_service.renewals import AlreadyRenewedError, RenewalOnHoldError, RenewalRefusedError
 from keyark.errors import KeyarkError, UnavailableError, Violation
+from keyark.errors.enrollment import (
+    AlreadyRenewedError,
+    NotPendingError,
+    RenewalOnHoldError,
+    RenewalRefusedError,
+)
 from keyark.pki.approvals import OfficerTrust
 from keyark.pki.certificates import IssuerValidityError
 from keyark.pki.revoked_identities import NOBODY_REVOKED
@@ -23,7 +28,7 @@ from rm_service.approvals import Act, Approvals
 from rm_service.duties import Duties
 from rm_service.enrollment import VerifiedReceipt
 from rm_service.records import read_enrollment
-from rm_service.reviews import NotPendingError, wrapped_key
+from rm_service.reviews import wrapped_key
 from tests.rm.test_fairness import ALICE, Rm, request
 from tests.support.calls import signed_call
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from keyark.errors import KeyarkError, UnavailableError
+from keyark.errors.services import CheckpointGapError, StaleCheckpointError
 from keyark.pki.key_types import KeyType
 from keyark.pki.statements import parse_statement, sign_statement
 from keyark.records.v1.rm_pb2 import OutboxRecord
-from keyark.transparency.heads import CheckpointGapError, StaleCheckpointError
 from keyark.transparency.transport_keys import TransportKeyRetiredError
 from keyark.v1.audit_pb2 import AuditEvent, EventType
 from keyark.v1.common_pb2 import CertificatePair

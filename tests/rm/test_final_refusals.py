@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from cm_service.renewals import AlreadyRenewedError, RenewalOnHoldError, RenewalRefusedError
-from drm_service.linking import LinkedElsewhereError
-from drm_service.refused_pairs import KeyPairRefusedError
 from keyark.crypto.matching import KeyMismatchError, MlKemSeedRequiredError
 from keyark.errors import KeyarkError, Kind, OverloadedError, UnavailableError
+from keyark.errors.enrollment import (
+    AlreadyRenewedError,
+    KeyPairRefusedError,
+    KeyRoleConflictError,
+    LinkedElsewhereError,
+    PublicKeyInUseError,
+    RenewalOnHoldError,
+    RenewalRefusedError,
+)
+from keyark.errors.services import CheckpointGapError, StoreFullError
 from keyark.pki.approvals import ApprovalMismatchError, ApprovalTimeError
 from keyark.pki.certificates import IssuerNotYetValidError, IssuerValidityError
 from keyark.pki.statements import RenewalSignatureError
 from keyark.pki.weak_keys import WeakKeyError
 from keyark.rpc.errors import RemoteError, from_status, to_status
-from keyark.service.key_uses import KeyRoleConflictError, PublicKeyInUseError
-from keyark.store import StoreFullError
-from keyark.transparency.heads import CheckpointGapError
 
 FINAL = [
     KeyMismatchError,

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from keyark.errors import KeyarkError, UnavailableError
+from keyark.errors.services import CheckpointGapError
 from keyark.rpc.errors import to_status
 from keyark.store import MemoryStore, Store
 from keyark.transparency import heads
 from keyark.transparency.checkpoint import VerifiedHead, parse_checkpoint
-from keyark.transparency.heads import AcceptedHeads, CheckpointGapError
+from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.v1 import archive_pb2, certificates_pb2
 from keyark.v1.audit_pb2 import CheckpointLink

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from drm_service.linking import LinkedElsewhereError
 from keyark.errors import KeyarkError, NotFoundError, UnavailableError
+from keyark.errors.enrollment import LinkedElsewhereError
 from keyark.pki.chains import CertificateChainError, CertificateExpiredError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.store import MemoryStore

@@ -9,13 +9,13 @@ import grpc
 import pytest
 
 from keyark.errors import DeadlineExceededError, KeyarkError, OverloadedError
+from keyark.errors.services import UnreadMessageError
 from keyark.meters import Meters
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc import guard
 from keyark.rpc.budgets import Readers, Share
 from keyark.rpc.channels import call
 from keyark.rpc.errors import MessageTooLargeError, from_rpc_error
-from keyark.rpc.guard import UnreadMessageError
 from keyark.v1 import audit_pb2
 from tests.support.rpc import Scripted, budgets, channel_to, identity, serving, stub
 

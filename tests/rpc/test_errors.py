@@ -19,7 +19,6 @@ import cm_service
 import drm_service
 import keyark.crypto.envelopes
 import keyark.pki.statements
-import keyark.transparency.heads
 import rm_service
 from keyark.errors import (
     InvalidInputError,
@@ -31,6 +30,7 @@ from keyark.errors import (
     Violation,
     error_class,
 )
+from keyark.errors.services import CheckpointGapError
 from keyark.rpc.channels import MAX_RESPONSE
 from keyark.rpc.errors import (
     RemoteError,
@@ -50,7 +50,7 @@ from keyark.rpc.errors import (
         InvalidInputError("bad", field="email"),
         OverloadedError("later"),
         keyark.crypto.envelopes.EnvelopeError("closed"),
-        keyark.transparency.heads.CheckpointGapError("gap", metadata={"tree_size": "7"}),
+        CheckpointGapError("gap", metadata={"tree_size": "7"}),
         PolicyRejectedError(
             "no",
             violations=[

@@ -19,12 +19,12 @@ from keyark.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
+from keyark.errors.services import StoreFullError
 from keyark.meters import Meters
 from keyark.pki.revoked_identities import IdentityRevokedError
 from keyark.rpc.channels import call
 from keyark.rpc.errors import InternalError, from_rpc_error
 from keyark.rpc.identities import PeerReader
-from keyark.store import StoreFullError
 from keyark.v1 import audit_pb2
 from tests.support.pki import TRUST_DOMAIN
 from tests.support.rpc import (

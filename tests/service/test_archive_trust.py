@@ -27,11 +27,12 @@ from keyark.crypto.ceremonies import (
 from keyark.crypto.opening_facts import change_id, facts_digest
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
+from keyark.errors.recovery import TrustChangeError
 from keyark.pki.key_types import KeyType
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.pki.statements import new_request_id
 from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
-from keyark.service.archive_trust import TABLE, StorageKeyTrust, TrustChangeError, go_back, read_kept
+from keyark.service.archive_trust import TABLE, StorageKeyTrust, go_back, read_kept
 from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
 from keyark.transparency import log

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from keyark.errors import KeyarkError, UnavailableError
+from keyark.errors.services import WorkerStartError
 from keyark.service.control import (
     SOCKET,
     Commands,
@@ -22,7 +23,6 @@ from keyark.service.control import (
     answering,
     ask,
 )
-from keyark.workers.process import WorkerStartError
 
 
 class Asked:

@@ -6,12 +6,12 @@ import pytest
 
 from keyark.clock import ManualClock
 from keyark.errors import ConfigurationError
+from keyark.errors.services import StoreFullError
 from keyark.pki.certificates import load_pem_certificates
 from keyark.pki.revoked_identities import IdentityListError, IdentityRevokedError, OlderIdentityListError
 from keyark.pki.serials import encode_serial
 from keyark.service.identity_list import IdentityListFile, IdentityListMissingError
 from keyark.service.tables import IDENTITY_LISTS
-from keyark.store import StoreFullError
 from keyark.transparency.events import open_event
 from keyark.v1.audit_pb2 import EventType
 from tests.support.rpc import identity, identity_list, revoked_identities

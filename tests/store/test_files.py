@@ -13,13 +13,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from keyark.errors.services import StoreCorruptError, StoreError, StoreFullError
 from keyark.store import (
     MemoryStore,
     SchemaVersionError,
     Store,
-    StoreCorruptError,
-    StoreError,
-    StoreFullError,
     StoreLockedError,
     WriteTransaction,
     open_store,

@@ -11,15 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from keyark.store import (
-    Backups,
-    KeyExistsError,
-    MemoryStore,
-    StoreError,
-    VanishingTable,
-    WriteTransaction,
-    open_store,
-)
+from keyark.errors.services import StoreError
+from keyark.store import Backups, KeyExistsError, MemoryStore, VanishingTable, WriteTransaction, open_store
 from tests.support.store import one_group
 
 TABLES = ("rows", "finished")

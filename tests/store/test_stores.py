@@ -11,16 +11,8 @@ import pytest
 import pytest_asyncio
 
 from keyark.errors import OverloadedError
-from keyark.store import (
-    KeyExistsError,
-    MemoryStore,
-    ReadTransaction,
-    Store,
-    StoreClosedError,
-    StoreError,
-    WriteTransaction,
-    open_store,
-)
+from keyark.errors.services import StoreClosedError, StoreError
+from keyark.store import KeyExistsError, MemoryStore, ReadTransaction, Store, WriteTransaction, open_store
 from keyark.store.lmdb_store import MAX_WAITING
 from tests.support.store import held, one_group
 

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyark.clock import ManualClock
-from keyark.store import MemoryStore, Store, StoreFullError
+from keyark.errors.services import StoreFullError
+from keyark.store import MemoryStore, Store
 from keyark.store.memory import Tables
 from keyark.transparency.checkpoint import CheckpointSigner, NoteSigner
 from keyark.transparency.events import new_event

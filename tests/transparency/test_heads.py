@@ -8,22 +8,17 @@ from hypothesis import strategies as st
 
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
-from keyark.store import MemoryStore
-from keyark.transparency import log as log_module
-from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, VerifiedHead
-from keyark.transparency.events import open_event
-from keyark.transparency.heads import (
-    ALARMS,
-    MAX_RECENT,
-    TABLES,
-    AcceptedHeads,
+from keyark.errors.services import (
     CheckpointGapError,
     CheckpointMismatchError,
     LogInconsistentError,
     StaleCheckpointError,
-    clear_alarm,
-    replace_head,
 )
+from keyark.store import MemoryStore
+from keyark.transparency import log as log_module
+from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, VerifiedHead
+from keyark.transparency.events import open_event
+from keyark.transparency.heads import ALARMS, MAX_RECENT, TABLES, AcceptedHeads, clear_alarm, replace_head
 from keyark.transparency.merkle import Tree, TreeHasher
 from keyark.v1.audit_pb2 import AuditDetails, CheckpointContradiction, CheckpointLink, EventType
 from tests.support.transparency import ORIGIN, new_log, reference_root, reference_subproof

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from keyark.errors.services import LogCorruptError
 from keyark.records.v1.log_pb2 import TreeHead
 from keyark.store import open_store
-from keyark.transparency.log import TABLES, Log, LogCorruptError
+from keyark.transparency.log import TABLES, Log
 from keyark.transparency.merkle import leaf_hash
 from tests.support.transparency import FailingStore, append, entry, memory_store, new_log, opened_log
 

@@ -8,7 +8,7 @@ import pytest
 
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError, PermissionDeniedError
-from keyark.store import StoreFullError
+from keyark.errors.services import StoreFullError
 from keyark.transparency.events import open_event
 from keyark.transparency.log import Log
 from keyark.transparency.rejections import Rejection, RejectionLog, Sender

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from keyark.errors import KeyarkError, OverloadedError, UnavailableError
-from keyark.workers.pool import PoisonedItemError, WorkerPool
-from keyark.workers.process import WorkerFailedError, WorkerStartError
+from keyark.errors.services import PoisonedItemError, WorkerFailedError, WorkerStartError
+from keyark.workers.pool import WorkerPool
 
 HANDLERS = "tests.workers.handlers"
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from keyark.errors.remedies import REMEDIES
+
 
 class Kind(enum.Enum):
     """What sort of failure an error is; keyark.rpc gives each its gRPC status code."""
@@ -31,12 +33,14 @@ class KeyarkError(Exception):
     """Base of all typed errors; ``metadata`` holds public facts only.
 
     ``is_final`` says that time heals nothing: the same request would be refused again. A caller that can wait sends
-    again what is not final, after ``retry_after`` seconds where the error says how long.
+    again what is not final, after ``retry_after`` seconds where the error says how long. ``remedy`` is what to do about
+    any error of this reason; the message may know more.
     """
 
     reason: ClassVar[str] = "INTERNAL"
     kind: ClassVar[Kind] = Kind.INTERNAL
     is_final: ClassVar[bool] = False
+    remedy: ClassVar[str] = REMEDIES["INTERNAL"]
     retry_after: float | None = None
 
     def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None) -> None:
@@ -50,6 +54,7 @@ class KeyarkError(Exception):
             if cls.reason in _BY_REASON:
                 raise TypeError(f"two error classes give the reason {cls.reason}")
             _BY_REASON[cls.reason] = cls
+            cls.remedy = REMEDIES.get(cls.reason, cls.remedy)
 
 
 _BY_REASON: dict[str, type[KeyarkError]] = {"INTERNAL": KeyarkError}

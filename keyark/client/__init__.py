@@ -1,28 +1,171 @@
-"""The SDK: enroll users of a keyark deployment, and recover their keys as its agents.
+"""The SDK: enroll users of a keyark deployment, approve, revoke, audit, and recover keys as its agents.
 
-from keyark.client import EnrollmentClient
+```python
+import asyncio
 
-async with EnrollmentClient.open("deployment") as client:
-    alice = await client.enroll(common_name="Alice Example", email="alice@example.org")
+from keyark.client import EnrollmentClient, PendingApprovalError
 
-async with RecoveryClient.open("deployment", identity="agent/bob") as bob:
-    await bob.approve(await bob.review(ceremony_id))
+
+async def main() -> None:
+    async with EnrollmentClient.open("deployment", identity="client/enroller") as client:
+        try:
+            alice = await client.enroll(common_name="Alice Example", email="alice@example.org")
+        except PendingApprovalError as pending:
+            print(pending.message)
+        else:
+            print(alice.encryption_certificate.serial_number)
+
+
+asyncio.run(main())
+```
+
+| who | uses |
+|---|---|
+| whoever enrolls | `EnrollmentClient`; `enroll_into` and `enroll_many` write folders that survive a crash |
+| registration officers | `ApprovalClient`; `open_session(home, "rm", ...)` with `list_enrollments`, `get_enrollment` |
+| officers of the CM | `open_session(home, "cm", ...)` with `list_certificates`, `revoke_certificates`, `publish_crls` |
+| recovery agents | `RecoveryClient`; `open_session(home, "drm", ...)` with `list_keys`, `keys_of_person` |
+| auditors | `open_session` with `list_entries`, `verify_log`; `verify_receipt_file` needs no service |
+
+`keyark.client.blocking` has all of it for code without an event loop. Every error is a `KeyarkError`, and every reason
+has a class of its own, in `keyark.client.errors` and here.
 """
 
+from keyark.client import errors
+from keyark.client.administration import (
+    ProvenKey,
+    activate_key,
+    deactivate_key,
+    get_ceremony,
+    get_certificate,
+    get_enrollment,
+    get_key,
+    get_proven_key,
+    get_refusal,
+    keys_of_person,
+    list_ceremonies,
+    list_certificates,
+    list_enrollments,
+    list_keys,
+    list_storage_keys,
+)
+from keyark.client.approvals import ApprovalClient
+from keyark.client.audit import AuditedLog, list_entries, verify_log, verify_receipt_file
+from keyark.client.batch import BatchEnrollment, enroll_many
+from keyark.client.blocking import (
+    BlockingApprovalClient,
+    BlockingEnrollmentClient,
+    BlockingRecoveryClient,
+    BlockingSession,
+)
+from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.delivery import KeyFiles
 from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnrollment
-from keyark.client.pending import PendingApprovalError
+from keyark.client.errors import *  # noqa: F403 — a class for every reason
+from keyark.client.folder import EnrollmentFolder, KeyFormat
+from keyark.client.home import Home, HomeConfig
+from keyark.client.passwords import PasswordSource, new_password, no_password, read_password
 from keyark.client.recipients import RecoveredKey
 from keyark.client.recovery import RecoveryClient
+from keyark.client.revocation import (
+    hold_certificates,
+    publish_crls,
+    release_certificates,
+    revoke_certificates,
+    revoke_own_certificates,
+)
+from keyark.client.sessions import Session, open_session
+from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
+from keyark.client.user_list import read_users
 from keyark.client.verification import Enrolled
-from keyark.errors import KeyarkError
+from keyark.crypto.agents import AgentShareKey
+from keyark.pki.approvals import Approval, Edits
+from keyark.pki.key_types import KeyType
+from keyark.pki.pkcs12 import Pkcs12Form
+from keyark.pki.statements import PresentCertificate, Statement
+from keyark.transparency.receipts import ArchivalReceipt
+from keyark.v1.audit_pb2 import LogEntry
+from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, Crl
+from keyark.v1.recovery_pb2 import ArchivedKey, Ceremony, CeremonyState, KeyFilter, KeyState, StorageKey
+from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
+from keyark.v1.revocation_pb2 import RevocationReason
 
 __all__ = [
+    "AgentShareKey",
+    "Approval",
+    "ApprovalClient",
+    "ArchivalReceipt",
+    "ArchivedKey",
+    "AuditedLog",
+    "BatchEnrollment",
+    "BlockingApprovalClient",
+    "BlockingEnrollmentClient",
+    "BlockingRecoveryClient",
+    "BlockingSession",
+    "Ceremony",
+    "CeremonyState",
+    "Certificate",
+    "CertificateFilter",
+    "Crl",
+    "Edits",
     "Enrolled",
+    "Enrollment",
     "EnrollmentClient",
+    "EnrollmentFolder",
+    "EnrollmentForm",
+    "EnrollmentOrder",
+    "EnrollmentState",
+    "Home",
+    "HomeConfig",
     "KeyDelivery",
-    "KeyarkError",
-    "PendingApprovalError",
+    "KeyFiles",
+    "KeyFilter",
+    "KeyFormat",
+    "KeyState",
+    "KeyType",
+    "LogEntry",
+    "PasswordSource",
+    "Pkcs12Form",
     "PreparedEnrollment",
+    "PresentCertificate",
+    "ProvenKey",
     "RecoveredKey",
     "RecoveryClient",
+    "ReviewedCeremony",
+    "RevocationReason",
+    "Session",
+    "Statement",
+    "StorageKey",
+    "UserResult",
+    "activate_key",
+    "deactivate_key",
+    "enroll_into",
+    "enroll_many",
+    "errors",
+    "get_ceremony",
+    "get_certificate",
+    "get_enrollment",
+    "get_key",
+    "get_proven_key",
+    "get_refusal",
+    "hold_certificates",
+    "keys_of_person",
+    "list_ceremonies",
+    "list_certificates",
+    "list_enrollments",
+    "list_entries",
+    "list_keys",
+    "list_storage_keys",
+    "new_password",
+    "no_password",
+    "open_session",
+    "publish_crls",
+    "read_password",
+    "read_users",
+    "release_certificates",
+    "revoke_certificates",
+    "revoke_own_certificates",
+    "verify_log",
+    "verify_receipt_file",
 ]
+__all__ += errors.__all__

@@ -139,3 +139,19 @@ class BatchEnrollment:
 
 def _is_away(outcome: Enrolled | KeyarkError) -> bool:
     return isinstance(outcome, KeyarkError) and outcome.kind in _AWAY
+
+
+async def enroll_many(
+    client: EnrollmentClient,
+    orders: Sequence[EnrollmentOrder],
+    *,
+    out: Path,
+    key_format: KeyFormat = KeyFormat.PEM,
+    password: bytes | None = None,
+    pkcs12_form: Pkcs12Form = Pkcs12Form.MODERN,
+) -> list[UserResult]:
+    """Enroll users into folders below ``out``; raises and goes on as ``BatchEnrollment``."""
+    enrollment = BatchEnrollment(
+        client=client, out=out, key_format=key_format, password=password, pkcs12_form=pkcs12_form
+    )
+    return await enrollment.run(orders)

@@ -20,7 +20,6 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from keyark.client.blocking import BlockingEnrollmentClient
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.pending import wait_for_decision, without_certificates
@@ -131,17 +130,6 @@ class EnrollmentClient:
         opened = home if isinstance(home, Home) else Home.load(home)
         followed = FollowedIdentity(opened, "rm", identity=identity, password=password)
         return cls(home=opened, identity=followed, clock=clock or SystemClock())
-
-    @classmethod
-    def blocking(
-        cls,
-        home: Path | str | Home,
-        *,
-        identity: str = "client/enroller",
-        password: PasswordSource = no_password,
-    ) -> BlockingEnrollmentClient:
-        """Return the same client for code without an event loop; use it as a context manager."""
-        return BlockingEnrollmentClient(lambda: cls.open(home, identity=identity, password=password))
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from keyark.pki.key_types import CA_KEY_TYPES, parse_key_type
 from keyark.service.initialization import (
     ARCHIVE_TOML,
     CALLERS_TOML,
+    DETAILS_TOML,
     SERVICE_TOML,
     WORKERS_TOML,
     add_archive_arguments,
@@ -110,6 +111,7 @@ type = "ReceiptRequired"
 stage = "issue"
 profiles = ["user", "pq"]
 """
+    + DETAILS_TOML
 )
 
 

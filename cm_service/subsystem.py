@@ -108,6 +108,7 @@ async def run(config: CmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                 services=_services(foundation, issuance, crls),
                 allowed=ALLOWED,
                 log_readers={},
+                policy=policy.engine,
                 witness=Witness(checks=issuance.receipts, cosigner=Cosigner(signer.origin, signer.key)),
             ) as server,
             serving_http(config, foundation, crls) as http,

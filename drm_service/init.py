@@ -23,6 +23,7 @@ from keyark.pki.spki import encode_spki
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
 from keyark.service.initialization import (
     CALLERS_TOML,
+    DETAILS_TOML,
     SERVICE_TOML,
     WORKERS_TOML,
     add_service_arguments,
@@ -80,6 +81,7 @@ type = "Recovery"
 stage = "recover"
 per_day = 100
 """
+    + DETAILS_TOML
 )
 
 

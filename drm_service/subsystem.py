@@ -154,6 +154,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
                 services=services,
                 allowed={**servicer.ALLOWED, **recovery_servicer.ALLOWED},
                 log_readers=LOG_READERS,
+                policy=policy.engine,
                 waits_for=lambda: foundation.store.read(describe_mark),
             )
         )

@@ -7,6 +7,7 @@ from typing import Final
 
 from keyark.service.initialization import (
     ARCHIVE_TOML,
+    DETAILS_TOML,
     SERVICE_TOML,
     add_archive_arguments,
     add_service_arguments,
@@ -74,6 +75,7 @@ encryption = [
     "ml-kem-768", "ml-kem-1024",
 ]
 """
+    + DETAILS_TOML
 )
 
 

@@ -140,6 +140,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
                     services=_services(foundation, enrollments, approvals, head),
                     allowed=ALLOWED,
                     log_readers={},
+                    policy=policy.engine,
                     witness=witness,
                 ) as server,
                 repeating(approvals.sweep, seconds=SWEEP_SECONDS, name="going through the officers' queue"),

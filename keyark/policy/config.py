@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError
 from keyark.policy.catalogue import RULE_TYPES
+from keyark.policy.disclosure import Disclosure
 from keyark.policy.engine import PolicyEngine, Rule
 from keyark.policy.library import LIBRARY
 from keyark.policy.rules import STAGES, CallerSubjects
@@ -22,9 +23,10 @@ AnyRule = Annotated[_TYPES, Field(discriminator="type")]
 
 
 class PolicyConfig(Config):
-    """[policy]: the rules, in the order in which they run."""
+    """[policy]: the rules, in the order in which they run, and who sees the details of log entries (nobody else)."""
 
     rule: list[AnyRule]
+    details: Annotated[list[Disclosure], Field(default_factory=list)]
     _file: Path | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -72,7 +74,7 @@ def describe_policy(subsystem: str, config: PolicyConfig) -> list[str]:
                 lines.append(
                     f"{stage}: {rule.name} ({rule.type}){profiles}{f' when {rule.when}' * bool(rule.when)}"
                 )
-    return lines
+    return [*lines, *(f"log: {grant}" for grant in config.details)]
 
 
 def build_engine(subsystem: str, config: PolicyConfig) -> PolicyEngine:
@@ -96,4 +98,4 @@ def build_engine(subsystem: str, config: PolicyConfig) -> PolicyEngine:
             f"{place}The stage 'submit' has no CallerSubjects rule for all requests, so anybody could enroll anyone; "
             "add one."
         )
-    return PolicyEngine(subsystem=subsystem, rules=rules)
+    return PolicyEngine(subsystem=subsystem, rules=rules, details=config.details)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from keyark.errors import PolicyRejectedError, Violation
+from keyark.pki.spiffe import SpiffeId
+from keyark.policy.disclosure import Disclosure, disclosed_to
 from keyark.policy.requests import AnyRequest
 
 logger = logging.getLogger(__name__)
@@ -67,11 +69,21 @@ class Decision:
 class PolicyEngine:
     """The rules of one subsystem ("rm", "cm", "drm") by stage, in the order of the configuration.
 
-    Another policy comes into force when ``rules`` is set, for whatever is judged after that.
+    ``details`` says who sees the details of log entries. Another policy comes into force with ``replace``, for whatever
+    is judged after that.
     """
 
     subsystem: str
     rules: Mapping[str, Sequence[Rule]]
+    details: Sequence[Disclosure] = ()
+
+    def replace(self, other: PolicyEngine) -> None:
+        """Judge by the policy of another engine from here on."""
+        self.rules, self.details = other.rules, other.details
+
+    def discloses(self, reader: SpiffeId) -> frozenset[int]:
+        """Return the types (EventType) of the log entries whose details a reader sees."""
+        return disclosed_to(reader, self.details)
 
     def evaluate(self, stage: str, request: AnyRequest) -> Decision:
         """Run every rule of the stage that applies, in order, and collect all that do not accept."""

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Final, Literal, get_args
 from pydantic import AfterValidator
 
 from keyark.policy.engine import ACCEPT, Outcome, Reject
+from keyark.policy.people import check_identity
 from keyark.policy.requests import REVOKE, RevocationRequest
-from keyark.policy.rules import RuleSettings, check_identity
+from keyark.policy.rules import RuleSettings
 
 Reason = Literal[
     "unspecified",

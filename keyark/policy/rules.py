@@ -10,10 +10,10 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 from keyark.config import Config
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
-from keyark.pki.spiffe import SpiffeId
 from keyark.policy.engine import ACCEPT, Defer, Outcome, Reject
 from keyark.policy.expressions import Condition, ExpressionError
 from keyark.policy.patterns import check_pattern, matches_whole
+from keyark.policy.people import check_identity
 from keyark.policy.requests import (
     ENROLLMENT_STAGES,
     EVERYWHERE,
@@ -374,17 +374,6 @@ def in_domain(email: str, domain: str) -> bool:
     if wanted.startswith("*."):
         return host.endswith(wanted[1:]) and len(host) > len(wanted) - 1
     return host == wanted
-
-
-def check_identity(path: str, *, role: str) -> str:
-    """Return an identity's path ("agent/alice") if it has the role, for validators."""
-    try:
-        identity = SpiffeId("example.org", path)
-    except KeyarkError as error:
-        raise ValueError(error.message) from None
-    if identity.role != role:
-        raise ValueError(f"only identities {role}/NAME stand here")
-    return path
 
 
 def _key_type(name: str, permitted: tuple[KeyType, ...]) -> str:

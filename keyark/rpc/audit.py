@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from grpc.aio import ServicerContext
@@ -21,6 +21,9 @@ from keyark.v1.audit_pb2_grpc import AuditServiceServicer
 Context = ServicerContext[Any, Any]
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
+
+Discloses = Callable[[SpiffeId], Collection[int]]
+"""Says the entries of which types (EventType) a reader sees with their details; policy answers it."""
 
 
 class Witness(Protocol):
@@ -44,9 +47,21 @@ class Witness(Protocol):
 class AuditServicer(AuditServiceServicer):
     """Reads one log."""
 
-    def __init__(self, log: Log, clock: Clock, witness: Witness | None, waits_for: Callable[[], str]) -> None:
-        """Take the log to read, what follows the DRM's log in this subsystem, and what tells why it stands still."""
-        self._log, self._clock, self._witness, self._waits_for = log, clock, witness, waits_for
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        witness: Witness | None,
+        *,
+        waits_for: Callable[[], str],
+        discloses: Discloses,
+    ) -> None:
+        """Take the log to read, and what follows the DRM's log in this subsystem.
+
+        ``waits_for`` tells why the subsystem stands still, ``discloses`` whose details a caller sees.
+        """
+        self._log, self._clock, self._witness = log, clock, witness
+        self._waits_for, self._discloses = waits_for, discloses
         self._follows = witness.heads if witness is not None else None
 
     async def GetCheckpoint(
@@ -77,14 +92,15 @@ class AuditServicer(AuditServiceServicer):
     async def GetInclusionProof(
         self, request: pb.GetInclusionProofRequest, context: Context
     ) -> pb.GetInclusionProofResponse:
-        """A tlog-proof file for one leaf."""
+        """A tlog-proof file for one leaf, with its details where the caller may see them."""
         head = await self._log.checkpoint()
         event = self._log.entry(request.index)
+        withheld = _withhold(event, self._discloses(current_caller()))
         proof = self._log.inclusion_proof(request.index, head)
         file = format_proof(
             extra=event.SerializeToString(), index=request.index, proof=proof, checkpoint=head.note
         )
-        return pb.GetInclusionProofResponse(proof=file)
+        return pb.GetInclusionProofResponse(proof=file, details_withheld=withheld)
 
     async def CosignCheckpoint(
         self, request: pb.CosignCheckpointRequest, context: Context
@@ -106,12 +122,27 @@ class AuditServicer(AuditServiceServicer):
         return pb.CosignCheckpointResponse(checkpoint=checkpoint, newest_change=self._witness.newest_change)
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
-        """The leaves in the order of the log; a page token is the index of the first leaf."""
+        """The leaves in the order of the log, with the details that the caller may see.
+
+        A page token is the index of the first leaf.
+        """
         token = request.page.page_token
         if token and not (token.isascii() and token.isdigit() and len(token) < 20):
             raise InvalidInputError("The page token is not one of this service.", field="page.page_token")
         first, limit = int(token or 0), min(request.page.page_size or DEFAULT_PAGE, LARGEST_PAGE)
         entries = await self._log.entries(after=first - 1, limit=limit)
+        shown = self._discloses(current_caller())
+        for entry in entries:
+            entry.details_withheld = _withhold(entry.event, shown)
         following = first + len(entries)
         more = len(entries) == limit and following < self._log.size
         return pb.ListEntriesResponse(entries=entries, next_page_token=str(following) if more else "")
+
+
+def _withhold(event: pb.LoggedEvent, shown: Collection[int]) -> bool:
+    """Take salt and details out of an entry of a type that is not shown; says whether there were any."""
+    if not event.salt or pb.AuditEvent.FromString(event.leaf).type in shown:
+        return False
+    event.ClearField("salt")  # with it, anybody could try who is meant
+    event.ClearField("details")
+    return True

@@ -15,6 +15,7 @@ from keyark.meters import Meters
 from keyark.pki.certificates import load_certificates
 from keyark.pki.files import check_own_folder, check_private_folder
 from keyark.pki.revoked_identities import RevokedIdentities
+from keyark.policy.engine import PolicyEngine
 from keyark.rpc.audit import AuditServicer, Witness
 from keyark.rpc.budgets import Budgets
 from keyark.rpc.guard import MAX_MESSAGE
@@ -201,18 +202,22 @@ async def serve(
     services: Sequence[ServedService],
     allowed: Mapping[str, set[str]],
     log_readers: Mapping[str, set[str]],
+    policy: PolicyEngine,
     witness: Witness | None = None,
     waits_for: Callable[[], str] = str,
 ) -> AsyncIterator[Server]:
     """Serve until the end, then drain; AuditService comes with every subsystem, for auditors.
 
-    ``log_readers`` names further roles for some of its methods. A ``witness`` cosigns the DRM's log for clients.
-    ``waits_for`` says why the service stands still until its operator acts; an empty text where it does not.
+    ``log_readers`` names further roles for some of its methods, and ``policy`` says who sees the details of entries. A
+    ``witness`` cosigns the DRM's log for clients. ``waits_for`` says why the service stands still until its operator
+    acts; an empty text where it does not.
     """
     audit = ServedService(
         descriptor=audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         add=add_AuditServiceServicer_to_server,
-        servicer=AuditServicer(foundation.log, foundation.clock, witness, waits_for),
+        servicer=AuditServicer(
+            foundation.log, foundation.clock, witness, waits_for=waits_for, discloses=policy.discloses
+        ),
     )
     audit_rows = {
         **{f"{AUDIT}/{m}": {"auditor", *log_readers.get(m, set())} for m in AUDIT_METHODS},

@@ -79,6 +79,15 @@ self_approval = $self_approval
 
 """
 
+DETAILS_TOML: Final = """
+# Which auditors see what entries of the log tell of persons: names, addresses, reasons, who decided. An auditor without
+# a grant sees the leaves alone: types, times, ids and hashes. For some entries only, for example:
+# events = ["REQUEST_REJECTED", "REJECTIONS_COUNTED"]
+[[policy.details]]
+auditors = ["auditor/*"]
+events = ["*"]
+"""
+
 CALLERS_TOML: Final = """\
 [callers]
 # A caller's signed word for its request counts for as long as the RM lets requests wait, days: [approvals] expire_days

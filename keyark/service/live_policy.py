@@ -27,7 +27,7 @@ IN_FORCE: Final = b"in_force"
 
 @dataclass(kw_only=True)
 class LivePolicy:
-    """The policy of one subsystem; ``engine`` stays the same object when its rules change."""
+    """The policy of one subsystem; ``engine`` stays the same object when the policy changes."""
 
     engine: PolicyEngine
     config: Config
@@ -49,7 +49,7 @@ class LivePolicy:
         read = policy_of(load_config(policy.file, type(self.config)))
         engine = build_engine(self.engine.subsystem, read)
         changed = await self.record(read)
-        self.engine.rules = engine.rules
+        self.engine.replace(engine)
         return f"policy {read.digest()} is {'now' if changed else 'still'} in force: {len(read.rule)} rules"
 
     async def command(self, words: Sequence[str]) -> list[str]:

@@ -297,7 +297,9 @@ async def hostile_archive(folder: Path) -> AsyncIterator[HostileArchive]:
             ServedService(
                 descriptor=audit,
                 add=add_AuditServiceServicer_to_server,
-                servicer=AuditServicer(archive.log, SystemClock(), None, str),
+                servicer=AuditServicer(
+                    archive.log, SystemClock(), None, waits_for=str, discloses=lambda _: EventType.values()
+                ),
             ),
         ],
         allow={f"/{d.full_name}/{m.name}": everyone for d in (recovery, transport, audit) for m in d.methods},

@@ -9,6 +9,7 @@ import click
 from keyark.cli.options import F
 from keyark.cli.output import KeyarkGroup, UsageError, say
 from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.internal_ca import InternalCaRenewal
 from keyark.pki.key_types import CA_KEY_TYPES, KeyType, parse_key_type
 from keyark.pki.spiffe import SpiffeId
 
@@ -59,6 +60,30 @@ def init(folder: Path, trust_domain: str, ca_key: str) -> None:
     key_type = parse_key_type(ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
     DeploymentAuthority.create(folder, trust_domain=trust_domain, root_key_type=key_type)
     say(f"made the internal CA and the root of {trust_domain} in {folder}")
+
+
+@authority.command("renew")
+@_authority_options
+def renew(*, authority: Path | None, home: Path | None) -> None:
+    """Give the internal CA a certificate that ends later; its key and name stay, and what it signed stays good.
+
+    It works also when it has ended and everything is stopped. With --home the deployment there gets it too.
+    """
+    renewed = InternalCaRenewal(authority=_open(authority, home), home=home).renew()
+    say(f"the internal CA is valid until {renewed.until:%Y-%m-%d}; its key and name stay")
+    for path in renewed.files:
+        say(f"{path}: has it")
+    say(
+        f"copy {renewed.source} over the trust anchor (trust-anchor.pem) of every service and home on other hosts, "
+        "and restart services that run"
+    )
+    if renewed.list_file is not None:
+        say(f"copy {renewed.list_file} there too")
+    if home is not None:
+        say(
+            f"then renew what ended with it or would: `keyark identities renew --all --home {home}` and `keyark "
+            f"transport-key renew --home {home}`"
+        )
 
 
 @authority.command("sign")

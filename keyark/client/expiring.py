@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Final
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from keyark.client.administration import list_certificates
 from keyark.client.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
@@ -20,24 +22,42 @@ from keyark.v1 import certificates_pb2
 
 SERVICES: Final = ("rm", "cm", "drm")
 TIMEOUT: Final = 10.0
+IDENTITY_SECONDS: Final = 2 * 365 * SECONDS_PER_DAY
+"""How long the authority lets identities be valid."""
+MAX_NAME: Final = 64
+"""Bytes of a CA's common name."""
+MAX_DIGITS: Final = 6
 
 
 async def certificates_end(examination: Examination) -> AsyncIterator[Finding]:
-    """What ended, or ends within the time that is looked ahead."""
-    for finding in (*_people(examination), *_authorities(examination)):
-        yield finding
-    async for finding in _transport(examination):
-        yield finding
-    async for finding in _users(examination):
+    """What ended, or ends within the time that is looked ahead, in the order in which the commands can be given.
+
+    Of services that do not run, what lies below this home is looked at.
+    """
+    for finding in _internal_ca(examination):
         yield finding
     for role in SERVICES:
-        try:
-            certificate = await served_certificate(examination, role)
-        except (OSError, TimeoutError):
-            continue  # that it is away is told by another check
+        certificate = await _service_certificate(examination, role)
         command = f"keyark identities renew {role} --home {examination.home.folder}"
         for finding in _ending(examination, f"identity of {role}", certificate, command):
             yield finding
+    for finding in _people(examination):
+        yield finding
+    async for finding in _transport(examination):
+        yield finding
+    for finding in _issuing_cas(examination):
+        yield finding
+    async for finding in _users(examination):
+        yield finding
+
+
+async def _service_certificate(examination: Examination, role: str) -> x509.Certificate | None:
+    """Return the identity's certificate: as presented, else as it lies here; None where the service is elsewhere."""
+    try:
+        return await served_certificate(examination, role)
+    except (OSError, TimeoutError, KeyarkError):  # that it is away is told by another check
+        path = examination.service_file(role).with_name("identity.pem")
+        return load_certificates(path)[0] if path.exists() else None
 
 
 async def served_certificate(examination: Examination, role: str) -> x509.Certificate:
@@ -60,8 +80,10 @@ async def served_certificate(examination: Examination, role: str) -> x509.Certif
 
 
 def _ending(
-    examination: Examination, subject: str, certificate: x509.Certificate, command: str
+    examination: Examination, subject: str, certificate: x509.Certificate | None, command: str
 ) -> Iterator[Finding]:
+    if certificate is None:
+        return
     left = Validity.of(certificate).not_after - examination.now()
     if left < 0:
         yield error(subject, f"its certificate ended {-left / SECONDS_PER_DAY:.0f} days ago", command)
@@ -77,31 +99,50 @@ def _people(examination: Examination) -> Iterator[Finding]:
         yield from _ending(examination, f"identity of {name}", load_certificates(path)[0], command)
 
 
-def _authorities(examination: Examination) -> Iterator[Finding]:
-    home = examination.home
+def _internal_ca(examination: Examination) -> Iterator[Finding]:
+    """Told as long before its end as identities live: what is issued from then on would end with it."""
+    home, soon = examination.home, replace(examination, within=max(examination.within, IDENTITY_SECONDS))
+    command = f"keyark authority renew --home {home.folder}"
+    if not (home.folder / "authority").is_dir():
+        command = "keyark authority renew --authority AUTHORITY"
     yield from _ending(
-        examination,
+        soon,
         "internal CA",
         home.trust_anchor,
-        f"keyark authority init NEW --trust-domain {home.config.trust_domain}  # then new identities for everybody",
+        f"{command}  # then restart the services; on other hosts, replace trust-anchor.pem",
     )
-    # Earlier CA keys and chains end when all that they signed has ended; nothing has to be done about them.
+
+
+def _issuing_cas(examination: Examination) -> Iterator[Finding]:
+    """Earlier CA keys and chains end when all that they signed has ended; nothing has to be done about them."""
+    home = examination.home
     issuing, *above = path_in_force(home.ca_chain)
-    command = f"keyark ca rollover --home {home.folder} --name NAME  # then restart the services"
+    name = shlex.quote(_next_name(issuing.subject))
+    command = f"keyark ca rollover --home {home.folder} --name {name}  # then restart the services"
     yield from _ending(examination, "issuing CA", issuing, command)
     for certificate in above:
         command = f"keyark ca request --home {home.folder} --out ca.csr  # then `keyark ca install`"
         yield from _ending(examination, "CA above the issuing CA", certificate, command)
 
 
+def _next_name(subject: x509.Name) -> str:
+    """Return a name for the issuing CA's next key: the present one with the next number at its end."""
+    present = next((str(part.value) for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME)), "")
+    stem, _, last = present.rpartition(" ")
+    if not (stem and last.isascii() and last.isdigit() and len(last) <= MAX_DIGITS):
+        stem, last = present or "Issuing CA", "1"
+    room = MAX_NAME - MAX_DIGITS - 2
+    return f"{stem.encode()[:room].decode(errors='ignore')} {int(last) + 1}"
+
+
 async def _transport(examination: Examination) -> AsyncIterator[Finding]:
-    """The last third of the transport certificate's life, as the DRM serves it; it lives for weeks only."""
+    """The last third of the transport certificate's life; it lives for weeks only."""
     try:
         async with examination.session("drm", "auditor") as session:
             served = await transport_certificate(session.channel)
-    except KeyarkError:
-        return  # that it is away is told by another check
-    newest = load_certificate(served.certificate)
+        newest = load_certificate(served.certificate)
+    except KeyarkError:  # that it is away is told by another check; this home has what was offered last
+        newest = load_certificates(examination.home.config.transport)[0]
     validity, home = Validity.of(newest), examination.home.folder
     third = (validity.not_after - validity.not_before) // 3
     action = "renew" if validity.not_after < examination.now() else "rotate"

@@ -130,13 +130,11 @@ class DeploymentAuthority:
         """Issue the certificate of a service, a person or the transport key, and write it as PEM.
 
         Raises CertificateRequestError unless the request asks for this identity and nothing else, UnsupportedKeyError,
-        IdentityRevokedError for a key that had a certificate which is revoked, and IssuerValidityError; the file is
-        written only if it does not.
+        IdentityRevokedError for a key that had a certificate which is revoked, InternalCaEndsError and
+        IssuerValidityError; the file is written only if it does not.
         """
         is_transport = identity.role == TRANSPORT_ROLE
-        validity = (
-            self._transport_validity() if is_transport else self._validity(self.internal, SERVICE_SECONDS)
-        )
+        validity = self._transport_validity() if is_transport else self._identity_validity(SERVICE_SECONDS)
         issued = issue_identity(self.internal, _load_request(request), identity=identity, validity=validity)
         self._check_key(issued)
         self.issued.record(issued)
@@ -205,21 +203,28 @@ class DeploymentAuthority:
 
     def _longer(self, present: x509.Certificate) -> Validity:
         """How long a renewed certificate is valid; raises where the internal CA lets it be no longer."""
-        end, (_, until) = self.internal.validity.not_after, self.internal.validity.dates()
-        way_out = (
-            f"The internal CA ends on {until:%Y-%m-%d}, so nothing can be renewed beyond that; make a new one with "
-            "`keyark authority init` and have the requests of services and people signed by it."
-        )
-        if end < time.time():
-            raise InternalCaEndsError(way_out)
-        validity = self._validity(self.internal, SERVICE_SECONDS)
+        end = self.internal.validity.not_after
+        validity = self._identity_validity(SERVICE_SECONDS)
         if validity.not_after == end and Validity.of(present).not_after >= end:
-            raise InternalCaEndsError(way_out)
+            raise self._ends()
         return validity
+
+    def _identity_validity(self, seconds: int) -> Validity:
+        """How long a certificate of the internal CA is valid; raises InternalCaEndsError where the CA has ended."""
+        if self.internal.validity.not_after < time.time():
+            raise self._ends()
+        return self._validity(self.internal, seconds)
+
+    def _ends(self) -> InternalCaEndsError:
+        _, until = self.internal.validity.dates()
+        return InternalCaEndsError(
+            f"The internal CA ends on {until:%Y-%m-%d}, so nothing can be renewed beyond that; renew it first with "
+            "`keyark authority renew`."
+        )
 
     def _transport_validity(self) -> Validity:
         """A validity that begins later than those of all transport certificates before, so that the newest is known."""
-        validity, now = self._validity(self.internal, self.transport_days * DAY), int(time.time())
+        validity, now = self._identity_validity(self.transport_days * DAY), int(time.time())
         path = SpiffeId(self.trust_domain, TRANSPORT_ROLE).path
         last = max((e.not_before for e in self.issued.entries() if e.identity == path), default=0)
         return replace(validity, not_before=max(validity.not_before, min(last + 1, now)))

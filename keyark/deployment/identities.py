@@ -74,7 +74,7 @@ class IdentityRenewal:
             note = self._renew_person(path)
         end = _end(path)
         if end == self.authority.internal.validity.not_after:
-            note = "; ".join(filter(None, [note, "the internal CA ends then too"]))
+            note = "; ".join(filter(None, [note, "the internal CA ends then too: `keyark authority renew`"]))
         return Renewed(name=name, not_after=end, note=note)
 
     def _renew_person(self, path: Path) -> str:

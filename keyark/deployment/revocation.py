@@ -57,6 +57,15 @@ class IdentityRevocation:
             self.hand_out()
         return fresh
 
+    def sign_again(self) -> None:
+        """Have the list name the internal CA's present end as its next update, where there is a list.
+
+        The caller is alone in the authority's folder.
+        """
+        if (self.authority.folder / IDENTITY_LIST).exists():
+            self._sign((), x509.ReasonFlags.unspecified)
+            self.hand_out()
+
     def hand_out(self) -> list[Path]:
         """Copy the authority's list to the services and people of the deployment; returns the files."""
         source = self.authority.folder / IDENTITY_LIST

@@ -116,6 +116,21 @@ def create_internal_ca(
     return create_root(private_key, subject=subject, validity=validity, path_length=0)
 
 
+def renew_internal_ca(present: Authority, *, not_after: int) -> Authority:
+    """Issue another certificate for an internal CA, which ends at ``not_after`` (seconds UTC).
+
+    Key, name, key identifier and beginning stay. So it verifies whatever the present one verifies, also at a time
+    before, and whoever still has the present one verifies what is signed from now on.
+    """
+    validity = Validity(present.validity.not_before, not_after)
+    extensions, public_key = present.certificate.extensions, present.private_key.public_key()
+    identifier = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    subject = present.certificate.subject
+    builder = _ca_builder(public_key, subject, validity, 0, identifier).issuer_name(subject)
+    certificate = builder.sign(present.private_key, signature_scheme(present.private_key).hash_algorithm)
+    return Authority(certificate=certificate, private_key=present.private_key)
+
+
 def request_ca(
     private_key: SigningPrivateKey, *, subject: x509.Name, key_id: bytes | None = None
 ) -> x509.CertificateSigningRequest:

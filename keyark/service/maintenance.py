@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from keyark.errors import ConfigurationError
-from keyark.pki.certificates import Validity, load_certificates
+from keyark.pki.certificates import Validity, load_certificates, load_pem_certificates
 from keyark.pki.files import is_there
 from keyark.pki.revoked_identities import RevokedIdentities
 from keyark.policy.config import build_engine
@@ -86,6 +86,13 @@ def _identity_lines(identity: LocalIdentity) -> list[str]:
     _, until = Validity.of(identity.leaf).dates()
     if until < datetime.now(UTC):
         lines.append(f"identity certificate: ended on {until:%Y-%m-%d}; run `keyark identities renew`")
+    for anchor in load_pem_certificates(identity.trust_anchor):
+        _, until = Validity.of(anchor).dates()
+        if until < datetime.now(UTC):
+            lines.append(
+                f"internal CA: ended on {until:%Y-%m-%d}; run `keyark authority renew`, and put its internal-ca.pem in "
+                "the place of this service's trust anchor"
+            )
     return lines
 
 

@@ -255,7 +255,7 @@ async def test_an_expired_responder_signs_nothing_and_answers_never_outlive_it(a
     assert (await answering.ask(request)).certificate_status is GOOD
 
 
-@pytest.mark.parametrize("damage", ["gone", "garbage", "another CA"])
+@pytest.mark.parametrize("damage", ["gone", "garbage", "another CA", "ended while the CM was off"])
 async def test_a_responder_that_is_not_there_or_not_of_this_ca_is_made_anew(
     office: Office, tmp_path: Path, damage: str
 ) -> None:
@@ -269,6 +269,11 @@ async def test_a_responder_that_is_not_there_or_not_of_this_ca_is_made_anew(
         path.unlink()
     elif damage == "garbage":
         path.write_text("garbage")
+    elif damage == "ended while the CM was off":
+        office.clock.advance(30 * DAY)
+        before = path.read_bytes()
+        answering = await answering.open()  # as at a start
+        assert path.read_bytes() != before
     else:
         path.write_bytes(foreign.responder.path.read_bytes())
     await answering.ocsp.renew()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,6 +43,7 @@ from keyark.pki.serials import encode_serial
 from keyark.service.control import Commands, answering
 from keyark.v1.revocation_pb2 import RevocationReason
 from tests.support.deployment import Deployment, edit, running
+from tests.support.processes import keyark
 from tests.support.recovering import REASON, agents, approve, link
 from tests.support.rotation import rotate
 
@@ -247,7 +250,17 @@ async def test_after_every_kind_of_reinstall_all_of_before_goes_on(deployment_fo
     assert len(owns) == 8, "every chain that was in force is kept"
 
 
-@pytest.mark.parametrize("way_back", [same_root_later, another_key])
+def as_doctor_prints(home: Path) -> None:
+    """The very command, with everything stopped."""
+    told = json.loads(keyark("doctor", "--home", home, "--json", code=1).stdout)
+    (found,) = [one for one in told if one["subject"] == "issuing CA"]
+    program, *words = shlex.split(found["command"], comments=True)
+    assert (program, words[:2]) == ("keyark", ["ca", "rollover"])
+    keyark(*words)
+    assert load_certificates(home / "cm" / "ca-1.pem")[0].subject == ca_name("Issuing CA of example.org 2")
+
+
+@pytest.mark.parametrize("way_back", [same_root_later, another_key, as_doctor_prints])
 async def test_a_ca_whose_certificate_ended_while_everything_was_off_has_its_way_back(
     deployment_folder: Path, way_back: Callable[[Path], None]
 ) -> None:

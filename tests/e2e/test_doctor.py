@@ -124,7 +124,7 @@ async def test_printed_commands_are_commands(deployment: Deployment) -> None:
         command.make_context(name, words)
     assert {" ".join(words[1:3]) for words in printed} >= {
         "identities renew",
-        "authority init",
+        "authority renew",
         "ca request",
         "ca rollover",
         "transport-key rotate",

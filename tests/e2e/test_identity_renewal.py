@@ -267,7 +267,7 @@ def test_nothing_is_renewed_where_the_internal_ca_ends_first(
     shorten_internal_ca(deployment_folder, starting=starting, seconds=seconds)
     before = on_disk(deployment_folder)
     for name in ("rm", "client/enroller"):
-        with pytest.raises(InternalCaEndsError, match="keyark authority init"):
+        with pytest.raises(InternalCaEndsError, match="keyark authority renew"):
             renewal(deployment_folder).renew([name])
     assert on_disk(deployment_folder) == before
     for role in SERVICES:

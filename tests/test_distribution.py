@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import os
 import shutil
@@ -46,17 +47,11 @@ class Environment:
     folder: Path
 
     @classmethod
-    def make(cls, folder: Path) -> Environment:
-        """One with the pip that comes with Python."""
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        return cls(folder)
-
-    @classmethod
-    def with_installed(cls, folder: Path, what: str) -> Environment:
-        """One without pip, with what uv installs, which is quicker."""
-        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True, timeout=120)
-        install = [UV, "pip", "install", "--quiet", "--python", folder / "bin" / "python", what]
-        subprocess.run(install, check=True, timeout=170, cwd=folder)
+    def make(cls, folder: Path, *installed: str) -> Environment:
+        """Make one without pip; uv installs what is named, which is quicker."""
+        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True, timeout=300)
+        install = [UV, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *installed]
+        subprocess.run(install, check=True, timeout=300, cwd=folder)
         return cls(folder)
 
     def run(self, program: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -90,9 +85,16 @@ def clean_variables() -> dict[str, str]:
     }
 
 
+@pytest.fixture(autouse=True)
+def patient() -> None:
+    """Take the time limit of a test away: each step here has one of its own, and the network is not ours."""
+    faulthandler.cancel_dump_traceback_later()
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Built once for all workers of a run, by the newest pip and `build`, with build isolation."""
+    faulthandler.cancel_dump_traceback_later()
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -102,8 +104,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "dist").exists():
             copy_sources(folder / "sources")
-            environment = Environment.make(folder / "builder")
-            environment.run("pip", "install", "--quiet", "--upgrade", "pip", "build")
+            environment = Environment.make(folder / "builder", "pip", "build")
             environment.run("python", "-m", "build", "--outdir", folder / "made", folder / "sources")
             (folder / "made").rename(folder / "dist")
     return Built(
@@ -130,8 +131,7 @@ def copy_sources(target: Path) -> None:
 def test_pip_23_builds_the_wheel_that_the_newest_tools_build_from_the_sdist(
     built: Built, tmp_path: Path
 ) -> None:
-    environment = Environment.make(tmp_path / "old")
-    environment.run("python", "-m", "pip", "install", "--quiet", f"pip=={OLD_PIP}")
+    environment = Environment.make(tmp_path / "old", f"pip=={OLD_PIP}")
     environment.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "made", built.sources)
     with (
         zipfile.ZipFile(next((tmp_path / "made").iterdir())) as old,
@@ -159,7 +159,7 @@ def test_clients_in_other_languages_compile_the_protos_of_the_wheel(built: Built
 @pytest.fixture(scope="session")
 def sdk(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with the wheel and nothing else that an extra would bring."""
-    return Environment.with_installed(tmp_path_factory.mktemp("sdk") / "environment", str(built.wheel))
+    return Environment.make(tmp_path_factory.mktemp("sdk") / "environment", str(built.wheel))
 
 
 def test_the_wheel_alone_has_every_command_and_says_which_extra_is_missing(
@@ -180,7 +180,7 @@ def test_the_wheel_alone_has_every_command_and_says_which_extra_is_missing(
 def test_a_service_from_the_sdist_serves_the_sdk_from_the_wheel(
     sdk: Environment, built: Built, tmp_path: Path
 ) -> None:
-    server = Environment.with_installed(tmp_path / "server", f"keyark[server] @ {built.sdist.as_uri()}")
+    server = Environment.make(tmp_path / "server", f"keyark[server] @ {built.sdist.as_uri()}")
     home = tmp_path / "deployment"
     server.run("keyark", "init", home, "--port-base", free_ports())
     services = subprocess.Popen(

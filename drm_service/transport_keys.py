@@ -103,7 +103,7 @@ def check_begins_later(
     if _validity(certificate).not_before <= _validity(before).not_before:
         raise TransportKeyStateError(
             f"The certificate of transport key {generation} does not begin later than that of the key in force. Sign "
-            "its request again: `keyark authority sign`; then run this command again."
+            "its request again: `keyark identities issue`; then run this command again."
         )
 
 

@@ -17,8 +17,6 @@ from keyark.cli.options import (
     identity_option,
     identity_password_option,
     json_option,
-    new_identity_password,
-    password_file_option,
 )
 from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, to_json
 from keyark.client import administration
@@ -28,7 +26,6 @@ from keyark.client.home import Home
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.opening_facts import storage_key_facts
 from keyark.crypto.shares import QuorumRule
-from keyark.deployment.agents import AgentEnrollment
 from keyark.pki.files import read_file
 from keyark.v1.recovery_pb2 import StorageKey
 
@@ -74,35 +71,6 @@ def rotate(**options: Any) -> None:
             return await client.change_agents(new, options["quorum"], reason=options["reason"])
 
     _opened(asyncio.run(run()), options)
-
-
-@agents.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--name", required=True, help="The agent's name.")
-@click.option("--trust-domain", required=True)
-@click.option(
-    "--certificate",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="What the authority issued; then the share key is made.",
-)
-@password_file_option("File with the password that encrypts the agent's keys.")
-def enroll(
-    folder: Path, name: str, trust_domain: str, certificate: Path | None, password_file: Path | None
-) -> None:
-    """Make an agent's keys on the agent's own machine: first FOLDER and a request, then the share key.
-
-    Call it once, have identity.csr signed with `keyark authority sign`, and call it again with --certificate.
-    """
-    enrollment = AgentEnrollment(
-        folder=folder,
-        trust_domain=trust_domain,
-        name=name,
-        password=new_identity_password(password_file, "Password for the agent's keys"),
-    )
-    if certificate is None:
-        say(f"{enrollment.request()}  to be signed: keyark authority sign … --as agent/{name}")
-    else:
-        say(f"{enrollment.complete(certificate)}  for `keyark agents rotate` or the DRM's init")
 
 
 @agents.command()

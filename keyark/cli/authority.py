@@ -11,7 +11,6 @@ from keyark.cli.output import KeyarkGroup, UsageError, say
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.internal_ca import InternalCaRenewal
 from keyark.pki.key_types import CA_KEY_TYPES, KeyType, parse_key_type
-from keyark.pki.spiffe import SpiffeId
 
 
 def _authority_options(function: F) -> F:
@@ -48,7 +47,7 @@ def _open(authority: Path | None, home: Path | None) -> DeploymentAuthority:
 
 @click.group(cls=KeyarkGroup)
 def authority() -> None:
-    """Sign what services, people and the DRM's transport key ask for."""
+    """The internal CA and the root; `keyark identities` says whom the internal CA lets in."""
 
 
 @authority.command("init")
@@ -84,24 +83,6 @@ def renew(*, authority: Path | None, home: Path | None) -> None:
             f"then renew what ended with it or would: `keyark identities renew --all --home {home}` and `keyark "
             f"transport-key renew --home {home}`"
         )
-
-
-@authority.command("sign")
-@click.argument("request", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--as",
-    "identity",
-    required=True,
-    help="Whom the request has to ask for: rm, cm, drm, drm/transport, or client, officer, agent, auditor and /NAME.",
-)
-@_authority_options
-@_out_option
-def sign(request: Path, identity: str, authority: Path | None, home: Path | None, out: Path) -> None:
-    """Issue the certificate that REQUEST asks for, if it asks for exactly the identity that you expect."""
-    signer = _open(authority, home)
-    expected = SpiffeId(signer.trust_domain, identity)
-    signer.sign_identity(request, expected, out)
-    say(f"{out}: certificate of {expected}")
 
 
 @authority.command("sign-ca")

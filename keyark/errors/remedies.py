@@ -114,7 +114,7 @@ REMEDIES: Final = {
     "NO_SHARE": "Let an agent who holds a share of the newest storage key do it.",
     "ALREADY_DECIDED": "Leave it: the first decision stands.",
     "WRONG_SHARE": "Use the share that was given to the agent in metadata `agent`.",
-    "SHARE_KEY": "Sign the share key with the agent's certificate key: `keyark agents enroll`.",
+    "SHARE_KEY": "Sign the share key with the agent's certificate key: `keyark identities install`.",
     "QUORUM": "Choose a quorum that can be reached and needs a second person.",
     "QUORUM_NOT_REACHED": "Have more agents approve.",
     "TOKEN": "Ask the operator to restore the storage key's token.",

@@ -6,11 +6,14 @@ identity that the operator expects. Who a certificate stands for is its one URI 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keyark.errors import UnauthenticatedError
@@ -97,13 +100,19 @@ def renew_identity(
 
 def check_own(authority: Authority, certificate: x509.Certificate) -> x509.Certificate:
     """Return a certificate that this authority issued; raises CertificateRequestError for another's."""
-    try:
-        certificate.verify_directly_issued_by(authority.certificate)
-    except (ValueError, TypeError, InvalidSignature):
-        raise CertificateRequestError(
-            "The certificate is not from this internal CA; have a request signed with `keyark authority sign`."
-        ) from None
+    check_issuer(certificate, [authority.certificate])
     return certificate
+
+
+def check_issuer(certificate: x509.Certificate, anchors: Sequence[x509.Certificate]) -> None:
+    """Raise CertificateRequestError for a certificate that none of these internal CAs issued."""
+    for anchor in anchors:
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            certificate.verify_directly_issued_by(anchor)
+            return
+    raise CertificateRequestError(
+        "The certificate is not from this internal CA; have a request signed with `keyark identities issue`."
+    )
 
 
 def _certify(
@@ -130,6 +139,19 @@ def identity_of(certificate: x509.Certificate) -> SpiffeId:
             f"The certificate has {len(uris)} URI names where one says who it is; use one of this deployment."
         )
     return SpiffeId.parse(uris[0], field="certificate")
+
+
+def asked_identity(request: x509.CertificateSigningRequest) -> SpiffeId:
+    """Return whom a request asks for; raises CertificateRequestError where that is not one identity."""
+    uris = _uris(request.extensions)
+    if len(uris) != 1:
+        raise CertificateRequestError("The request does not ask for one identity; make it again.")
+    return SpiffeId.parse(uris[0], field="request")
+
+
+def encode_request(request: x509.CertificateSigningRequest) -> bytes:
+    """Return a request as PEM."""
+    return request.public_bytes(Encoding.PEM)
 
 
 def _check_asked_identity(request: x509.CertificateSigningRequest, identity: SpiffeId) -> None:

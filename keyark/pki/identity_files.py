@@ -53,10 +53,10 @@ class IdentityFiles:
             )
         return key, chain
 
-    def finish(self) -> None:
-        """Put the next key in place where an interrupted ``replace`` had decided on it; raises as ``load``."""
+    def finish(self, *, ask_password: AskPassword | None = None) -> None:
+        """Put the next key in place where an interrupted change had decided on it; raises as ``load``."""
         if self.next_key.exists() and _belong(
-            load_private_key(self.next_key), load_certificates(self.certificate)[0]
+            load_private_key(self.next_key, ask_password=ask_password), load_certificates(self.certificate)[0]
         ):
             exchange_secret_file(self.next_key, self.key)
         finish_secret_exchange(self.key)
@@ -71,13 +71,38 @@ class IdentityFiles:
         """
         if not _belong(key, chain[0]):
             raise ConfigurationError(f"The new certificate for {self.certificate} is not of the new key.")
-        owner = self.key.stat()
-        erase_secret_file(self.next_key)  # of a renewal that was interrupted before it was decided
-        write_file(self.next_key, encode_private_key(key), mode=0o600)
-        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-            os.chown(self.next_key, owner.st_uid, owner.st_gid)
+        self.prepare(key, password=None)
         save_certificates(self.certificate, chain)
         exchange_secret_file(self.next_key, self.key)
+
+    def prepare(self, key: PrivateKey, *, password: bytes | None) -> None:
+        """Let a new key wait beside the present one for its certificate; the file is the owner's of the present one.
+
+        Raises UnwritableFileError.
+        """
+        owner = self.key.stat()
+        erase_secret_file(self.next_key)  # of a renewal that was interrupted before it was decided
+        write_file(self.next_key, encode_private_key(key, password=password), mode=0o600)
+        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(self.next_key, owner.st_uid, owner.st_gid)
+
+    def install(
+        self, chain: Sequence[x509.Certificate], *, ask_password: AskPassword | None = None
+    ) -> PrivateKey:
+        """Put a certificate into force: of the key that waits, which takes the present one's place, or of this one.
+
+        Returns the key. Raises ConfigurationError for a certificate of neither, and the errors of keys and files.
+        """
+        for source in filter(Path.exists, (self.next_key, self.key)):
+            key = load_private_key(source, ask_password=ask_password)
+            if _belong(key, chain[0]):
+                save_certificates(self.certificate, chain)
+                if source == self.next_key:
+                    exchange_secret_file(self.next_key, self.key)
+                return key
+        raise ConfigurationError(
+            f"The certificate is not of the key in {self.key.parent}; have it issued anew."
+        )
 
 
 def _belong(key: PrivateKey, certificate: x509.Certificate) -> bool:

@@ -15,7 +15,7 @@ from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
 from keyark.pki.files import make_private_folder, write_new_file
-from keyark.pki.identities import request_identity
+from keyark.pki.identities import encode_request, request_identity
 from keyark.pki.key_types import KeyType, SigningPrivateKey, generate_signing
 from keyark.pki.keys import save_private_key
 from keyark.pki.spiffe import SpiffeId
@@ -165,7 +165,7 @@ def init_log_key(folder: Path) -> None:
 
 def save_request(path: Path, request: x509.CertificateSigningRequest) -> None:
     """Write a certificate signing request, PEM."""
-    write_new_file(path, request.public_bytes(Encoding.PEM), mode=PUBLIC)
+    write_new_file(path, encode_request(request), mode=PUBLIC)
 
 
 def write_config(path: Path, template: str, **values: object) -> None:

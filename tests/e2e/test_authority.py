@@ -36,7 +36,7 @@ def test_what_services_the_transport_key_and_people_ask_for_is_signed(
 ) -> None:
     out = tmp_path / "cert.pem"
     csr = request(tmp_path / "request.csr", f"spiffe://example.org/{identity}")
-    keyark("authority", "sign", csr, "--authority", authority, "--as", identity, "--out", out)
+    keyark("identities", "issue", identity, csr, "--authority", authority, "--out", out)
     certificate = load_certificates(out)[0]
     assert str(identity_of(certificate)) == f"spiffe://example.org/{identity}"
     certificate.verify_directly_issued_by(load_certificates(authority / "internal-ca.pem")[0])
@@ -57,9 +57,7 @@ def test_a_request_for_somebody_else_is_refused_and_nothing_is_written(
 ) -> None:
     out = tmp_path / "cert.pem"
     csr = request(tmp_path / "request.csr", asked)
-    failed = keyark(
-        "authority", "sign", csr, "--authority", authority, "--as", expected, "--out", out, code=1
-    )
+    failed = keyark("identities", "issue", expected, csr, "--authority", authority, "--out", out, code=1)
     assert "does not ask for" in failed.stderr
     assert not out.exists()
 
@@ -68,7 +66,7 @@ def test_a_request_for_somebody_else_is_refused_and_nothing_is_written(
 def test_an_identity_that_there_is_not_is_refused(authority: Path, tmp_path: Path, expected: str) -> None:
     csr = request(tmp_path / "request.csr", "spiffe://example.org/rm")
     out = tmp_path / "cert.pem"
-    keyark("authority", "sign", csr, "--authority", authority, "--as", expected, "--out", out, code=1)
+    keyark("identities", "issue", expected, csr, "--authority", authority, "--out", out, code=1)
     assert not out.exists()
 
 
@@ -79,13 +77,13 @@ def test_what_is_no_request_or_was_altered_is_refused(authority: Path, tmp_path:
     altered, out = tmp_path / "altered.csr", tmp_path / "cert.pem"
     altered.write_text("\n".join(lines))
     for path in (altered, authority / "internal-ca.pem", tmp_path / "missing.csr"):
-        keyark("authority", "sign", path, "--authority", authority, "--as", "rm", "--out", out, code=1)
+        keyark("identities", "issue", "rm", path, "--authority", authority, "--out", out, code=1)
     assert not out.exists()
 
 
 def test_an_authority_has_to_be_named_and_to_be_one(authority: Path, tmp_path: Path) -> None:
     csr = request(tmp_path / "request.csr", "spiffe://example.org/rm")
-    sign = ("authority", "sign", csr, "--as", "rm", "--out", tmp_path / "cert.pem")
+    sign = ("identities", "issue", "rm", csr, "--out", tmp_path / "cert.pem")
     assert "--authority" in keyark(*sign, code=2).stderr
     assert "no authority" in keyark(*sign, "--authority", tmp_path, code=1).stderr
     lax = tmp_path / "lax"
@@ -101,7 +99,7 @@ def test_an_authority_without_its_root_key_signs_identities_and_no_issuing_ca(
     shutil.copytree(authority, online)
     (online / "root-key.pem").unlink()
     csr = request(tmp_path / "request.csr", "spiffe://example.org/rm")
-    keyark("authority", "sign", csr, "--authority", online, "--as", "rm", "--out", tmp_path / "cert.pem")
+    keyark("identities", "issue", "rm", csr, "--authority", online, "--out", tmp_path / "cert.pem")
     refused = ("authority", "sign-ca", csr, "--authority", online, "--name", "Issuing CA")
     keyark(*refused, "--out", tmp_path / "ca.pem", code=1)
     assert not (tmp_path / "ca.pem").exists()

@@ -172,7 +172,7 @@ def test_on_a_machine_of_its_own_the_authority_is_renewed_and_the_file_is_carrie
     assert re.search("^internal CA: ended on .*authority renew", told_by_check(folder), re.MULTILINE)
     (folder / "authority").rename(apart)
     request = folder / "drm" / "transport-keys" / "1" / "transport.csr"
-    signing = ("authority", "sign", request, "--authority", apart, "--as", "drm/transport")
+    signing = ("identities", "issue", "drm/transport", request, "--authority", apart)
     told = keyark(*signing, "--out", folder / "t.pem", code=1).stderr
     assert "keyark authority renew" in told
     told = keyark("authority", "renew", "--authority", apart).stdout

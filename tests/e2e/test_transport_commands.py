@@ -79,7 +79,7 @@ def test_a_drm_killed_while_it_rotates_starts_again_with_keys_and_log_that_agree
         drm = service(process.pid, "drm")
         new = json.loads(service_command("drm", "transport-key", "new", str(config)))
         csr, certificate = new["request"], new["certificate"]
-        keyark("authority", "sign", csr, "--home", home, "--as", "drm/transport", "--out", certificate)
+        keyark("identities", "issue", "drm/transport", csr, "--home", home, "--out", certificate)
         before = set(children(drm))
         os.kill(drm, signal.SIGHUP)
         for _ in range(1_000_000):
@@ -101,7 +101,7 @@ def test_a_rotation_that_stopped_before_it_was_published_is_finished_and_not_rep
     with up(home):
         new = json.loads(service_command("drm", "transport-key", "new", str(config)))
         csr, certificate = new["request"], new["certificate"]
-        keyark("authority", "sign", csr, "--home", home, "--as", "drm/transport", "--out", certificate)
+        keyark("identities", "issue", "drm/transport", csr, "--home", home, "--out", certificate)
         service_command("drm", "reload", str(config))
         keyark("transport-key", "rotate", "--home", home)
         assert keys(home) == [(2, "OFFERED"), (1, "TAKEN")]
@@ -124,7 +124,7 @@ def test_replace_lost_as_an_operator_does(home: Path) -> None:
     replace = ("transport-key", "replace-lost", str(config))
     new = json.loads(service_command("drm", *replace))
     csr, certificate = new["request"], new["certificate"]
-    keyark("authority", "sign", csr, "--home", home, "--as", "drm/transport", "--out", certificate)
+    keyark("identities", "issue", "drm/transport", csr, "--home", home, "--out", certificate)
     assert json.loads(service_command("drm", *replace))["state"] == "OFFERED"
     assert "(retired)" in service_command("drm", "check", str(config))
     with pytest.raises(ServiceCommandError, match="TRANSPORT_KEY_STATE"):

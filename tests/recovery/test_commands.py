@@ -141,22 +141,10 @@ def test_a_persons_whole_history_and_keys_that_pkcs12_does_not_hold(home: Path, 
 
 def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
     dave = tmp_path / "dave"
-    common = ("agents", "enroll", dave, "--name", "dave", "--trust-domain", "example.org")
-    keyark(*common)
-    keyark(
-        "authority",
-        "sign",
-        dave / "identity.csr",
-        "--home",
-        home,
-        "--as",
-        "agent/dave",
-        "--out",
-        tmp_path / "d.pem",
-    )
-    wrong = keyark(*common[:4], "erin", *common[5:], "--certificate", tmp_path / "d.pem", code=1)
-    assert "not the certificate" in wrong.stderr
-    keyark(*common, "--certificate", tmp_path / "d.pem")
+    keyark("identities", "request", "agent/dave", "--home", home, "--out", dave)
+    issue = ("identities", "issue", "agent/dave", dave / "identity.csr", "--home", home)
+    keyark(*issue, "--out", tmp_path / "d.pem")
+    keyark("identities", "install", tmp_path / "d.pem", "--in", dave)
     people = home / "identities" / "agent"
     with up(home):
         files = [

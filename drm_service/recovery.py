@@ -178,6 +178,11 @@ class Delivery:
             EventType.EVENT_TYPE_KEYS_DELIVERED, request_of(record), time_us=self.clock.now_us()
         )
 
+        def note(txn: WriteTransaction, index: int) -> None:
+            delivered = find_ceremony(txn, ceremony_id)
+            delivered.closing_index = index
+            put_ceremony(txn, delivered)
+
         def write(txn: WriteTransaction) -> None:
             current = find_ceremony(txn, ceremony_id)
             if current.state == CeremonyState.CEREMONY_STATE_COMPLETED:
@@ -187,7 +192,7 @@ class Delivery:
             current.state = CeremonyState.CEREMONY_STATE_COMPLETED
             current.ClearField("recovered")
             put_ceremony(txn, current)
-            self.log.append(txn, event)
+            self.log.append(txn, event, on_index=note)
 
         await self.store.update(write)
 

@@ -8,16 +8,13 @@ from typing import Any
 
 import click
 
-from keyark.cli.options import (
-    home_option,
-    identity_option,
-    identity_password_option,
-    json_option,
-    password_source,
-)
+from keyark.cli.ceremonies import say_unconfirmed
+from keyark.cli.listing import witnesses_of
+from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
 from keyark.cli.output import KeyarkGroup, print_json, say
-from keyark.client.audit import AuditedLog, verify_log, verify_receipt_file
-from keyark.client.sessions import open_session
+from keyark.client.audit import AuditedLog, verify_receipt_file
+from keyark.client.log_heads import LogAudit, audit_logs
+from keyark.client.witnesses import Unconfirmed
 
 
 @click.group(cls=KeyarkGroup)
@@ -58,29 +55,38 @@ def verify_receipt(receipt: Path, transport_cert: Path, *, as_json: bool) -> Non
 @identity_password_option
 @json_option
 def verify(**options: Any) -> None:
-    """Check the whole log of each running subsystem against its signed checkpoint."""
-    home: Path = options["home"]
-    password = password_source(options["identity_password_file"])
+    """Check the whole log of each running subsystem against its signed checkpoint, and against what was seen before.
 
-    async def run() -> dict[str, AuditedLog]:
-        audited = {}
-        for role in ("rm", "cm", "drm"):
-            async with open_session(home, role, identity=options["identity"], password=password) as session:
-                audited[role] = await verify_log(session)
-        return audited
+    The DRM's log has to be the one that RM and CM follow; where one of them is away, the answer says so.
+    """
+
+    async def run() -> LogAudit:
+        async with witnesses_of(options) as witnesses:
+            return await audit_logs(witnesses)
 
     audited = asyncio.run(run())
     if options["as_json"]:
-        print_json([_facts(log) for log in audited.values()])
-        return
-    for role, log in audited.items():
-        say(f"{role}: {log.entries} entries under checkpoint {log.checkpoint.root.hex()}: consistent")
+        print_json([_facts(role, log, audited.unconfirmed) for role, log in audited.logs.items()])
+    else:
+        _show(audited)
+    audited.check()
 
 
-def _facts(log: AuditedLog) -> dict[str, Any]:
-    return {
+def _show(audited: LogAudit) -> None:
+    for role, log in audited.logs.items():
+        erased = f", the details of {log.erased} erased" if log.erased else ""
+        say(f"{role}: {log.entries} entries{erased} under checkpoint {log.checkpoint.root.hex()}: consistent")
+    for role, failure in audited.failures.items():
+        say(f"{role}: not verified: {failure.message}")
+    if "drm" in audited.logs:
+        say_unconfirmed(audited.unconfirmed)
+
+
+def _facts(role: str, log: AuditedLog, unconfirmed: Unconfirmed) -> dict[str, Any]:
+    facts = {
         "origin": log.checkpoint.origin,
         "entries": log.entries,
         "erased_details": log.erased,
         "root": log.checkpoint.root.hex(),
     }
+    return facts | {"unconfirmed": dict(unconfirmed)} if role == "drm" else facts

@@ -18,8 +18,11 @@ from keyark.client.ceremony_review import ReviewedCeremony
 from keyark.client.decisions import quorum_of
 from keyark.client.recovery import RecoveryClient
 from keyark.client.verification import UnexpectedAnswerError
+from keyark.client.witnesses import Unconfirmed
 from keyark.text.characters import resemblances
 from keyark.text.console import SafeConsole
+from keyark.transparency.receipts import ProvenEntry
+from keyark.v1.audit_pb2 import EventType
 from keyark.v1.ceremony_pb2 import (
     CeremonyStatement,
     CeremonyType,
@@ -35,6 +38,7 @@ CARRIED_OUT: Final = (
     CeremonyState.CEREMONY_STATE_COMPLETED,
 )
 UNPROVEN: Final = ("state", "approvals_to_repeat", "resealed", "failure")
+UNCONFIRMED: Final = "log"
 WORDS: Final = {
     CeremonyType.CEREMONY_TYPE_RECOVER_KEYS: "recover",
     CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: "change agents",
@@ -88,7 +92,16 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
     if ceremony.decisions.revoked:
         say(f"revoked     {ceremony.decisions.revoked} decided whose identities were revoked since")
     say(f"counted     {len(ceremony.decisions.approved)} of {quorum_of(ceremony.facts)} approvals")
+    if ceremony.closed is not None:
+        ended = ceremony.closed
+        say(f"ended       {when(ended.event.time_us)}, log entry {ended.index}: {_ending(ended)}")
     _show_unproven(ceremony)
+
+
+def _ending(closed: ProvenEntry) -> str:
+    if closed.event.type == EventType.EVENT_TYPE_KEYS_DELIVERED:
+        return "the requester has the recovered keys"
+    return closed.details.message
 
 
 def _show_request(ceremony: ReviewedCeremony) -> None:
@@ -119,6 +132,7 @@ def _show_request(ceremony: ReviewedCeremony) -> None:
 def _show_unproven(ceremony: ReviewedCeremony) -> None:
     """Print what rests on the archive's word alone, and say so."""
     view = ceremony.view
+    say_unconfirmed(ceremony.unconfirmed)
     say("unproven    the archive says, and nothing here proves it:")
     say(f"  state     {state_name(view.state)}")
     if view.state in CARRIED_OUT and len(ceremony.decisions.approved) < quorum_of(ceremony.facts):
@@ -129,6 +143,16 @@ def _show_unproven(ceremony: ReviewedCeremony) -> None:
         say(f"  progress  {view.looked_at} of {view.archived_keys} keys, {view.resealed} sealed anew")
     if view.failure.message:
         say(f"  ended     {view.failure.message}")
+
+
+def say_unconfirmed(unconfirmed: Unconfirmed) -> None:
+    """Say plainly which witnesses did not confirm that what is shown is in the log that they follow."""
+    if not unconfirmed:
+        return
+    names = " and ".join(role.upper() for role in unconfirmed)
+    say(f"unproven    {names} did not confirm that the log entries above are in the log that everybody sees:")
+    for role, why in unconfirmed.items():
+        say(f"  {role:9} {why}")
 
 
 def _show_storage_key(what: str, key: StorageKeyFacts) -> None:
@@ -181,7 +205,9 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
         "approvals_to_repeat": list(view.approvals_to_repeat),
         "resealed": view.resealed,
         "failure": view.failure.message,
-        "unproven": list(UNPROVEN),
+        "ended_log_index": None if ceremony.closed is None else ceremony.closed.index,
+        "unconfirmed": dict(ceremony.unconfirmed),
+        "unproven": [*UNPROVEN, *([UNCONFIRMED] if ceremony.unconfirmed else [])],
     }
 
 
@@ -193,7 +219,7 @@ async def until_carried_out(client: RecoveryClient, ceremony: ReviewedCeremony) 
         while ceremony.state == RUNNING:
             progress.update(bar, total=ceremony.view.archived_keys or None, completed=ceremony.view.looked_at)
             await asyncio.sleep(POLL_SECONDS)
-            ceremony = await client.review(ceremony.ceremony_id)
+            ceremony = await client.look(ceremony.ceremony_id)
     return ceremony
 
 

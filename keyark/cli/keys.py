@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import click
 
-from keyark.cli.listing import hexadecimal, print_all, print_one, session_of, when
+from keyark.cli.ceremonies import UNCONFIRMED, say_unconfirmed
+from keyark.cli.listing import hexadecimal, print_all, print_one, when, witnesses_of
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
 from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, to_json
 from keyark.client import administration
+from keyark.client.witnesses import Unconfirmed
 from keyark.pki.certificates import load_certificates
 from keyark.pki.spki import encode_spki
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
@@ -66,23 +68,26 @@ def show_key(key_id: str | None, cert: Path | None, **options: Any) -> None:
     """Show the archived key with a KEY_ID (64 hexadecimal digits), or of a certificate, proven by its receipt."""
     wanted = key_id_of(key_id, cert)
 
-    async def run() -> administration.ProvenKey:
-        async with session_of(options, "drm") as session:
-            return await administration.get_proven_key(session, wanted)
+    async def run() -> tuple[administration.ProvenKey, Unconfirmed]:
+        async with witnesses_of(options) as witnesses:
+            key = await administration.get_proven_key(witnesses.archive, wanted)
+            return key, await witnesses.consult([key.receipt.head])
 
-    key = asyncio.run(run())
+    key, unconfirmed = asyncio.run(run())
     if options["as_json"]:
-        print_json({**to_json(key.view), "unproven": key.unproven})
+        unproven = [*key.unproven, *([UNCONFIRMED] if unconfirmed else [])]
+        print_json({**to_json(key.view), "unconfirmed": dict(unconfirmed), "unproven": unproven})
         return
-    _show(key)
+    _show(key, unconfirmed)
 
 
-def _show(key: administration.ProvenKey) -> None:
+def _show(key: administration.ProvenKey, unconfirmed: Unconfirmed) -> None:
     details, view = key.receipt.details, key.view
     say(f"key         {view.key_id.hex()}")
     say(f"owner       {details.common_name} <{details.email}>{careful(details.common_name)}")
     say(f"enrolled by {details.caller}")
     say(f"archived    {when(key.receipt.event.time_us / 1e6)}, log entry {key.receipt.index}")
+    say_unconfirmed(unconfirmed)
     say("unproven    the archive says, and nothing here proves it:")
     say(f"  state     {KeyState.Name(view.state).removeprefix('KEY_STATE_')}")
     if view.deactivated_reason:

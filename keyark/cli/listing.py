@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -30,7 +31,9 @@ from keyark.cli.output import (
     to_json,
 )
 from keyark.client import administration
+from keyark.client.home import Home
 from keyark.client.sessions import Session, open_session
+from keyark.client.witnesses import Witnesses
 from keyark.pki.statements import reread_statement
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState, Recoverability
 
@@ -120,6 +123,12 @@ def session_of(options: dict[str, Any], role: str) -> Any:
     home: Path = options["home"]
     password = password_source(options["identity_password_file"])
     return open_session(home, role, identity=options["identity"], password=password)
+
+
+def witnesses_of(options: dict[str, Any]) -> AbstractAsyncContextManager[Witnesses]:
+    """Return channels to the DRM, RM and CM, of the identity that the options name."""
+    password = password_source(options["identity_password_file"])
+    return Witnesses.open(Home.load(options["home"]), identity=options["identity"], password=password)
 
 
 def hexadecimal(text: str) -> bytes:

@@ -19,7 +19,7 @@ from keyark.cli.ceremonies import (
     until_carried_out,
 )
 from keyark.cli.keys import key_id_of
-from keyark.cli.listing import print_all, session_of
+from keyark.cli.listing import print_all, witnesses_of
 from keyark.cli.options import (
     accept_weak_option,
     confirm,
@@ -43,7 +43,7 @@ from keyark.cli.output import (
 )
 from keyark.client import administration
 from keyark.client.administration import keys_of_person
-from keyark.client.ceremony_review import CeremonyReview, ReviewedCeremony
+from keyark.client.ceremony_review import CeremonyReview, ReviewedCeremony, confirmed
 from keyark.client.delivery import KeyFiles
 from keyark.client.folder import KeyFormat
 from keyark.client.passwords import new_password
@@ -127,9 +127,10 @@ def show(ceremony_id: str, **options: Any) -> None:
 
     async def run() -> ReviewedCeremony:
         if not options["identity"].startswith("agent/"):
-            async with session_of(options, "drm") as session:
-                view = await administration.get_ceremony(session, number)
-                return CeremonyReview(session.home).review(view)
+            async with witnesses_of(options) as witnesses:
+                view = await administration.get_ceremony(witnesses.archive, number)
+                reviewed = CeremonyReview(witnesses.archive.home).review(view)
+                return await confirmed(reviewed, witnesses)
         async with recovery_client(options) as client:
             return await client.review(number)
 

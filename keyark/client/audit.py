@@ -50,9 +50,10 @@ class LogMismatchError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditedLog:
-    """A log whose every entry was fetched and found under the signed checkpoint."""
+    """A log whose every entry was fetched and found under the signed checkpoint, which ``note`` is."""
 
     checkpoint: Checkpoint
+    note: bytes
     entries: int
     erased: int
 
@@ -154,4 +155,4 @@ async def verify_log(session: Session) -> AuditedLog:
             f"The {tree.size} entries of the {session.role} log do not make the tree of its checkpoint of "
             f"{checkpoint.size}: an entry was altered, removed or added. Keep a copy and raise an alarm."
         )
-    return AuditedLog(checkpoint=checkpoint, entries=tree.size, erased=erased)
+    return AuditedLog(checkpoint=checkpoint, note=signed.checkpoint, entries=tree.size, erased=erased)

@@ -7,13 +7,14 @@ every key's owner is the one of its archival receipt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
 from keyark.client.audit import archive_verifier
 from keyark.client.decisions import Decisions, verified_decisions
 from keyark.client.home import Home
+from keyark.client.witnesses import FOLLOWERS, Unconfirmed, Witnesses
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_request
 from keyark.crypto.opening_facts import facts_digest, parse_facts, storage_key_facts
 from keyark.errors import KeyarkError, Kind
@@ -28,6 +29,18 @@ from keyark.v1.recovery_pb2 import Ceremony, CeremonyKey, CeremonyState, Storage
 _VERSION: Final = 1
 RECOVER: Final = CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
 ROTATE: Final = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
+_ENDED: Final = (
+    CeremonyState.CEREMONY_STATE_COMPLETED,
+    CeremonyState.CEREMONY_STATE_REJECTED,
+    CeremonyState.CEREMONY_STATE_CANCELED,
+    CeremonyState.CEREMONY_STATE_EXPIRED,
+    CeremonyState.CEREMONY_STATE_FAILED,
+)
+_ENDS: Final = (
+    EventType.EVENT_TYPE_RECOVERY_CLOSED,
+    EventType.EVENT_TYPE_CEREMONY_CLOSED,
+    EventType.EVENT_TYPE_KEYS_DELIVERED,
+)
 
 
 class CeremonyMismatchError(KeyarkError):
@@ -50,7 +63,9 @@ class ReviewedCeremony:
 
     ``owners`` are the receipts of the keys that it brings back, in their order; ``moves`` prove, for those that were
     sealed anew since, the storage key that they lie under now. ``facts`` are what the leaf that opened it binds,
-    ``decisions`` the agents' own signed words. State, failure and progress in ``view`` are the archive's word.
+    ``decisions`` the agents' own signed words, ``closed`` the entry that says how it ended. State, failure and progress
+    in ``view`` are the archive's word. ``unconfirmed`` tells which of RM and CM did not confirm that all of it is in
+    the log that they follow, and why.
     """
 
     view: Ceremony
@@ -61,6 +76,8 @@ class ReviewedCeremony:
     decisions: Decisions
     owners: Sequence[ArchivalReceipt]
     moves: Sequence[ProvenEntry | None]
+    closed: ProvenEntry | None
+    unconfirmed: Unconfirmed = field(default_factory=lambda: dict.fromkeys(FOLLOWERS, "It was not asked."))
 
     @property
     def sealed_under(self) -> list[bytes]:
@@ -71,7 +88,8 @@ class ReviewedCeremony:
     @property
     def entries(self) -> list[ProvenEntry]:
         """Every entry of the log that this rests on."""
-        return [self.opened, *self.owners, *(moved for moved in self.moves if moved is not None)]
+        others = (entry for entry in (*self.moves, self.closed) if entry is not None)
+        return [self.opened, *self.owners, *others]
 
     @property
     def ceremony_id(self) -> bytes:
@@ -82,6 +100,15 @@ class ReviewedCeremony:
     def state(self) -> CeremonyState.ValueType:
         """Where it stands."""
         return self.view.state
+
+    def is_over(self, *, now: int) -> bool:
+        """Whether nothing comes of it any more, at ``now`` (seconds UTC).
+
+        Its end is proven in the log that RM and CM follow; or its time ran out, and the archive says that it ended.
+        """
+        if self.closed is not None and not self.unconfirmed:
+            return True
+        return self.state in _ENDED and now >= self.opened.event.expires_time_us // 1_000_000
 
 
 class CeremonyReview:
@@ -119,18 +146,27 @@ class CeremonyReview:
             decisions=self._decisions(view, opening, facts, opened),
             owners=owners,
             moves=moves,
+            closed=self.ending(view.closing_proof, request.digest) if view.state in _ENDED else None,
         )
+
+    def ending(self, proof: bytes, digest: bytes) -> ProvenEntry | None:
+        """Return the entry that says that the ceremony of this digest is over; None where a proof is of something else.
+
+        Raises the errors of ``ReceiptVerifier``.
+        """
+        entry = self.verifier.verify_entry(proof) if proof else None
+        if entry is None or entry.event.type not in _ENDS or entry.event.ceremony_digest != digest:
+            return None
+        return entry
 
     def verify_closing(self, proof: bytes, ceremony_id: bytes, digest: bytes) -> ProvenEntry:
         """Return the entry that says that a change (id, request digest) ended without being carried out.
 
         Raises ChangePendingError where there is none, and the errors of ``ReceiptVerifier``.
         """
-        if proof:
-            closed = self.verifier.verify_entry(proof)
-            event = closed.event
-            if (event.type, event.ceremony_digest) == (EventType.EVENT_TYPE_CEREMONY_CLOSED, digest):
-                return closed
+        closed = self.ending(proof, digest)
+        if closed is not None and closed.event.type == EventType.EVENT_TYPE_CEREMONY_CLOSED:
+            return closed
         raise ChangePendingError(
             f"You approved the change {ceremony_id.hex()}, and the archive proves neither that it was carried out "
             "nor that it ended. See it through first: the other agents approve it, or who asked cancels it. If they "
@@ -174,6 +210,12 @@ class CeremonyReview:
         key, recipient = view.share_recipient_key, event.share_recipient_sha256
         if key and sha256(key).digest() != recipient:
             raise mismatch("wants shares sealed to another key than the log says")
+
+
+async def confirmed(ceremony: ReviewedCeremony, witnesses: Witnesses) -> ReviewedCeremony:
+    """Ask RM and CM whether all that a ceremony rests on is in the log that they follow; raises as ``consult``."""
+    heads = [entry.head for entry in ceremony.entries]
+    return replace(ceremony, unconfirmed=await witnesses.consult(heads))
 
 
 def _facts(view: Ceremony, request: CeremonyRequest, opened: ProvenEntry) -> OpeningFacts:

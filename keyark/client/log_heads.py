@@ -6,24 +6,25 @@ Nobody but this home follows the logs of RM and CM. Of each log it keeps the new
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from keyark.client.audit import log_verifier, seen_verifier
+from keyark.client.audit import AuditedLog, LogMismatchError, log_verifier, seen_verifier, verify_log
 from keyark.client.findings import Examination, Finding, error
 from keyark.client.sessions import Session
+from keyark.client.witnesses import FOLLOWERS, Unconfirmed, Witnesses
 from keyark.errors import KeyarkError, Kind
-from keyark.pki.files import make_private_folder, read_file, write_file
+from keyark.pki.files import UnwritableFileError, make_private_folder, read_file, write_file
 from keyark.rpc.channels import call
-from keyark.transparency.checkpoint import Checkpoint, CheckpointError
+from keyark.transparency.checkpoint import Checkpoint, CheckpointError, VerifiedHead
 from keyark.transparency.merkle import ConsistencyProofError, verify_consistency
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 
 TIMEOUT: Final = 10.0
-FOLLOWERS: Final = ("rm", "cm")
 MAX_NOTE: Final = 1 << 16
 _AWAY: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 
@@ -48,10 +49,9 @@ async def log_leads_on(examination: Examination, session: Session, head: LogHead
 
     Raises UnwritableFileError where the home cannot be written.
     """
-    path = examination.home.folder / "checkpoints" / f"{session.role}.note"
+    path = _path(session)
     try:
-        seen = _seen(path, session)
-        await _check_leads_on(session, seen, head.checkpoint)
+        seen = await _check_seen(session, head.checkpoint)
     except (CheckpointError, ConsistencyProofError) as failure:
         yield error(
             session.role,
@@ -60,14 +60,75 @@ async def log_leads_on(examination: Examination, session: Session, head: LogHead
         )
         return
     if head.checkpoint.size > seen.size:
-        make_private_folder(path.parent)
-        write_file(path, head.told.checkpoint, mode=0o600)
+        _keep(path, head.told.checkpoint)
 
 
-def _seen(path: Path, session: Session) -> Checkpoint:
-    if not path.exists():
-        return Checkpoint(f"{session.home.config.trust_domain}/{session.role}", 0, bytes(32))
-    return seen_verifier(session.home, session.role).verify(read_file(path, max_size=MAX_NOTE))
+async def _check_seen(session: Session, head: Checkpoint) -> Checkpoint:
+    """Return the head that this home saw before, once a log leads on from it; raises where it does not."""
+    path = _path(session)
+    seen = Checkpoint(f"{session.home.config.trust_domain}/{session.role}", 0, bytes(32))
+    if path.exists():
+        seen = seen_verifier(session.home, session.role).verify(read_file(path, max_size=MAX_NOTE))
+    await _check_leads_on(session, seen, head)
+    return seen
+
+
+def _path(session: Session) -> Path:
+    return session.home.folder / "checkpoints" / f"{session.role}.note"
+
+
+def _keep(path: Path, note: bytes) -> None:
+    make_private_folder(path.parent)
+    write_file(path, note, mode=0o600)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogAudit:
+    """The logs that were verified, by role, what went wrong with the others, and who did not confirm the DRM's."""
+
+    logs: Mapping[str, AuditedLog]
+    failures: Mapping[str, KeyarkError]
+    unconfirmed: Unconfirmed
+
+    def check(self) -> None:
+        """Raise what is wrong with a log, first where that is more than that its service is away."""
+        if failures := sorted(self.failures.values(), key=lambda failure: failure.kind in _AWAY):
+            raise failures[0]
+
+
+async def audit_logs(witnesses: Witnesses) -> LogAudit:
+    """Verify every log to its last entry, as an auditor, and that it is the one that was seen before.
+
+    The DRM's has to be the one that RM and CM follow, too. What one log fails is told with the others.
+    """
+    logs: dict[str, AuditedLog] = {}
+    failures: dict[str, KeyarkError] = {}
+    unconfirmed: Unconfirmed = {}
+    for session in (*witnesses.followers, witnesses.archive):
+        try:
+            log = await verify_log(session)
+            if session.role == "drm":
+                unconfirmed = await witnesses.consult([VerifiedHead(log.checkpoint, log.note)])
+            else:
+                await _check_and_keep(session, log)
+            logs[session.role] = log
+        except KeyarkError as failure:
+            failures[session.role] = failure
+    return LogAudit(logs=logs, failures=failures, unconfirmed=unconfirmed)
+
+
+async def _check_and_keep(session: Session, log: AuditedLog) -> None:
+    """Raise LogMismatchError unless a log leads on from what this home saw of it; then keep its head."""
+    try:
+        seen = await _check_seen(session, log.checkpoint)
+    except (CheckpointError, ConsistencyProofError) as failure:
+        raise LogMismatchError(
+            f"The {session.role} log does not lead on from the checkpoint that this home saw before: "
+            f"{failure.message} Keep a copy of {_path(session)} and raise an alarm."
+        ) from None
+    if log.checkpoint.size > seen.size:
+        with contextlib.suppress(UnwritableFileError):
+            _keep(_path(session), log.note)
 
 
 async def followed_log_leads_on(examination: Examination) -> AsyncIterator[Finding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -24,15 +24,16 @@ from keyark.client.ceremony_review import (
     CeremonyReview,
     ReviewedCeremony,
     check_complete,
+    confirmed,
     token_of,
 )
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.recipients import RecoveredKey
-from keyark.client.sessions import Session, open_session
+from keyark.client.sessions import Session
 from keyark.client.transport_memory import follow_transport_keys
 from keyark.client.verification import UnexpectedAnswerError
-from keyark.client.witnesses import FOLLOWERS, Witnesses
+from keyark.client.witnesses import Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import (
     agent_key_of,
@@ -56,13 +57,6 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 TIMEOUT: Final = 60.0
 PAGE: Final = 200
 _MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
-_ENDED: Final = (
-    pb.CeremonyState.CEREMONY_STATE_COMPLETED,
-    pb.CeremonyState.CEREMONY_STATE_REJECTED,
-    pb.CeremonyState.CEREMONY_STATE_CANCELED,
-    pb.CeremonyState.CEREMONY_STATE_EXPIRED,
-    pb.CeremonyState.CEREMONY_STATE_FAILED,
-)
 
 
 class RecoveryClient:
@@ -89,14 +83,8 @@ class RecoveryClient:
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         keys = AgentKeys.of(opened, identity, password)
-        async with AsyncExitStack() as stack:
-            archive, *followers = [
-                await stack.enter_async_context(
-                    open_session(opened, role, identity=identity, password=lambda _: keys.password)
-                )
-                for role in ("drm", *FOLLOWERS)
-            ]
-            yield cls(archive, keys, followers=followers)
+        async with Witnesses.open(opened, identity=identity, password=lambda _: keys.password) as witnesses:
+            yield cls(witnesses.archive, keys, followers=witnesses.followers)
 
     async def request_keys(
         self, key_ids: Sequence[bytes], *, reason: str, owner: str = ""
@@ -164,21 +152,25 @@ class RecoveryClient:
             opened = await self._reviewed(answer.ceremony, statement.ceremony_id)
             _check_asked_for(opened, signed, owner)
         except KeyarkError as refusal:
-            refusal.message += f" {await self._withdraw(statement.ceremony_id)}"
+            refusal.message += f" {await self._withdraw(statement.ceremony_id, signed)}"
             refusal.args = (refusal.message,)
             raise
         return opened
 
-    async def _withdraw(self, ceremony_id: bytes) -> str:
+    async def _withdraw(self, ceremony_id: bytes, signed: SignedStatement) -> str:
         """Cancel a ceremony that was opened and cannot be verified here; says what is left of it."""
         request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
+        cancel = f"Cancel it with `keyark recover cancel {ceremony_id.hex()}`."
         try:
-            await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
+            answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
+            ended = self._review.ending(answer.ceremony.closing_proof, ceremony_digest(signed.statement))
         except KeyarkError as error:
             return (
                 f"The ceremony {ceremony_id.hex()} was opened all the same, and it could not be canceled: "
-                f"{error.message} Cancel it with `keyark recover cancel {ceremony_id.hex()}`."
+                f"{error.message} {cancel}"
             )
+        if ended is None:
+            return f"The archive does not prove that the ceremony {ceremony_id.hex()} is canceled. {cancel}"
         return "The ceremony that was opened is canceled; nothing of it is left."
 
     async def ceremonies(
@@ -197,16 +189,21 @@ class RecoveryClient:
                 return
 
     async def review(self, ceremony_id: bytes) -> ReviewedCeremony:
-        """Fetch a ceremony and verify all that a decision rests on; raises as ``CeremonyReview.review``.
+        """Fetch a ceremony and verify all that a decision rests on, in the log that RM and CM follow.
 
-        The one-time key of an own recovery that ended is erased.
+        Where one of them is away, ``unconfirmed`` of the answer says so. The one-time key of an own recovery is erased
+        once it is over. Raises as ``CeremonyReview.review`` and ``Witnesses.consult``.
         """
-        request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
-        answer = await call(self._stub.GetCeremony, request, timeout=TIMEOUT)
-        reviewed = await self._reviewed(answer.ceremony, ceremony_id)
-        if reviewed.state in _ENDED:
+        reviewed = await confirmed(await self.look(ceremony_id), self._witnesses)
+        if reviewed.is_over(now=int(time.time())):
             self._keys.recipients.delete(ceremony_id)
         return reviewed
+
+    async def look(self, ceremony_id: bytes) -> ReviewedCeremony:
+        """Fetch and verify a ceremony as ``review`` does, without asking RM and CM: to see how it goes on."""
+        request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
+        answer = await call(self._stub.GetCeremony, request, timeout=TIMEOUT)
+        return await self._reviewed(answer.ceremony, ceremony_id)
 
     async def _reviewed(self, view: pb.Ceremony, ceremony_id: bytes) -> ReviewedCeremony:
         """Verify the ceremony of this id; the transport key may have been rotated since this session began."""

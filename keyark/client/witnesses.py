@@ -9,21 +9,24 @@ seen so much yet, they are brought up to date::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from keyark.client.audit import seen_verifier
 from keyark.client.home import Home
 from keyark.client.log_memory import remember, remembered
-from keyark.client.sessions import Session
+from keyark.client.passwords import PasswordSource
+from keyark.client.sessions import Session, open_session
 from keyark.client.transport_memory import pinned_certificates
 from keyark.client.verification import Enrolled, Verification
 from keyark.errors import ConfigurationError, KeyarkError, Kind, UnavailableError
-from keyark.pki.files import read_file
+from keyark.pki.files import UnwritableFileError, read_file
 from keyark.pki.library import PARSING_ERRORS
 from keyark.rpc.channels import call
 from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, VerifiedHead
@@ -51,6 +54,12 @@ _MOVED: Final = ("CHECKPOINT_GAP", "CHECKPOINT_STALE")
 """The witness accepted another head meanwhile."""
 _ALARM: Final = "LOG_INCONSISTENT"
 _REFUSALS: Final = (Kind.PRECONDITION, Kind.INVALID, Kind.CONFLICT)
+_SILENT: Final = (Kind.UNAVAILABLE, Kind.DEADLINE, Kind.EXHAUSTED, Kind.DENIED)
+_HOME: Final = "home"
+
+Check: TypeAlias = Callable[[], Awaitable[None]]
+Unconfirmed: TypeAlias = Mapping[str, str]
+"""The witnesses ("rm", "cm") that do not confirm that something is in the log that they follow, each with why."""
 
 
 class PrivateLogError(KeyarkError):
@@ -74,6 +83,19 @@ class Witnesses:
     archive: Session
     followers: Sequence[Session]
 
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, home: Home, *, identity: str, password: PasswordSource) -> AsyncIterator[Self]:
+        """Open channels to the DRM, RM and CM as one identity; raises ConfigurationError."""
+        async with AsyncExitStack() as stack:
+            archive, *followers = [
+                await stack.enter_async_context(
+                    open_session(home, role, identity=identity, password=password)
+                )
+                for role in ("drm", *FOLLOWERS)
+            ]
+            yield cls(archive=archive, followers=followers)
+
     async def confirm(self, entries: Sequence[ProvenEntry]) -> None:
         """Raise PrivateLogError unless all entries stand in one log with what was seen before and what is followed.
 
@@ -81,22 +103,40 @@ class Witnesses:
         calls where a witness is away: then nobody can tell.
         """
         heads = [entry.head for entry in entries]
-        newest = max(heads, key=lambda head: head.checkpoint.size)
-        checks = [
-            partial(self._check_one_log, [head.checkpoint for head in heads], newest.checkpoint),
-            *(partial(self._check_followed, follower, newest) for follower in self.followers),
-        ]
-        refusals = []
-        for (
-            check
-        ) in checks:  # whatever fails, each witness is shown the tree: its log tells of one that was refused
+        if refusals := await self._refusals(heads):
+            raise _gravest(refusals.values())
+        remember(self.archive.home, _newest(heads))
+
+    async def consult(self, heads: Sequence[VerifiedHead]) -> Unconfirmed:
+        """As ``confirm``, for whoever reads only: return which witnesses are away or do not answer, each with why.
+
+        The newest tree is remembered where both witnesses confirm it and the home can be written.
+        """
+        refusals = await self._refusals(heads)
+        silent = {role: error.message for role, error in refusals.items() if error.kind in _SILENT}
+        if len(silent) < len(refusals) or _HOME in silent:
+            raise _gravest(refusals.values())
+        if not silent:
+            with contextlib.suppress(UnwritableFileError):
+                remember(self.archive.home, _newest(heads))
+        return silent
+
+    async def _refusals(self, heads: Sequence[VerifiedHead]) -> dict[str, KeyarkError]:
+        """Return who does not confirm that these heads are of one log, each with its error."""
+        newest = _newest(heads)
+        checks: dict[str, Check] = {
+            _HOME: partial(self._check_one_log, [head.checkpoint for head in heads], newest.checkpoint)
+        }
+        for follower in self.followers:
+            checks[follower.role] = partial(self._check_followed, follower, newest)
+        refusals = {}
+        for who, check in checks.items():
+            # whatever fails, each witness is shown the tree: its log tells of one that was refused
             try:
                 await check()
             except KeyarkError as error:
-                refusals.append(error)
-        if refusals:
-            raise next((e for e in refusals if e.reason in (PrivateLogError.reason, _ALARM)), refusals[0])
-        remember(self.archive.home, newest)
+                refusals[who] = error
+        return refusals
 
     async def _check_one_log(self, seen: Sequence[Checkpoint], newest: Checkpoint) -> None:
         """Hold the newest tree against the others that came with it, and against the one that is remembered."""
@@ -258,6 +298,17 @@ class ReceiptWitness:
             if error.kind not in _REFUSALS:
                 raise
             raise _private(f"{_FOLLOWED} ({error.message})") from error
+
+
+def _newest(heads: Sequence[VerifiedHead]) -> VerifiedHead:
+    return max(heads, key=lambda head: head.checkpoint.size)
+
+
+def _gravest(refusals: Collection[KeyarkError]) -> KeyarkError:
+    """Return what to tell of several refusals: a private log or an alarm first, and who was away last."""
+    grave = (error for error in refusals if error.reason in (PrivateLogError.reason, _ALARM))
+    known = (error for error in refusals if error.kind not in _SILENT)
+    return next(grave, None) or next(known, None) or next(iter(refusals))
 
 
 def _leads_on(first: Checkpoint, second: Checkpoint, proof: Sequence[bytes]) -> bool:

@@ -91,6 +91,23 @@ async def test_the_requester_cancels_and_nobody_else(deployment: Deployment) -> 
     assert steps == ["RECOVERY_OPENED", "RECOVERY_CLOSED"]
 
 
+async def test_the_one_time_key_is_erased_once_delivery_is_proven(deployment: Deployment) -> None:
+    """Alice's client ended after the archive had heard that she has the keys, and before it erased its own key."""
+    lost = await lose_key(deployment)
+    async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+        asked = await alice.request_keys([lost.key_id], reason=REASON)
+        await approve(asked.ceremony_id, bob, carol)
+        one_time_key = identity_file(deployment.folder, "alice", f"recoveries/{asked.ceremony_id.hex()}.pem")
+        await alice.review(asked.ceremony_id)
+        assert one_time_key.exists()
+        done = recovery_pb2.AcknowledgeRecoveredKeysRequest(ceremony_id=asked.ceremony_id)
+        for _ in range(2):
+            await call(raw_stub(alice).AcknowledgeRecoveredKeys, done, timeout=30)
+        seen = await alice.review(asked.ceremony_id)
+        assert (state(seen), seen.closed is not None) == ("COMPLETED", True)
+        assert not one_time_key.exists()
+
+
 async def test_it_ends_when_rejections_leave_no_quorum(deployment: Deployment) -> None:
     lost = await lose_key(deployment)
     async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from drm_service.ceremony_journal import CeremonyJournal
+from drm_service.ceremony_journal import CeremonyJournal, Decided
 from drm_service.ceremony_records import (
     APPROVED,
     ENDABLE,
@@ -25,6 +25,7 @@ from drm_service.ceremony_records import (
     ceremonies_after,
     check_open,
     closed,
+    decision_indices,
     decisions_of,
     find_ceremony,
     open_ceremonies,
@@ -131,36 +132,36 @@ class Ceremonies:
 
     async def approve(
         self, caller: SpiffeId, ceremony_id: bytes, signed: SignedStatement, shares: ReleasedShares
-    ) -> CeremonyRecord:
+    ) -> Decided:
         """Take an agent's approval with its shares; with the last one that is needed, carry the ceremony out.
 
         Raises WrongShareError, which names the agent, NoShareError, OwnRequestError, AlreadyDecidedError,
         CeremonyClosedError, AgentQuotaError and what ``verify_decision`` does; then nothing counts.
         """
         task = asyncio.create_task(self._approve(caller, ceremony_id, signed, shares))
-        live = await asyncio.shield(task)  # a caller that goes away leaves no half of an approval
+        live, log_index = await asyncio.shield(task)  # a caller that goes away leaves no half of an approval
         if live.carrying_out is not None:
             done, _ = await asyncio.wait([live.carrying_out], timeout=WAIT_SECONDS)
             for finished in done:
                 if not finished.cancelled():  # it was canceled or the service stops; the record says so
                     finished.result()
-        return self._find(ceremony_id)
+        return Decided(record=self._find(ceremony_id), log_index=log_index)
 
     async def _approve(
         self, caller: SpiffeId, ceremony_id: bytes, signed: SignedStatement, shares: ReleasedShares
-    ) -> LiveCeremony:
+    ) -> tuple[LiveCeremony, int]:
         live = self._living(ceremony_id)
         async with self.work.approving(caller), live.lock:
             record = await self._deciding(ceremony_id)
             decision = self._verified(caller, record, signed, APPROVE)
             quorum = self._quorum(record)
-            if not decided_before(record, decision):
+            if (log_index := decided_before(record, decision)) is None:
                 quorum.check_may_decide(caller, APPROVE)
                 await self._check_shares(live, record, quorum, {str(caller): shares})
-                await self.journal.add_decision(record, signed, APPROVED)
+                log_index = (await self.journal.add_decision(record, signed, APPROVED)).log_index
                 live.shares[str(caller)] = list(shares)
             self._begin(live, record, quorum)
-        return live
+        return live, log_index
 
     def _begin(self, live: LiveCeremony, record: CeremonyRecord, quorum: CeremonyQuorum) -> None:
         """Carry a ceremony out, unless that is under way, where a quorum approved whose identities are in force."""
@@ -188,21 +189,22 @@ class Ceremonies:
             async with self._workers(live, record, quorum).open(shares) as run:
                 all_of(await run([CeremonyTask(check_shares=CheckSharesTask())]))
 
-    async def reject(self, caller: SpiffeId, ceremony_id: bytes, signed: SignedStatement) -> CeremonyRecord:
+    async def reject(self, caller: SpiffeId, ceremony_id: bytes, signed: SignedStatement) -> Decided:
         """Take an agent's rejection; the ceremony ends when no quorum is left. Raises as ``approve``."""
         live = self._living(ceremony_id)
         async with live.lock:
             record = await self._deciding(ceremony_id)
             decision = self._verified(caller, record, signed, REJECT)
             check_reason(decision.message.reason)
-            if not decided_before(record, decision):
+            if (log_index := decided_before(record, decision)) is None:
                 quorum = self._quorum(record)
                 quorum.check_may_decide(caller, REJECT)
-                record = await self.journal.add_decision(record, signed, REJECTED)
-                if quorum.is_lost(record):
+                decided = await self.journal.add_decision(record, signed, REJECTED)
+                log_index = decided.log_index
+                if quorum.is_lost(decided.record):
                     error = CeremonyRejectedError(f"No quorum is left; the last to reject was {caller}.")
-                    await self._close(record, CeremonyState.CEREMONY_STATE_REJECTED, error)
-        return self._find(ceremony_id)
+                    await self._close(decided.record, CeremonyState.CEREMONY_STATE_REJECTED, error)
+        return Decided(record=self._find(ceremony_id), log_index=log_index)
 
     async def cancel(self, caller: SpiffeId, ceremony_id: bytes) -> CeremonyRecord:
         """End a ceremony for its requester; what was recovered and not fetched is erased."""
@@ -264,8 +266,10 @@ class Ceremonies:
         request, approved = request_of(record), agents_who(APPROVE, record)
         self._live.pop(request.ceremony_id, None)
         record.approvals_to_repeat[:] = sorted({*record.approvals_to_repeat, *approved})
-        made = zip(record.decisions, decisions_of(record), strict=True)
-        record.decisions[:] = [raw for raw, message in made if message.decision != APPROVE]
+        made = zip(record.decisions, decision_indices(record), decisions_of(record), strict=True)
+        kept = [(raw, index) for raw, index, message in made if message.decision != APPROVE]
+        record.decisions[:] = [raw for raw, _ in kept]
+        record.decision_indices[:] = [index for _, index in kept]
         key = HybridPrivateKey.generate()
         try:
             await self.actions[request.type].prepare(request, record)

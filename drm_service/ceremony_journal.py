@@ -15,6 +15,7 @@ from drm_service.ceremony_records import (
     ceremony_leaf,
     check_open,
     closed,
+    decision_indices,
     find_ceremony,
     forget_opening,
     put_ceremony,
@@ -37,13 +38,21 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.service.failures import pack_failure
 from keyark.store import ReadTransaction, Store, WriteTransaction
-from keyark.transparency.log import Log
+from keyark.transparency.log import LeafRef, Log
 from keyark.v1.audit_pb2 import AuditDetails, LoggedEvent
 from keyark.v1.ceremony_pb2 import DecisionStatement, SignedStatement
 from keyark.v1.recovery_pb2 import CeremonyState
 
 Check = Callable[[WriteTransaction], None]
 """Raises what keeps a ceremony from being opened, in the transaction that opens it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A ceremony after an agent's decision, and where the leaf of that decision stands (0: not known)."""
+
+    record: CeremonyRecord
+    log_index: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +132,7 @@ class CeremonyJournal:
         put_ceremony(txn, record)
         self.log.append(txn, event, on_index=note)
 
-    async def add_decision(
-        self, record: CeremonyRecord, signed: SignedStatement, what: str
-    ) -> CeremonyRecord:
+    async def add_decision(self, record: CeremonyRecord, signed: SignedStatement, what: str) -> Decided:
         """Write a verified decision with its leaf, which carries the agent's signature in its details.
 
         ``what`` is APPROVED or REJECTED. Raises CeremonyClosedError, NoShareError, and CeremonyMovedError where
@@ -141,15 +148,22 @@ class CeremonyJournal:
             decision_sha256=sha256(signed.statement).digest(),
         )
 
-        def write(txn: WriteTransaction) -> CeremonyRecord:
+        def note(txn: WriteTransaction, index: int) -> None:
+            decided = find_ceremony(txn, request.ceremony_id)
+            if raw in decided.decisions:  # else it was opened anew meanwhile
+                decided.decision_indices[list(decided.decisions).index(raw)] = index
+                put_ceremony(txn, decided)
+
+        def write(txn: WriteTransaction) -> tuple[CeremonyRecord, LeafRef]:
             current = _same_opening(txn, record)
             check_present(txn, SpiffeId.parse(agent))  # the agents may have changed since it was verified
             current.decisions.append(raw)
+            current.decision_indices[:] = decision_indices(current)
             put_ceremony(txn, current)
-            self.log.append(txn, event)
-            return current
+            return current, self.log.append(txn, event, on_index=note)
 
-        return await self.store.update(write)
+        decided, leaf = await self.store.update(write)
+        return Decided(record=decided, log_index=leaf.index)
 
     async def finish(self, record: CeremonyRecord, outcome: CeremonyOutcome) -> None:
         """Write what carrying out came to; raises as ``add_decision`` does, and what the outcome's own write does."""

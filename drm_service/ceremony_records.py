@@ -104,6 +104,12 @@ def decisions_of(record: CeremonyRecord) -> list[DecisionStatement]:
     ]
 
 
+def decision_indices(record: CeremonyRecord) -> list[int]:
+    """Return where the leaf of each decision stands, in their order; 0 where nobody noted it."""
+    missing = len(record.decisions) - len(record.decision_indices)
+    return [*record.decision_indices, *[0] * missing]
+
+
 def agents_who(decision: Decision.ValueType, record: CeremonyRecord) -> list[str]:
     """Return the agents (SPIFFE IDs) who decided so."""
     return [message.agent for message in decisions_of(record) if message.decision == decision]

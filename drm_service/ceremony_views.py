@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from drm_service.ceremony_records import find_ceremony, request_of, state_of
+from drm_service.ceremony_records import decision_indices, find_ceremony, request_of, state_of
 from drm_service.key_ceremonies import holders_of
 from drm_service.quorum import CeremonyQuorum
 from drm_service.records import KEYS, describe, find_by_key_id
@@ -72,12 +72,12 @@ class CeremonyViews:
         quorum = self.store.read(lambda txn: CeremonyQuorum.of(txn, record, self.quorum_rule))
         keys = self.store.read(lambda txn: [find_by_key_id(txn, key) for key in request.message.key_ids])
         indices = [index for key in keys for index in (key.log_index, key.resealed_index)]
-        head = await self.log.checkpoint(covering=max([record.opening_index, record.closing_index, *indices]))
+        indices += [record.opening_index, record.closing_index, *record.decision_indices]
+        head = await self.log.checkpoint(covering=max(indices))
         view.opening_proof = self._prove_opening(record, head)
         view.opening_facts = record.opening_facts
-        if record.closing_index:
-            closing = self.log.entry(record.closing_index)
-            view.closing_proof = self.log.prove(closing, record.closing_index, head)
+        view.closing_proof = self._prove(record.closing_index, head)
+        view.decision_proofs.extend(self._prove(index, head) for index in decision_indices(record))
         view.keys.extend(self._key(key, head) for key in keys)
         if record.state == OPEN:
             view.storage_keys.extend(show_storage_keys(quorum.tokens, viewer))
@@ -88,10 +88,16 @@ class CeremonyViews:
     def _key(self, record: ArchivedKeyRecord, head: SignedHead) -> CeremonyKey:
         event = LoggedEvent(leaf=record.leaf, salt=record.salt, details=record.details)
         key = CeremonyKey(key=describe(record), receipt=self.log.prove(event, record.log_index, head))
-        if record.resealed_index:
-            moved = self.log.entry(record.resealed_index)
-            key.resealing_proof = self.log.prove(moved, record.resealed_index, head)
+        key.resealing_proof = self._prove(record.resealed_index, head)
         return key
+
+    async def decision_proof(self, index: int) -> bytes:
+        """Return the proof of a decision's leaf at an index, under a checkpoint of now; empty for 0."""
+        return self._prove(index, await self.log.checkpoint(covering=index))
+
+    def _prove(self, index: int, head: SignedHead) -> bytes:
+        """Return the proof of an entry; empty for index 0, where every log begins and nothing else stands."""
+        return self.log.prove(self.log.entry(index), index, head) if index else b""
 
     async def receipt(self, key_id: bytes) -> bytes:
         """Return the archival receipt of a key, under a checkpoint of now; raises NotFoundError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drm_service.ceremony_records import agents_who, decisions_of, request_of
+from drm_service.ceremony_records import agents_who, decision_indices, decisions_of, request_of
 from drm_service.storage_keys import read_tokens, storage_key_id
 from keyark.crypto.ceremonies import AgentDecision, AgentTrust
 from keyark.crypto.shares import QuorumRule
@@ -79,14 +79,17 @@ class CeremonyQuorum:
         return len(left) < self.quorum
 
 
-def decided_before(record: CeremonyRecord, decision: AgentDecision) -> bool:
-    """Whether the agent decided the same before; raises AlreadyDecidedError where it decided otherwise."""
-    for earlier in decisions_of(record):
+def decided_before(record: CeremonyRecord, decision: AgentDecision) -> int | None:
+    """Return where the leaf stands if the agent decided the same before (0: not known), or None.
+
+    Raises AlreadyDecidedError where it decided otherwise.
+    """
+    for earlier, index in zip(decisions_of(record), decision_indices(record), strict=True):
         if earlier.agent == str(decision.agent):
             if earlier.decision != decision.message.decision:
                 raise AlreadyDecidedError(f"{decision.agent} decided otherwise before, and that stands.")
-            return True
-    return False
+            return index
+    return None
 
 
 def is_requester_revoked(record: CeremonyRecord, trust: AgentTrust) -> bool:

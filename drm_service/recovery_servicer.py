@@ -144,11 +144,14 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
     ) -> pb.ApproveCeremonyResponse:
         """An agent's approval with its shares."""
         caller = current_caller()
-        record = await self.ceremonies.approve(
+        decided = await self.ceremonies.approve(
             caller, request.ceremony_id, request.approval, list(request.shares)
         )
+        record, proof = decided.record, await self.views.decision_proof(decided.log_index)
         return pb.ApproveCeremonyResponse(
-            ceremony=await self.views.whole(record, caller), change=await self.views.change_of(record)
+            ceremony=await self.views.whole(record, caller),
+            change=await self.views.change_of(record),
+            decision_proof=proof,
         )
 
     async def RejectCeremony(
@@ -156,8 +159,11 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
     ) -> pb.RejectCeremonyResponse:
         """An agent's rejection."""
         caller = current_caller()
-        record = await self.ceremonies.reject(caller, request.ceremony_id, request.rejection)
-        return pb.RejectCeremonyResponse(ceremony=await self.views.whole(record, caller))
+        decided = await self.ceremonies.reject(caller, request.ceremony_id, request.rejection)
+        proof = await self.views.decision_proof(decided.log_index)
+        return pb.RejectCeremonyResponse(
+            ceremony=await self.views.whole(decided.record, caller), decision_proof=proof
+        )
 
     async def CancelCeremony(
         self, request: pb.CancelCeremonyRequest, context: Context

@@ -89,6 +89,10 @@ def show_ceremony(ceremony: ReviewedCeremony, *, as_json: bool) -> None:
     for decision in ceremony.decisions.made:
         word = "approved" if decision.approves else f"rejected: {decision.message.reason}"
         say(f"decided     {_short(str(decision.agent))} {word}{careful(decision.message.reason)}")
+    for agent in ceremony.decisions.unlogged:
+        say(
+            f"careful     the archive shows no log entry of what {_short(agent)} decided; have an auditor look at it"
+        )
     if ceremony.decisions.revoked:
         say(f"revoked     {ceremony.decisions.revoked} decided whose identities were revoked since")
     say(f"counted     {len(ceremony.decisions.approved)} of {quorum_of(ceremony.facts)} approvals")
@@ -202,6 +206,7 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
         "quorum": quorum_of(ceremony.facts),
         "approved": ceremony.decisions.approved,
         "rejected": ceremony.decisions.rejected,
+        "not_in_log": ceremony.decisions.unlogged,
         "approvals_to_repeat": list(view.approvals_to_repeat),
         "resealed": view.resealed,
         "failure": view.failure.message,

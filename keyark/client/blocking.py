@@ -144,6 +144,7 @@ class BlockingRecoveryClient(Blocking[RecoveryClient]):
     reseal_keys = _blocking(RecoveryClient.reseal_keys)
     ceremonies = _iterating(RecoveryClient.ceremonies)
     review = _blocking(RecoveryClient.review)
+    look = _blocking(RecoveryClient.look)
     storage_keys = _blocking(RecoveryClient.storage_keys)
     approve = _blocking(RecoveryClient.approve)
     pins = _blocking(RecoveryClient.pins)

@@ -11,24 +11,34 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
+from keyark.client.administration import check_owner
 from keyark.client.audit import archive_verifier
-from keyark.client.decisions import Decisions, verified_decisions
+from keyark.client.decisions import Decisions, check_own_entry, verified_decisions
 from keyark.client.home import Home
+from keyark.client.verification import UnexpectedAnswerError
 from keyark.client.witnesses import FOLLOWERS, Unconfirmed, Witnesses
-from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_request
+from keyark.crypto.ceremonies import (
+    AgentTrust,
+    CeremonyRequest,
+    Opening,
+    ceremony_digest,
+    verify_request,
+)
 from keyark.crypto.opening_facts import facts_digest, parse_facts, storage_key_facts
 from keyark.errors import KeyarkError, Kind
 from keyark.errors.recovery import CeremonyClosedError
+from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import SealedShare, SealSuite, SoftwareToken
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt, ProvenEntry
 from keyark.v1.audit_pb2 import EventType
-from keyark.v1.ceremony_pb2 import CeremonyType, OpeningFacts, StorageKeyFacts
+from keyark.v1.ceremony_pb2 import CeremonyType, Decision, OpeningFacts, SignedStatement, StorageKeyFacts
 from keyark.v1.recovery_pb2 import Ceremony, CeremonyKey, CeremonyState, StorageKey
 
 _VERSION: Final = 1
 RECOVER: Final = CeremonyType.CEREMONY_TYPE_RECOVER_KEYS
 ROTATE: Final = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
+_CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
 _ENDED: Final = (
     CeremonyState.CEREMONY_STATE_COMPLETED,
     CeremonyState.CEREMONY_STATE_REJECTED,
@@ -89,7 +99,7 @@ class ReviewedCeremony:
     def entries(self) -> list[ProvenEntry]:
         """Every entry of the log that this rests on."""
         others = (entry for entry in (*self.moves, self.closed) if entry is not None)
-        return [self.opened, *self.owners, *others]
+        return [self.opened, *self.owners, *others, *self.decisions.entries.values()]
 
     @property
     def ceremony_id(self) -> bytes:
@@ -100,6 +110,12 @@ class ReviewedCeremony:
     def state(self) -> CeremonyState.ValueType:
         """Where it stands."""
         return self.view.state
+
+    def left_out(self, agent: SpiffeId) -> bool:
+        """Whether it is a change that the archive calls carried out, and this agent is none any more."""
+        message, carried_out = self.request.message, self.state == CeremonyState.CEREMONY_STATE_COMPLETED
+        agents = [key.agent for key in message.agents]
+        return carried_out and message.type == _CHANGE and str(agent) not in agents
 
     def is_over(self, *, now: int) -> bool:
         """Whether nothing comes of it any more, at ``now`` (seconds UTC).
@@ -143,11 +159,24 @@ class CeremonyReview:
             opening=opening,
             opened=opened,
             facts=facts,
-            decisions=self._decisions(view, opening, facts, opened),
+            decisions=self._decisions(view, opening, facts, opened).proven(self._entries(view)),
             owners=owners,
             moves=moves,
             closed=self.ending(view.closing_proof, request.digest) if view.state in _ENDED else None,
         )
+
+    def _entries(self, view: Ceremony) -> list[ProvenEntry]:
+        """Return the entries that came with the decisions, as many as there are of these."""
+        proofs = zip(view.decisions, view.decision_proofs, strict=False)
+        return [self.verifier.verify_entry(proof) for _, proof in proofs if proof]
+
+    def own_decision(
+        self, proof: bytes, opening: Opening, *, agent: SpiffeId, decision: Decision.ValueType
+    ) -> ProvenEntry:
+        """Return the proven entry of what an agent decided; raises as ``check_own_entry`` and ``ReceiptVerifier``."""
+        entry = self.verifier.verify_entry(proof)
+        check_own_entry(entry, opening, self.trust, agent=agent, decision=decision)
+        return entry
 
     def ending(self, proof: bytes, digest: bytes) -> ProvenEntry | None:
         """Return the entry that says that the ceremony of this digest is over; None where a proof is of something else.
@@ -210,6 +239,19 @@ class CeremonyReview:
         key, recipient = view.share_recipient_key, event.share_recipient_sha256
         if key and sha256(key).digest() != recipient:
             raise mismatch("wants shares sealed to another key than the log says")
+
+
+def check_asked_for(opened: ReviewedCeremony, signed: SignedStatement, owner: str) -> None:
+    """Raise UnexpectedAnswerError unless this was asked for, OwnerMismatchError where the keys are another person's."""
+    if opened.request.digest != ceremony_digest(signed.statement):
+        raise another_shown()
+    if owner:
+        check_owner(opened.owners, owner)
+
+
+def another_shown() -> UnexpectedAnswerError:
+    """Return the error for a ceremony of another id or another request."""
+    return UnexpectedAnswerError("The archive shows another ceremony than the one asked for.")
 
 
 async def confirmed(ceremony: ReviewedCeremony, witnesses: Witnesses) -> ReviewedCeremony:

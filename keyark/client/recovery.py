@@ -8,13 +8,13 @@ async with RecoveryClient.open("deployment", identity="agent/bob") as bob:
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from keyark.client.administration import check_owner
 from keyark.client.agent_keys import AgentKeys
 from keyark.client.approvable import check_current, check_people
 from keyark.client.archive_changes import ArchiveChanges
@@ -23,16 +23,18 @@ from keyark.client.ceremony_review import (
     ROTATE,
     CeremonyReview,
     ReviewedCeremony,
+    another_shown,
+    check_asked_for,
     check_complete,
     confirmed,
     token_of,
 )
+from keyark.client.decisions import answer_to, not_canceled, not_logged
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource, no_password
 from keyark.client.recipients import RecoveredKey
 from keyark.client.sessions import Session
 from keyark.client.transport_memory import follow_transport_keys
-from keyark.client.verification import UnexpectedAnswerError
 from keyark.client.witnesses import Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.ceremonies import (
@@ -57,6 +59,7 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 TIMEOUT: Final = 60.0
 PAGE: Final = 200
 _MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
+_T = TypeVar("_T")
 
 
 class RecoveryClient:
@@ -150,7 +153,7 @@ class RecoveryClient:
         )
         try:
             opened = await self._reviewed(answer.ceremony, statement.ceremony_id)
-            _check_asked_for(opened, signed, owner)
+            check_asked_for(opened, signed, owner)
         except KeyarkError as refusal:
             refusal.message += f" {await self._withdraw(statement.ceremony_id, signed)}"
             refusal.args = (refusal.message,)
@@ -160,18 +163,20 @@ class RecoveryClient:
     async def _withdraw(self, ceremony_id: bytes, signed: SignedStatement) -> str:
         """Cancel a ceremony that was opened and cannot be verified here; says what is left of it."""
         request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
-        cancel = f"Cancel it with `keyark recover cancel {ceremony_id.hex()}`."
         try:
             answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
-            ended = self._review.ending(answer.ceremony.closing_proof, ceremony_digest(signed.statement))
         except KeyarkError as error:
             return (
                 f"The ceremony {ceremony_id.hex()} was opened all the same, and it could not be canceled: "
-                f"{error.message} {cancel}"
+                f"{error.message} Cancel it with `keyark recover cancel {ceremony_id.hex()}`."
             )
-        if ended is None:
-            return f"The archive does not prove that the ceremony {ceremony_id.hex()} is canceled. {cancel}"
-        return "The ceremony that was opened is canceled; nothing of it is left."
+        with suppress(KeyarkError):
+            if self._review.ending(answer.ceremony.closing_proof, ceremony_digest(signed.statement)):
+                return "The ceremony that was opened is canceled; nothing of it is left."
+        return (
+            f"The archive says that the ceremony {ceremony_id.hex()} that was opened is canceled, and does not prove "
+            "it. Ask the other agents to approve nothing of it."
+        )
 
     async def ceremonies(
         self, state: pb.CeremonyState.ValueType = pb.CeremonyState.CEREMONY_STATE_UNSPECIFIED
@@ -206,15 +211,19 @@ class RecoveryClient:
         return await self._reviewed(answer.ceremony, ceremony_id)
 
     async def _reviewed(self, view: pb.Ceremony, ceremony_id: bytes) -> ReviewedCeremony:
-        """Verify the ceremony of this id; the transport key may have been rotated since this session began."""
+        """Verify the ceremony of this id."""
         if view.ceremony_id != ceremony_id:
-            raise _another_shown()
+            raise another_shown()
+        return await self._following(lambda review: review.review(view))
+
+    async def _following(self, verify: Callable[[CeremonyReview], _T]) -> _T:
+        """Verify what the archive shows, under its newest transport key where that was rotated meanwhile."""
         try:
-            return self._review.review(view)
+            return verify(self._review)
         except CheckpointSignatureError:
             await follow_transport_keys(self.session.home, self.session.channel)
             self._review = CeremonyReview(self.session.home)
-            return self._review.review(view)
+            return verify(self._review)
 
     async def storage_keys(self) -> list[pb.StorageKey]:
         """Return all storage key generations, the newest last, with this agent's own sealed shares."""
@@ -228,7 +237,8 @@ class RecoveryClient:
         new storage key is approved, this agent's share of it has to open too. And all of it stands in the log that RM
         and CM follow. Raises WrongShareError, CeremonyMismatchError, CeremonyClosedError, ChangePendingError,
         PrivateLogError, what ``pins`` raises, and what the archive refuses with; where RM or CM are away, nobody
-        approves.
+        approves. Raises DecisionNotLoggedError where the archive took the approval and does not prove that it is in
+        that log.
         """
         check_complete(ceremony)
         check_current(ceremony, self._review.trust, now=int(time.time()))
@@ -252,11 +262,41 @@ class RecoveryClient:
             approval=approval,
             shares=[self._release(ceremony, key) for key in ceremony.view.storage_keys],
         )
-        answer = await call(self._stub.ApproveCeremony, request, timeout=TIMEOUT)
-        reviewed = await self._reviewed(answer.ceremony, ceremony.ceremony_id)
+        answer = await answer_to(
+            call(self._stub.ApproveCeremony, request, timeout=TIMEOUT), ceremony.ceremony_id
+        )
+        reviewed = await self._decided(ceremony, answer, Decision.DECISION_APPROVE)
         if answer.HasField("change"):
             await self._changes.spread(answer.change, self._review)
         return reviewed
+
+    async def _decided(
+        self,
+        ceremony: ReviewedCeremony,
+        answer: pb.ApproveCeremonyResponse | pb.RejectCeremonyResponse,
+        decision: Decision.ValueType,
+    ) -> ReviewedCeremony:
+        """Return what became of a ceremony, once this agent's decision is proven to be in the log that all follow.
+
+        Raises DecisionNotLoggedError. Where RM or CM is away, ``unconfirmed`` says so.
+        """
+        agent, ceremony_id = self._keys.signer.agent, ceremony.ceremony_id
+        try:
+            entry = await self._following(
+                lambda review: review.own_decision(
+                    answer.decision_proof, ceremony.opening, agent=agent, decision=decision
+                )
+            )
+        except KeyarkError as error:
+            raise not_logged(ceremony_id, decision, error) from error
+        reviewed = await self._reviewed(answer.ceremony, ceremony_id)
+        if reviewed.left_out(agent):
+            return reviewed
+        try:
+            heads = [proven.head for proven in (entry, *reviewed.entries)]
+            return replace(reviewed, unconfirmed=await self._witnesses.consult(heads))
+        except KeyarkError as error:
+            raise not_logged(ceremony_id, decision, error) from error
 
     def _release(self, ceremony: ReviewedCeremony, storage_key: pb.StorageKey) -> pb.ReleasedShare:
         share = self._open_share(storage_key)
@@ -295,7 +335,7 @@ class RecoveryClient:
         return pins
 
     async def reject(self, ceremony: ReviewedCeremony, *, reason: str) -> ReviewedCeremony:
-        """Reject what was reviewed, and say why."""
+        """Reject what was reviewed, and say why; raises DecisionNotLoggedError as ``approve`` does."""
         rejection = sign_decision(
             ceremony.opening,
             self._keys.signer,
@@ -304,15 +344,23 @@ class RecoveryClient:
             reason=reason,
         )
         request = pb.RejectCeremonyRequest(ceremony_id=ceremony.ceremony_id, rejection=rejection)
-        answer = await call(self._stub.RejectCeremony, request, timeout=TIMEOUT)
-        return await self._reviewed(answer.ceremony, ceremony.ceremony_id)
+        answer = await answer_to(
+            call(self._stub.RejectCeremony, request, timeout=TIMEOUT), ceremony.ceremony_id
+        )
+        return await self._decided(ceremony, answer, Decision.DECISION_REJECT)
 
     async def cancel(self, ceremony_id: bytes) -> ReviewedCeremony:
-        """End an own request; its one-time key is erased."""
+        """End an own request; its one-time key is erased.
+
+        Raises DecisionNotLoggedError where the archive does not prove that it ended, and as ``Witnesses.consult``.
+        """
         request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)
-        return await self._reviewed(answer.ceremony, ceremony_id)
+        reviewed = await confirmed(await self._reviewed(answer.ceremony, ceremony_id), self._witnesses)
+        if reviewed.closed is None:
+            raise not_canceled(ceremony_id)
+        return reviewed
 
     async def collect(self, ceremony_id: bytes) -> list[RecoveredKey]:
         """Fetch what was recovered and prove that every key is the one of its certificate, issued by the home's CA.
@@ -337,15 +385,3 @@ class RecoveryClient:
         request = pb.AcknowledgeRecoveredKeysRequest(ceremony_id=ceremony_id)
         await call(self._stub.AcknowledgeRecoveredKeys, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)
-
-
-def _check_asked_for(opened: ReviewedCeremony, signed: SignedStatement, owner: str) -> None:
-    """Raise UnexpectedAnswerError unless this was asked for, OwnerMismatchError where the keys are another person's."""
-    if opened.request.digest != ceremony_digest(signed.statement):
-        raise _another_shown()
-    if owner:
-        check_owner(opened.owners, owner)
-
-
-def _another_shown() -> UnexpectedAnswerError:
-    return UnexpectedAnswerError("The archive shows another ceremony than the one asked for.")

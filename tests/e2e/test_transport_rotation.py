@@ -682,14 +682,14 @@ async def test_homes_that_never_enroll_follow_a_rotation_by_its_handover(deploym
 async def test_a_ceremony_that_cannot_be_verified_where_it_was_asked_for_is_canceled(
     deployment: Deployment,
 ) -> None:
-    """The home pins a key that no handover leads from; the agent is told so, and that nothing is left."""
+    """The home pins a key that no handover leads from; the agent is told so, and that nothing proves the end."""
     lost = await lose_key(deployment)
     key, folder = generate_signing(KeyType.EC_P256), deployment.folder
     save_request(folder / "stranger.csr", request_identity(key, SpiffeId("example.org", "drm/transport")))
     (folder / "transport-keys").unlink(missing_ok=True)
     sign(folder, folder / "stranger.csr", folder / "transport.pem")
     async with agents(deployment, "alice") as (alice,):
-        with pytest.raises(KeyarkError, match="that was opened is canceled") as refused:
+        with pytest.raises(KeyarkError, match="that was opened is canceled, and does not prove") as refused:
             await alice.request_keys([lost.key_id], reason=REASON)
         states = [ceremony.state async for ceremony in alice.ceremonies()]
     assert refused.value.reason == "CHECKPOINT_SIGNATURE"

@@ -84,7 +84,7 @@ async def test_what_only_the_archive_says_is_marked_and_counted_against(
     ]
     facts = ceremony_facts(reviewed)
     assert (facts["quorum"], facts["approved"]) == (2, [])
-    assert facts["unproven"] == ["state", "approvals_to_repeat", "resealed", "failure"]
+    assert facts["unproven"] == ["state", "approvals_to_repeat", "resealed", "failure", "log"]
 
 
 UNPROVEN = "unproven    the archive says, and nothing here proves it:"

@@ -42,7 +42,14 @@ from keyark.v1 import archive_pb2, audit_pb2, recovery_pb2
 from keyark.v1.archive_pb2_grpc import TransportKeyServiceServicer, add_TransportKeyServiceServicer_to_server
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
-from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyStatement, CeremonyType, Decision, SignedStatement
+from keyark.v1.ceremony_pb2 import (
+    CeremonyProof,
+    CeremonyStatement,
+    CeremonyType,
+    Decision,
+    DecisionStatement,
+    SignedStatement,
+)
 from keyark.v1.recovery_pb2 import ArchiveChange, Ceremony, CeremonyKey, CeremonyState, StorageKey
 from keyark.v1.recovery_pb2_grpc import (
     KeyRecoveryServiceServicer,
@@ -54,6 +61,8 @@ from tests.support.rpc import budgets
 ORIGIN = "example.org/drm"
 AGENTS = ("alice", "bob", "carol")
 OPEN = CeremonyState.CEREMONY_STATE_OPEN
+RECOVERY_APPROVED = EventType.EVENT_TYPE_RECOVERY_APPROVED
+RECOVERY_REJECTED = EventType.EVENT_TYPE_RECOVERY_REJECTED
 
 
 def share_key(folder: Path, agent: str) -> AgentShareKey:
@@ -63,13 +72,17 @@ def share_key(folder: Path, agent: str) -> AgentShareKey:
 
 @dataclass(kw_only=True)
 class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
-    """Serves ``view`` and ``changes``, and keeps every approval that reaches it."""
+    """Serves ``view`` and ``changes``, and keeps every approval that reaches it.
+
+    ``decision_proof`` is what it answers agents in place of the proof that their decision is in its log.
+    """
 
     folder: Path
     view: Ceremony = field(default_factory=Ceremony)
     changes: list[ArchiveChange] = field(default_factory=list)
     newest_change: bytes = b""
     approvals: list[recovery_pb2.ApproveCeremonyRequest] = field(default_factory=list)
+    decision_proof: bytes | None = None
 
     def __post_init__(self) -> None:
         key: Any = load_private_key(self.folder / "drm" / "transport-keys" / "1" / "key.pem")
@@ -251,7 +264,42 @@ class HostileArchive(KeyRecoveryServiceServicer, TransportKeyServiceServicer):
     ) -> recovery_pb2.ApproveCeremonyResponse:
         """An agent was fooled."""
         self.approvals.append(request)
-        return recovery_pb2.ApproveCeremonyResponse(ceremony=self.view)
+        proof = await self._shown_of(request.approval)
+        return recovery_pb2.ApproveCeremonyResponse(ceremony=self.view, decision_proof=proof)
+
+    async def RejectCeremony(
+        self, request: recovery_pb2.RejectCeremonyRequest, context: Any
+    ) -> recovery_pb2.RejectCeremonyResponse:
+        """An agent is in the way."""
+        proof = await self._shown_of(request.rejection)
+        return recovery_pb2.RejectCeremonyResponse(ceremony=self.view, decision_proof=proof)
+
+    async def CancelCeremony(
+        self, request: recovery_pb2.CancelCeremonyRequest, context: Any
+    ) -> recovery_pb2.CancelCeremonyResponse:
+        """Canceled, it says."""
+        return recovery_pb2.CancelCeremonyResponse(ceremony=self.view)
+
+    async def _shown_of(self, signed: SignedStatement) -> bytes:
+        return await self.decided(signed) if self.decision_proof is None else self.decision_proof
+
+    async def decided(self, signed: SignedStatement, **fields: Any) -> bytes:
+        """Log an agent's decision and prove it; ``fields`` are what the leaf says otherwise."""
+        message = DecisionStatement.FromString(signed.statement)
+        approves = message.decision == Decision.DECISION_APPROVE
+        event = AuditEvent(
+            version=1,
+            **{
+                "type": RECOVERY_APPROVED if approves else RECOVERY_REJECTED,
+                "time_us": time.time_ns() // 1000,
+                "ceremony_digest": message.ceremony_digest,
+                "decision_sha256": sha256(signed.statement).digest(),
+            }
+            | fields,
+        )
+        details = AuditDetails(caller=message.agent, decision=signed.SerializeToString(deterministic=True))
+        logged = new_event(event, details)
+        return await self.proof(logged, await self.append(logged))
 
 
 def opening_leaf(

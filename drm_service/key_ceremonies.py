@@ -19,8 +19,9 @@ from drm_service.ceremony_work import (
 from drm_service.failed_keys import KeyFailure
 from drm_service.records import FAILED_KEYS, put_row, put_sealed_key, read_row, scan_records
 from drm_service.storage_keys import StorageKeys, put_token, read_tokens, storage_key_id
-from drm_service.trust_changes import put_trust_change
+from drm_service.trust_changes import former_share_keys, put_trust_change
 from keyark.clock import Clock
+from keyark.crypto.agents import check_not_former
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.errors import InvalidInputError, KeyarkError
@@ -67,9 +68,9 @@ class ChangeAgents:
         record.storage_key_ids[:] = [storage_key_id(token) for token in self.store.read(read_tokens)]
 
     def _check_agents(self, request: CeremonyRequest) -> None:
-        """Raise unless each new agent is named once, by a share key and a certificate in force.
+        """Raise unless each new agent is named once, by a certificate in force and a share key that no change took out.
 
-        Raises InvalidInputError, ShareKeyError, CertificateChainError and IdentityRevokedError.
+        Raises InvalidInputError, ShareKeyError, FormerShareKeyError, CertificateChainError and IdentityRevokedError.
         """
         agents = request.agents
         if len({agent.agent for agent in agents}) != len(agents):
@@ -77,6 +78,7 @@ class ChangeAgents:
         for agent in agents:
             agent.verify(self.trust.anchors[0], at=self.clock.now_us() // 1_000_000)
             self.trust.revoked.check(load_certificate(agent.certificate))
+        check_not_former(agents, self.store.read(former_share_keys))
 
     async def carry_out(self, approved: ApprovedCeremony) -> CeremonyOutcome:
         """Replace all tokens at once, so that no old share opens what is here from then on."""

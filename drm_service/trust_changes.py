@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final
 
 from drm_service.ceremony_records import find_ceremony
 from drm_service.records import TRUST_CHANGES
+from drm_service.storage_keys import read_tokens
 from keyark.crypto.opening_facts import change_id, parse_facts
 from keyark.errors.recovery import CeremonyMovedError, UnknownChangeError
 from keyark.records.v1.drm_pb2 import CeremonyRecord
@@ -66,6 +68,19 @@ def made_by(txn: ReadTransaction, record: CeremonyRecord) -> CeremonyProof | Non
     number = txn.count(TRUST_CHANGES)
     change = _change(txn, number - 1) if number else None
     return change if change is not None and change.opening_leaf == record.opening_leaf else None
+
+
+def former_share_keys(txn: ReadTransaction) -> set[bytes]:
+    """Return the share keys that changes of agents took out: SHA-256 of their public keys, 32 bytes each.
+
+    A change of agents opens every storage key, so its facts say who held shares until then.
+    """
+    held = set()
+    for number in range(txn.count(TRUST_CHANGES)):
+        facts = parse_facts(_change(txn, number).opening_facts)
+        held |= {share.share_key_id for key in facts.storage_keys for share in key.shares}
+    present = {sha256(s.share_public_key).digest() for token in read_tokens(txn) for s in token.shares}
+    return held - present
 
 
 def _number_of(txn: ReadTransaction, known: bytes) -> int:

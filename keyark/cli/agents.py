@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ from keyark.client.home import Home
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.opening_facts import storage_key_facts
 from keyark.crypto.shares import QuorumRule
+from keyark.errors import ConfigurationError
 from keyark.pki.files import read_file
 from keyark.v1.recovery_pb2 import StorageKey
 
@@ -126,6 +128,8 @@ def pin(**options: Any) -> None:
         pin_epochs=[_pin_epoch(text.partition(":")[2]) for text in options["storage_keys"]],
         newest_change=_hexadecimal_id(options["newest_change"]) if options["newest_change"] else b"",
     )
+    with contextlib.suppress(ConfigurationError):  # nothing was pinned before, or it cannot be read any more
+        pins = pins.after(ArchivePins.load(folder))
     pins.save(folder)
     _show_pins(pins)
 

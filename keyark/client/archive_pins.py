@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from keyark.client.ceremony_review import ROTATE, ReviewedCeremony, mismatch
-from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.agents import AgentShareKey, check_not_former
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
 from keyark.crypto.opening_facts import change_id, facts_digest, parse_facts
 from keyark.crypto.shares import QuorumRule, check_quorum
@@ -68,7 +68,8 @@ class ArchivePins:
     ``storage_keys`` are ids by generation, ``pin_epochs`` how often the PIN of each was changed, from 1. ``changes``
     are the ids of the changes of agents and storage keys that led here, the newest last: each names the one before it.
     ``approved`` are the changes that this agent approved itself and did not see carried out or ended yet: ceremony ids
-    by request digest.
+    by request digest. ``former_share_keys`` are the share keys (SHA-256) that changes of agents took out: none of them
+    comes back.
     """
 
     agents: Mapping[str, bytes]
@@ -78,6 +79,7 @@ class ArchivePins:
     pin_epochs: tuple[int, ...]
     changes: tuple[bytes, ...] = ()
     approved: Mapping[bytes, bytes] = field(default_factory=dict)
+    former_share_keys: frozenset[bytes] = frozenset()
 
     @classmethod
     def first(
@@ -135,6 +137,7 @@ class ArchivePins:
             pin_epochs=tuple(int(epoch) for epoch in values["pin_epochs"]),
             changes=tuple(bytes.fromhex(change) for change in values["changes"]),
             approved={bytes.fromhex(key): bytes.fromhex(name) for key, name in values["approved"].items()},
+            former_share_keys=frozenset(bytes.fromhex(key) for key in values.get("former_share_keys", ())),
         )
 
     def save(self, folder: Path) -> None:
@@ -148,6 +151,7 @@ class ArchivePins:
             "pin_epochs": list(self.pin_epochs),
             "changes": [change.hex() for change in self.changes],
             "approved": {digest.hex(): ceremony.hex() for digest, ceremony in self.approved.items()},
+            "former_share_keys": sorted(key.hex() for key in self.former_share_keys),
         }
         write_file(folder / FILE, (json.dumps(values, indent=2) + "\n").encode(), mode=0o600)
 
@@ -165,6 +169,17 @@ class ArchivePins:
     def newest_change(self) -> bytes:
         """The id of the newest change that was followed, 32 bytes; empty before the first."""
         return self.changes[-1] if self.changes else b""
+
+    def after(self, earlier: ArchivePins) -> ArchivePins:
+        """Return these pins with the former share keys of earlier ones, and what was pinned then and is no more.
+
+        Pins that go back behind the newest change, as after a restore of the archive, make nobody's share key a former
+        one: the change is to be made again.
+        """
+        former = set(earlier.former_share_keys)
+        if self.newest_change not in (b"", *earlier.changes):
+            former |= set(earlier.agents.values())
+        return replace(self, former_share_keys=frozenset(former - set(self.agents.values())))
 
     def approving(self, request: CeremonyRequest) -> ArchivePins:
         """Return the pins that remember a change of agents which this agent is about to approve, and nothing else.
@@ -187,7 +202,7 @@ class ArchivePins:
 
         It has to lead on from the newest change that is pinned, and a quorum of the pinned agents has to have approved
         that very opening, with certificates that are in force now. The requester may have been revoked since.
-        Raises ArchiveChangeError, and the errors of ``verify_request`` and ``verify_decision``.
+        Raises ArchiveChangeError, FormerShareKeyError, and the errors of ``verify_request`` and ``verify_decision``.
         """
         requesters = replace(trust, revoked=NOBODY_REVOKED)
         request = verify_request(change.request, requesters, at=opened.event.time_us // 1_000_000)
@@ -207,15 +222,20 @@ class ArchivePins:
                 storage_keys=(*self.storage_keys, new.storage_key_id),
                 pin_epochs=(*self.pin_epochs, new.pin_epoch),
             )
+        self._check_change(request, facts)
+        agents = {agent.agent: sha256(agent.public_key).digest() for agent in request.agents}
+        epochs = tuple(epoch + 1 for epoch in self.pin_epochs)
+        changed = replace(after, agents=agents, quorum=request.message.quorum, pin_epochs=epochs)
+        return changed.after(self)
+
+    def _check_change(self, request: CeremonyRequest, facts: OpeningFacts) -> None:
         if {key.storage_key_id for key in facts.storage_keys} != set(self.storage_keys):
             raise ArchiveChangeError(
                 "A change of agents that the archive shows left a storage key to former agents; look at its log."
             )
         for key in facts.storage_keys:
             self.check_storage_key(key)
-        agents = {agent.agent: sha256(agent.public_key).digest() for agent in request.agents}
-        epochs = tuple(epoch + 1 for epoch in self.pin_epochs)
-        return replace(after, agents=agents, quorum=request.message.quorum, pin_epochs=epochs)
+        check_not_former(request.agents, self.former_share_keys)
 
     def _check_quorum(
         self,
@@ -244,7 +264,7 @@ class ArchivePins:
     def check(self, ceremony: ReviewedCeremony) -> None:
         """Raise CeremonyMismatchError unless a ceremony opens and makes what its type may, among the pinned agents.
 
-        Raises PinsBehindError where its opening names another newest change than is pinned.
+        Raises PinsBehindError where its opening names another newest change than is pinned, and FormerShareKeyError.
         """
         facts = ceremony.facts
         self._check_newest(ceremony)
@@ -255,6 +275,7 @@ class ArchivePins:
             self.check_storage_key(key)
         if ceremony.request.type == ROTATE:
             self._check_new(facts)
+        check_not_former(ceremony.request.agents, self.former_share_keys)
         target = ceremony.request.message.storage_key_id
         if ceremony.request.type == _RESEAL and target != self.storage_keys[-1]:
             raise mismatch("seals keys under another storage key than the newest that is pinned")

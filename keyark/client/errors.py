@@ -27,7 +27,7 @@ from keyark.client.recipients import RecipientKeyMissingError
 from keyark.client.user_list import UserListError
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.client.witnesses import PrivateLogError
-from keyark.crypto.agents import ShareKeyError
+from keyark.crypto.agents import FormerShareKeyError, ShareKeyError
 from keyark.crypto.ceremonies import CeremonySignatureError, DecisionMismatchError
 from keyark.crypto.envelopes import EnvelopeError, UnknownTransportKeyError
 from keyark.crypto.matching import KeyMismatchError, MlKemSeedRequiredError
@@ -219,6 +219,7 @@ __all__ = [
     "FileExistsAlreadyError",
     "FolderInUseError",
     "ForeignOwnerError",
+    "FormerShareKeyError",
     "IdentityEndedError",
     "IdentityListError",
     "IdentityNotYetValidError",

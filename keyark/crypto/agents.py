@@ -11,7 +11,9 @@ import base64
 import json
 import re
 import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, cast
 
 from cryptography import x509
@@ -47,6 +49,13 @@ class ShareKeyError(KeyarkError):
 
     reason = "SHARE_KEY"
     kind = Kind.INVALID
+
+
+class FormerShareKeyError(KeyarkError):
+    """A change of agents would give a share to a share key that an earlier change took out."""
+
+    reason = "FORMER_SHARE_KEY"
+    kind = Kind.PRECONDITION
 
 
 class ShareKey(HybridPrivateKey):
@@ -167,6 +176,19 @@ class AgentShareKey:
         except ValueError:
             raise _no_public_file() from None
         return cls(agent=values["agent"], **binary)
+
+
+def check_not_former(agents: Iterable[AgentShareKey], former: Collection[bytes]) -> None:
+    """Raise FormerShareKeyError where an agent of a new set has a share key of ``former`` (SHA-256 of public keys).
+
+    A lost or stolen share key still has its agent's signature, and whoever found it would open the share.
+    """
+    for agent in agents:
+        if sha256(agent.public_key).digest() in former:
+            raise FormerShareKeyError(
+                f"The share key of {agent.agent} is one that an earlier change of agents took out, and a lost copy "
+                "of it would open the share; have this agent make a new one: `keyark identities request` and `install`."
+            )
 
 
 def _agent_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:

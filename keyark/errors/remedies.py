@@ -115,6 +115,7 @@ REMEDIES: Final = {
     "ALREADY_DECIDED": "Leave it: the first decision stands.",
     "WRONG_SHARE": "Use the share that was given to the agent in metadata `agent`.",
     "SHARE_KEY": "Sign the share key with the agent's certificate key: `keyark identities install`.",
+    "FORMER_SHARE_KEY": "Have that agent make a new share key: `keyark identities request`, then `install`.",
     "QUORUM": "Choose a quorum that can be reached and needs a second person.",
     "QUORUM_NOT_REACHED": "Have more agents approve.",
     "TOKEN": "Ask the operator to restore the storage key's token.",
@@ -129,7 +130,7 @@ REMEDIES: Final = {
     "OWNER_MISMATCH": "Tell the archive's operator; name a key by its id instead.",
     "RECIPIENT_KEY_MISSING": "Collect in the home that the recovery was asked for in, or ask anew.",
     "PINS_MISSING": "Pin the agents first: `keyark agents pin`.",
-    "PINS_BEHIND": "Pin the agents anew: `keyark agents pin`.",
+    "PINS_BEHIND": "Try again once; then approve nothing, and compare `keyark agents pins` with the other agents.",
     "ARCHIVE_CHANGE": "Approve nothing, and look at the DRM's log: no quorum approved this change.",
     # What a service cannot do now
     "WITNESS_QUOTA": "Try again in the next hour.",

@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import Final
 
 from keyark.clock import Clock
+from keyark.crypto.agents import check_not_former
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
 from keyark.crypto.opening_facts import change_id, facts_digest, parse_facts
 from keyark.crypto.shares import MAX_AGENTS
@@ -83,8 +84,8 @@ class StorageKeyTrust:
 
         ``prove`` verifies that a leaf is in the archive's log, as it is followed here. The agents' certificates have to
         be good now, when a change is first taken: what an expired key signs today can carry any date.
-        Raises TrustChangeError and the errors of ``prove``, ``verify_request`` and ``verify_decision`` for the first
-        that is not proven; those before it stand.
+        Raises TrustChangeError, FormerShareKeyError and the errors of ``prove``, ``verify_request`` and
+        ``verify_decision`` for the first that is not proven; those before it stand.
         """
         async with self._lock:
             for change in changes:
@@ -109,19 +110,31 @@ class StorageKeyTrust:
         self._check_quorum(change, request)
         if request.type == _ROTATE:
             self._check_holders(facts, opened)
+        check_not_former(request.agents, self._record.former_share_key_ids)
         # Last: a head can raise the alarm, and nobody's counts here without a quorum's word for what it proves.
         if prove(change.opening_proof).leaf != change.opening_leaf:
             raise TrustChangeError("The proof is for another leaf than the one that opened the ceremony.")
+        return self._changed(change, opened, facts, request), opened, request
+
+    def _changed(
+        self, change: CeremonyProof, opened: AuditEvent, facts: OpeningFacts, request: CeremonyRequest
+    ) -> ArchiveTrustRecord:
+        """Return what is believed after a change."""
         record = ArchiveTrustRecord.FromString(self._record.SerializeToString())
         record.accepted.append(request.digest)
         record.newest_change = change_id(change.opening_leaf)
         if request.type == _ROTATE:
             record.storage_key_ids.append(opened.storage_key_id)
-        else:
-            record.agents[:] = [agent.agent for agent in request.agents]
-            record.share_key_ids[:] = [sha256(agent.public_key).digest() for agent in request.agents]
-            record.quorum = request.message.quorum
-        return record, opened, request
+            return record
+        record.agents[:] = [agent.agent for agent in request.agents]
+        record.share_key_ids[:] = [sha256(agent.public_key).digest() for agent in request.agents]
+        record.quorum = request.message.quorum
+        held = {share.share_key_id for key in facts.storage_keys for share in key.shares}
+        former = {*record.former_share_key_ids, *self._record.share_key_ids, *held} - set(
+            record.share_key_ids
+        )
+        record.former_share_key_ids[:] = sorted(former)
+        return record
 
     def _check_opening(self, opened: AuditEvent, request: CeremonyRequest) -> None:
         if request.type not in (_CHANGE, _ROTATE) or bool(opened.storage_key_id) != (request.type == _ROTATE):

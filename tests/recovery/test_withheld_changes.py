@@ -208,6 +208,6 @@ async def test_an_agent_whose_pins_are_newer_brings_rm_and_cm_up_to_date(deploym
                     storage_keys=[sha256(token.public_key).digest()],
                     pin_epochs=[2],
                     newest_change=change_id(asked.opened.leaf),
-                ).save(identity_file(deployment_folder, "dave", "").parent)
+                ).save(identity_file(deployment_folder, "dave", "archive-pins.json").parent)
                 assert state(await approve(recovery.ceremony_id, dave)) == "OPEN"
         assert await believed(deployment.home()) == [change_id(asked.opened.leaf)] * 2

@@ -15,7 +15,7 @@ from keyark.client.agent_keys import AgentKeys
 from keyark.client.home import Home
 from keyark.client.passwords import no_password
 from keyark.clock import ManualClock
-from keyark.crypto.agents import AgentShareKey
+from keyark.crypto.agents import AgentShareKey, FormerShareKeyError, ShareKey
 from keyark.crypto.ceremonies import (
     AgentTrust,
     Opening,
@@ -85,12 +85,15 @@ class Agents:
         quorum: int = 2,
         after: bytes = b"",
         share_key_ids: Mapping[str, bytes] | None = None,
+        opens: Mapping[str, bytes] | None = None,
     ) -> CeremonyProof:
         """A ceremony as the archive would show it."""
         statement.ceremony_id = statement.ceremony_id or new_request_id()
         statement.reason = "why not"
         request = sign_request(statement, self.signers[requester])
         facts = opening_facts(storage_key_id, holders, quorum, after=after, share_key_ids=share_key_ids or {})
+        if opens is not None:
+            facts = facts_of_change(opens, after=after)
         opening = opening_leaf(request, statement.ceremony_id, storage_key_id, time_us, facts)
         bound = Opening(digest=ceremony_digest(request.statement), leaf_hash=leaf_hash(opening))
         approvals = [
@@ -144,6 +147,17 @@ def opening_facts(
         storage_key_id=storage_key_id, generation=2, pin_epoch=1, quorum=quorum, shares=shares
     )
     facts.new_storage_key.CopyFrom(new)
+    return facts.SerializeToString(deterministic=True)
+
+
+def facts_of_change(opens: Mapping[str, bytes], *, after: bytes) -> bytes:
+    """What a change of agents opens: the first storage key, split among agents with these share keys."""
+    shares = [
+        ShareFacts(agent=f"spiffe://example.org/agent/{name}", share_key_id=key, commitment=bytes(32))
+        for name, key in opens.items()
+    ]
+    first = StorageKeyFacts(storage_key_id=FIRST, generation=1, pin_epoch=1, quorum=2, shares=shares)
+    facts = OpeningFacts(version=1, newest_change=after, storage_keys=[first])
     return facts.SerializeToString(deterministic=True)
 
 
@@ -478,3 +492,42 @@ async def test_only_what_was_believed_after_an_earlier_change_can_be_gone_back_t
     await again.accept_changes([other], proven)
     assert again.newest_change == id_of(other)
     assert believer.store.read(lambda txn: read_kept(txn, id_of(changes[1]))) == present
+
+
+async def test_a_share_key_that_a_change_took_out_does_not_come_back(agents: Agents) -> None:
+    """P4: whoever found a lost share key would open the share. Its public file is still signed by its agent."""
+
+    def change(*keys: AgentShareKey) -> CeremonyStatement:
+        return CeremonyStatement(
+            type=CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS,
+            agents=[agent_key_of(key) for key in keys],
+            quorum=2,
+        )
+
+    believer = Believer(agents)
+    trust = await believer.open()
+    alice, lost, carol = (agents.share_key(name) for name in ("alice", "bob", "carol"))
+    signer = agents.signers["bob"]
+    bob = AgentShareKey.create(
+        share_key=ShareKey.generate(), certificate=signer.certificate, certificate_key=signer.private_key
+    )
+    held = {
+        name: sha256(key.public_key).digest()
+        for name, key in (("alice", alice), ("bob", lost), ("carol", carol))
+    }
+    replaced = agents.proof(change(alice, bob, carol), opens=held)
+    without_carol = agents.proof(
+        change(alice, bob), opens=held | {"bob": sha256(bob.public_key).digest()}, after=id_of(replaced)
+    )
+    await trust.accept_changes([replaced, without_carol], proven)
+    trust = believer.trust()  # it is remembered
+    for former in ((alice, lost), (alice, bob, carol)):
+        again = agents.proof(
+            change(*former), requester="carol", approve=("alice", "bob"), after=id_of(without_carol)
+        )
+        with pytest.raises(FormerShareKeyError):
+            await trust.accept_changes([again], proven)
+    stays = agents.proof(
+        change(bob, alice), requester="carol", approve=("alice", "bob"), after=id_of(without_carol)
+    )
+    await trust.accept_changes([stays], proven)

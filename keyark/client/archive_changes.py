@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 TIMEOUT: Final = 60.0
 MAX_PAGES: Final = 100
+MOST_AT_ONCE: Final = 64
+"""Changes that a witness takes in one call."""
 _AWAY: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 _SILENT: Final = (*_AWAY, Kind.DENIED, Kind.EXHAUSTED)
 
@@ -106,13 +109,14 @@ class ArchiveChanges:
     async def _show(
         self, follower: Session, missing: Sequence[ArchiveChange], review: CeremonyReview
     ) -> None:
-        for change in missing:
-            opened = review.verifier.verify_entry(change.opening_proof)
-            proof = CeremonyProof()
-            proof.CopyFrom(change.change)
-            proof.opening_proof = change.opening_proof
+        heads = [review.verifier.verify_entry(change.opening_proof).head for change in missing]
+        together = groupby(zip(missing, heads, strict=True), key=lambda pair: pair[1].checkpoint)
+        for _, group in together:
+            shown = list(group)[:MOST_AT_ONCE]
             try:
-                await self.witnesses.show_change(follower, proof, opened)
+                await self.witnesses.show_changes(
+                    follower, [_proof(change) for change, _ in shown], shown[0][1]
+                )
             except KeyarkError as error:
                 if error.kind in _AWAY:
                     raise
@@ -147,6 +151,13 @@ class ArchiveChanges:
         stub = KeyRecoveryServiceStub(self.archive.channel)
         request = ListArchiveChangesRequest(newest_change=newest)
         return (await call(stub.ListArchiveChanges, request, timeout=TIMEOUT)).changes
+
+
+def _proof(change: ArchiveChange) -> CeremonyProof:
+    proof = CeremonyProof()
+    proof.CopyFrom(change.change)
+    proof.opening_proof = change.opening_proof
+    return proof
 
 
 def _after_change(changes: Sequence[ArchiveChange], newest: bytes) -> Sequence[ArchiveChange]:

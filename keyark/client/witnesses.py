@@ -149,14 +149,16 @@ class Witnesses:
         """Return the id of the newest change of agents or storage keys that a witness believes; empty for none."""
         return (await self._told(follower, audit_pb2.CosignCheckpointRequest())).newest_change
 
-    async def show_change(self, follower: Session, change: CeremonyProof, opened: ProvenEntry) -> None:
-        """Have a witness believe a change that leads on from the newest one that it believes.
+    async def show_changes(
+        self, follower: Session, changes: Sequence[CeremonyProof], head: VerifiedHead
+    ) -> None:
+        """Have a witness believe changes that lead on from the newest one that it believes, all proven under one head.
 
-        Raises what the witness refuses it with.
+        Raises what the witness refuses them with.
         """
         accepted = (await self._told(follower, audit_pb2.CosignCheckpointRequest())).accepted
-        request = audit_pb2.CosignCheckpointRequest(trust_changes=[change])
-        await self._bring(follower, opened.head, request, accepted)
+        request = audit_pb2.CosignCheckpointRequest(trust_changes=changes)
+        await self._bring(follower, head, request, accepted)
 
     async def _check_followed(self, follower: Session, head: VerifiedHead) -> None:
         """Bring a witness up to date where it has seen less, and hold the head against the newest that it cosigned."""

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
 
 from keyark.clock import Clock
 from keyark.crypto.agents import check_not_former
 from keyark.crypto.ceremonies import AgentTrust, CeremonyRequest, Opening, verify_decision, verify_request
 from keyark.crypto.opening_facts import change_id, facts_digest, parse_facts
 from keyark.crypto.shares import MAX_AGENTS
+from keyark.errors import KeyarkError
 from keyark.errors.recovery import TrustChangeError
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
@@ -31,7 +34,13 @@ from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ProvenLeaf
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
-from keyark.v1.ceremony_pb2 import CeremonyProof, CeremonyType, OpeningFacts
+from keyark.v1.ceremony_pb2 import (
+    CeremonyProof,
+    CeremonyType,
+    DecisionStatement,
+    OpeningFacts,
+    SignedStatement,
+)
 from keyark.workers.turns import Turns
 
 TABLE: Final = "archive_trust"
@@ -43,6 +52,15 @@ _KEPT: Final = b"after "
 _MAX_KEPT: Final = 10_000
 _CHANGE: Final = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
 _ROTATE: Final = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
+
+
+class _Change(NamedTuple):
+    """What is believed after a change, if a quorum that counts now speaks for it; else why not."""
+
+    record: ArchiveTrustRecord
+    opened: AuditEvent
+    request: CeremonyRequest
+    refusal: KeyarkError | None
 
 
 @dataclass(kw_only=True)
@@ -83,58 +101,62 @@ class StorageKeyTrust:
         Each is verified in its turn with other work.
 
         ``prove`` verifies that a leaf is in the archive's log, as it is followed here. The agents' certificates have to
-        be good now, when a change is first taken: what an expired key signs today can carry any date.
+        be good now, when a change is first taken: what an expired key signs today can carry any date. A change whose
+        approvers are not in force any more counts once a later one leads on from it that has a quorum's word: that
+        quorum approved an opening which names all changes before it.
         Raises TrustChangeError, FormerShareKeyError and the errors of ``prove``, ``verify_request`` and
         ``verify_decision`` for the first that is not proven; those before it stand.
         """
         async with self._lock:
+            assumed, refusal = self._record, None
             for change in changes:
-                for taken in await self.turns.run(LANE, [partial(self._verify, change, prove)]):
-                    if taken is not None:
-                        await self._write(*taken)
+                (found,) = await self.turns.run(LANE, [partial(self._verify, change, prove, assumed)])
+                if found is None:
+                    assumed = assumed if refusal else self._record
+                    continue
+                assumed = found.record
+                if found.refusal is None:
+                    await self._write(found)
+                refusal = found.refusal and (refusal or found.refusal)
+        if refusal is not None:
+            raise refusal
 
     def _verify(
-        self, change: CeremonyProof, prove: Callable[[bytes], ProvenLeaf]
-    ) -> tuple[ArchiveTrustRecord, AuditEvent, CeremonyRequest] | None:
-        """Return what a change makes of what is believed, None where it was accepted before."""
+        self, change: CeremonyProof, prove: Callable[[bytes], ProvenLeaf], assumed: ArchiveTrustRecord
+    ) -> _Change | None:
+        """Return what a change makes of what is believed, or assumed until a quorum speaks for a later one.
+
+        None where it was accepted before.
+        """
         opened = parse_leaf(change.opening_leaf)
-        # The quorum's word counts here, and whoever asked may have left since.
-        requesters = replace(self.agent_trust, revoked=NOBODY_REVOKED)
-        request = verify_request(change.request, requesters, at=opened.time_us // 1_000_000)
+        request = verify_request(change.request, self._requesters, at=opened.time_us // 1_000_000)
         if request.digest in self._record.accepted:
             self._pass_over(change, request)
             return None
-        verify_request(change.request, requesters, at=self._now())
         self._check_opening(opened, request)
-        facts = self._facts(change, opened)
-        self._check_quorum(change, request)
+        facts = _facts(change, opened, assumed)
         if request.type == _ROTATE:
-            self._check_holders(facts, opened)
-        check_not_former(request.agents, self._record.former_share_key_ids)
+            _check_holders(facts, opened, assumed)
+        check_not_former(request.agents, assumed.former_share_key_ids)
+        refusal = self._refusal(change, request)
         # Last: a head can raise the alarm, and nobody's counts here without a quorum's word for what it proves.
-        if prove(change.opening_proof).leaf != change.opening_leaf:
+        if refusal is None and prove(change.opening_proof).leaf != change.opening_leaf:
             raise TrustChangeError("The proof is for another leaf than the one that opened the ceremony.")
-        return self._changed(change, opened, facts, request), opened, request
+        return _Change(_changed(assumed, change, opened, facts, request), opened, request, refusal)
 
-    def _changed(
-        self, change: CeremonyProof, opened: AuditEvent, facts: OpeningFacts, request: CeremonyRequest
-    ) -> ArchiveTrustRecord:
-        """Return what is believed after a change."""
-        record = ArchiveTrustRecord.FromString(self._record.SerializeToString())
-        record.accepted.append(request.digest)
-        record.newest_change = change_id(change.opening_leaf)
-        if request.type == _ROTATE:
-            record.storage_key_ids.append(opened.storage_key_id)
-            return record
-        record.agents[:] = [agent.agent for agent in request.agents]
-        record.share_key_ids[:] = [sha256(agent.public_key).digest() for agent in request.agents]
-        record.quorum = request.message.quorum
-        held = {share.share_key_id for key in facts.storage_keys for share in key.shares}
-        former = {*record.former_share_key_ids, *self._record.share_key_ids, *held} - set(
-            record.share_key_ids
-        )
-        record.former_share_key_ids[:] = sorted(former)
-        return record
+    @property
+    def _requesters(self) -> AgentTrust:
+        """Who may have asked: the quorum's word counts here, and whoever asked may have left since."""
+        return replace(self.agent_trust, revoked=NOBODY_REVOKED)
+
+    def _refusal(self, change: CeremonyProof, request: CeremonyRequest) -> KeyarkError | None:
+        """Return why a change has no word that counts now; None where it has a quorum's."""
+        try:
+            verify_request(change.request, self._requesters, at=self._now())
+            self._check_quorum(change, request)
+        except KeyarkError as refusal:
+            return refusal
+        return None
 
     def _check_opening(self, opened: AuditEvent, request: CeremonyRequest) -> None:
         if request.type not in (_CHANGE, _ROTATE) or bool(opened.storage_key_id) != (request.type == _ROTATE):
@@ -153,38 +175,6 @@ class StorageKeyTrust:
             record.newest_change = change_id(change.opening_leaf)
             self._take(record)
 
-    def _facts(self, change: CeremonyProof, opened: AuditEvent) -> OpeningFacts:
-        """Return what a change's leaf binds; raises unless it leads on from the newest change that is believed."""
-        if facts_digest(change.opening_facts) != opened.opening_facts_sha256:
-            raise TrustChangeError("What the change opens and makes did not come along as logged.")
-        facts = parse_facts(change.opening_facts)
-        if facts.newest_change != self._record.newest_change:
-            raise TrustChangeError(
-                "The change does not lead on from the newest one that was accepted here; look at the archive's log."
-            )
-        return facts
-
-    def _check_holders(self, facts: OpeningFacts, opened: AuditEvent) -> None:
-        """Raise unless the leaf says that the agents who are believed, and no others, hold the new storage key.
-
-        Their share keys count too, once a change of agents said which these are.
-        """
-        new, known = facts.new_storage_key, self._record
-        holders = {share.agent for share in new.shares}
-        share_keys = {(share.agent, share.share_key_id) for share in new.shares}
-        if (
-            new.storage_key_id != opened.storage_key_id
-            or holders != self.agents
-            or (
-                known.share_key_ids and share_keys != set(zip(known.agents, known.share_key_ids, strict=True))
-            )
-            or new.quorum != self._record.quorum
-        ):
-            raise TrustChangeError(
-                "The new storage key is split among others than the agents that are believed here; look at the "
-                "archive's log."
-            )
-
     def _now(self) -> int:
         return self.clock.now_us() // 1_000_000
 
@@ -194,7 +184,7 @@ class StorageKeyTrust:
             raise TrustChangeError(f"A change has at most {MAX_AGENTS} approvals, one of each agent.")
         opening = Opening(digest=request.digest, leaf_hash=leaf_hash(change.opening_leaf))
         decisions = []
-        for signed in change.approvals:
+        for signed in _of_agents(self._record.agents, change.approvals):
             with contextlib.suppress(IdentityRevokedError):
                 decisions.append(verify_decision(signed, opening, self.agent_trust, at=self._now()))
         approved = {str(decision.agent) for decision in decisions if decision.approves}
@@ -206,7 +196,8 @@ class StorageKeyTrust:
                 "change; if they changed before, let the archive show that change first."
             )
 
-    async def _write(self, record: ArchiveTrustRecord, opened: AuditEvent, request: CeremonyRequest) -> None:
+    async def _write(self, change: _Change) -> None:
+        record, opened, request, _ = change
         event = AuditEvent(
             version=EVENT_VERSION,
             type=EventType.EVENT_TYPE_ARCHIVE_TRUST_CHANGED,
@@ -215,8 +206,7 @@ class StorageKeyTrust:
             ceremony_id=request.ceremony_id,
             ceremony_digest=request.digest,
         )
-        names = ", ".join(record.agents)
-        details = AuditDetails(caller=str(request.requester), message=f"{record.quorum} of {names}")
+        details = AuditDetails(caller=str(request.requester), message=_describe(record, self._record))
         leaf, before = new_event(event, details), self._record
 
         def write(txn: WriteTransaction) -> None:
@@ -226,6 +216,82 @@ class StorageKeyTrust:
 
         await self.store.update(write)
         self._take(record)
+
+
+def _facts(change: CeremonyProof, opened: AuditEvent, assumed: ArchiveTrustRecord) -> OpeningFacts:
+    """Return what a change's leaf binds; raises unless it leads on from the newest change that is assumed."""
+    if facts_digest(change.opening_facts) != opened.opening_facts_sha256:
+        raise TrustChangeError("What the change opens and makes did not come along as logged.")
+    facts = parse_facts(change.opening_facts)
+    if facts.newest_change != assumed.newest_change:
+        raise TrustChangeError(
+            "The change does not lead on from the newest one that was accepted here; look at the archive's log."
+        )
+    return facts
+
+
+def _check_holders(facts: OpeningFacts, opened: AuditEvent, assumed: ArchiveTrustRecord) -> None:
+    """Raise unless the leaf says that the agents of now, and no others, hold the new storage key.
+
+    Their share keys count too, once a change of agents said which these are.
+    """
+    new = facts.new_storage_key
+    holders = {share.agent for share in new.shares}
+    share_keys = {(share.agent, share.share_key_id) for share in new.shares}
+    known = set(zip(assumed.agents, assumed.share_key_ids, strict=True)) if assumed.share_key_ids else None
+    if (
+        new.storage_key_id != opened.storage_key_id
+        or holders != set(assumed.agents)
+        or (known is not None and share_keys != known)
+        or new.quorum != assumed.quorum
+    ):
+        raise TrustChangeError(
+            "The new storage key is split among others than the agents that are believed here; look at the "
+            "archive's log."
+        )
+
+
+def _of_agents(agents: Collection[str], approvals: Iterable[SignedStatement]) -> list[SignedStatement]:
+    """Return the approvals that name one of these agents, one of each: verifying takes time, and no others count."""
+    found: dict[str, SignedStatement] = {}
+    for signed in approvals:
+        with contextlib.suppress(DecodeError):
+            found.setdefault(DecisionStatement.FromString(signed.statement).agent, signed)
+    return [signed for agent, signed in found.items() if agent in agents]
+
+
+def _changed(
+    assumed: ArchiveTrustRecord,
+    change: CeremonyProof,
+    opened: AuditEvent,
+    facts: OpeningFacts,
+    request: CeremonyRequest,
+) -> ArchiveTrustRecord:
+    """Return what is believed after a change."""
+    record = ArchiveTrustRecord()
+    record.CopyFrom(assumed)
+    record.accepted.append(request.digest)
+    record.newest_change = change_id(change.opening_leaf)
+    if request.type == _ROTATE:
+        record.storage_key_ids.append(opened.storage_key_id)
+        return record
+    record.agents[:] = [agent.agent for agent in request.agents]
+    record.share_key_ids[:] = [sha256(agent.public_key).digest() for agent in request.agents]
+    record.quorum = request.message.quorum
+    held = {share.share_key_id for key in facts.storage_keys for share in key.shares}
+    former = {*assumed.former_share_key_ids, *assumed.share_key_ids, *held} - set(record.share_key_ids)
+    record.former_share_key_ids[:] = sorted(former)
+    return record
+
+
+def _describe(record: ArchiveTrustRecord, before: ArchiveTrustRecord) -> str:
+    """Say who is believed from now on, and which storage keys besides those of before."""
+    told = f"{record.quorum} of {', '.join(record.agents)}"
+    if (passed := len(record.accepted) - len(before.accepted) - 1) > 0:
+        new = [key_id.hex() for key_id in record.storage_key_ids[len(before.storage_key_ids) :]]
+        told += f"; with {passed} earlier changes whose own approvers are not in force any more"
+        told += f" and storage keys {', '.join(new)}" if new else ""
+    return told
 
 
 def read_trust(txn: ReadTransaction, configured: ArchiveTrust, trust_domain: str) -> ArchiveTrustRecord:

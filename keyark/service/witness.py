@@ -67,7 +67,7 @@ class Witness:
         Any agent may bring changes, for a quorum's word counts, whoever shows it; a head only who is believed then.
         Raises PermissionDeniedError, WitnessQuotaError, and the errors of ``ReceiptChecks.accept_changes``.
         """
-        self._count(caller)
+        self._count(caller, max(len(evidence.trust_changes), 1))
         if not evidence.trust_changes or caller.role != AGENT_ROLE:
             self._admit(caller)
         if evidence.trust_changes:
@@ -78,17 +78,18 @@ class Witness:
             self._admit(caller)
             await self.take(note, evidence)
 
-    def _count(self, caller: SpiffeId) -> None:
+    def _count(self, caller: SpiffeId, brought: int) -> None:
         if caller.role == RM_ROLE:
             return
         hour = self.checks.clock.now_us() // HOUR_US
         for earlier in [place for place in self._brought if place[0] != hour]:
             del self._brought[earlier]
-        if self._brought[hour, str(caller)] >= MOST_PER_HOUR:
+        if self._brought[hour, str(caller)] + brought > MOST_PER_HOUR:
             raise WitnessQuotaError(
-                f"{caller} brought {MOST_PER_HOUR} heads of the DRM's log within this hour; try again in the next."
+                f"{caller} brought {MOST_PER_HOUR} heads and changes of the DRM's log within this hour; try again in "
+                "the next."
             )
-        self._brought[hour, str(caller)] += 1
+        self._brought[hour, str(caller)] += brought
 
     def _admit(self, caller: SpiffeId) -> None:
         believed = caller.role == AGENT_ROLE and str(caller) in self.checks.storage_keys.agents

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
 from keyark.transparency import log
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
-from keyark.transparency.events import new_event
+from keyark.transparency.events import new_event, open_event
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ProvenLeaf, ReceiptVerifier, format_proof
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
@@ -301,7 +302,7 @@ async def test_an_archive_cannot_put_its_own_key_under_the_agents_words(agents: 
     recovery.opening_leaf = recovered.SerializeToString()
     without_key = agents.proof(rotation())
     for change, reason in (
-        (swapped, "DECISION_MISMATCH"),
+        (swapped, "TRUST_CHANGE"),
         (mixed, "DECISION_MISMATCH"),
         (foreign, "CEREMONY_SIGNATURE"),
         (recovery, "TRUST_CHANGE"),
@@ -492,6 +493,61 @@ async def test_only_what_was_believed_after_an_earlier_change_can_be_gone_back_t
     await again.accept_changes([other], proven)
     assert again.newest_change == id_of(other)
     assert believer.store.read(lambda txn: read_kept(txn, id_of(changes[1]))) == present
+
+
+async def test_a_change_whose_approvers_left_counts_once_a_quorum_that_is_in_force_leads_on_from_it(
+    agents: Agents,
+) -> None:
+    """P7: carol approved her own leaving, and was revoked before the change was heard of. The others repeat it."""
+    believer = Believer(agents)
+    trust = await believer.open()
+    believer.revoke("carol")
+    pair = ("alice", "bob")
+    keys = {name: sha256(agents.share_key(name).public_key).digest() for name in pair}
+    change = CeremonyStatement(
+        type=CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS,
+        agents=[agent_key_of(agents.share_key(name)) for name in pair],
+        quorum=2,
+    )
+    left = agents.proof(change, approve=("bob", "carol"))
+    with pytest.raises(TrustChangeError, match="Fewer than 2"):
+        await trust.accept_changes([left], proven)
+
+    def after(which: CeremonyProof, **changed: Any) -> CeremonyProof:
+        values: dict[str, Any] = {
+            "requester": "carol",
+            "approve": pair,
+            "holders": pair,
+            "share_key_ids": keys,
+            "storage_key_id": NEW,
+        }
+        return agents.proof(rotation(), after=id_of(which), **(values | changed))
+
+    unproven = after(left, approve=("bob",), storage_key_id=os.urandom(32))
+    for chain in (
+        [left, unproven],  # one of two
+        [left, after(left, holders=("alice", "bob", "carol"))],  # among those of before
+        [left, after(unproven)],  # one is left out
+        [after(left)],
+        [unproven, left, after(left)],
+    ):
+        with pytest.raises(TrustChangeError):
+            await trust.accept_changes(chain, proven)
+        assert (trust.newest_change, trust.agents) == (b"", believer.trust().agents)
+    newest = after(unproven)
+    await trust.accept_changes([left, unproven, newest], proven)
+    for trusting in (trust, believer.trust()):
+        assert trusting.newest_change == id_of(newest)
+        assert trusting.agents == {f"spiffe://example.org/agent/{name}" for name in pair}
+        assert trusting.storage_key_ids == {
+            FIRST,
+            NEW,
+            AuditEvent.FromString(unproven.opening_leaf).storage_key_id,
+        }
+    last = open_event((await believer.log.entries(limit=10))[-1].event)
+    assert last.details is not None
+    assert "2 earlier changes" in last.details.message
+    await trust.accept_changes([left, unproven, newest], proven)  # shown again, they change nothing
 
 
 async def test_a_share_key_that_a_change_took_out_does_not_come_back(agents: Agents) -> None:

@@ -28,6 +28,7 @@ from keyark.pki.certificates import Validity, load_certificate
 from keyark.pki.names import normalized_name
 from keyark.pki.statements import reread_statement
 from keyark.rpc.channels import call
+from keyark.rpc.retries import NO_RETRIES
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2 import EnrollmentState
 from keyark.v1.registration_pb2_grpc import RegistrationServiceStub
@@ -161,7 +162,9 @@ def _run(
 ) -> pb.Enrollment:
     async def run() -> pb.Enrollment:
         password = password_source(options["identity_password_file"])
-        opened = ApprovalClient.open(options["home"], identity=options["identity"], password=password)
+        opened = ApprovalClient.open(
+            options["home"], identity=options["identity"], password=password, retries=NO_RETRIES
+        )
         async with opened as officer:
             return await work(officer)
 

@@ -19,6 +19,7 @@ from keyark.client.decisions import quorum_of
 from keyark.client.recovery import RecoveryClient
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.client.witnesses import Unconfirmed
+from keyark.rpc.retries import NO_RETRIES
 from keyark.text.characters import resemblances
 from keyark.text.console import SafeConsole
 from keyark.transparency.receipts import ProvenEntry
@@ -52,7 +53,7 @@ async def recovery_client(options: dict[str, Any]) -> AsyncIterator[RecoveryClie
     """Open a client as the agent that the options name."""
     password = password_source(options["identity_password_file"])
     async with RecoveryClient.open(
-        options["home"], identity=options["identity"], password=password
+        options["home"], identity=options["identity"], password=password, retries=NO_RETRIES
     ) as client:
         yield client
 

@@ -40,6 +40,7 @@ from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.client.user_list import read_users
 from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
 from keyark.pki.pkcs12 import Pkcs12Form
+from keyark.rpc.retries import NO_RETRIES
 from keyark.text.console import SafeConsole
 
 
@@ -164,6 +165,7 @@ def open_client(options: dict[str, Any]) -> EnrollmentClient:
         options["home"],
         identity=options["identity"],
         password=password_source(options["identity_password_file"]),
+        retries=NO_RETRIES,
     )
 
 

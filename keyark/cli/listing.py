@@ -35,6 +35,7 @@ from keyark.client.home import Home
 from keyark.client.sessions import Session, open_session
 from keyark.client.witnesses import Witnesses
 from keyark.pki.statements import reread_statement
+from keyark.rpc.retries import NO_RETRIES
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState, Recoverability
 
 M = TypeVar("M", bound=Message)
@@ -122,13 +123,15 @@ def session_of(options: dict[str, Any], role: str) -> Any:
     """Return the session of the identity that the options name."""
     home: Path = options["home"]
     password = password_source(options["identity_password_file"])
-    return open_session(home, role, identity=options["identity"], password=password)
+    return open_session(home, role, identity=options["identity"], password=password, retries=NO_RETRIES)
 
 
 def witnesses_of(options: dict[str, Any]) -> AbstractAsyncContextManager[Witnesses]:
     """Return channels to the DRM, RM and CM, of the identity that the options name."""
     password = password_source(options["identity_password_file"])
-    return Witnesses.open(Home.load(options["home"]), identity=options["identity"], password=password)
+    return Witnesses.open(
+        Home.load(options["home"]), identity=options["identity"], password=password, retries=NO_RETRIES
+    )
 
 
 def hexadecimal(text: str) -> bytes:

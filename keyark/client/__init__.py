@@ -27,8 +27,10 @@ asyncio.run(main())
 | recovery agents | `RecoveryClient`; `open_session(home, "drm", ...)` with `list_keys`, `keys_of_person` |
 | auditors | `open_session` with `list_entries`, `verify_log`; `verify_receipt_file` needs no service |
 
-`keyark.client.blocking` has all of it for code without an event loop. Every error is a `KeyarkError`, and every reason
-has a class of its own, in `keyark.client.errors` and here.
+What is idempotent is repeated for a while where a service is away or has too much to do: see `Retries`. Decisions of
+agents and officers are not repeated. `keyark.client.blocking` has all of it for code without an event loop.
+
+Every error is a `KeyarkError`, and every reason has a class of its own, in `keyark.client.errors` and here.
 """
 
 from keyark.client import errors
@@ -83,6 +85,7 @@ from keyark.pki.approvals import Approval, Edits
 from keyark.pki.key_types import KeyType
 from keyark.pki.pkcs12 import Pkcs12Form
 from keyark.pki.statements import PresentCertificate, Statement
+from keyark.rpc.retries import NO_RETRIES, Retries
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1.audit_pb2 import LogEntry
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, Crl
@@ -91,6 +94,7 @@ from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentSta
 from keyark.v1.revocation_pb2 import RevocationReason
 
 __all__ = [
+    "NO_RETRIES",
     "AgentShareKey",
     "Approval",
     "ApprovalClient",
@@ -131,6 +135,7 @@ __all__ = [
     "ProvenKey",
     "RecoveredKey",
     "RecoveryClient",
+    "Retries",
     "ReviewedCeremony",
     "RevocationReason",
     "Session",

@@ -27,6 +27,7 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import parse_statement, reread_statement
 from keyark.rpc.channels import call
 from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.retries import DEFAULT_RETRIES, Retries
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
 
@@ -65,13 +66,21 @@ class ApprovalClient:
         self._trust_domain = identity.spiffe_id.trust_domain
 
     @classmethod
-    def open(cls, home: Path | str | Home, *, identity: str, password: PasswordSource = no_password) -> Self:
+    def open(
+        cls,
+        home: Path | str | Home,
+        *,
+        identity: str,
+        password: PasswordSource = no_password,
+        retries: Retries = DEFAULT_RETRIES,
+    ) -> Self:
         """Open a channel to the RM as one of the officers of ``home`` ("officer/jo").
 
-        ``password`` is asked where the officer's key is encrypted. Raises ConfigurationError.
+        ``password`` is asked where the officer's key is encrypted. Raises ConfigurationError. What is idempotent is
+        repeated by ``retries``; a decision is not.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
-        local = FollowedIdentity(opened, "rm", identity=identity, password=password)
+        local = FollowedIdentity(opened, "rm", identity=identity, password=password, retries=retries)
         return cls(Session(home=opened, role="rm", channel=local.channel), local.value)
 
     async def __aenter__(self) -> Self:

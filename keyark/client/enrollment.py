@@ -42,6 +42,7 @@ from keyark.pki.statements import (
 )
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
+from keyark.rpc.retries import DEFAULT_RETRIES, Retries
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.ceremony_pb2 import SignedStatement
@@ -105,7 +106,8 @@ class PreparedEnrollment:
 class EnrollmentClient:
     """Enrolls users with the RM of one deployment; use it as an async context manager."""
 
-    def __init__(self, *, home: Home, identity: FollowedIdentity, clock: Clock) -> None:
+    def __init__(self, *, home: Home, identity: FollowedIdentity, clock: Clock, retries: Retries) -> None:
+        self._retries = retries
         self._home = home
         self._identity = identity
         self._clock = clock
@@ -121,15 +123,17 @@ class EnrollmentClient:
         identity: str = "client/enroller",
         password: PasswordSource = no_password,
         clock: Clock | None = None,
+        retries: Retries = DEFAULT_RETRIES,
     ) -> Self:
         """Open a channel to the RM as one of the identities of ``home``; renewed, it is taken by the next call.
 
         ``password`` is asked for the password of an encrypted identity key; the identity signs every call that submits
-        requests, at the time of ``clock``. Raises ConfigurationError.
+        requests, at the time of ``clock``. Calls, and requests that cannot be served now, are repeated by ``retries``.
+        Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
-        followed = FollowedIdentity(opened, "rm", identity=identity, password=password)
-        return cls(home=opened, identity=followed, clock=clock or SystemClock())
+        followed = FollowedIdentity(opened, "rm", identity=identity, password=password, retries=retries)
+        return cls(home=opened, identity=followed, clock=clock or SystemClock(), retries=retries)
 
     async def __aenter__(self) -> Self:
         return self
@@ -234,9 +238,17 @@ class EnrollmentClient:
     async def submit_many(
         self, prepared: Sequence[PreparedEnrollment], *, delivery: KeyDelivery = KeyDelivery.ALONG
     ) -> list[Enrolled | KeyarkError]:
-        """Submit up to 64 requests in one call; a verified outcome or a typed error for each, in order."""
+        """Submit up to 64 requests in one call; a verified outcome or a typed error for each, in order.
+
+        What fails because a service is away or has too much to do is submitted again for a while, as ``open`` was told.
+        """
         if len(prepared) > BATCH:
             raise InvalidInputError(f"One call takes up to {BATCH} requests; split them.", field="items")
+        return await self._retries.items(partial(self._submit_once, delivery=delivery), prepared)
+
+    async def _submit_once(
+        self, prepared: Sequence[PreparedEnrollment], *, delivery: KeyDelivery
+    ) -> list[Enrolled | KeyarkError]:
         transports = await self._transport_certificates(prepared)
         answers = await self.send(prepared, transports if delivery is KeyDelivery.ALONG else {})
         asked = {

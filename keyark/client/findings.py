@@ -13,6 +13,7 @@ from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource
 from keyark.client.sessions import Session, open_session
 from keyark.errors import ConfigurationError
+from keyark.rpc.retries import NO_RETRIES
 
 SECONDS_PER_DAY: Final = 86_400
 UNDER_WAY: Final = 600
@@ -71,7 +72,9 @@ class Examination:
 
     def session(self, service: str, role: str) -> AbstractAsyncContextManager[Session]:
         """Open a session with a service as somebody of a role; raises ConfigurationError."""
-        return open_session(self.home, service, identity=self.person(role), password=self.password)
+        return open_session(
+            self.home, service, identity=self.person(role), password=self.password, retries=NO_RETRIES
+        )
 
     def service_file(self, role: str) -> Path:
         """Return where a service's configuration is on its host; below this home where it is this machine."""

@@ -50,6 +50,7 @@ from keyark.crypto.token import open_share
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.pki.statements import new_request_id
 from keyark.rpc.channels import call
+from keyark.rpc.retries import DEFAULT_RETRIES, Retries
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.v1 import recovery_pb2 as pb
 from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, SignedStatement
@@ -78,15 +79,23 @@ class RecoveryClient:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, home: Path | str | Home, *, identity: str, password: PasswordSource = no_password
+        cls,
+        home: Path | str | Home,
+        *,
+        identity: str,
+        password: PasswordSource = no_password,
+        retries: Retries = DEFAULT_RETRIES,
     ) -> AsyncIterator[RecoveryClient]:
         """Open channels to the DRM and its witnesses as one of the agents of ``home`` ("agent/bob").
 
-        ``password`` is asked where the agent's keys are encrypted. Raises ConfigurationError.
+        ``password`` is asked where the agent's keys are encrypted. Raises ConfigurationError. What is idempotent is
+        repeated by ``retries``; a decision is not.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         keys = AgentKeys.of(opened, identity, password)
-        async with Witnesses.open(opened, identity=identity, password=lambda _: keys.password) as witnesses:
+        async with Witnesses.open(
+            opened, identity=identity, password=lambda _: keys.password, retries=retries
+        ) as witnesses:
             yield cls(witnesses.archive, keys, followers=witnesses.followers)
 
     async def request_keys(

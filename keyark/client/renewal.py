@@ -16,6 +16,7 @@ from keyark.rpc.channels import Channel, open_channel
 from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.pinning import ServerPin
 from keyark.rpc.renewal import CurrentIdentity, RenewableChannel
+from keyark.rpc.retries import Retries
 
 LOOK_SECONDS: Final = 1.0
 """How often calls look at the files at most."""
@@ -30,11 +31,14 @@ Stamp = tuple[tuple[int, int], ...]
 class FollowedIdentity:
     """The identity ``<role>/<name>`` of a home and its channel to a subsystem ("rm"), taken anew with its files.
 
-    ``password`` is asked once, where the key is encrypted. Files that are not good are told in the log, and the present
-    identity stays. Raises ConfigurationError, and the errors of keys, for those that are there now.
+    ``password`` is asked once, for an encrypted key; ``retries`` are those of idempotent calls. Files that are not
+    good are told in the log, and the present identity stays. Raises ConfigurationError, and the errors of keys, for
+    those that are there now.
     """
 
-    def __init__(self, home: Home, role: str, *, identity: str, password: PasswordSource) -> None:
+    def __init__(
+        self, home: Home, role: str, *, identity: str, password: PasswordSource, retries: Retries
+    ) -> None:
         ask = cache(password)
         folder = home.identity_folder(identity)
         self._watch = _Watch((folder / "cert.pem", folder / "key.pem", home.config.trust_anchor))
@@ -49,6 +53,7 @@ class FollowedIdentity:
             lambda identity: open_channel(address, identity, server_role=role, trust_domain=domain),
             pin=ServerPin(address, f"{role}.{domain}", home.revoked),
             before_calls=self._look,
+            retries=retries,
         )
         self._current.when_changed(channel.renew)
         self.channel = cast("Channel", channel)

@@ -14,6 +14,7 @@ from keyark.client.renewal import FollowedIdentity
 from keyark.client.transport_memory import follow_transport_keys
 from keyark.errors import KeyarkError
 from keyark.rpc.channels import Channel
+from keyark.rpc.retries import DEFAULT_RETRIES, Retries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,19 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    home: Path | str | Home, role: str, *, identity: str, password: PasswordSource = no_password
+    home: Path | str | Home,
+    role: str,
+    *,
+    identity: str,
+    password: PasswordSource = no_password,
+    retries: Retries = DEFAULT_RETRIES,
 ) -> AsyncIterator[Session]:
-    """Open a channel to a subsystem as ``identity``, followed when it is renewed. Raises ConfigurationError."""
+    """Open a channel to a subsystem as ``identity``, followed when it is renewed. Raises ConfigurationError.
+
+    ``password`` is asked where the identity's key is encrypted. Calls that are idempotent are repeated by ``retries``.
+    """
     opened = home if isinstance(home, Home) else Home.load(home)
-    followed = FollowedIdentity(opened, role, identity=identity, password=password)
+    followed = FollowedIdentity(opened, role, identity=identity, password=password, retries=retries)
     try:
         if role == "drm" and identity.startswith(("agent/", "auditor/")):
             # Where it is refused or away, its heads are believed under the transport key that is known.

@@ -29,6 +29,7 @@ from keyark.errors import ConfigurationError, KeyarkError, Kind, UnavailableErro
 from keyark.pki.files import UnwritableFileError, read_file
 from keyark.pki.library import PARSING_ERRORS
 from keyark.rpc.channels import call
+from keyark.rpc.retries import DEFAULT_RETRIES, Retries
 from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, VerifiedHead
 from keyark.transparency.cosignatures import CosignatureVerifier
 from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
@@ -85,12 +86,14 @@ class Witnesses:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, home: Home, *, identity: str, password: PasswordSource) -> AsyncIterator[Self]:
+    async def open(
+        cls, home: Home, *, identity: str, password: PasswordSource, retries: Retries = DEFAULT_RETRIES
+    ) -> AsyncIterator[Self]:
         """Open channels to the DRM, RM and CM as one identity; raises ConfigurationError."""
         async with AsyncExitStack() as stack:
             archive, *followers = [
                 await stack.enter_async_context(
-                    open_session(home, role, identity=identity, password=password)
+                    open_session(home, role, identity=identity, password=password, retries=retries)
                 )
                 for role in ("drm", *FOLLOWERS)
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final, TypeVar
 
 import grpc
@@ -11,6 +12,7 @@ from keyark.errors import UnavailableError
 from keyark.rpc.deadlines import downstream_seconds
 from keyark.rpc.errors import from_rpc_error
 from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.retries import Retries
 
 MAX_RESPONSE: Final = 16 << 20
 
@@ -70,8 +72,19 @@ async def call(
     """Make a unary call; raises the typed error that the service sent, or what TLS and gRPC refused.
 
     ``timeout`` is in seconds; a handler's own deadline shortens it. Raises UnavailableError where the channel is closed
-    under the call.
+    under the call. A channel that has ``Retries`` repeats what is idempotent, each time with that timeout.
     """
+    retries: Retries | None = getattr(method, "retries", None)
+    if retries is None:
+        return await _call_once(method, request, timeout)
+    return await retries.call(partial(_call_once, method, request, timeout))
+
+
+async def _call_once(
+    method: UnaryCall[Request, Response],
+    request: Request,
+    timeout: float,  # noqa: ASYNC109 — as above
+) -> Response:
     try:
         return await method(request, timeout=downstream_seconds(timeout))
     except asyncio.CancelledError:

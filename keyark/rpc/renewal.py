@@ -15,6 +15,7 @@ from keyark.pki.certificates import Validity, load_pem_certificates
 from keyark.rpc.channels import Channel
 from keyark.rpc.identities import LocalIdentity
 from keyark.rpc.pinning import ServerPin
+from keyark.rpc.retries import Retries, is_idempotent
 
 DRAIN_SECONDS: Final = 180.0
 """How long calls over a channel of the older certificate may still take."""
@@ -112,7 +113,7 @@ class RenewableChannel:
     """A channel that can be opened anew below the stubs that call over it; it has what unary stubs need.
 
     ``before_calls`` is done before each call, and may open it anew. ``identity`` is whose channel it is; ``pin`` keeps
-    calls from a service whose identity was revoked.
+    calls from a service whose identity was revoked. ``retries`` are those of idempotent methods, if any.
     """
 
     def __init__(
@@ -122,21 +123,23 @@ class RenewableChannel:
         *,
         pin: ServerPin,
         before_calls: Callable[[], None] = lambda: None,
+        retries: Retries | None = None,
     ) -> None:
         self._identity, self._open_channel = identity, open_channel
+        self._retries = retries
         self._pin, self._before_calls = pin, before_calls
         self.reach = pin.reach(identity)
         self.channel = self._open()
         self._closing: set[asyncio.Task[None]] = set()
 
-    def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
+    def unary_unary(self, path: str, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return a call that goes over the channel that there is when it is made."""
-        over, method = self.channel, self.channel.unary_unary(*arguments, **options)
+        over, method = self.channel, self.channel.unary_unary(path, *arguments, **options)
 
         def call_now(request: Any, **call_options: Any) -> Any:
             nonlocal over, method
             if over is not self.channel:
-                over, method = self.channel, self.channel.unary_unary(*arguments, **options)
+                over, method = self.channel, self.channel.unary_unary(path, *arguments, **options)
             return method(request, **call_options)
 
         async def call_checked(request: Any, **call_options: Any) -> Any:
@@ -151,6 +154,7 @@ class RenewableChannel:
             return call_now(request, **call_options)
 
         call.reach = self.reach  # type: ignore[attr-defined]  # ``keyark.rpc.channels.call`` names it in errors
+        call.retries = self._retries if is_idempotent(path) else None  # type: ignore[attr-defined]  # and repeats
         return call
 
     def _open(self) -> Channel:

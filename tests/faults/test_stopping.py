@@ -15,6 +15,7 @@ from keyark.client import EnrollmentClient, PreparedEnrollment
 from keyark.client.verification import Enrolled
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
+from keyark.rpc.retries import NO_RETRIES
 from tests.support.processes import init_home, keyark, up
 
 IN_FLIGHT = 64
@@ -40,7 +41,7 @@ async def prepare_all(home: Path) -> list[PreparedEnrollment]:
 
 
 async def submit_all(home: Path, prepared: Sequence[PreparedEnrollment]) -> list[Enrolled | KeyarkError]:
-    async with EnrollmentClient.open(home) as client:
+    async with EnrollmentClient.open(home, retries=NO_RETRIES) as client:
         return await asyncio.gather(*(_submit(client, item) for item in prepared))
 
 
@@ -55,7 +56,7 @@ async def submit_until(
     home: Path, prepared: Sequence[PreparedEnrollment], done: int, then
 ) -> list[Enrolled | KeyarkError]:
     """Submit all at once, and call ``then`` as soon as ``done`` of them have their outcome."""
-    async with EnrollmentClient.open(home) as client:
+    async with EnrollmentClient.open(home, retries=NO_RETRIES) as client:
         tasks = [asyncio.create_task(_submit(client, item)) for item in prepared]
         for finished, task in enumerate(asyncio.as_completed(tasks), 1):
             await task

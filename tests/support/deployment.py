@@ -22,6 +22,7 @@ from keyark.clock import Clock, SystemClock
 from keyark.config import load_config
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.deployment.ports import free_ports
+from keyark.rpc.retries import NO_RETRIES
 from keyark.service.assembly import RunningService
 from rm_service.config import RmConfig
 from rm_service.subsystem import run as run_rm
@@ -63,7 +64,7 @@ class Deployment:
 
     def client(self, identity: str = "client/enroller") -> EnrollmentClient:
         """An enrollment client; use it as an async context manager."""
-        return EnrollmentClient.open(self.home(), identity=identity, clock=self.clock)
+        return EnrollmentClient.open(self.home(), identity=identity, clock=self.clock, retries=NO_RETRIES)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from keyark.pki.approvals import OfficerSigner
 from keyark.pki.certificates import load_pem_certificates
 from keyark.pki.key_types import narrow_signing_key
 from keyark.pki.keys import load_private_key
+from keyark.rpc.retries import NO_RETRIES
 from keyark.store import open_store
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from rm_service.records import APPROVAL_QUEUE, TABLES, WRAPPED_KEYS
@@ -37,7 +38,7 @@ def defer(folder: Path, *more: str) -> Path:
 
 def officer_of(deployment: Deployment, identity: str = "officer/officer") -> ApprovalClient:
     """An officer; use it as an async context manager."""
-    return ApprovalClient.open(deployment.home(), identity=identity)
+    return ApprovalClient.open(deployment.home(), identity=identity, retries=NO_RETRIES)
 
 
 def signer_of(folder: Path, identity: str = "officer/officer") -> OfficerSigner:

@@ -25,6 +25,7 @@ from keyark.deployment.revocation import IdentityRevocation
 from keyark.pki.certificates import encode_certificate
 from keyark.rpc.channels import call, open_channel
 from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.retries import NO_RETRIES
 from keyark.v1 import archive_pb2, recovery_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
@@ -56,7 +57,9 @@ async def lose_key(
     **request: Any,
 ) -> Lost:
     """Enroll somebody, and see to it that the archive knows the certificate."""
-    async with EnrollmentClient.open(deployment.home(), password=lambda _: client_password) as client:
+    async with EnrollmentClient.open(
+        deployment.home(), password=lambda _: client_password, retries=NO_RETRIES
+    ) as client:
         prepared = await client.prepare(common_name="Alice Example", email=email, **request)
         enrolled = await client.submit(prepared)
     await link(
@@ -104,7 +107,9 @@ async def agents(deployment: Deployment, *names: str) -> AsyncIterator[list[Reco
     """Be several agents at once."""
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(RecoveryClient.open(deployment.home(), identity=f"agent/{name}"))
+            await stack.enter_async_context(
+                RecoveryClient.open(deployment.home(), identity=f"agent/{name}", retries=NO_RETRIES)
+            )
             for name in names
         ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from keyark.cli.audit_log import show_log
 from keyark.cli.ceremonies import say_unconfirmed
 from keyark.cli.listing import witnesses_of
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
@@ -19,7 +20,10 @@ from keyark.client.witnesses import Unconfirmed
 
 @click.group(cls=KeyarkGroup)
 def audit() -> None:
-    """Check receipts and logs."""
+    """Read the logs, and check receipts and logs."""
+
+
+audit.add_command(show_log)
 
 
 @audit.command("verify-receipt")

@@ -25,7 +25,7 @@ asyncio.run(main())
 | registration officers | `ApprovalClient`; `open_session(home, "rm", ...)` with `list_enrollments`, `get_enrollment` |
 | officers of the CM | `open_session(home, "cm", ...)` with `list_certificates`, `revoke_certificates`, `publish_crls` |
 | recovery agents | `RecoveryClient`; `open_session(home, "drm", ...)` with `list_keys`, `keys_of_person` |
-| auditors | `open_session` with `list_entries`, `verify_log`; `verify_receipt_file` needs no service |
+| auditors | `LogReading`; `open_session` with `list_entries`, `verify_log`; `verify_receipt_file` needs no service |
 
 What is idempotent is repeated for a while where a service is away or has too much to do: see `Retries`. Decisions of
 agents and officers are not repeated. `keyark.client.blocking` has all of it for code without an event loop.
@@ -57,6 +57,7 @@ from keyark.client.batch import BatchEnrollment, enroll_many
 from keyark.client.blocking import (
     BlockingApprovalClient,
     BlockingEnrollmentClient,
+    BlockingLogReading,
     BlockingRecoveryClient,
     BlockingSession,
 )
@@ -66,6 +67,8 @@ from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnro
 from keyark.client.errors import *  # noqa: F403 — a class for every reason
 from keyark.client.folder import EnrollmentFolder, KeyFormat
 from keyark.client.home import Home, HomeConfig
+from keyark.client.log_entries import EntryFilter, PersonTrail, Proof, ReadEntry
+from keyark.client.log_reading import LogPositions, LogReading
 from keyark.client.passwords import PasswordSource, new_password, no_password, read_password
 from keyark.client.recipients import RecoveredKey
 from keyark.client.recovery import RecoveryClient
@@ -104,6 +107,7 @@ __all__ = [
     "BatchEnrollment",
     "BlockingApprovalClient",
     "BlockingEnrollmentClient",
+    "BlockingLogReading",
     "BlockingRecoveryClient",
     "BlockingSession",
     "Ceremony",
@@ -119,6 +123,7 @@ __all__ = [
     "EnrollmentForm",
     "EnrollmentOrder",
     "EnrollmentState",
+    "EntryFilter",
     "Home",
     "HomeConfig",
     "KeyDelivery",
@@ -128,11 +133,16 @@ __all__ = [
     "KeyState",
     "KeyType",
     "LogEntry",
+    "LogPositions",
+    "LogReading",
     "PasswordSource",
+    "PersonTrail",
     "Pkcs12Form",
     "PreparedEnrollment",
     "PresentCertificate",
+    "Proof",
     "ProvenKey",
+    "ReadEntry",
     "RecoveredKey",
     "RecoveryClient",
     "Retries",

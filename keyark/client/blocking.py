@@ -20,6 +20,7 @@ from keyark.client import administration, audit, revocation
 from keyark.client.approvals import ApprovalClient
 from keyark.client.batch import enroll_many
 from keyark.client.enrollment import EnrollmentClient
+from keyark.client.log_reading import LogReading
 from keyark.client.recovery import RecoveryClient
 from keyark.client.sessions import Session, open_session
 from keyark.client.single import enroll_into
@@ -164,6 +165,18 @@ class BlockingApprovalClient(Blocking[ApprovalClient]):
     reject = _blocking(ApprovalClient.reject)
     cancel = _blocking(ApprovalClient.cancel)
     assign = _blocking(ApprovalClient.assign)
+
+
+class BlockingLogReading(Blocking[LogReading]):
+    """As ``LogReading``, without an event loop."""
+
+    open = _Opening(LogReading.open)
+    entries = _iterating(LogReading.entries)
+    follow = _iterating(LogReading.follow)
+
+    def check(self) -> None:
+        """As ``LogReading.check``."""
+        self.client.check()
 
 
 class BlockingSession(Blocking[Session]):

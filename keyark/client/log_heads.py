@@ -15,6 +15,7 @@ from typing import Final
 from keyark.client.audit import AuditedLog, LogMismatchError, log_verifier, seen_verifier, verify_log
 from keyark.client.findings import Examination, Finding, error
 from keyark.client.sessions import Session
+from keyark.client.transport_memory import follow_transport_keys
 from keyark.client.witnesses import FOLLOWERS, Unconfirmed, Witnesses
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.files import UnwritableFileError, make_private_folder, read_file, write_file
@@ -110,14 +111,38 @@ async def audit_logs(witnesses: Witnesses) -> LogAudit:
             if session.role == "drm":
                 unconfirmed = await witnesses.consult([VerifiedHead(log.checkpoint, log.note)])
             else:
-                await _check_and_keep(session, log)
+                await _check_and_keep(session, VerifiedHead(log.checkpoint, log.note))
             logs[session.role] = log
         except KeyarkError as failure:
             failures[session.role] = failure
     return LogAudit(logs=logs, failures=failures, unconfirmed=unconfirmed)
 
 
-async def _check_and_keep(session: Session, log: AuditedLog) -> None:
+async def follow_head(session: Session) -> VerifiedHead:
+    """Return the newest head of a log, as an auditor; of the RM's and the CM's, one that leads on from what was seen.
+
+    Whether the DRM's does is for ``Witnesses.consult`` to say. Raises LogMismatchError, and the errors of
+    ``NoteVerifier`` and of the calls.
+    """
+    try:
+        return await _follow_head(session)
+    except (CheckpointError, LogMismatchError):
+        # A reader that stays open may know an older transport key than the one in force, or another program kept a
+        # newer head between the two looks.
+        if session.role == "drm":
+            await follow_transport_keys(session.home, session.channel)
+        return await _follow_head(session)
+
+
+async def _follow_head(session: Session) -> VerifiedHead:
+    told = await LogHead.fetch(session)
+    head = VerifiedHead(told.checkpoint, told.told.checkpoint)
+    if session.role != "drm":
+        await _check_and_keep(session, head)
+    return head
+
+
+async def _check_and_keep(session: Session, log: VerifiedHead) -> None:
     """Raise LogMismatchError unless a log leads on from what this home saw of it; then keep its head."""
     try:
         seen = await _check_seen(session, log.checkpoint)

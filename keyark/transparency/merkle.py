@@ -144,6 +144,30 @@ class TreeHasher:
         levels = [level for level in reversed(range(size.bit_length())) if size >> level & 1]
         return cls(size, [node(level, (size >> level) - 1) for level in levels])
 
+    @classmethod
+    def before(cls, index: int, *, tree_size: int, proof: Sequence[bytes]) -> TreeHasher:
+        """Return the hasher of the leaves before one, from a proof of inclusion of that leaf.
+
+        On the leaf's way to the root, the siblings to its left are the perfect subtrees of all that comes before it.
+        Nothing is verified: a proof that lies leads to a tree that no true one contains, which only a later proof
+        shows. Raises InclusionProofError where the proof is malformed.
+        """
+        if not 0 <= index < tree_size or not _are_hashes(proof):
+            raise InclusionProofError("The inclusion proof is malformed; ask the log for another one.")
+        peaks, start, end = [], 0, tree_size
+        for sibling in reversed(proof):
+            if end - start < 2:
+                raise InclusionProofError("The inclusion proof is too long for this tree.")
+            middle = _middle(start, end)
+            if index < middle:
+                end = middle
+            else:
+                peaks.append(sibling)
+                start = middle
+        if end - start > 1:
+            raise InclusionProofError("The inclusion proof is too short for this tree.")
+        return cls(index, peaks)
+
     def copy(self) -> TreeHasher:
         """Return a hasher of the same tree that grows on its own."""
         return TreeHasher(self.size, self._peaks)

@@ -74,6 +74,7 @@ COMMANDS = [
     "certificates hold 01",
     "certificates publish-crls",
     "audit verify",
+    "audit log",
     "doctor",
 ]
 

@@ -86,6 +86,7 @@ LONG = {
     "list": "certificates list",
     "request": "recover request --owner alice@example.org --reason lost",
     "verify": "audit verify",
+    "log": "audit log",
     "doctor": "doctor",
 }
 

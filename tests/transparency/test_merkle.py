@@ -187,3 +187,30 @@ def test_an_index_outside_of_the_tree_is_refused(index):
     leaf = leaf_hash(b"a")
     with pytest.raises(InclusionProofError, match="outside"):
         verify_inclusion(leaf_hash=leaf, index=index, tree_size=1, proof=[], root=leaf)
+
+
+def test_a_tree_is_taken_up_before_any_leaf_from_its_inclusion_proof():
+    leaves = [bytes([number]) for number in range(40)]
+    hashers = [TreeHasher()]
+    nodes = {}
+    for number, leaf in enumerate(leaves):
+        grown = hashers[-1].copy()
+        for level, digest in enumerate(grown.append(leaf)):
+            nodes[level, number >> level] = digest
+        hashers.append(grown)
+    for size in range(1, len(leaves) + 1):
+        tree = Tree(size, lambda level, position: nodes[level, position])
+        for index in range(size):
+            taken = TreeHasher.before(index, tree_size=size, proof=tree.inclusion_proof(index))
+            for leaf in leaves[index:size]:
+                taken.append(leaf)
+            assert taken.root() == hashers[size].root()
+
+
+@pytest.mark.parametrize(
+    ("index", "size", "proof"),
+    [(4, 4, []), (-1, 4, []), (1, 4, [bytes(32)]), (1, 4, [bytes(32)] * 3), (1, 2, [b"short"])],
+)
+def test_no_tree_is_taken_up_from_a_malformed_proof(index, size, proof):
+    with pytest.raises(InclusionProofError):
+        TreeHasher.before(index, tree_size=size, proof=proof)

@@ -29,8 +29,9 @@ setup: .venv/installed build/protos ## virtual environment, locked dependencies,
 protos: setup ## generate the code of the gRPC contract anew
 	$(BIN)/python hatch_build.py
 
-docs: setup ## what documents derive from the code: the tables of errors in docs/protocol.md
+docs: setup ## the SDK's reference in build/reference/index.html, and the tables of errors in docs/protocol.md
 	$(BIN)/python -m tools.error_tables
+	$(BIN)/python -m pdoc keyark.client keyark.client.blocking --no-show-source --output-directory build/reference
 
 demo: setup ## the whole story in a terminal: a deployment, an enrollment, an encrypted message
 	$(BIN)/python -I -m keyark.cli.demo

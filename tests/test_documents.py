@@ -1,10 +1,32 @@
-"""Guards documents: what they name exists."""
+"""Guards documents: what they name exists, and their snippets are programs that run."""
 
+from __future__ import annotations
+
+import asyncio
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+import pytest
+
+import keyark.client
+from keyark.cli.main import main
+from keyark.errors.remedies import REMEDIES
+from tests.support.deployment import Deployment
+from tests.support.recovering import lose_key
+
 ROOT = Path(__file__).parent
+DOCUMENTS = [ROOT.parent / "README.md", *sorted((ROOT.parent / "docs").glob("*.md"))]
 NAMED = re.compile(r"`([a-z0-9_/]+(?:\.py|/))?(?:::(\w+))?`")
+SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:^(?: {4}|\t).*\n)+|^```(?:sh|shell|console|bash)?\n.*?^```$", re.MULTILINE | re.DOTALL
+)
+COMMAND = re.compile(r"^\s*(?:\$ )?(?:sudo (?:-u \S+ )?)?(?:\S*/bin/)?keyark ((?![-:=]).*)$")
 
 
 def test_every_test_that_the_promises_name_exists():
@@ -18,3 +40,86 @@ def test_every_test_that_the_promises_name_exists():
             named += 1
             assert f"def {name}(" in file.read_text(), f"{file}: {name}"
     assert named > 50
+
+
+def snippets() -> list[tuple[str, str]]:
+    """Every Python snippet of README, docs and the SDK's own documentation, each with where it stands."""
+    texts = {document.name: document.read_text() for document in DOCUMENTS}
+    texts["keyark.client"] = keyark.client.__doc__ or ""
+    found = [
+        (f"{name} {number}", text)
+        for name, whole in texts.items()
+        for number, text in enumerate(SNIPPET.findall(whole))
+    ]
+    assert len(found) >= 5
+    return found
+
+
+def test_every_snippet_is_typed(tmp_path: Path):
+    """mypy takes each as a strict user's own program."""
+    for name, text in snippets():
+        (tmp_path / (re.sub(r"\W", "_", name) + ".py")).write_text(text)
+    options = ("--strict", "--config-file=", f"--cache-dir={ROOT.parent / '.mypy_cache' / 'users'}")
+    command = (sys.executable, "-m", "mypy", *options, *map(str, tmp_path.glob("*.py")))
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+async def test_every_snippet_of_the_sdk_runs(deployment: Deployment):
+    """In their order, beside the deployment that they name; section 8 of protocol.md has a test of its own."""
+    await lose_key(deployment)
+    for name, text in snippets():
+        if "keyark.client" not in text:
+            assert name == "protocol.md 0"
+            continue
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-c", text),
+            cwd=deployment.folder.parent,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        printed, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b""), f"{name}: {errors.decode()}"
+        assert printed
+
+
+def commands(text: str) -> Iterator[str]:
+    """The `keyark` commands in the blocks of code of a document, without the word keyark."""
+    for block in BLOCK.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := COMMAND.search(line):
+                yield found[1]
+
+
+def check_command(words: str) -> None:
+    """Fail unless the command exists and has the options that are named."""
+    command: click.Command = main
+    for word in shlex.split(words, comments=True):
+        if word in ("|", ">", "<", "&&", ";", "&", "||"):
+            return
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            found = [command.get_command(click.Context(command), name) for name in word.split("|")]
+            assert None not in found, f"keyark {words}: there is no {word}"
+            command = found[0] or command
+        elif word.startswith("--"):
+            known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+            known |= {option for parameter in command.params for option in parameter.secondary_opts}
+            assert word.partition("=")[0] in known, f"keyark {words}: there is no {word}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_command_of_a_document_exists(document: Path):
+    for words in commands(document.read_text()):
+        check_command(words)
+
+
+@pytest.mark.parametrize("words", ["enrol --name A", "enroll --nam A", "keys shew", "keys list|shew"])
+def test_a_command_that_does_not_exist_is_found(words: str):
+    with pytest.raises(AssertionError):
+        check_command(words)
+
+
+def test_every_command_that_a_remedy_names_exists():
+    for remedy in REMEDIES.values():
+        for words in re.findall(r"`keyark ([^`]*)`", remedy):
+            check_command(words)

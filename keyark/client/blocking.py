@@ -10,9 +10,10 @@ yields here. Each object runs an event loop of its own; one thread at a time may
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
-from functools import wraps
+from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast
 
@@ -88,10 +89,10 @@ class _Opening(Generic[P, C]):
         self._opener = opener
 
     def __get__(self, instance: object, owner: type[Face]) -> Callable[P, Face]:
-        @wraps(self._opener)
         def opened(*args: P.args, **kwargs: P.kwargs) -> Face:
             return owner(lambda: self._opener(*args, **kwargs))
 
+        _describe(opened, self._opener, returned=owner.__name__)
         return opened
 
 
@@ -100,10 +101,10 @@ def _blocking(
 ) -> Callable[Concatenate[Blocking[C], P], R]:
     """Derive the blocking method of a coroutine that takes the client first."""
 
-    @wraps(method)
     def called(face: Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return face._run(method(face.client, *args, **kwargs))
 
+    _describe(called, method)
     return called
 
 
@@ -112,11 +113,20 @@ def _iterating(
 ) -> Callable[Concatenate[Blocking[C], P], Iterator[R]]:
     """Derive the blocking method of an asynchronous generator that takes the client first."""
 
-    @wraps(method)
     def called(face: Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
         return face._iterate(method(face.client, *args, **kwargs))
 
+    _describe(called, method)
     return called
+
+
+def _describe(derived: Callable[..., Any], method: Callable[..., Any], *, returned: str = "") -> None:
+    """Give a derived method the name, signature and documentation of the asynchronous one, without its ``async``."""
+    update_wrapper(derived, method)
+    shown = inspect.signature(method)
+    annotation = returned or str(shown.return_annotation).replace("AsyncIterator", "collections.abc.Iterator")
+    derived.__signature__ = shown.replace(return_annotation=annotation)  # type: ignore[attr-defined]  # inspect reads it
+    del derived.__wrapped__  # type: ignore[attr-defined]  # readers would unwrap it, and call it a coroutine
 
 
 class BlockingEnrollmentClient(Blocking[EnrollmentClient]):

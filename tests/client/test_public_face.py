@@ -56,6 +56,7 @@ def test_the_blocking_face_of_a_client_has_all_its_methods(face, blocking):
     for name in ("open", *methods):
         derived = inspect.signature(getattr(blocking, name)).parameters
         assert derived == inspect.signature(getattr(face, name)).parameters, name
+        assert not waits(getattr(blocking, name)), name
 
 
 def test_every_function_that_takes_a_session_or_a_client_is_a_blocking_method():
@@ -64,7 +65,9 @@ def test_every_function_that_takes_a_session_or_a_client_is_a_blocking_method():
         if waits(each):
             first = next(iter(inspect.signature(each).parameters.values())).annotation
             blocking = {"Session": BlockingSession, "EnrollmentClient": BlockingEnrollmentClient}[first]
-            assert getattr(blocking, name).__wrapped__ is each
+            derived = getattr(blocking, name)
+            assert (derived.__doc__, derived.__qualname__) == (each.__doc__, name)
+            assert not waits(derived)
             found += 1
     assert found > 20
 
@@ -174,3 +177,18 @@ def test_a_misspelled_keyword_fails_mypy_and_a_right_program_passes(tmp_path: Pa
         lines = [line for line in found if line.startswith(f"bad.py:{number}: error:")]
         assert lines, (number, found)
         assert any(word in line for line in lines for word in words.split("|")), lines
+
+
+def test_the_reference_has_every_public_name_with_its_documentation(tmp_path: Path):
+    """pdoc reads docstrings and signatures, so it says what a user gets; no blocking method is shown as a coroutine."""
+    modules = ("keyark.client", "keyark.client.blocking")
+    command = (sys.executable, "-m", "pdoc", *modules, "--no-show-source", "--output-directory", tmp_path)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "Warn" not in done.stderr
+    reference = (tmp_path / "keyark" / "client.html").read_text()
+    for name, each in PUBLIC.items():
+        assert f'id="{name}"' in reference or inspect.ismodule(each), name
+        if inspect.isroutine(each) or inspect.isclass(each):
+            assert each.__doc__ or each.__module__.endswith("_pb2"), name
+    shown = reference[reference.index('id="BlockingEnrollmentClient.enroll"') :][:2000]
+    assert "async" not in shown.partition("enroll</span>")[0]

@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final, cast
 
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from keyark.crypto.contexts import context
 from keyark.crypto.storage import HybridPrivateKey, HybridPublicKey
 from keyark.errors import InvalidInputError, KeyarkError, Kind
-from keyark.pki.certificates import encode_certificate, load_certificate
+from keyark.pki.certificates import Validity, encode_certificate, load_certificate
 from keyark.pki.chains import verify_chain
 from keyark.pki.identities import identity_of
 from keyark.pki.key_types import PrivateKey
@@ -123,14 +123,11 @@ class AgentShareKey:
         agent, public_key = str(identity_of(certificate)), share_key.public_key.to_bytes()
         if encode_spki(_agent_key(certificate)) != encode_spki(certificate_key.public_key()):
             raise ShareKeyError(f"The key is not the one of the certificate of {agent}; give its own key.")
-        signature = cast("ec.EllipticCurvePrivateKey", certificate_key).sign(
-            _signed(agent, public_key), _ECDSA
-        )
         return cls(
             agent=agent,
             certificate=encode_certificate(certificate),
             public_key=public_key,
-            signature=signature,
+            signature=_sign(certificate_key, agent, public_key),
         )
 
     def verify(self, trust_anchor: x509.Certificate, *, at: int | None = None) -> HybridPublicKey:
@@ -154,6 +151,33 @@ class AgentShareKey:
                 f"The share key is not signed by {identity}; ask the agent for it anew."
             ) from None
         return HybridPublicKey.from_bytes(self.public_key)
+
+    def certified_anew(
+        self,
+        certificate: x509.Certificate,
+        *,
+        trust_anchor: x509.Certificate,
+        certificate_key: PrivateKey | None,
+    ) -> AgentShareKey:
+        """Return the same share key under a newer certificate of its agent, whose key signs it.
+
+        Where the certificate is of the same key as before, ``certificate_key`` may be None: that key's signature stays.
+        Raises ShareKeyError where the certificate is another agent's or another key's, and as ``verify`` does at the
+        time of the certificate before, which may have ended.
+        """
+        before = load_certificate(self.certificate)
+        self.verify(trust_anchor, at=Validity.of(before).not_before)
+        if str(identity_of(certificate)) != self.agent:
+            raise ShareKeyError(f"The certificate is not one of {self.agent}; give the agent's own.")
+        signer = before if certificate_key is None else certificate_key
+        if encode_spki(_agent_key(certificate)) != encode_spki(signer.public_key()):
+            raise ShareKeyError(
+                f"The key is not the one of the certificate of {self.agent}; give its own key."
+            )
+        signature = self.signature
+        if certificate_key is not None:
+            signature = _sign(certificate_key, self.agent, self.public_key)
+        return replace(self, certificate=encode_certificate(certificate), signature=signature)
 
     def to_json(self) -> str:
         """Return the public file of an agent's share key: JSON, binary values in base64."""
@@ -203,6 +227,10 @@ def _agent_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
 
 def _no_public_file() -> InvalidInputError:
     return InvalidInputError("This is no agent's share-key.json; copy it anew.", field="agent")
+
+
+def _sign(certificate_key: PrivateKey, agent: str, public_key: bytes) -> bytes:
+    return cast("ec.EllipticCurvePrivateKey", certificate_key).sign(_signed(agent, public_key), _ECDSA)
 
 
 def _signed(agent: str, public_key: bytes) -> bytes:

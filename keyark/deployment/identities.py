@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyark.deployment.agents import certify_share_key_anew
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.commands import ROLES, ServiceCommandError, service_command
-from keyark.errors import ConfigurationError
+from keyark.errors import ConfigurationError, KeyarkError
 from keyark.extras import need_extra
 from keyark.pki.certificates import Validity, load_certificates
 from keyark.pki.files import alone_in
@@ -78,16 +79,23 @@ class IdentityRenewal:
         return Renewed(name=name, not_after=end, note=note)
 
     def _renew_person(self, path: Path) -> str:
+        """Renew a person's identity, and with an agent's the certificate in the public file of its share key."""
         files = IdentityFiles(key=path.with_name("key.pem"), certificate=path)
-        if not files.key.exists():
+        signer, note = None, "its key is not here and stays"
+        if files.key.exists():
+            try:
+                self.authority.replace_identity(files)
+                signer, note = files.load()[0], ""
+            except PasswordRequiredError:
+                note = "its key is encrypted and stays"
+        if signer is None:
             self.authority.renew_identity(path)
-            return "its key is not here and stays"
+        anchor = self.authority.internal.certificate
         try:
-            self.authority.replace_identity(files)
-        except PasswordRequiredError:
-            self.authority.renew_identity(path)
-            return "its key is encrypted and stays"
-        return ""
+            certify_share_key_anew(path.parent, trust_anchor=anchor, certificate_key=signer)
+        except KeyarkError as error:
+            note = "; ".join(filter(None, [note, f"its share-key.json stays: {error.message}"]))
+        return note
 
     def _tell(self, role: str) -> str:
         try:

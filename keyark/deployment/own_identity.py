@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from cryptography import x509
 
-from keyark.deployment.agents import make_share_key
+from keyark.deployment.agents import SHARE_KEY, make_share_key, sign_share_key_again
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import load_certificate_request
 from keyark.pki.certificates import load_certificates
@@ -77,7 +77,7 @@ class OwnIdentity:
     def install(
         self, certificate: Path, *, anchors: Sequence[x509.Certificate], passwords: Passwords
     ) -> list[Path]:
-        """Put an issued certificate into force; returns what to hand on: of a new agent the signed share key.
+        """Put an issued certificate into force; returns what to hand on: of an agent the signed share key.
 
         Raises ConfigurationError where it is not what was asked for, CertificateRequestError where none of ``anchors``
         signed it (not looked at where there are none), and the errors of ``load_private_key``. The present one stays.
@@ -90,8 +90,10 @@ class OwnIdentity:
         password = _Once(passwords.present)
         files = _files(self.folder, identity)
         key = files.install(chain, ask_password=password)
-        if identity.role != "agent" or (self.folder / "share-key.pem").exists():
+        if identity.role != "agent":
             return []
+        if (self.folder / SHARE_KEY).exists():
+            return [sign_share_key_again(self.folder, key, ask_password=password)]
         return [make_share_key(self.folder, key, password=password.answer)]
 
     def _asked(self) -> SpiffeId:

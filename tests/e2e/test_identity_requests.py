@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keyark.pki.certificates import load_certificates
+from keyark.crypto.agents import AgentShareKey
+from keyark.pki.certificates import encode_certificate, load_certificates
 from keyark.pki.identities import request_identity
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing
@@ -80,6 +81,24 @@ def test_another_key_waits_beside_the_present_one_until_its_certificate_is_there
     assert (folder / key).read_bytes() == waiting
     assert not (folder / key).with_stem(f"{Path(key).stem}-next").exists()
     keyark("identities", "install", certificate, "--in", folder)  # given again after an interruption
+
+
+def test_an_agents_later_certificate_signs_the_share_key_that_is_there(
+    authority: Path, tmp_path: Path, password: Path
+) -> None:
+    """Its public file ended with the certificate of before, and then nobody could name the agent in a change."""
+    folder, secret = tmp_path / "own", ("--password-file", password)
+    made = []
+    for _ in range(2):
+        keyark("identities", "request", "agent/carol", *DOMAIN, "--out", folder, *secret)
+        certificate = issued(authority, "agent/carol", folder)
+        printed = keyark("identities", "install", certificate, "--in", folder, *secret).stdout
+        assert "share-key.json" in printed
+        made.append(AgentShareKey.from_json((folder / "share-key.json").read_text()))
+        assert made[-1].certificate == encode_certificate(load_certificates(certificate)[0])
+        made[-1].verify(load_certificates(authority / "internal-ca.pem")[0])
+    assert made[0].public_key == made[1].public_key
+    assert made[0].certificate != made[1].certificate
 
 
 def test_a_request_that_got_lost_is_made_again_of_the_same_key(tmp_path: Path, password: Path) -> None:

@@ -15,18 +15,21 @@ from keyark.client.doctor import examine
 from keyark.client.findings import Examination, Finding, Severity
 from keyark.client.home import Home
 from keyark.client.passwords import no_password
+from keyark.crypto.agents import AgentShareKey
+from keyark.deployment.agents import sign_share_key_again
 from keyark.deployment.authority import DeploymentAuthority, InternalCaEndsError
 from keyark.deployment.identities import IdentityRenewal
 from keyark.deployment.internal_ca import InternalCaRenewal
 from keyark.deployment.revocation import IdentityRevocation
 from keyark.errors import KeyarkError
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
+from keyark.pki.keys import encode_private_key, load_private_key
 from keyark.pki.spiffe import SpiffeId
 from tests.support.ageing import DAY, YEAR, age, anchors_of
 from tests.support.attacks import another_ca, internal_ca
 from tests.support.deployment import edit, running
 from tests.support.processes import keyark, run_printed
-from tests.support.recovering import REASON, agents, approve, drm_log, lose_key
+from tests.support.recovering import REASON, agents, approve, drm_log, identity_file, lose_key, state
 from tests.support.restoring import told_by_check
 
 HOUR = 3600
@@ -75,7 +78,51 @@ async def test_a_deployment_whose_internal_ca_ended_goes_on_by_the_commands_that
             asked = await alice.request_keys([lost.key_id], reason=REASON)
             await approve(asked.ceremony_id, bob, carol)
             (recovered,) = await alice.collect(asked.ceremony_id)
+            keys = [share_key(folder, name) for name in ("carol", "bob", "alice")]
+            change = await alice.change_agents(keys, 2, reason="the files carry the certificates of now")
+            assert state(await approve(change.ceremony_id, bob, carol)) == "COMPLETED"
         assert recovered.private_key == lost.private_key
+
+
+def share_key(folder: Path, agent: str) -> AgentShareKey:
+    return AgentShareKey.from_json(identity_file(folder, agent, "share-key.json").read_text())
+
+
+@pytest.mark.parametrize("password", [None, b"a password of its own"])
+def test_an_agents_public_file_follows_its_certificate(
+    deployment_folder: Path, password: bytes | None
+) -> None:
+    """It ended with the certificate, and then the agent could be named in no change and no pins."""
+    folder = identity_file(deployment_folder, "bob", "key.pem").parent
+    anchor = age(deployment_folder, left=-HOUR).certificate
+    before, key = share_key(deployment_folder, "bob"), load_private_key(folder / "key.pem")
+    if password:
+        (folder / "key.pem").write_bytes(encode_private_key(key, password=password))
+    with pytest.raises(KeyarkError) as refused:
+        before.verify(anchor)
+    assert refused.value.reason == "CERTIFICATE_EXPIRED"
+    renew(deployment_folder)
+    authority = DeploymentAuthority.load(deployment_folder / "authority")
+    IdentityRenewal(home=deployment_folder, authority=authority).renew(["agent/bob"])
+    after = share_key(deployment_folder, "bob")
+    assert after.verify(authority.internal.certificate).to_bytes() == before.public_key
+    assert (after.signature == before.signature) is bool(password)
+    # one who got the certificate as a file
+    identity_file(deployment_folder, "bob", "share-key.json").write_text(before.to_json())
+    key = load_private_key(folder / "key.pem", ask_password=lambda: password or b"")
+    sign_share_key_again(folder, key, ask_password=lambda: b"not asked for: it is not encrypted")
+    after = share_key(deployment_folder, "bob")
+    assert after.verify(authority.internal.certificate).to_bytes() == before.public_key
+
+
+def test_a_share_key_of_somebody_else_is_not_certified_anew(deployment_folder: Path) -> None:
+    alice, bob = (identity_file(deployment_folder, name, "share-key.json") for name in ("alice", "bob"))
+    foreign = alice.read_bytes()
+    bob.write_bytes(foreign)
+    authority = DeploymentAuthority.load(deployment_folder / "authority")
+    (told,) = IdentityRenewal(home=deployment_folder, authority=authority).renew(["agent/bob"])
+    assert "its share-key.json stays" in told.note
+    assert bob.read_bytes() == foreign
 
 
 async def test_the_renewed_certificate_stands_for_the_same_ca_and_longer(deployment_folder: Path) -> None:

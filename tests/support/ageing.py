@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from keyark.crypto.agents import AgentShareKey
 from keyark.deployment.identities import identity_files
 from keyark.pki.authority import Authority, create_internal_ca
-from keyark.pki.certificates import Validity, load_certificates, save_certificates
+from keyark.pki.certificates import Validity, encode_certificate, load_certificates, save_certificates
 from keyark.pki.identities import issue_identity, renew_identity, request_identity
 from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId
@@ -34,7 +36,13 @@ def age(folder: Path, *, left: int) -> Authority:
         save_certificates(path, [aged.certificate])
     for path in identity_files(folder).values():
         validity = Validity(end - 2 * YEAR, end)
-        save_certificates(path, [renew_identity(aged, load_certificates(path)[0], validity=validity)])
+        certificate = renew_identity(aged, load_certificates(path)[0], validity=validity)
+        save_certificates(path, [certificate])
+        if (public := path.with_name("share-key.json")).exists():
+            share_key = replace(
+                AgentShareKey.from_json(public.read_text()), certificate=encode_certificate(certificate)
+            )
+            public.write_text(share_key.to_json())
     transport = SpiffeId("example.org", "drm/transport")
     issued = issue_identity(
         aged,

@@ -109,6 +109,7 @@ class StorageKeyTrust:
         """
         async with self._lock:
             assumed, refusal = self._record, None
+            passed: list[ArchiveTrustRecord] = []
             for change in changes:
                 (found,) = await self.turns.run(LANE, [partial(self._verify, change, prove, assumed)])
                 if found is None:
@@ -116,7 +117,8 @@ class StorageKeyTrust:
                     continue
                 assumed = found.record
                 if found.refusal is None:
-                    await self._write(found)
+                    await self._write(found, passed)
+                passed = [*passed, found.record] if found.refusal else []
                 refusal = found.refusal and (refusal or found.refusal)
         if refusal is not None:
             raise refusal
@@ -196,7 +198,8 @@ class StorageKeyTrust:
                 "change; if they changed before, let the archive show that change first."
             )
 
-    async def _write(self, change: _Change) -> None:
+    async def _write(self, change: _Change, passed: Sequence[ArchiveTrustRecord]) -> None:
+        """Believe a change, and with it those before it that were ``passed``, for want of approvers in force."""
         record, opened, request, _ = change
         event = AuditEvent(
             version=EVENT_VERSION,
@@ -210,7 +213,8 @@ class StorageKeyTrust:
         leaf, before = new_event(event, details), self._record
 
         def write(txn: WriteTransaction) -> None:
-            _keep(txn, before)
+            for kept in (before, *passed):
+                _keep(txn, kept)
             txn.put(TABLE, _KEY, record.SerializeToString())
             self.log.append(txn, leaf)
 
@@ -316,9 +320,18 @@ def kept_changes(txn: ReadTransaction) -> list[bytes]:
 
 
 def go_back(txn: WriteTransaction, present: ArchiveTrustRecord, former: ArchiveTrustRecord) -> None:
-    """Believe what was believed after an earlier change, on the word of an operator; the present is kept too."""
+    """Believe what was believed after an earlier change, on the word of an operator; the present is kept too.
+
+    Share keys that later changes took out stay former ones, but for those that come into force again. Which those are
+    is not known of the agents of the configuration, so with these nothing is remembered.
+    """
     _keep(txn, present)
-    txn.put(TABLE, _KEY, former.SerializeToString())
+    record = ArchiveTrustRecord()
+    record.CopyFrom(former)
+    if record.share_key_ids:
+        taken_out = {*former.former_share_key_ids, *present.former_share_key_ids} - {*former.share_key_ids}
+        record.former_share_key_ids[:] = sorted(taken_out)
+    txn.put(TABLE, _KEY, record.SerializeToString())
 
 
 def _keep(txn: WriteTransaction, record: ArchiveTrustRecord) -> None:

@@ -547,6 +547,11 @@ async def test_a_change_whose_approvers_left_counts_once_a_quorum_that_is_in_for
     last = open_event((await believer.log.entries(limit=10))[-1].event)
     assert last.details is not None
     assert "2 earlier changes" in last.details.message
+    kept = [believer.store.read(lambda txn, c=c: read_kept(txn, id_of(c))) for c in (left, unproven)]
+    assert [len(record.storage_key_ids) for record in kept if record] == [
+        0,
+        1,
+    ]  # a restore may go back to each
     await trust.accept_changes([left, unproven, newest], proven)  # shown again, they change nothing
 
 
@@ -587,3 +592,40 @@ async def test_a_share_key_that_a_change_took_out_does_not_come_back(agents: Age
         change(bob, alice), requester="carol", approve=("alice", "bob"), after=id_of(without_carol)
     )
     await trust.accept_changes([stays], proven)
+
+
+async def test_who_goes_back_knows_which_share_keys_later_changes_took_out(agents: Agents) -> None:
+    """P4: a key that was lost after the backup was made is as lost after the restore."""
+
+    def change(*keys: AgentShareKey) -> CeremonyStatement:
+        return CeremonyStatement(
+            type=CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS, agents=[agent_key_of(k) for k in keys], quorum=2
+        )
+
+    believer = Believer(agents)
+    trust = await believer.open()
+    alice, bob, carol = (agents.share_key(name) for name in ("alice", "bob", "carol"))
+    signer = agents.signers["carol"]
+    second, third = (
+        AgentShareKey.create(
+            share_key=ShareKey.generate(), certificate=signer.certificate, certificate_key=signer.private_key
+        )
+        for _ in range(2)
+    )
+    changes: list[CeremonyProof] = []
+    for key in (carol, second, third):
+        after = id_of(changes[-1]) if changes else b""
+        changes.append(agents.proof(change(alice, bob, key), after=after))
+    await trust.accept_changes(changes, proven)
+    former = believer.store.read(lambda txn: read_kept(txn, id_of(changes[0])))
+    assert former is not None
+    present = ArchiveTrustRecord.FromString(believer.store.get(TABLE, b"archive") or b"")
+    await believer.store.update(lambda txn: go_back(txn, present, former))
+    trust = believer.trust()
+    with pytest.raises(FormerShareKeyError):
+        await trust.accept_changes(
+            [agents.proof(change(alice, bob, second), after=id_of(changes[0]))], proven
+        )
+    for key in (carol, third):  # carol's first holds a share again
+        trust = believer.trust()
+        await trust.accept_changes([agents.proof(change(alice, bob, key), after=trust.newest_change)], proven)

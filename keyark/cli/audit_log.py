@@ -22,6 +22,7 @@ from keyark.cli.options import (
 from keyark.cli.output import UsageError, careful, end_unread, is_unread, json_text, say, say_aside
 from keyark.client.log_entries import EVENT_TYPES, SHOWN, EntryFilter, PersonTrail, ReadEntry, rfc3339
 from keyark.client.log_reading import LogPositions, LogReading
+from keyark.rpc.retries import NO_RETRIES
 from keyark.text.terminal import escaped_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,6 +123,7 @@ def show_log(**options: Any) -> None:
             identity=options["identity"],
             password=password_source(options["identity_password_file"]),
             page_token=options["page_token"],
+            retries=NO_RETRIES,
         ) as reading:
             shown = _Shown(wanted=wanted, limit=options["limit"], printing=printing)
             if options["follow"]:

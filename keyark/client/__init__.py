@@ -25,7 +25,7 @@ asyncio.run(main())
 | registration officers | `ApprovalClient`; `open_session(home, "rm", ...)` with `list_enrollments`, `get_enrollment` |
 | officers of the CM | `open_session(home, "cm", ...)` with `list_certificates`, `revoke_certificates`, `publish_crls` |
 | recovery agents | `RecoveryClient`; `open_session(home, "drm", ...)` with `list_keys`, `keys_of_person` |
-| auditors | `LogReading`; `open_session` with `list_entries`, `verify_log`; `verify_receipt_file` needs no service |
+| auditors | `LogReading`; `Witnesses` with `audit_logs`; `verify_receipt_file` needs no service |
 
 What is idempotent is repeated for a while where a service is away or has too much to do: see `Retries`. Decisions of
 agents and officers are not repeated. `keyark.client.blocking` has all of it for code without an event loop.
@@ -60,6 +60,7 @@ from keyark.client.blocking import (
     BlockingLogReading,
     BlockingRecoveryClient,
     BlockingSession,
+    BlockingWitnesses,
 )
 from keyark.client.ceremony_review import ReviewedCeremony
 from keyark.client.delivery import KeyFiles
@@ -68,6 +69,7 @@ from keyark.client.errors import *  # noqa: F403 — a class for every reason
 from keyark.client.folder import EnrollmentFolder, KeyFormat
 from keyark.client.home import Home, HomeConfig
 from keyark.client.log_entries import EntryFilter, PersonTrail, Proof, ReadEntry
+from keyark.client.log_heads import LogAudit, audit_logs
 from keyark.client.log_reading import LogPositions, LogReading
 from keyark.client.passwords import PasswordSource, new_password, no_password, read_password
 from keyark.client.recipients import RecoveredKey
@@ -83,6 +85,7 @@ from keyark.client.sessions import Session, open_session
 from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.client.user_list import read_users
 from keyark.client.verification import Enrolled
+from keyark.client.witnesses import Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.pki.approvals import Approval, Edits
 from keyark.pki.key_types import KeyType
@@ -110,6 +113,7 @@ __all__ = [
     "BlockingLogReading",
     "BlockingRecoveryClient",
     "BlockingSession",
+    "BlockingWitnesses",
     "Ceremony",
     "CeremonyState",
     "Certificate",
@@ -132,6 +136,7 @@ __all__ = [
     "KeyFormat",
     "KeyState",
     "KeyType",
+    "LogAudit",
     "LogEntry",
     "LogPositions",
     "LogReading",
@@ -152,7 +157,9 @@ __all__ = [
     "Statement",
     "StorageKey",
     "UserResult",
+    "Witnesses",
     "activate_key",
+    "audit_logs",
     "deactivate_key",
     "enroll_into",
     "enroll_many",

@@ -21,10 +21,12 @@ from keyark.client import administration, audit, revocation
 from keyark.client.approvals import ApprovalClient
 from keyark.client.batch import enroll_many
 from keyark.client.enrollment import EnrollmentClient
+from keyark.client.log_heads import audit_logs
 from keyark.client.log_reading import LogReading
 from keyark.client.recovery import RecoveryClient
 from keyark.client.sessions import Session, open_session
 from keyark.client.single import enroll_into
+from keyark.client.witnesses import Witnesses
 
 C = TypeVar("C")
 P = ParamSpec("P")
@@ -187,6 +189,17 @@ class BlockingLogReading(Blocking[LogReading]):
     def check(self) -> None:
         """As ``LogReading.check``."""
         self.client.check()
+
+
+class BlockingWitnesses(Blocking[Witnesses]):
+    """As ``Witnesses``, without an event loop."""
+
+    open = _Opening(Witnesses.open)
+    confirm = _blocking(Witnesses.confirm)
+    consult = _blocking(Witnesses.consult)
+    believed_change = _blocking(Witnesses.believed_change)
+    show_changes = _blocking(Witnesses.show_changes)
+    audit_logs = _blocking(audit_logs)
 
 
 class BlockingSession(Blocking[Session]):

@@ -26,6 +26,7 @@ from keyark.client.sessions import Session
 from keyark.client.witnesses import Witnesses
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.rpc.channels import call
+from keyark.rpc.retries import DEFAULT_RETRIES, Retries
 from keyark.transparency.checkpoint import Checkpoint, CheckpointError, VerifiedHead, parse_checkpoint
 from keyark.transparency.events import EventError, open_event
 from keyark.transparency.merkle import (
@@ -98,6 +99,7 @@ class LogReading:
         identity: str = "auditor/auditor",
         password: PasswordSource = no_password,
         page_token: str = "",
+        retries: Retries = DEFAULT_RETRIES,
     ) -> AsyncIterator[Self]:
         """Open channels to the three subsystems, to read on from a page token (empty: from the beginning).
 
@@ -105,7 +107,7 @@ class LogReading:
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         positions = LogPositions.parse(page_token) if page_token else LogPositions()
-        async with Witnesses.open(opened, identity=identity, password=password) as witnesses:
+        async with Witnesses.open(opened, identity=identity, password=password, retries=retries) as witnesses:
             yield cls(witnesses=witnesses, positions=positions)
 
     async def entries(self) -> AsyncIterator[ReadEntry]:

@@ -103,7 +103,8 @@ class LogReading:
     ) -> AsyncIterator[Self]:
         """Open channels to the three subsystems, to read on from a page token (empty: from the beginning).
 
-        Raises ConfigurationError, and InvalidInputError for what is no page token.
+        Calls are repeated by ``retries``, and ``password`` is asked where the identity's key is encrypted. Raises
+        ConfigurationError, and InvalidInputError for what is no page token.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         positions = LogPositions.parse(page_token) if page_token else LogPositions()

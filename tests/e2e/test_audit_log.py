@@ -37,16 +37,23 @@ from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import InvalidInputError, PolicyRejectedError
 from keyark.pki.certificates import encode_certificate
 from keyark.pki.keys import load_private_key
+from keyark.rpc.channels import call, open_channel
+from keyark.rpc.retries import NO_RETRIES
 from keyark.store import WriteTransaction
 from keyark.transparency._rows import DETAILS, LEAVES
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
+from keyark.transparency.events import parse_logged_event
 from keyark.transparency.log import row_key
+from keyark.transparency.receipts import parse_proof
+from keyark.v1.audit_pb2 import GetInclusionProofRequest, ListEntriesRequest
+from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.revocation_pb2 import RevocationReason
 from tests.support.deployment import Deployment, copy_deployment, edit, running
 from tests.support.enrolling import pkcs8
 from tests.support.processes import KEYARK, keyark
 from tests.support.queue import defer, officer_of
 from tests.support.recovering import REASON, agents, approve, link
+from tests.support.relays import service_identity
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -145,7 +152,7 @@ async def story(deployment_template: Path, tmp_path_factory: pytest.TempPathFact
 
 def reading_of(home: Home, token: str = "") -> AbstractAsyncContextManager[LogReading]:
     """Be an auditor who reads the logs."""
-    return LogReading.open(home, page_token=token)
+    return LogReading.open(home, page_token=token, retries=NO_RETRIES)
 
 
 async def read(story: Story, token: str = "") -> list[ReadEntry]:
@@ -424,6 +431,27 @@ async def test_policy_withholds_details_and_the_entry_stays_proven(story: Story)
     finally:
         path.write_text(before)
         await policy.reload()
+
+
+async def test_services_that_follow_the_archives_log_see_its_leaves_alone(story: Story) -> None:
+    """A hostile RM learns from no log whose keys came back, and why."""
+    deployment = story.deployment
+    for role in ("rm", "cm"):
+        channel = open_channel(
+            deployment.home().config.drm,
+            service_identity(deployment.folder, role),
+            server_role="drm",
+            trust_domain="example.org",
+        )
+        async with channel:
+            stub = AuditServiceStub(channel)
+            listed = await call(stub.ListEntries, ListEntriesRequest(), timeout=30)
+            assert len(listed.entries) > 5
+            for entry in listed.entries:
+                assert (entry.event.salt, entry.event.details, entry.details_withheld) == (b"", b"", True)
+            proven = await call(stub.GetInclusionProof, GetInclusionProofRequest(index=5), timeout=30)
+            told = parse_logged_event(parse_proof(proven.proof).extra)
+            assert (told.salt, told.details, proven.details_withheld) == (b"", b"", True)
 
 
 def beside(story: Story, folder: Path, *roles: str) -> Home:

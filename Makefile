@@ -7,7 +7,7 @@ DEPLOYMENT ?= deployment
 MINUTES ?= 1
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test lint fuzz mutate load bench bench-quick bench-scale docs clean
+.PHONY: help setup protos demo up test-tools test test-fast lint fuzz mutate load bench bench-quick bench-scale docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,12 +40,19 @@ up: setup ## a deployment in ./deployment, made if need be, until Ctrl-C; make c
 	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) < /dev/null
 	$(BIN)/keyark up $(DEPLOYMENT)
 
-test: lint ## lint, types, import rules, proto lint, and all tests
+test-tools:
 	@for need in strace:strace certtool:gnutls-bin pk12util:libnss3-tools gpgsm:gpgsm keytool:default-jre-headless; do \
 	  command -v $${need%%:*} > /dev/null || missing="$$missing $${need##*:}"; done; \
 	test -z "$$missing" || apt-get install --yes --quiet $$missing || { apt-get update --quiet && apt-get install --yes --quiet $$missing; } \
 	  || { echo "the tests need these Debian packages; install them:$$missing"; exit 1; }
+
+test: lint test-tools ## lint, types, import rules, proto lint, and all tests
 	$(BIN)/python -m pytest -n auto -q
+
+SLOW := $(addprefix tests/,e2e faults interop load recovery)
+
+test-fast: setup test-tools ## in less than a minute: the units and one story from end to end
+	$(BIN)/python -m pytest -n auto -q $(filter-out $(SLOW),$(patsubst %/,%,$(wildcard tests/[a-z]*/ tests/test_*.py))) tests/e2e/test_demo.py
 
 lint: setup ## ruff, mypy, import-linter, buf
 	$(BIN)/ruff check .

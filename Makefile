@@ -47,12 +47,12 @@ test-tools:
 	  || { echo "the tests need these Debian packages; install them:$$missing"; exit 1; }
 
 test: lint test-tools ## lint, types, import rules, proto lint, and all tests
-	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto --dist loadfile -q
 
-SLOW := $(addprefix tests/,e2e faults interop load recovery)
+SLOW := $(addprefix tests/,client e2e faults interop load recovery service)
 
 test-fast: setup test-tools ## in less than a minute: the units and one story from end to end
-	$(BIN)/python -m pytest -n auto -q $(filter-out $(SLOW),$(patsubst %/,%,$(wildcard tests/[a-z]*/ tests/test_*.py))) tests/e2e/test_demo.py
+	$(BIN)/python -m pytest -n auto --dist loadfile -q $(filter-out $(SLOW),$(patsubst %/,%,$(wildcard tests/[a-z]*/ tests/test_*.py))) tests/e2e/test_demo.py
 
 lint: setup ## ruff, mypy, import-linter, buf
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from tests.support.processes import init_home, keyark, up
 def home(tmp_path: Path) -> Path:
     """A deployment that is not running yet."""
     folder = tmp_path / "deployment"
-    init_home(folder)
+    init_home(folder, workers=2)
     return folder
 
 

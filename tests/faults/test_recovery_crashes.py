@@ -9,19 +9,35 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from keyark.client import KeyarkError, RecoveryClient
 from keyark.v1.ceremony_pb2 import DecisionStatement, SignedStatement
-from tests.support.deployment import Deployment, running
+from tests.support.deployment import Deployment, copy_deployment, running
 from tests.support.drm_process import drm_check, drm_process
 from tests.support.recovering import REASON, Lost, agents, approve, drm_log, lose_key, state
 
 NAMES = ("alice", "bob", "carol")
 
 
-async def lost_key(folder: Path) -> Lost:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def archive(deployment_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lost]:
+    """A deployment that was stopped after it archived a key; copy it."""
+    folder = copy_deployment(deployment_template, tmp_path_factory.mktemp("archive") / "deployment")
     async with running(folder) as deployment:
-        return await lose_key(deployment)
+        return folder, await lose_key(deployment)
+
+
+@pytest.fixture
+def lost(archive: tuple[Path, Lost]) -> Lost:
+    """The key that is archived."""
+    return archive[1]
+
+
+@pytest.fixture
+def folder(archive: tuple[Path, Lost], tmp_path: Path) -> Path:
+    """The test's own copy of the deployment, not running yet."""
+    return copy_deployment(archive[0], tmp_path / "deployment")
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -43,10 +59,9 @@ async def assert_each_counts_once(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize("step", ["requested", "approved", "ready", "collected", "acknowledged"])
-async def test_killed_after_each_step(deployment_folder: Path, step: str) -> None:
-    lost = await lost_key(deployment_folder)
-    deployment = Deployment(folder=deployment_folder, services={})
-    async with drm_process(deployment_folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
+async def test_killed_after_each_step(folder: Path, lost: Lost, step: str) -> None:
+    deployment = Deployment(folder=folder, services={})
+    async with drm_process(folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
         asked = await alice.request_keys([lost.key_id], reason=REASON)
         if step != "requested":
             await approve(asked.ceremony_id, bob)
@@ -57,8 +72,8 @@ async def test_killed_after_each_step(deployment_folder: Path, step: str) -> Non
         if step == "acknowledged":
             await alice.acknowledge(asked.ceremony_id)
         kill(process)
-    drm_check(deployment_folder)
-    async with drm_process(deployment_folder):
+    drm_check(folder)
+    async with drm_process(folder):
         async with agents(deployment, *NAMES) as (alice, bob, carol):
             seen = await alice.review(asked.ceremony_id)
             if step == "acknowledged":
@@ -77,19 +92,18 @@ async def test_killed_after_each_step(deployment_folder: Path, step: str) -> Non
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.1, 0.3, 0.6])
-async def test_killed_while_the_last_approval_is_carried_out(deployment_folder: Path, moment: float) -> None:
+async def test_killed_while_the_last_approval_is_carried_out(folder: Path, lost: Lost, moment: float) -> None:
     """Whatever moment it is, the request is there afterwards, open or ready, and comes to its end."""
-    lost = await lost_key(deployment_folder)
-    deployment = Deployment(folder=deployment_folder, services={})
-    async with drm_process(deployment_folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
+    deployment = Deployment(folder=folder, services={})
+    async with drm_process(folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
         asked = await alice.request_keys([lost.key_id], reason=REASON)
         await approve(asked.ceremony_id, bob)
         last = asyncio.create_task(_try(carol, asked.ceremony_id))
         await asyncio.wait([last], timeout=moment)
         kill(process)
         await last
-    drm_check(deployment_folder)
-    async with drm_process(deployment_folder):
+    drm_check(folder)
+    async with drm_process(folder):
         async with agents(deployment, *NAMES) as (alice, bob, carol):
             seen = await alice.review(asked.ceremony_id)
             assert state(seen) in ("OPEN", "READY")
@@ -98,7 +112,7 @@ async def test_killed_while_the_last_approval_is_carried_out(deployment_folder: 
             assert (await alice.collect(asked.ceremony_id))[0].private_key == lost.private_key
             await alice.acknowledge(asked.ceremony_id)
         await assert_each_counts_once(deployment)
-    drm_check(deployment_folder)
+    drm_check(folder)
 
 
 async def _try(agent: RecoveryClient, ceremony_id: bytes) -> None:

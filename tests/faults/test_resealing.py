@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from drm_service.records import SCHEMA_VERSION, TABLES, find_by_key_id, put_sealed_key
 from keyark.client import KeyarkError, RecoveryClient
@@ -15,7 +16,7 @@ from keyark.client.administration import list_keys
 from keyark.client.sessions import open_session
 from keyark.store import open_store
 from keyark.v1.recovery_pb2 import KeyFilter
-from tests.support.deployment import Deployment, running
+from tests.support.deployment import Deployment, copy_deployment, running
 from tests.support.drm_process import drm_check, drm_process
 from tests.support.recovering import REASON, Lost, agents, approve, drm_log, lose_key, state
 
@@ -37,9 +38,19 @@ async def _try(agent: RecoveryClient, ceremony_id: bytes) -> None:
         await approve(ceremony_id, agent)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def archive(
+    deployment_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Lost]]:
+    """A deployment that was stopped after it archived many keys; copy it."""
+    folder = copy_deployment(deployment_template, tmp_path_factory.mktemp("archive") / "deployment")
+    return folder, await many_keys(folder, MANY)
+
+
 @pytest.mark.parametrize("moment", [0.3, 0.5])
-async def test_killed_in_the_middle(deployment_folder: Path, moment: float) -> None:
-    lost = await many_keys(deployment_folder, MANY)
+async def test_killed_in_the_middle(archive: tuple[Path, list[Lost]], tmp_path: Path, moment: float) -> None:
+    lost = archive[1]
+    deployment_folder = copy_deployment(archive[0], tmp_path / "deployment")
     deployment = Deployment(folder=deployment_folder, services={})
     async with drm_process(deployment_folder) as process, agents(deployment, *NAMES) as (alice, bob, carol):
         asked = await alice.reseal_keys(reason="yearly")

@@ -26,7 +26,7 @@ DRAIN_SECONDS = 10  # what the README promises
 def home(tmp_path: Path) -> Path:
     """A deployment that is not running yet."""
     folder = tmp_path / "deployment"
-    init_home(folder)
+    init_home(folder, workers=2)
     return folder
 
 

@@ -66,7 +66,7 @@ def drm_pid(parent: int) -> int:
 
 async def test_nothing_stays_in_the_memory_of_the_drm(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
-    init_home(folder)
+    init_home(folder, workers=2)
     secrets = await archive_secrets(folder)
     deployment = Deployment(folder=folder, services={})
     with up(folder) as process:

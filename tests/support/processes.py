@@ -18,6 +18,7 @@ from pathlib import Path
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.deployment.ports import free_ports
 from tests.support.command_client import command_server
+from tests.support.deployment import edit
 
 KEYARK = (sys.executable, "-m", "keyark.cli")
 """The command line as a program."""
@@ -60,9 +61,14 @@ def _template() -> Path:
     return folder / "deployment"
 
 
-def init_home(folder: Path) -> Path:
-    """Make a deployment as `keyark init` does, on free ports: a copy of one that was made before, which is quicker."""
+def init_home(folder: Path, *, workers: int = 1) -> Path:
+    """Make a deployment as `keyark init` does, on free ports: a copy of one that was made before, which is quicker.
+
+    ``workers`` is how many each pool of CM and DRM starts. Where a test is not about workers, one is quicker to start.
+    """
     shutil.copytree(_template(), folder)
+    for role in ("cm", "drm"):
+        edit(folder / role / f"{role}.toml", "count = 2", f"count = {workers}")
     base = free_ports()
     for name in ("keyark.toml", "rm/rm.toml", "cm/cm.toml", "drm/drm.toml"):
         text = (folder / name).read_text()

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "keys": ("keyark.cli.keys", "keys"),
     "transport-key": ("keyark.cli.transport_key", "transport_key"),
     "authority": ("keyark.cli.authority", "authority"),
+    "home": ("keyark.cli.home", "home"),
     "identities": ("keyark.cli.identities", "identities"),
     "ca": ("keyark.cli.ca", "ca"),
     "recover": ("keyark.cli.recover", "recover"),

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from typing import Final
 
 from keyark.client.archive_pins import ArchivePins
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.deployment.agents import make_share_key
 from keyark.deployment.authority import MAX_REQUEST, DeploymentAuthority
+from keyark.deployment.bundle import BUNDLE, HOME, BundleSource, sign_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
@@ -27,24 +27,6 @@ from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, che
 from keyark.pki.keys import save_private_key
 from keyark.pki.spiffe import SpiffeId, check_trust_domain
 from keyark.service.initialization import PRIVATE, PUBLIC, new_folder, save_request
-
-HOME: Final = """\
-# What people and programs need to know of this deployment. Nothing here is secret.
-trust_domain = "$trust_domain"
-# Where the services listen.
-rm = "$rm"
-cm = "$cm"
-drm = "$drm"
-# The internal CA, which every service and every person of the deployment is known by.
-trust_anchor = "trust-anchor.pem"
-# The issuing CA and the root above it: what users' certificates chain to.
-ca = "ca.pem"
-# The DRM's transport certificates, the newest first: what its log and archival receipts are checked with.
-transport = "transport.pem"
-# The keys that sign the RM's and the CM's checkpoints.
-rm_log_key = "rm-log.pem"
-cm_log_key = "cm-log.pem"
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +95,8 @@ def initialize(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
         Template(HOME).substitute(trust_domain=plan.trust_domain, **plan.addresses).encode(),
         mode=PRIVATE,
     )
+    bundle = sign_bundle(BundleSource.of_home(folder), authority, folder / BUNDLE)
+    say(f"made {BUNDLE}, from which people make their homes; fingerprint {bundle.fingerprints[0]}")
     say(f"made the issuing CA; the deployment is in {folder}")
 
 

@@ -301,6 +301,7 @@ def make_texts(folder: Path) -> None:
     for role in ("rm", "cm", "drm"):
         put(f"{role}-toml", (folder / role / f"{role}.toml").read_bytes())
     put("home-toml", (folder / "keyark.toml").read_bytes())
+    put("bundle", (folder / "deployment.toml").read_bytes())
     put(
         "trial-toml",
         b'[[request]]\nprofile = "user"\ncaller = "client/a"\ncommon_name = "A"\nemail = "a@example.org"\n',

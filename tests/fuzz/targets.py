@@ -35,6 +35,7 @@ from keyark.crypto.storage import HybridPrivateKey, HybridPublicKey
 from keyark.crypto.token import load_token
 from keyark.crypto.uris import load_private_key_by_uri
 from keyark.deployment.authority import _load_request
+from keyark.deployment.bundle import Bundle
 from keyark.deployment.issued import IssuedIdentities
 from keyark.errors import InvalidInputError, KeyarkError
 from keyark.pki.authority import check_request
@@ -278,6 +279,12 @@ def config(kind: type[Any]) -> Callable[[bytes], object]:
     return lambda data: load_config(file(data, "service.toml"), kind)
 
 
+def bundle(data: bytes) -> None:
+    parsed = Bundle.parse(data)
+    parsed._check_content()  # what the holder of a signature could say
+    parsed.verify(parsed.fingerprints)
+
+
 def home(data: bytes) -> None:
     for name in ("trust-anchor.pem", "ca.pem", "transport.pem", "rm-log.pem", "cm-log.pem"):
         file(world().transport_file.read_bytes(), name)
@@ -446,6 +453,7 @@ TARGETS = [
     Target("cm-toml", config(CmConfig)),
     Target("drm-toml", config(DrmConfig)),
     Target("home-toml", home),
+    Target("bundle", bundle),
     Target("trial-toml", lambda data: load_requests(file(data, "requests.toml"))),
     Target("condition", condition),
     Target("users-csv", lambda data: read_users(file(data, "users.csv"), profile="user")),

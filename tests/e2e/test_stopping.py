@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -91,6 +92,17 @@ LONG = {
 }
 
 
+def accepted(silent: socket.socket, process: subprocess.Popen[str]) -> socket.socket:
+    """Return the connection of a command, once it has one; fails with what the command said where it ends before."""
+    ended = os.pidfd_open(process.pid)
+    try:
+        ready, _, _ = select.select([silent, ended], [], [])
+    finally:
+        os.close(ended)
+    assert silent in ready, process.communicate()[0]
+    return silent.accept()[0]
+
+
 def stopped_while_a_service_is_silent(home: Path, words: list[str]) -> str:
     """Run a command against services that never answer, and press Ctrl-C once it is connected; returns what it said."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -105,7 +117,7 @@ def stopped_while_a_service_is_silent(home: Path, words: list[str]) -> str:
             text=True,
             preexec_fn=heeding_sigint,  # noqa: PLW1509 — no other thread of the tests holds a lock that it needs
         )
-        connection, _ = silent.accept()
+        connection = accepted(silent, process)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
         connection.close()

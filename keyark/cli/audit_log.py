@@ -114,18 +114,23 @@ def show_log(**options: Any) -> None:
     """
     if options["as_json"] and (options["json_lines"] or options["follow"]):
         raise UsageError("--json prints one array; leave it out, and use --json-lines with --follow.")
-    printing = _printing(options)
     wanted = take_filter(options)
+    token = options["page_token"]
+    shown = _Shown(
+        wanted=wanted,
+        limit=options["limit"],
+        printing=_printing(options),
+        start=LogPositions.parse(token) if token else LogPositions(),
+    )
 
     async def run() -> LogReading:
         async with LogReading.open(
             options["home"],
             identity=options["identity"],
             password=password_source(options["identity_password_file"]),
-            page_token=options["page_token"],
+            page_token="" if wanted.person else token,  # what is about a person follows from what was before
             retries=NO_RETRIES,
         ) as reading:
-            shown = _Shown(wanted=wanted, limit=options["limit"], printing=printing)
             if options["follow"]:
                 await shown.print_all(reading, reading.follow(lambda: _look_again(reading, shown)))
             else:
@@ -202,6 +207,7 @@ class _Shown:
     wanted: EntryFilter
     limit: int | None
     printing: _Lines
+    start: LogPositions
     count: int = 0
     undisclosed: int = 0
     is_cut: bool = False
@@ -217,9 +223,10 @@ class _Shown:
             is_about = trail is None or trail.is_about(entry)
             if self.wanted.needs_details and entry.details_state != SHOWN:
                 self.undisclosed += 1
-            if not (is_about and self.wanted.fits(entry)):
+            is_new = entry.index >= self.start.of[entry.log]
+            if not (is_new and is_about and self.wanted.fits(entry)):
                 continue
-            self.printing.entry(entry, reading.positions)
+            self.printing.entry(entry, reading.positions.or_later(self.start))
             self.count += 1
             if self.count == self.limit:
                 self.is_cut = True
@@ -235,7 +242,7 @@ class _Shown:
                 "may concern whom you look for and are not shown"
             )
         if self.is_cut:
-            say_aside(f"more        go on with --page-token {reading.positions}")
+            say_aside(f"more        go on with --page-token {reading.positions.or_later(self.start)}")
 
     def tell_changes(self, reading: LogReading) -> None:
         """Tell aside what is not proven or away, once for as long as it stays so."""

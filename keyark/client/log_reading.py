@@ -71,6 +71,10 @@ class LogPositions:
         """Return the positions once an entry was told."""
         return LogPositions({**self.of, entry.log: entry.index + 1})
 
+    def or_later(self, other: LogPositions) -> LogPositions:
+        """Return of each log the position that is further on."""
+        return LogPositions({role: max(self.of[role], other.of[role]) for role in LOGS})
+
     def __str__(self) -> str:
         return ",".join(f"{role}:{self.of[role]}" for role in LOGS)
 

@@ -42,10 +42,16 @@ from keyark.rpc.retries import NO_RETRIES
 from keyark.store import WriteTransaction
 from keyark.transparency._rows import DETAILS, LEAVES
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
-from keyark.transparency.events import parse_logged_event
+from keyark.transparency.events import new_event, parse_logged_event
 from keyark.transparency.log import row_key
 from keyark.transparency.receipts import parse_proof
-from keyark.v1.audit_pb2 import GetInclusionProofRequest, ListEntriesRequest
+from keyark.v1.audit_pb2 import (
+    AuditDetails,
+    AuditEvent,
+    GetInclusionProofRequest,
+    ListEntriesRequest,
+    LogEntry,
+)
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.revocation_pb2 import RevocationReason
 from tests.support.deployment import Deployment, copy_deployment, edit, running
@@ -53,7 +59,7 @@ from tests.support.enrolling import pkcs8
 from tests.support.processes import KEYARK, keyark
 from tests.support.queue import defer, officer_of
 from tests.support.recovering import REASON, agents, approve, link
-from tests.support.relays import service_identity
+from tests.support.relays import lying_log, service_identity
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -311,6 +317,15 @@ async def test_the_command_finds_and_goes_on_from_a_page_token(story: Story) -> 
     assert (await run(story, "--json-lines", "--page-token", everything[-1]["page_token"])).stdout == ""
 
 
+async def test_a_persons_entries_go_on_from_a_page_token_with_what_was_known_before(story: Story) -> None:
+    words = ("--person", "alice@example.org", "--json-lines")
+    everything = json_lines((await run(story, *words)).stdout)
+    kinds = [entry["type"] for entry in everything]
+    before = kinds.index("KEYS_RECOVERED")  # which names no person
+    rest = await run(story, *words, "--page-token", everything[before - 1]["page_token"])
+    assert json_lines(rest.stdout) == everything[before:]
+
+
 async def test_a_reading_goes_on_from_every_place(story: Story) -> None:
     entries = await read(story)
     positions = LogPositions()
@@ -452,6 +467,82 @@ async def test_services_that_follow_the_archives_log_see_its_leaves_alone(story:
             proven = await call(stub.GetInclusionProof, GetInclusionProofRequest(index=5), timeout=30)
             told = parse_logged_event(parse_proof(proven.proof).extra)
             assert (told.salt, told.details, proven.details_withheld) == (b"", b"", True)
+
+
+def renumbered(answer: Any) -> None:
+    for number, entry in enumerate(answer.entries, start=answer.entries[0].index):
+        entry.index = number
+
+
+def without_one(answer: Any) -> None:
+    del answer.entries[2]
+
+
+def hiding_one(answer: Any) -> None:
+    del answer.entries[2]
+    renumbered(answer)
+
+
+def with_two_exchanged(answer: Any) -> None:
+    first = LogEntry.FromString(answer.entries[1].SerializeToString())
+    answer.entries[1].CopyFrom(answer.entries[2])
+    answer.entries[2].CopyFrom(first)
+    renumbered(answer)
+
+
+def with_one_made_up(answer: Any) -> None:
+    event = AuditEvent.FromString(answer.entries[1].event.leaf)
+    answer.entries[1].event.CopyFrom(new_event(event, AuditDetails(caller="spiffe://example.org/agent/bob")))
+
+
+def with_nothing(answer: Any) -> None:
+    answer.ClearField("entries")
+    answer.next_page_token = "1"
+
+
+def with_what_does_not_parse(answer: Any) -> None:
+    event = AuditEvent.FromString(answer.entries[1].event.leaf)
+    answer.entries[1].event.CopyFrom(new_event(event, AuditDetails(decision=b"\xff")))
+
+
+LIES = [
+    without_one, hiding_one, with_two_exchanged, with_one_made_up, with_nothing, with_what_does_not_parse,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("start", ["", "rm:0,cm:1,drm:0"])
+async def test_whatever_a_hostile_service_shows_in_place_of_its_log_is_refused(
+    story: Story, lie: Callable[[Any], None], start: str
+) -> None:
+    def alter(method: str, request: Any, answer: Any) -> Any:
+        if method == "ListEntries":
+            lie(answer)
+        return answer
+
+    async with lying_log(story.deployment, "cm", alter) as home, reading_of(home, start) as reading:
+        assert {entry.log async for entry in reading.entries()} == {"rm", "drm"}
+        with pytest.raises(KeyarkError) as refused:
+            reading.check()
+        assert refused.value.reason in {"LOG_MISMATCH", "AUDIT_EVENT_INVALID"}
+
+
+@pytest.mark.parametrize("proof", [b"", b"no proof"])
+async def test_a_hostile_service_cannot_choose_where_reading_goes_on(story: Story, proof: bytes) -> None:
+    def alter(method: str, request: Any, answer: Any) -> Any:
+        if method == "GetInclusionProof":
+            lines = answer.proof.split(b"\n")
+            lines[3] = base64.b64encode(bytes(32))  # the sibling of the leaf, to its left
+            answer.proof = proof or b"\n".join(lines)
+        return answer
+
+    async with (
+        lying_log(story.deployment, "cm", alter) as home,
+        reading_of(home, "rm:0,cm:1,drm:0") as reading,
+    ):
+        assert {entry.log async for entry in reading.entries()} == {"rm", "drm"}
+        with pytest.raises(LogMismatchError):
+            reading.check()
 
 
 def beside(story: Story, folder: Path, *roles: str) -> Home:

@@ -24,6 +24,11 @@ from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
 from tests.support.deployment import Deployment
 from tests.support.rpc import budgets
 
+AUDIT: tuple[ServiceDescriptor, Any] = (
+    audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+    add_AuditServiceServicer_to_server,
+)
+
 Alter = Callable[[str, Any, Any], Any]
 """Given a method's name, the request and the real response, returns the response to give."""
 
@@ -96,8 +101,6 @@ async def relaying(
 @asynccontextmanager
 async def lying_archive(deployment: Deployment, agent: str, alter: Alter) -> AsyncIterator[Home]:
     """The DRM of a deployment altering what it answers to an agent; yields a home that leads there."""
-    home = deployment.home()
-    upstream = channel(home.config.drm, home.identity(f"agent/{agent}", lambda _: None), "drm")
     services: list[tuple[ServiceDescriptor, Any]] = [
         (
             recovery_pb2.DESCRIPTOR.services_by_name["KeyRecoveryService"],
@@ -107,12 +110,34 @@ async def lying_archive(deployment: Deployment, agent: str, alter: Alter) -> Asy
             archive_pb2.DESCRIPTOR.services_by_name["TransportKeyService"],
             add_TransportKeyServiceServicer_to_server,
         ),
-        (audit_pb2.DESCRIPTOR.services_by_name["AuditService"], add_AuditServiceServicer_to_server),
+        AUDIT,
     ]
-    identity = service_identity(deployment.folder, "drm")
+    async with _lying(deployment, "drm", f"agent/{agent}", services, alter) as home:
+        yield home
+
+
+@asynccontextmanager
+async def lying_log(deployment: Deployment, role: str, alter: Alter) -> AsyncIterator[Home]:
+    """RM or CM altering what it tells an auditor of its log; yields a home that leads there."""
+    async with _lying(deployment, role, "auditor/auditor", [AUDIT], alter) as home:
+        yield home
+
+
+@asynccontextmanager
+async def _lying(
+    deployment: Deployment,
+    role: str,
+    person: str,
+    services: list[tuple[ServiceDescriptor, Any]],
+    alter: Alter,
+) -> AsyncIterator[Home]:
+    """A subsystem that alters what it answers to one person."""
+    home = deployment.home()
+    upstream = channel(getattr(home.config, role), home.identity(person, lambda _: None), role)
+    identity = service_identity(deployment.folder, role)
     relay = relaying(identity=identity, upstream=upstream, services=services, alter=alter)
     async with upstream, relay as server:
-        moved = home.config.model_copy(update={"drm": f"127.0.0.1:{server.port}"})
+        moved = home.config.model_copy(update={role: f"127.0.0.1:{server.port}"})
         object.__setattr__(home, "config", moved)
         yield home
 

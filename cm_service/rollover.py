@@ -23,9 +23,10 @@ from keyark.crypto.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import ca_name, request_ca
 from keyark.pki.certificates import load_certificates
-from keyark.pki.files import erase_secret_file, write_file
+from keyark.pki.files import is_there, write_file
 from keyark.pki.issuer_keys import check_crl_issuer
-from keyark.pki.key_types import CA_KEY_TYPES, narrow_signing_key, parse_key_type
+from keyark.pki.key_types import CA_KEY_TYPES, key_type_of, narrow_signing_key, parse_key_type
+from keyark.pki.keys import load_private_key
 from keyark.service.control import ServiceNotRunningError, ask
 from keyark.service.initialization import PUBLIC, new_signing_key, save_request
 from keyark.store import open_store
@@ -78,8 +79,13 @@ def make_key(path: Path, name: str, key_type: str) -> dict[str, Any]:
     number, key_path, request, chain = _next_files(config)
     for_issuer(config.profiles, number)
     if not request.exists():
-        erase_secret_file(key_path)  # without its request nobody has certified it
-        key = new_signing_key(key_path, permitted)
+        if not is_there(key_path):
+            new_signing_key(key_path, permitted)
+        key = narrow_signing_key(load_private_key(key_path))  # one that is there may be certified already
+        if key_type_of(key.public_key()) is not permitted:
+            raise ConfigurationError(
+                f"{key_path} is a key of another type; give --ca-key {key_type_of(key.public_key()).value}."
+            )
         save_request(request, request_ca(key, subject=ca_name(name)))
     return {"generation": number, "request": str(request), "chain": str(chain)}
 

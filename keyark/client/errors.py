@@ -15,7 +15,7 @@ from keyark.client.administration import AmbiguousOwnerError, OwnerMismatchError
 from keyark.client.archive_pins import ArchiveChangeError, PinsBehindError, PinsMissingError
 from keyark.client.audit import LogMismatchError, ReceiptTimeError
 from keyark.client.ceremony_review import CeremonyMismatchError, ChangePendingError
-from keyark.client.folder import OtherRequestError
+from keyark.client.folder import FolderTakenError, OtherFormError, OtherRequestError
 from keyark.client.passwords import PasswordFileError, WeakPasswordError
 from keyark.client.pending import (
     EnrollmentCanceledError,
@@ -218,6 +218,7 @@ __all__ = [
     "EventError",
     "FileExistsAlreadyError",
     "FolderInUseError",
+    "FolderTakenError",
     "ForeignOwnerError",
     "FormerShareKeyError",
     "IdentityEndedError",
@@ -255,6 +256,7 @@ __all__ = [
     "NotPendingError",
     "NothingToResealError",
     "OlderIdentityListError",
+    "OtherFormError",
     "OtherRequestError",
     "OverloadedError",
     "OwnRequestError",

@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import secrets
+import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,8 @@ LEAST_CHARACTERS: Final = 10
 LEAST_GUESSES_LOG10: Final = 10
 """Ten thousand million guesses, each of 600,000 rounds of PBKDF2."""
 
+_MADE_LENGTH: Final = 22
+_MADE_CHARACTERS: Final = frozenset(string.ascii_letters.encode() + string.digits.encode() + b"-_")
 _MAX_FILE: Final = 4096
 _MAX_LIST: Final = 64 << 20
 _LIST_HEADER: Final = ["email", "password"]
@@ -79,6 +82,14 @@ def read_password(path: Path) -> bytes:
         raise PasswordFileError(
             f"The password in {path} has {len(password)} bytes; most programs read at most {MAX_PASSWORD}."
         )
+    return password
+
+
+def read_made_password(path: Path) -> bytes:
+    """As ``read_password``, for one that ``new_password`` made; raises PasswordFileError for any other."""
+    password = read_password(path)
+    if len(password) != _MADE_LENGTH or not _MADE_CHARACTERS.issuperset(password):
+        raise PasswordFileError(f"{path} does not hold the password that keyark made; choose a new folder.")
     return password
 
 

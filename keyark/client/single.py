@@ -88,12 +88,16 @@ def issued(folder: EnrollmentFolder, statement: Statement) -> UserResult:
 def finished_in(folder: EnrollmentFolder, order: EnrollmentOrder) -> UserResult | None:
     """Return the outcome that lies in the folder already, or None.
 
-    Raises OtherRequestError where it is another order's, and CertificateMismatchError where its keys are others.
+    Raises FolderTakenError for a folder of something else, OtherRequestError where it is another order's,
+    CertificateMismatchError where its keys are others, and OtherFormError where they are kept in another form.
     """
+    folder.make_usable()
     saved = folder.saved_statement()
+    if saved is not None:
+        check_same_order(saved, order, folder)
+        folder.check_form()
     if saved is None or not folder.is_finished():
         return None
-    check_same_order(saved, order, folder)
     folder.check_kept_keys()
     return issued(folder, saved)
 

@@ -176,6 +176,8 @@ REMEDIES: Final = {
     "WRONG_PASSWORD": "Give the right password of the key.",
     "PASSWORD_FILE": "Correct the file that holds the password.",
     "WEAK_PASSWORD": "Choose a longer password.",
+    "FOLDER_TAKEN": "Choose a new folder: nothing of anybody else is replaced.",
+    "OTHER_FORM": "Give the options of the first time, or choose another folder.",
     "OTHER_REQUEST": "Choose another folder: this one holds another person's request.",
     "USER_LIST": "Correct the line of the list that the message names.",
 }

@@ -218,6 +218,26 @@ def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
             ) from None
 
 
+def put_new_file(source: Path, path: Path) -> None:
+    """Rename a file, durably, to a name in its folder that is free; raises FileExistsAlreadyError, UnwritableFileError.
+
+    One run at a time, as within ``working_in``.
+    """
+    if is_there(path):
+        raise FileExistsAlreadyError(f"{path} exists and is not overwritten; move it away first.")
+    with _writing(path):
+        source.rename(path)
+        sync_folder(path.parent)
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return the names of what is in a folder; raises UnreadableFileError."""
+    try:
+        return set(os.listdir(folder))
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError(f"{folder} cannot be opened: {_why(error)}.") from None
+
+
 def erase_secret_file(path: Path) -> None:
     """Overwrite and delete a file, durably; one that does not exist is left at that. Raises UnwritableFileError."""
     with _writing(path):

@@ -69,6 +69,11 @@ def encode_private_key(private_key: PrivateKey, *, password: bytes | None = None
     )
 
 
+def is_encrypted(data: bytes) -> bool:
+    """Whether a private key in PEM is encrypted."""
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data
+
+
 def load_private_key(path: Path, *, ask_password: AskPassword | None = None) -> PrivateKey:
     """Load a private key from a file; ``ask_password`` is called only if the key is encrypted.
 

@@ -31,6 +31,10 @@ MAX_PASSWORD: Final = 1_023
 """Bytes in UTF-8; OpenSSL and others read no more."""
 
 
+_PBES2: Final = bytes.fromhex("06092a864886f70d01050d")
+"""1.2.840.113549.1.5.13, DER (RFC 8018)."""
+
+
 class Pkcs12Form(enum.Enum):
     """How a PKCS#12 file is encrypted: as today, or for importers that know no PBES2 (gpgsm 2.2, old Windows)."""
 
@@ -120,6 +124,11 @@ class Pkcs12Writer:
         above = dict.fromkeys(encode_certificate(certificate) for certificate in chain)
         certificates += [certificate_bag(certificate) for certificate in above]
         return assemble(keys, certificates, self._protection)
+
+
+def form_of(data: bytes) -> Pkcs12Form:
+    """Return the form of a PKCS#12 file: modern where PBES2 encrypts it (the names of algorithms are in the clear)."""
+    return Pkcs12Form.MODERN if _PBES2 in data else Pkcs12Form.COMPATIBLE
 
 
 def open_pkcs12(data: bytes, *, password: bytes) -> PrivateKey:

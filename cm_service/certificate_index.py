@@ -12,11 +12,11 @@ each standing has its row. Serial numbers and keys have tables of their own.
 from __future__ import annotations
 
 import enum
-import unicodedata
 from hashlib import sha256
 from typing import Final
 
 from cm_service.records import INDEX, PAIRS, is_issued, revocation_of, roles_of
+from keyark.pki.names import folded_name
 from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.store import Store, WriteTransaction
 from keyark.v1.revocation_pb2 import RevocationReason
@@ -52,7 +52,7 @@ def email_prefix(email: str) -> bytes:
 
 def name_prefix(common_name: str) -> bytes:
     """Return what keys of this common name begin with."""
-    return b"n" + _digest(fold(common_name))
+    return b"n" + _digest(folded_name(common_name))
 
 
 def expiry_prefix(state: Standing, *, profile: str = "") -> bytes:
@@ -64,11 +64,6 @@ def expiry_prefix(state: Standing, *, profile: str = "") -> bytes:
 def expiry_key(seconds: int) -> bytes:
     """Return an expiry (seconds UTC) as it stands in keys."""
     return seconds.to_bytes(8, "big")
-
-
-def fold(text: str) -> str:
-    """Return text as names are compared: case folded, Unicode normal form C."""
-    return unicodedata.normalize("NFC", text.casefold())
 
 
 def _digest(text: str) -> bytes:

@@ -17,12 +17,12 @@ from cm_service.certificate_index import (
     email_prefix,
     expiry_key,
     expiry_prefix,
-    fold,
     name_prefix,
     standing,
 )
 from cm_service.records import INDEX, PAIRS, SERIALS, describe_pair, is_issued, read_pair
 from keyark.errors import InvalidInputError
+from keyark.pki.names import folded_name
 from keyark.pki.serials import check_serial
 from keyark.records.v1.cm_pb2 import SerialRecord
 from keyark.records.v1.keys_pb2 import KeyUse
@@ -177,11 +177,11 @@ def _certificates(
 def _matcher(wanted: CertificateFilter) -> Callable[[Certificate], bool]:
     """Return what holds a certificate against everything that the filter says."""
     _check(wanted)
-    common_name, email = fold(wanted.common_name), wanted.email.lower()
+    common_name, email = folded_name(wanted.common_name), wanted.email.lower()
 
     def matches(certificate: Certificate) -> bool:
         return (
-            (not common_name or fold(certificate.common_name) == common_name)
+            (not common_name or folded_name(certificate.common_name) == common_name)
             and (not email or certificate.email.lower() == email)
             and (not wanted.serial or certificate.serial == wanted.serial)
             and (not wanted.spki_sha256 or certificate.spki_sha256 == wanted.spki_sha256)

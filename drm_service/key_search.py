@@ -2,7 +2,8 @@
 
 The index rows are written in the transactions that write the rows they lead to, and hold ids and hashes only::
 
-    keys_by_owner    hash of "email" and the address in lower case, or of "name" and the common name; enrollment id
+    keys_by_owner    hash of "email" and the address in lower case, of "name" and the common name, or of "folded name"
+                     and the name as names are compared, which older releases did not write; enrollment id
     keys_by_serial   serial number of the encryption certificate, to the enrollment id
     keys_by_time     when it was archived, microseconds, 8 bytes; enrollment id
 """
@@ -29,6 +30,7 @@ from drm_service.records import (
 )
 from keyark.crypto.contexts import context
 from keyark.errors import InvalidInputError
+from keyark.pki.names import folded_name
 from keyark.pki.statements import Statement
 from keyark.service.paging import Page
 from keyark.store import ReadTransaction, WriteTransaction
@@ -55,7 +57,7 @@ class FoundKeys:
 
 def index_archived(txn: WriteTransaction, statement: Statement, *, time_us: int) -> None:
     """Index a key that is archived in this transaction."""
-    for owner in owner_hashes(statement):
+    for owner in (*owner_hashes(statement), _by_folded_name(statement.common_name)):
         txn.put(BY_OWNER, owner + statement.enrollment_id, b"")
     txn.put(BY_TIME, time_us.to_bytes(_TIME_SIZE, "big") + statement.enrollment_id, b"")
 
@@ -121,7 +123,8 @@ def _candidates(
 def _owned(txn: ReadTransaction, owner: str, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
     """An address and a name may be the same text, so both are looked up."""
     last = after
-    for enrollment_id in merge(*(_below(txn, p, after) for p in (_by_email(owner), _by_name(owner)))):
+    prefixes = (_by_email(owner), _by_name(owner), _by_folded_name(owner))
+    for enrollment_id in merge(*(_below(txn, prefix, after) for prefix in prefixes)):
         if enrollment_id != last:
             yield enrollment_id, enrollment_id
         last = enrollment_id
@@ -152,10 +155,11 @@ def _keys(txn: ReadTransaction, table: str, after: bytes | None) -> Iterator[byt
 
 def _fits(key_filter: KeyFilter) -> Callable[[ArchivedKey], bool]:
     owner, until = key_filter.owner, key_filter.archived_until_us
+    name = folded_name(owner)
 
     def fits(key: ArchivedKey) -> bool:
         return (
-            (not owner or key.email.lower() == owner.lower() or key.common_name == owner)
+            (not owner or key.email.lower() == owner.lower() or folded_name(key.common_name) == name)
             and key_filter.state in (0, key.state)
             and bool(key.failed_time_us) >= key_filter.failed
             and key_filter.certificate_serial in (b"", key.certificate_serial)
@@ -164,6 +168,10 @@ def _fits(key_filter: KeyFilter) -> Callable[[ArchivedKey], bool]:
         )
 
     return fits
+
+
+def _by_folded_name(name: str) -> bytes:
+    return sha256(context(OWNER_LABEL, b"folded name", folded_name(name).encode())).digest()[:_HASH_SIZE]
 
 
 def _by_email(email: str) -> bytes:

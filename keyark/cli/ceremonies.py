@@ -118,12 +118,8 @@ def _show_request(ceremony: ReviewedCeremony) -> None:
     say(f"reason      {message.reason}{careful(message.reason)}")
     say(f"opened      {when(ceremony.opened.event.time_us)}, log entry {ceremony.opened.index}")
     say(f"expires     {when(ceremony.opened.event.expires_time_us)}")
-    for owner in ceremony.owners:
-        details, event = owner.details, owner.event
-        say(
-            f"key         {event.encryption_spki_sha256.hex()} of {details.common_name} <{details.email}>, "
-            f"archived {when(event.time_us)}{careful(details.common_name)}"
-        )
+    for owner, told in zip(ceremony.owners, owners_of(ceremony), strict=True):
+        say(f"key         {owner.event.encryption_spki_sha256.hex()} of {told}")
     for key in ceremony.facts.storage_keys:
         _show_storage_key("opens", key)
     if ceremony.facts.HasField("new_storage_key"):
@@ -132,6 +128,15 @@ def _show_request(ceremony: ReviewedCeremony) -> None:
         say(f"new agent   {agent.agent}, share key {sha256(agent.share_public_key).hexdigest()}")
     if message.quorum:
         say(f"new quorum  {message.quorum} of {len(message.agents)}")
+
+
+def owners_of(ceremony: ReviewedCeremony) -> list[str]:
+    """Return whose keys a recovery is for, by their receipts, each with when it was archived."""
+    return [
+        f"{owner.details.common_name} <{owner.details.email}>, archived {when(owner.event.time_us)}"
+        f"{careful(owner.details.common_name)}"
+        for owner in ceremony.owners
+    ]
 
 
 def _show_unproven(ceremony: ReviewedCeremony) -> None:

@@ -40,14 +40,14 @@ def filter_options(function: F) -> F:
     """The options that say which certificates are meant."""
     for option in reversed(
         (
-            click.option("--name", default="", help="The whole common name, without regard to case."),
-            click.option("--email", default="", help="The whole e-mail address, without regard to case."),
+            click.option("--name", help="The whole common name, without regard to case."),
+            click.option("--email", help="The whole e-mail address, without regard to case."),
             click.option("--serial", help="The serial number, hexadecimal."),
             click.option(
                 "--key", help="The key id: SHA-256 of the SubjectPublicKeyInfo, 64 hexadecimal digits."
             ),
             click.option("--state", type=click.Choice(STATES)),
-            click.option("--profile", default=""),
+            click.option("--profile"),
             click.option("--expires-from", type=DAY, help="Expires at this time (UTC) or later."),
             click.option("--expires-until", type=DAY, help="Expires at this time (UTC) or before."),
             click.option(
@@ -73,8 +73,8 @@ def take_filter(options: dict[str, Any]) -> CertificateFilter:
         common_name=options.pop("name"),
         email=options.pop("email"),
         profile=options.pop("profile"),
-        serial=hexadecimal(serial) if serial else b"",
-        spki_sha256=hexadecimal(key) if key else b"",
+        serial=hexadecimal(serial) if serial else None,
+        spki_sha256=hexadecimal(key) if key else None,
         state=CertificateState.Value(name),
         expires_from=_seconds(earliest),
         expires_until=_seconds(latest),

@@ -30,8 +30,8 @@ def keys() -> None:
 
 
 @keys.command("list")
-@click.option("--owner", default="", help="E-mail address, whatever its case, or common name; whole.")
-@click.option("--serial", default="", help="Serial number of the encryption certificate, hexadecimal.")
+@click.option("--owner", help="E-mail address, whatever its case, or common name; whole.")
+@click.option("--serial", help="Serial number of the encryption certificate, hexadecimal.")
 @click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only those in this state.")
 @click.option("--failed", is_flag=True, help="Only those that did not open when a quorum wanted them.")
 @click.option("--from", "start", type=DATES, help="Archived at or after, UTC.")
@@ -44,7 +44,7 @@ def list_keys(**options: Any) -> None:
     """List archived keys, oldest first; what is given has to fit, all of it."""
     key_filter = KeyFilter(
         owner=options["owner"],
-        certificate_serial=hexadecimal(options["serial"]).lstrip(b"\x00"),
+        certificate_serial=hexadecimal(options["serial"]).lstrip(b"\x00") if options["serial"] else None,
         state=KeyState.Value(f"KEY_STATE_{options['state'] or 'UNSPECIFIED'}"),
         archived_from_us=_microseconds(options["start"]),
         archived_until_us=_microseconds(options["until"]),

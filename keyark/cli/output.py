@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TextIO
 
 import click
+from click.core import ParameterSource
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 
@@ -155,12 +156,38 @@ def describe_error(error: KeyarkError) -> list[str]:
     return [first, *(f"  {part}" for part in more)]
 
 
+def _check_given(value: Any, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    """Fail where the command line gives an empty text: a filter would select everything, a path be this folder."""
+    given = (
+        ctx and param and param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    )
+    if given and isinstance(value, str) and not value.strip():
+        raise click.BadParameter("it is empty; give a value, or leave it out.", ctx=ctx, param=param)
+
+
+class Paths(click.Path):
+    """A path of the command line."""
+
+    @classmethod
+    def like(cls, path: click.Path) -> Paths:
+        """Return the type that takes what another one takes, less the empty path, which Python reads as "."."""
+        paths = cls.__new__(cls)
+        vars(paths).update(vars(path))
+        return paths
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; fails for an empty one."""
+        _check_given(value, param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Words(click.types.StringParamType):
     """Text of the command line; paths, which may be any bytes, are no such text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the text; fails for bytes that are no UTF-8, which Python passes on as lone surrogates."""
         text = super().convert(value, param, ctx)
+        _check_given(text, param, ctx)
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -169,10 +196,12 @@ class Words(click.types.StringParamType):
 
 
 def with_words(command: click.Command) -> click.Command:
-    """Return a command, and all below it, that takes text in UTF-8 only."""
+    """Return a command, and all below it, that takes no empty text or path, and text in UTF-8 only."""
     for parameter in command.params:
         if parameter.type is click.STRING:
             parameter.type = Words()
+        elif isinstance(parameter.type, click.Path):
+            parameter.type = Paths.like(parameter.type)
     if isinstance(command, click.Group):
         for below in command.commands.values():
             with_words(below)

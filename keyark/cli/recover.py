@@ -12,6 +12,7 @@ import click
 
 from keyark.cli.ceremonies import (
     ceremony_facts,
+    owners_of,
     parse_ceremony_id,
     recovery_client,
     show_ceremony,
@@ -39,6 +40,7 @@ from keyark.cli.output import (
     json_text,
     print_json,
     say,
+    say_aside,
     tell,
 )
 from keyark.client import administration
@@ -74,7 +76,7 @@ def recover() -> None:
 @identity_password_option
 @json_option
 def request(**options: Any) -> None:
-    """Ask for an archived key; prints the id that the other agents approve."""
+    """Ask for an archived key; prints the id that the other agents approve, and aside whose keys they are."""
     if sum(options[name] is not None for name in ("owner", "key_id", "cert")) != 1:
         raise UsageError("Name the key with one of --owner, --key and --cert.")
 
@@ -88,6 +90,8 @@ def request(**options: Any) -> None:
         print_json(ceremony_facts(opened))
     else:
         say(opened.ceremony_id.hex())
+        for owner in owners_of(opened):
+            say_aside(f"asked for   {owner}")
 
 
 async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes]:

@@ -11,9 +11,10 @@ from typing import ClassVar, Final, Protocol, TypeVar
 from keyark.client.audit import archive_verifier
 from keyark.client.sessions import Session
 from keyark.client.verification import UnexpectedAnswerError
-from keyark.errors import KeyarkError, Kind, NotFoundError
-from keyark.pki.names import normalized_name
+from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
+from keyark.pki.names import folded_name, normalized_name
 from keyark.rpc.channels import UnaryCall, call
+from keyark.text.characters import counted
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
@@ -104,7 +105,8 @@ async def list_keys(
     wanted = recovery_pb2.KeyFilter()
     if key_filter is not None:
         wanted.CopyFrom(key_filter)
-    wanted.owner = normalized_name(wanted.owner)
+    if wanted.HasField("owner"):
+        wanted.owner = normalized_name(wanted.owner)
     new_request = partial(recovery_pb2.ListKeysRequest, filter=wanted)
     async for page in pages(stub.ListKeys, new_request):
         for key in page.keys:
@@ -115,8 +117,12 @@ async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.Arch
     """Return the certified keys of one person, oldest first; ``session`` is an agent's with the DRM.
 
     An e-mail address names its mailbox and nobody whose common name it is. A common name is taken where all its keys
-    belong to one mailbox. Raises NotFoundError, and AmbiguousOwnerError with the candidates.
+    belong to one mailbox, whatever the case of its letters.
+
+    Raises NotFoundError, and AmbiguousOwnerError with the candidates.
     """
+    if not owner.strip():
+        raise InvalidInputError("The owner is empty, which would be everybody; name one.", field="owner")
     wanted = recovery_pb2.KeyFilter(owner=owner, state=recovery_pb2.KeyState.KEY_STATE_CERTIFIED)
     found = [key async for key in list_keys(session, wanted)]
     if "@" in owner:
@@ -124,7 +130,9 @@ async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.Arch
     if not found:
         raise NotFoundError(f"No certified key of {owner} is archived; `keyark keys list` shows what is.")
     if len(mailboxes := Counter(key.email.lower() for key in found)) > 1:
-        candidates = ", ".join(f"{mailbox} ({count} keys)" for mailbox, count in sorted(mailboxes.items()))
+        candidates = ", ".join(
+            f"{mailbox} ({counted(count, 'key')})" for mailbox, count in sorted(mailboxes.items())
+        )
         raise AmbiguousOwnerError(
             f"{owner!r} is the name of several people; name one by the address: {candidates}."
         )
@@ -133,11 +141,11 @@ async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.Arch
 
 def check_owner(receipts: Sequence[ArchivalReceipt], owner: str) -> None:
     """Raise OwnerMismatchError unless every receipt names this owner: an address, or the name of one person."""
-    wanted, people = normalized_name(owner), [receipt.details for receipt in receipts]
+    wanted, people = folded_name(owner), [receipt.details for receipt in receipts]
     if "@" in owner:
-        fits = all(person.email.lower() == wanted.lower() for person in people)
+        fits = all(person.email.lower() == owner.lower() for person in people)
     else:
-        fits = all(person.common_name == wanted for person in people)
+        fits = all(folded_name(person.common_name) == wanted for person in people)
         fits = fits and len({person.email.lower() for person in people}) == 1
     if not fits:
         named = ", ".join(sorted({f"{person.common_name} <{person.email}>" for person in people}))

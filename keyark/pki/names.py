@@ -24,6 +24,11 @@ def normalized_name(value: str) -> str:
     return unicodedata.normalize("NFC", value)
 
 
+def folded_name(value: str) -> str:
+    """Return a name as names are compared: without regard to case, in Unicode normal form C."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).casefold())
+
+
 def check_name(value: str, *, field: str = "common_name") -> None:
     """Check a common name or an organisation: 1 to 64 characters that people see, in Unicode normal form C.
 

@@ -38,7 +38,13 @@ class Page:
 
 
 def page_of(request: PageRequest, *, query: Message | None = None) -> Page:
-    """Read a page request; raises InvalidInputError for a token that was not given for this ``query``."""
+    """Read a page request.
+
+    Raises InvalidInputError for a token that was not given for this ``query``, and for a query whose text or bytes are
+    given and empty: that would select everything.
+    """
+    if query is not None:
+        _check_given(query)
     binding = b"" if query is None else sha256(query.SerializeToString(deterministic=True)).digest()[:_QUERY]
     limit = min(request.page_size or DEFAULT_SIZE, LARGEST_SIZE)
     if not request.page_token:
@@ -52,3 +58,12 @@ def page_of(request: PageRequest, *, query: Message | None = None) -> Page:
             "The page token is not one of this query; start with an empty one.", field="page.page_token"
         )
     return Page(limit, token[len(binding) :], binding)
+
+
+def _check_given(query: Message) -> None:
+    for field, value in query.ListFields():
+        if isinstance(value, str | bytes) and not value.strip():
+            raise InvalidInputError(
+                f"The filter's {field.name} is empty, which would select everything; give it or leave it out.",
+                field=f"filter.{field.name}",
+            )

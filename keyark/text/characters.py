@@ -168,3 +168,8 @@ def _script_set(character: str) -> frozenset[str]:
     """Return the writing systems that use a character; empty for those that all may use."""
     names = {name for name, ranges in unicode_data().scripts.items() if character in ranges}
     return frozenset(names | {system for name in names for system in _AUGMENTED.get(name, ())})
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 key" or "2 keys"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -33,9 +33,9 @@ pairs = st.lists(
 )
 filters = st.builds(
     CertificateFilter,
-    common_name=st.sampled_from(("", *NAMES, "Nobody")),
-    email=st.sampled_from(("", *EMAILS, "nobody@example.org")),
-    profile=st.sampled_from(("", *PROFILES, "none")),
+    common_name=st.sampled_from((None, *NAMES, "Nobody")),
+    email=st.sampled_from((None, *EMAILS, "nobody@example.org")),
+    profile=st.sampled_from((None, *PROFILES, "none")),
     state=st.sampled_from(CertificateState.values()),
     expires_from=st.sampled_from((0, NOW - 2, NOW, NOW + 3)),
     expires_until=st.sampled_from((0, NOW - 2, NOW, NOW + 3)),
@@ -155,6 +155,14 @@ async def test_a_malformed_filter_is_refused_with_its_field(wrong, field: str) -
     with pytest.raises(InvalidInputError) as caught:
         store.read(lambda txn: search(txn, CertificateFilter(**wrong), Page(2, None), NOW))
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("name", ["common_name", "email", "serial", "spki_sha256", "profile"])
+def test_an_empty_text_is_no_filter(name: str) -> None:
+    empty = CertificateFilter(**{name: b"" if name in {"serial", "spki_sha256"} else ""})
+    with pytest.raises(InvalidInputError, match="select everything") as caught:
+        page_of(PageRequest(), query=empty)
+    assert caught.value.field == f"filter.{name}"
 
 
 async def test_what_an_earlier_release_issued_is_indexed_at_the_start() -> None:

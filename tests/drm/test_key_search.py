@@ -96,7 +96,11 @@ class Archive:
         return [
             key
             for key in self.keys
-            if (not f.owner or f.owner.lower() == key.email.lower() or f.owner == key.common_name)
+            if (
+                not f.owner
+                or f.owner.lower() == key.email.lower()
+                or f.owner.casefold() == key.common_name.casefold()
+            )
             and (not f.certificate_serial or f.certificate_serial == key.certificate_serial)
             and (not f.state or f.state == key.state)
             and key.archived_time_us >= f.archived_from_us
@@ -108,8 +112,8 @@ def new_archive() -> Archive:
     return Archive(MemoryStore(tables=TABLES, finisher=lambda txn, items: None), [])
 
 
-OWNERS = st.sampled_from(["", *EMAILS, *NAMES, "ALICE@EXAMPLE.ORG", "nobody"])
-SERIALS = st.sampled_from([b"", b"\x01\x00\x00\x00\x02", b"\xff"])
+OWNERS = st.sampled_from([None, *EMAILS, *NAMES, "ALICE@EXAMPLE.ORG", NAMES[0].upper(), "nobody"])
+SERIALS = st.sampled_from([None, b"\x01\x00\x00\x00\x02", b"\xff"])
 STATES, TIMES = st.sampled_from([0, *KeyState.values()]), st.integers(0, 12)
 FILTERS = st.one_of(
     st.builds(KeyFilter, owner=OWNERS),
@@ -187,6 +191,9 @@ async def test_a_page_looks_at_a_bounded_number_of_keys() -> None:
 
 def test_a_filter_that_is_none_is_refused() -> None:
     archive = new_archive()
+    for empty in (KeyFilter(owner=""), KeyFilter(owner=" "), KeyFilter(certificate_serial=b"")):
+        with pytest.raises(InvalidInputError, match="select everything"):
+            page_of(PageRequest(), query=empty)
     for wrong in (KeyFilter(archived_from_us=-1), KeyFilter(archived_until_us=-1), KeyFilter(state=99)):  # type: ignore[arg-type]
         with pytest.raises(InvalidInputError):
             archive.store.read(lambda txn, wrong=wrong: find_keys(txn, wrong, page_of(PageRequest())))

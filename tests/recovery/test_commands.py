@@ -59,9 +59,11 @@ def test_a_lost_key_comes_back_and_reads_the_mail_of_before(home: Path, tmp_path
         )
         (alice / "encryption-key.pem").unlink()
         certified(home, "ALICE@example.org")
-        asked = keyark(
+        request = keyark(
             "recover", "request", "--home", home, "--owner", "alice@example.org", "--reason", "disk broke"
-        ).stdout.strip()
+        )
+        assert "asked for   Alice Example <alice@example.org>, archived 20" in request.stderr
+        asked = request.stdout.strip()
         assert re.fullmatch("[0-9a-f]{32}", asked)
         shown = keyark("recover", "show", asked, "--home", home, "--as", "agent/bob").stdout
         for expected in (

@@ -9,7 +9,7 @@ import pytest
 from keyark.cli.ceremonies import state_name
 from keyark.client import KeyarkError, RecoveryClient
 from keyark.client.administration import AmbiguousOwnerError, OwnerMismatchError, keys_of_person, list_keys
-from keyark.errors import NotFoundError
+from keyark.errors import InvalidInputError, NotFoundError
 from keyark.v1.recovery_pb2 import KeyState
 from tests.support.deployment import Deployment
 from tests.support.recovering import agents, identity_file, lose_key
@@ -20,6 +20,9 @@ PEOPLE = (
     ("Alice Example", "Alice.Example@example.org"),
     ("Alice Example", "alice.example@example.org"),
     ("Bob Example", "bob@example.org"),
+    ("José Combining", "jose@example.org"),
+    ("Same Name", "same.one@example.org"),
+    ("same name", "same.two@example.org"),
     ("bob@example.org", "mallory@example.org"),
 )
 
@@ -42,11 +45,17 @@ async def test_an_address_is_exact_and_a_name_must_be_one_persons(deployment: De
             "Alice.Example@example.org",
             "alice.example@example.org",
         ]
-        assert await emails("Bob Example") == ["bob@example.org"]
+        assert await emails("BOB example") == await emails("Bob Example") == ["bob@example.org"]
+        assert await emails("JOSÉ COMBINING") == ["jose@example.org"]
+        with pytest.raises(AmbiguousOwnerError, match=r"same\.one@example\.org"):
+            await emails("Same Name")
+        for empty in ("", " "):
+            with pytest.raises(InvalidInputError, match="everybody"):
+                await emails(empty)
         assert await emails("bob@example.org") == ["bob@example.org"]
         with pytest.raises(AmbiguousOwnerError) as refused:
             await emails("Alice Example")
-        assert "alice.example@example.org (2 keys), alice@example.org (1 keys)" in refused.value.message
+        assert "alice.example@example.org (2 keys), alice@example.org (1 key)" in refused.value.message
         with pytest.raises(NotFoundError):
             await emails("nobody@example.org")
 

@@ -12,6 +12,7 @@ from keyark.client.folder import KeyFormat
 from keyark.client.passwords import new_password
 from keyark.client.recovery import RecoveryClient
 from keyark.client.sessions import open_session
+from keyark.pki.serials import serial_text
 from keyark.rpc.channels import call
 from keyark.v1.audit_pb2 import AuditEvent, EventType, GetInclusionProofRequest
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
@@ -51,7 +52,7 @@ async def tell_recovery(story: Story, home: Path, out: Path, *, key_id: bytes) -
         keys = await alice.collect(asked.ceremony_id)
         files.write(keys)
         await alice.acknowledge(asked.ceremony_id)
-        story.fact("recovered_serial", f"{keys[0].certificate.serial_number:x}")
+        story.fact("recovered_serial", serial_text(keys[0].certificate.serial_number))
         story.say("the PKCS#12 was built here; the archive has erased what it sealed for alice")
     await _show_steps(story, home, asked.ceremony_id)
     _read_message(story, out, files.password)

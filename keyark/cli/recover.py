@@ -52,6 +52,7 @@ from keyark.client.passwords import new_password
 from keyark.client.recipients import RecoveredKey
 from keyark.client.recovery import RecoveryClient
 from keyark.pki.pkcs12 import Pkcs12Form
+from keyark.pki.serials import serial_text
 from keyark.v1.recovery_pb2 import CeremonyState
 
 
@@ -257,7 +258,7 @@ def _tell_collected(
         return
     password = {} if made is None else {"password": made.decode()}
     facts = [
-        {"key_id": key.key_id.hex(), "serial": f"{key.certificate.serial_number:x}", "file": str(path)}
+        {"key_id": key.key_id.hex(), "serial": serial_text(key.certificate.serial_number), "file": str(path)}
         | password
         for key, path in zip(keys, written, strict=True)
     ]

@@ -16,6 +16,7 @@ from keyark.pki.files import FileExistsAlreadyError, erase_secret_file, make_pri
 from keyark.pki.key_types import PrivateKey, key_type_of
 from keyark.pki.keys import encode_private_key, narrow_private_key
 from keyark.pki.pkcs12 import KeyEntry, Pkcs12Form, Pkcs12Writer, entry_name
+from keyark.pki.serials import serial_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class KeyFiles:
             write_new_file(self.out, self._pem(keys[0]), mode=0o600)
             return [self.out]
         make_private_folder(self.out)
-        paths = [self.out / f"{key.certificate.serial_number:x}.pem" for key in keys]
+        paths = [self.out / f"{serial_text(key.certificate.serial_number)}.pem" for key in keys]
         for path, key in zip(paths, keys, strict=True):
             write_new_file(path, self._pem(key), mode=0o600)
         return paths

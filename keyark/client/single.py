@@ -15,6 +15,7 @@ from keyark.errors import KeyarkError
 from keyark.pki.files import working_in
 from keyark.pki.key_types import KeyType
 from keyark.pki.names import normalized_name
+from keyark.pki.serials import serial_text
 from keyark.pki.statements import PresentCertificate, Statement
 
 
@@ -79,8 +80,8 @@ def issued(folder: EnrollmentFolder, statement: Statement) -> UserResult:
         email=statement.email,
         folder=folder.path,
         request_id=statement.request_id.hex(),
-        signing_serial=f"{signing.serial_number:x}",
-        encryption_serial=f"{others[0].serial_number:x}" if others else "",
+        signing_serial=serial_text(signing.serial_number),
+        encryption_serial=serial_text(others[0].serial_number) if others else "",
         common_name=str(names[0].value) if names else statement.common_name,
     )
 

@@ -170,7 +170,7 @@ REMEDIES: Final = {
     "FILE_EXISTS": "Name another file; none is overwritten.",
     "FOLDER_IN_USE": "Wait until the other run has ended, or choose another folder.",
     "FOREIGN_OWNER": "Take over the file or folder, or choose another.",
-    "LAX_PERMISSIONS": "Let only the owner read it: `chmod go=`.",
+    "LAX_PERMISSIONS": "Choose a file or folder of its own, or let only its owner read it: `chmod go=`.",
     "KEY_FILE": "Name a file that holds a private key in PEM.",
     "PASSWORD_REQUIRED": "Give the password of the key.",
     "WRONG_PASSWORD": "Give the right password of the key.",

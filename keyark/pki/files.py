@@ -19,6 +19,7 @@ _OTHERS_WRITE: Final = 0o022
 _ROOT: Final = 0
 _FOLDER_MODE: Final = 0o700
 _LOCK: Final = ".lock"
+_KINDS: Final = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
 
 
 class LaxPermissionsError(ConfigurationError):
@@ -71,7 +72,7 @@ def read_secret_file(path: Path, *, max_size: int) -> bytes:
     Raises LaxPermissionsError with what was seen, ForeignOwnerError and UnreadableFileError.
     """
     with _opened(path) as descriptor:
-        status = os.fstat(descriptor)
+        status = _regular(descriptor, path)
         if status.st_mode & _OTHERS:
             raise LaxPermissionsError(
                 f"{path} may be opened by others than its owner (mode {_mode(status)}); run: chmod 600 '{path}'"
@@ -137,9 +138,16 @@ def _check_private(folder: Path) -> os.stat_result:
     status = _folder_status(folder)
     if status.st_mode & _OTHERS:
         raise LaxPermissionsError(
-            f"{folder} may be opened by others than its owner (mode {_mode(status)}); run: chmod 700 '{folder}'"
+            f"{folder} may be opened by others than its owner (mode {_mode(status)}); {_remedy(folder, status)}"
         )
     return status
+
+
+def _remedy(folder: Path, status: os.stat_result) -> str:
+    """What to do about a lax folder; nobody is told to close one that others need, or that a person lives in."""
+    if status.st_mode & stat.S_ISVTX or folder.resolve() in (Path("/"), Path.home().resolve(), Path.cwd()):
+        return "choose a new folder."
+    return f"run: chmod 700 '{folder}'"
 
 
 def _check_not_written_by_others(folder: Path) -> os.stat_result:
@@ -175,10 +183,17 @@ def _foreign(path: Path) -> ForeignOwnerError:
 
 def make_private_folder(folder: Path) -> None:
     """Make a folder (0700) and its parents, or check the one that exists as ``check_private_folder`` does."""
+    if not is_there(folder):
+        _make_folder(folder)
+    check_private_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(mode=_FOLDER_MODE, parents=True)
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     except FileExistsError:
-        check_private_folder(folder)
+        what = "is no folder" if is_there(folder) else "is a link that leads nowhere"
+        raise UnwritableFileError(f"{folder} {what}; choose a new folder.") from None
     except (OSError, ValueError) as error:
         raise UnwritableFileError(f"{folder} cannot be made: {_why(error)}.") from None
 
@@ -282,8 +297,8 @@ def working_in(folder: Path) -> Iterator[None]:
     UnwritableFileError. The lock is the operating system's: it ends with the process.
     """
     lock = folder / _LOCK
+    _make_folder(folder)
     try:
-        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except (OSError, ValueError) as error:
         raise UnwritableFileError(f"{folder} cannot be written: {_why(error)}.") from None
@@ -342,10 +357,20 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _read(descriptor: int, path: Path, max_size: int) -> bytes:
+def _regular(descriptor: int, path: Path) -> os.stat_result:
+    """Return the status of a regular file; raises UnreadableFileError that says what else it is."""
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > max_size:
-        raise UnreadableFileError(f"{path} is no file of at most {max_size} bytes.")
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((word for is_kind, word in _KINDS if is_kind(status.st_mode)), "device")
+        raise UnreadableFileError(f"{path} is a {kind} and no file; name a file.")
+    return status
+
+
+def _read(descriptor: int, path: Path, max_size: int) -> bytes:
+    if (size := _regular(descriptor, path).st_size) > max_size:
+        raise UnreadableFileError(
+            f"{path} has {size} bytes, and at most {max_size} are read; name another file."
+        )
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         return file.read(max_size)
 

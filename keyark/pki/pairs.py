@@ -16,6 +16,7 @@ from keyark.pki.chains import CertificateChainError, KnownChains, verify_chain
 from keyark.pki.end_entity_profile import user_principal_name
 from keyark.pki.key_types import PrivateKey
 from keyark.pki.key_usages import SIGNING_USAGES, encryption_usages, usage_names
+from keyark.pki.serials import serial_text
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import Statement
 from keyark.pki.subjects import CONSTANT_ATTRIBUTES
@@ -48,8 +49,9 @@ def check_key_of(private_key: PrivateKey, certificate: x509.Certificate, *, plac
     """Raise CertificateMismatchError where the key that lies at ``place`` is not the one of a certificate."""
     if encode_spki(private_key.public_key()) != encode_spki(certificate.public_key()):
         raise CertificateMismatchError(
-            f"{place} holds another key than the one of certificate {certificate.serial_number:x}. Look for that key "
-            "in a copy of the folder, or have the encryption key recovered; revoke the certificates otherwise."
+            f"{place} holds another key than the one of certificate {serial_text(certificate.serial_number)}. "
+            "Look for that key in a copy of the folder, or have the encryption key recovered; "
+            "revoke the certificates otherwise."
         )
 
 

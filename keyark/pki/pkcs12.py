@@ -25,6 +25,7 @@ from keyark.pki._pfx import assemble, certificate_bag, key_bag
 from keyark.pki.certificates import encode_certificate
 from keyark.pki.key_types import PrivateKey, UnsupportedKeyError, key_type_of
 from keyark.pki.library import PARSING_ERRORS
+from keyark.pki.serials import serial_text
 from keyark.pki.spki import encode_spki
 
 MAX_PASSWORD: Final = 1_023
@@ -74,7 +75,7 @@ class KeyEntry:
 def entry_name(owner: str, use: str, certificate: x509.Certificate) -> str:
     """Return a name that differs by use, date and certificate: "alice@example.org encryption 2026-11-30 5f3a01c2"."""
     began = certificate.not_valid_before_utc.date().isoformat()
-    return f"{owner} {use} {began} {certificate.serial_number:040x}"[: -40 + 8]
+    return f"{owner} {use} {began} {serial_text(certificate.serial_number)[:8]}"
 
 
 def check_pkcs12_password(password: bytes) -> None:

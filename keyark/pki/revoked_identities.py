@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.files import read_file
 from keyark.pki.library import PARSING_ERRORS
+from keyark.pki.serials import serial_text
 from keyark.pki.spki import encode_spki
 
 IDENTITY_LIST: Final = "revoked-identities.crl"
@@ -88,8 +89,8 @@ class RevokedIdentities:
         """Raise IdentityRevokedError where this certificate of the internal CA is revoked."""
         if certificate.serial_number in self._serials:
             raise IdentityRevokedError(
-                f"The identity's certificate with the serial number {certificate.serial_number:x} is revoked; have a "
-                "new identity issued, with a new key."
+                f"The identity's certificate with the serial number {serial_text(certificate.serial_number)} is "
+                "revoked; have a new identity issued, with a new key."
             )
 
     def newer(self, data: bytes) -> list[IdentityList]:

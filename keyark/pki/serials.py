@@ -29,6 +29,11 @@ def decode_serial(serial: bytes) -> int:
     return int.from_bytes(serial, "big")
 
 
+def serial_text(serial: int) -> str:
+    """Return a serial number as people and files see it everywhere: hexadecimal, two digits for each byte."""
+    return encode_serial(serial).hex()
+
+
 def check_serial(serial: bytes, *, field: str = "serial") -> None:
     """Raise InvalidInputError unless this is a positive number of at most 159 bits without leading zeros."""
     if (

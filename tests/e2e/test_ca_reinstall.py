@@ -39,7 +39,7 @@ from keyark.pki.authority import (
 from keyark.pki.certificates import Validity, encode_certificate, load_certificates, save_certificates
 from keyark.pki.key_types import KeyType, generate_signing, narrow_signing_key
 from keyark.pki.keys import load_private_key
-from keyark.pki.serials import encode_serial
+from keyark.pki.serials import encode_serial, serial_text
 from keyark.service.control import Commands, answering
 from keyark.v1.revocation_pb2 import RevocationReason
 from tests.support.deployment import Deployment, edit, running
@@ -300,7 +300,7 @@ async def test_an_answer_that_was_lost_is_given_after_root_transport_key_and_ide
     )
     async with running(home) as deployment, deployment.client() as client:
         result = await enroll_into(client, folder, order)
-    assert result.signing_serial == f"{first.signing_certificate.serial_number:x}"
+    assert result.signing_serial == serial_text(first.signing_certificate.serial_number)
     assert folder.certificates() == [first.signing_certificate, first.encryption_certificate]
     openssl("verify", "-CAfile", folder.path / "chain.pem", folder.path / "encryption.pem")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyark.pki.certificates import load_certificates
+from keyark.pki.serials import serial_text
 from tests.support.processes import init_home, keyark, up
 
 MAIL = "From Alice's first year.\n"
@@ -21,7 +22,7 @@ def enroll(home: Path, folder: Path, *more: object) -> None:
 
 
 def serial(folder: Path, role: str = "signing") -> str:
-    number = f"{load_certificates(folder / f'{role}.pem')[0].serial_number:x}"
+    number = serial_text(load_certificates(folder / f"{role}.pem")[0].serial_number)
     return number if len(number) % 2 == 0 else f"0{number}"
 
 

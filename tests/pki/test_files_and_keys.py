@@ -25,6 +25,8 @@ from keyark.pki.files import (
     check_trusted_file,
     make_private_folder,
     read_file,
+    read_secret_file,
+    working_in,
     write_file,
     write_new_file,
 )
@@ -143,6 +145,44 @@ def test_no_key_is_made_in_a_lax_folder(folder, lax):
         save_private_key(folder / "other.pem", private_key(KeyType.EC_P256))
     with pytest.raises(LaxPermissionsError):
         make_private_folder(folder)
+
+
+def test_nobody_is_told_to_close_a_folder_that_others_need(folder, monkeypatch):
+    """`chmod 700 /` or `/tmp` would take it from everybody, and a home or the present folder is no place for keys."""
+    folder.chmod(0o1777)
+    with pytest.raises(LaxPermissionsError, match="choose a new folder") as caught:
+        make_private_folder(folder)
+    assert "chmod" not in caught.value.message
+    folder.chmod(0o755)
+    for place in (Path("/"), Path()):
+        monkeypatch.chdir(folder)
+        with pytest.raises(LaxPermissionsError, match="choose a new folder"):
+            make_private_folder(place)
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", str(folder))
+    with pytest.raises(LaxPermissionsError, match="choose a new folder"):
+        make_private_folder(folder)
+
+
+def test_what_is_no_file_is_called_what_it_is(folder):
+    os.mkfifo(folder / "pipe", 0o644)
+    for path, kind in ((Path("/dev/null"), "device"), (folder / "pipe", "pipe"), (folder, "folder")):
+        for read in (read_file, read_secret_file):
+            with pytest.raises(UnreadableFileError, match=f"is a {kind} and no file"):
+                read(path, max_size=10)
+    (folder / "large").write_bytes(bytes(11))
+    with pytest.raises(UnreadableFileError, match="has 11 bytes, and at most 10"):
+        read_file(folder / "large", max_size=10)
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_what_lies_there(folder):
+    (folder / "link").symlink_to("nowhere")
+    (folder / "file").write_text("")
+    for name, what in (("link", "link that leads nowhere"), ("file", "is no folder")):
+        with pytest.raises(UnwritableFileError, match=what), working_in(folder / name):
+            pass
+    with pytest.raises(UnwritableFileError, match="link that leads nowhere"):
+        make_private_folder(folder / "link")
 
 
 @pytest.mark.parametrize("strict", [0o400, 0o600])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyark.errors import InvalidInputError
-from keyark.pki.serials import decode_serial, encode_serial, new_serial
+from keyark.pki.serials import decode_serial, encode_serial, new_serial, serial_text
 
 
 def test_new_serials_are_canonical_and_spread_over_all_bits():
@@ -36,3 +36,10 @@ def test_numbers_out_of_range_are_refused(serial):
 def test_other_encodings_are_refused(serial):
     with pytest.raises(InvalidInputError):
         decode_serial(serial)
+
+
+def test_a_serial_number_is_shown_as_its_bytes():
+    assert serial_text(0x0A) == "0a"
+    assert serial_text(1 << 152) == "01" + 19 * "00"
+    with pytest.raises(InvalidInputError):
+        serial_text(0)

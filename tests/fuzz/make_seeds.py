@@ -261,7 +261,19 @@ async def make_log() -> None:
     put("checkpoint", (await log.checkpoint()).note)
     put("proof", receipt)
     put("receipt-file", receipt)
-    put("event", log_entry(1).SerializeToString(deterministic=True))
+    told = AuditDetails(
+        caller="spiffe://example.org/agent/alice",
+        reason="lost",
+        message="because",
+        ceremony_request=(FOLDER / "ceremony.signed").read_bytes(),
+        decision=(FOLDER / "approval.signed").read_bytes(),
+        invalidity_time=5,
+    )
+    put(
+        "event",
+        log_entry(1).SerializeToString(deterministic=True),
+        told.SerializeToString(deterministic=True),
+    )
     put("leaf", log_entry(1).leaf)
     put("log-key", encode_spki(ec_key(TRANSPORT).public_key()), spki(KeyType.ED25519))
     put("merkle", (7).to_bytes(8, "big") + (3).to_bytes(8, "big") + b"h" * 96, bytes(16))
@@ -325,7 +337,7 @@ def make_texts(folder: Path) -> None:
     )
     put("control", b'["reload"]\n', b'["relink", "00"]')
     page = page_of(PageRequest(), query=PageRequest())
-    put("page-token", page.token(b"position").encode(), b"")
+    put("page-token", page.token(b"position").encode(), b"", b"rm:12,cm:40,drm:7")
 
 
 def main() -> None:

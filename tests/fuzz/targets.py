@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import socket
 import tempfile
 from collections.abc import Callable
@@ -18,10 +20,13 @@ from google.rpc.status_pb2 import Status
 from cm_service.config import CmConfig
 from cm_service.web import _from_url
 from drm_service.config import DrmConfig
+from keyark.cli.audit_log import entry_line
 from keyark.client.archive_pins import FILE as PINS
 from keyark.client.archive_pins import ArchivePins
 from keyark.client.audit import verify_receipt_file
 from keyark.client.home import Home
+from keyark.client.log_entries import SHOWN, Proof, ReadEntry
+from keyark.client.log_reading import LogPositions
 from keyark.client.passwords import PasswordList, read_password
 from keyark.client.transport_memory import _remembered
 from keyark.client.user_list import read_users
@@ -70,12 +75,12 @@ from keyark.service.http import HttpLimits, HttpServer
 from keyark.service.paging import page_of
 from keyark.transparency.checkpoint import NoteVerifier, parse_checkpoint
 from keyark.transparency.cosignatures import CosignatureVerifier
-from keyark.transparency.events import open_event, parse_leaf, parse_logged_event
-from keyark.transparency.merkle import verify_consistency, verify_inclusion
+from keyark.transparency.events import EventError, new_event, open_event, parse_leaf, parse_logged_event
+from keyark.transparency.merkle import TreeHasher, verify_consistency, verify_inclusion
 from keyark.transparency.receipts import ReceiptVerifier, parse_proof
 from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1 import archive_pb2, certificates_pb2, recovery_pb2, registration_pb2
-from keyark.v1.audit_pb2 import TransportKeyChange
+from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent, TransportKeyChange
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import PageRequest, TransportCertificate
 from keyark.workers.frames import read_frame, unpack
@@ -260,6 +265,7 @@ def merkle(data: bytes) -> None:
         lambda: verify_consistency(
             first_size=index, second_size=size, first_root=b"1" * 32, second_root=b"2" * 32, proof=hashes
         ),
+        lambda: TreeHasher.before(index, tree_size=size, proof=hashes),
     ):
         try:
             check()
@@ -268,10 +274,33 @@ def merkle(data: bytes) -> None:
 
 
 def event(data: bytes) -> None:
-    open_event(parse_logged_event(data))
+    told = None
+    with contextlib.suppress(DecodeError):
+        told = AuditDetails.FromString(data)
+    if told is not None:
+        for kind in (EventType.EVENT_TYPE_RECOVERY_OPENED, EventType.EVENT_TYPE_ENROLLMENT_APPROVED):
+            show_entry(new_event(AuditEvent(version=1, type=kind, time_us=len(data)), told))
+    show_entry(parse_logged_event(data))
+
+
+def show_entry(logged: LoggedEvent) -> None:
+    entry = ReadEntry(
+        log="drm",
+        index=0,
+        leaf=logged.leaf,
+        opened=open_event(logged),
+        proof=Proof(tree_size=1, root=bytes(32)),
+        details_state=SHOWN,
+    )
+    with contextlib.suppress(EventError):
+        entry.check()
+        entry_line(entry)
+        json.dumps(entry.facts())
 
 
 def page(data: bytes) -> None:
+    with contextlib.suppress(KeyarkError):
+        LogPositions.parse(text(data)[:10_000])
     page_of(PageRequest(page_token=text(data)[:10_000]), query=PageRequest())
 
 

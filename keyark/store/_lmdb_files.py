@@ -23,8 +23,12 @@ from keyark.store.interface import Row, StoreLockedError
 
 MAX_READERS: Final = 512
 DATA_FILE: Final = "data.mdb"
+_FIRST_FILE: Final = "data.mdb.first"
 _NEW_FILE: Final = "data.mdb.new"
 _LOCK_FILE: Final = "store.lock"
+_READERS_FILE: Final = "lock.mdb"
+_READERS_SIZE: Final = (MAX_READERS + 64) * 64
+"""A cache line for each reader, and what stands before them."""
 _MAX_TABLES: Final = 256
 _ROWS_AT_ONCE: Final = 10_000
 _PROBE_SIZE: Final = 1 << 20
@@ -67,9 +71,12 @@ def lock_folder(path: Path) -> int:
 def open_environment(path: Path, *, map_size: int, tables: int) -> lmdb.Environment:
     """Open or create the file (0600) in a locked folder; raises lmdb.Error and StoreCorruptError."""
     data = path / DATA_FILE
-    if data.exists() and not data.stat().st_size:
+    if not data.exists():
+        _begin(path, map_size)
+    if not data.stat().st_size:
         # LMDB would begin a new store in its place, and all would seem well.
         raise StoreCorruptError(f"{data} is empty; restore it from a backup.")
+    _make_room_for_readers(path / _READERS_FILE)
     environment = lmdb.open(
         str(path),
         map_size=map_size,
@@ -85,6 +92,37 @@ def open_environment(path: Path, *, map_size: int, tables: int) -> lmdb.Environm
         environment.close()
         raise
     return environment
+
+
+def _begin(path: Path, map_size: int) -> None:
+    """Put a new file in place with its first pages, in one durable step; raises lmdb.Error and OSError.
+
+    LMDB itself makes the file empty and then writes them: after a crash or on a full disk in between, nobody could tell
+    that file from one that lost all its pages.
+    """
+    first = path / _FIRST_FILE
+    first.unlink(missing_ok=True)
+    try:
+        lmdb.open(str(first), subdir=False, map_size=map_size, lock=False, mode=0o600).close()
+        with first.open("rb") as file:
+            os.fsync(file.fileno())
+        first.rename(path / DATA_FILE)
+    except BaseException:
+        first.unlink(missing_ok=True)
+        raise
+    sync_folder(path)
+
+
+def _make_room_for_readers(path: Path) -> None:
+    """Write LMDB's table of readers out, so that it has its blocks; raises OSError.
+
+    LMDB makes it sparse and maps it: on a full disk its first use would kill this process (SIGBUS).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _READERS_SIZE)
+    finally:
+        os.close(descriptor)
 
 
 def _check_length(environment: lmdb.Environment, data: Path, map_size: int) -> None:

@@ -19,7 +19,6 @@ from keyark.service.initialization import (
     archive_values,
     init_identity,
     init_log_key,
-    new_folder,
     new_signing_key,
     save_request,
     write_config,
@@ -126,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def init(arguments: argparse.Namespace) -> None:
     """Make the CM's folder; a root signs ca.csr, and its answer followed by the root goes to ca.pem."""
     key_type = parse_key_type(arguments.ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
-    folder = new_folder(arguments.folder)
+    folder = arguments.folder
     init_identity(folder, trust_domain=arguments.trust_domain, role="cm", trust_anchor=arguments.trust_anchor)
     key = new_signing_key(folder / "ca-key.pem", key_type)
     save_request(folder / "ca.csr", request_ca(key, subject=ca_name(arguments.ca_name)))

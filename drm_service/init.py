@@ -18,6 +18,7 @@ from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.shares import QuorumRule, check_quorum
 from keyark.crypto.token import create_software_token
 from keyark.pki.certificates import load_certificates
+from keyark.pki.files import read_file
 from keyark.pki.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
 from keyark.pki.spki import encode_spki
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
@@ -28,7 +29,6 @@ from keyark.service.initialization import (
     WORKERS_TOML,
     add_service_arguments,
     init_identity,
-    new_folder,
     write_config,
 )
 from keyark.store import WriteTransaction, open_store
@@ -36,6 +36,8 @@ from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+
+MAX_SHARE_KEY: Final = 1 << 16
 
 CONFIG: Final = (
     "# The Data Recovery Manager. Relative paths start at this file's folder.\n\n"
@@ -98,15 +100,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _share_key(path: Path) -> AgentShareKey:
+    return AgentShareKey.from_json(read_file(path, max_size=MAX_SHARE_KEY).decode(errors="replace"))
+
+
 def init(arguments: argparse.Namespace) -> None:
     """Make the DRM's folder; prints the id of the storage key that RM and CM are to trust, as JSON."""
     anchors = load_certificates(arguments.trust_anchor)
-    agents = [AgentShareKey.from_json(path.read_text()) for path in arguments.agent]
+    agents = [_share_key(path) for path in arguments.agent]
     for agent in agents:
         agent.verify(anchors[0])
     check_quorum(len(agents), arguments.quorum, rule=QuorumRule(arguments.quorum_rule))
     key_type = parse_key_type(arguments.transport_key, permitted=TRANSPORT_KEY_TYPES, field="--transport-key")
-    folder = new_folder(arguments.folder)
+    folder: Path = arguments.folder
     init_identity(
         folder, trust_domain=arguments.trust_domain, role="drm", trust_anchor=arguments.trust_anchor
     )

@@ -14,7 +14,6 @@ from keyark.service.initialization import (
     archive_values,
     init_identity,
     init_log_key,
-    new_folder,
     write_config,
 )
 
@@ -89,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def init(arguments: argparse.Namespace) -> None:
     """Make the RM's folder."""
-    folder = new_folder(arguments.folder)
+    folder = arguments.folder
     init_identity(folder, trust_domain=arguments.trust_domain, role="rm", trust_anchor=arguments.trust_anchor)
     init_log_key(folder)
     write_config(

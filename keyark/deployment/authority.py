@@ -29,7 +29,7 @@ from keyark.pki.authority import (
     load_certificate_request,
 )
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
-from keyark.pki.files import read_file, write_file, write_new_file
+from keyark.pki.files import filling, read_file, write_file, write_new_file
 from keyark.pki.identities import check_own, identity_of, issue_identity, renew_identity, request_identity
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing, narrow_signing_key
@@ -41,7 +41,7 @@ from keyark.pki.revoked_identities import (
     load_revoked,
 )
 from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId, check_trust_domain
-from keyark.service.initialization import PRIVATE, PUBLIC, new_folder, new_signing_key
+from keyark.service.initialization import PRIVATE, PUBLIC, new_signing_key
 
 YEAR: Final = 365 * 86_400
 INTERNAL_CA_SECONDS: Final = 15 * YEAR
@@ -108,22 +108,24 @@ class DeploymentAuthority:
     def create(cls, folder: Path, *, trust_domain: str, root_key_type: KeyType) -> DeploymentAuthority:
         """Make both CAs in a new folder: internal-ca.pem, root.pem, and their keys beside them (0600)."""
         check_trust_domain(trust_domain, field="--trust-domain")
-        new_folder(folder)
-        now = int(time.time())
-        internal = create_internal_ca(
-            new_signing_key(folder / "internal-ca-key.pem", KeyType.EC_P256),
-            subject=ca_name(f"keyark internal CA of {trust_domain}"[:64]),
-            validity=Validity.starting(now, lifetime_seconds=INTERNAL_CA_SECONDS),
-        )
-        root = create_root(
-            new_signing_key(folder / "root-key.pem", root_key_type),
-            subject=ca_name(f"Root CA of {trust_domain}"[:64]),
-            validity=Validity.starting(now, lifetime_seconds=ROOT_SECONDS),
-        )
-        save_certificates(folder / "internal-ca.pem", [internal.certificate])
-        save_certificates(folder / "root.pem", [root.certificate])
-        config = Template(AUTHORITY_TOML).substitute(trust_domain=trust_domain, transport_days=TRANSPORT_DAYS)
-        write_new_file(folder / CONFIG, config.encode(), mode=PRIVATE)
+        with filling(folder):
+            now = int(time.time())
+            internal = create_internal_ca(
+                new_signing_key(folder / "internal-ca-key.pem", KeyType.EC_P256),
+                subject=ca_name(f"keyark internal CA of {trust_domain}"[:64]),
+                validity=Validity.starting(now, lifetime_seconds=INTERNAL_CA_SECONDS),
+            )
+            root = create_root(
+                new_signing_key(folder / "root-key.pem", root_key_type),
+                subject=ca_name(f"Root CA of {trust_domain}"[:64]),
+                validity=Validity.starting(now, lifetime_seconds=ROOT_SECONDS),
+            )
+            save_certificates(folder / "internal-ca.pem", [internal.certificate])
+            save_certificates(folder / "root.pem", [root.certificate])
+            config = Template(AUTHORITY_TOML).substitute(
+                trust_domain=trust_domain, transport_days=TRANSPORT_DAYS
+            )
+            write_new_file(folder / CONFIG, config.encode(), mode=PRIVATE)
         return cls(trust_domain=trust_domain, folder=folder, internal=internal)
 
     def sign_identity(self, request: Path, identity: SpiffeId, certificate: Path) -> None:

@@ -32,14 +32,14 @@ from keyark.crypto.contexts import context
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_pem_certificates
-from keyark.pki.files import alone_in, read_file, write_file
+from keyark.pki.files import alone_in, filling, read_file, write_file
 from keyark.pki.identities import check_issuer, identity_of
 from keyark.pki.library import PARSING_ERRORS
 from keyark.pki.revoked_identities import IDENTITY_LIST, RevokedIdentities, load_revoked
 from keyark.pki.signatures import sign_message, verify_message
 from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
 from keyark.pki.spki import encode_spki
-from keyark.service.initialization import PRIVATE, PUBLIC, new_folder
+from keyark.service.initialization import PRIVATE, PUBLIC
 
 BUNDLE: Final = "deployment.toml"
 LABEL: Final = "keyark/deployment/v1"
@@ -253,7 +253,8 @@ def create_home(folder: Path, bundle: Bundle, *, believed: str) -> None:
     Raises BundleError, with nothing made, and ConfigurationError where the folder holds anything.
     """
     bundle.verify([believed])
-    _write(new_folder(folder), bundle)
+    with filling(folder):
+        _write(folder, bundle)
 
 
 def update_home(folder: Path, bundle: Bundle) -> None:

@@ -21,12 +21,12 @@ from keyark.deployment.bundle import BUNDLE, HOME, BundleSource, sign_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.files import make_private_folder, read_file, write_new_file
+from keyark.pki.files import filling, make_private_folder, read_file, write_new_file
 from keyark.pki.identities import request_identity
 from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, check_key_type, generate_signing
 from keyark.pki.keys import save_private_key
 from keyark.pki.spiffe import SpiffeId, check_trust_domain
-from keyark.service.initialization import PRIVATE, PUBLIC, new_folder, save_request
+from keyark.service.initialization import PRIVATE, PUBLIC, save_request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,13 @@ def initialize(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
     Raises ConfigurationError and other typed errors, before anything is made where the plan is at fault.
     """
     plan.check()
-    folder = new_folder(plan.folder)
+    with filling(plan.folder):
+        _fill(plan, say)
+    say(f"made the issuing CA; the deployment is in {plan.folder}")
+
+
+def _fill(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
+    folder = plan.folder
     authority = DeploymentAuthority.create(
         folder / "authority", trust_domain=plan.trust_domain, root_key_type=plan.ca_key_type
     )
@@ -97,7 +103,6 @@ def initialize(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
     )
     bundle = sign_bundle(BundleSource.of_home(folder), authority, folder / BUNDLE)
     say(f"made {BUNDLE}, from which people make their homes; fingerprint {bundle.fingerprints[0]}")
-    say(f"made the issuing CA; the deployment is in {folder}")
 
 
 def _make_people(plan: DeploymentPlan, authority: DeploymentAuthority) -> None:

@@ -5,6 +5,7 @@ A certificate is written down before it leaves, so that every one that is in for
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -66,7 +67,9 @@ class IssuedIdentities:
                 return
             os.ftruncate(descriptor, whole)  # of a line that a crash cut off, no certificate left
             os.lseek(descriptor, 0, os.SEEK_END)
-            os.write(descriptor, json.dumps(asdict(entry)).encode() + b"\n")
+            line = json.dumps(asdict(entry)).encode() + b"\n"
+            if os.write(descriptor, line) != len(line):  # a disk that became full in the middle of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         sync_folder(self.folder)
 

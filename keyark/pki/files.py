@@ -315,6 +315,42 @@ def working_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """Fill a folder (0700) that does not exist or is empty, alone; where that fails, nothing of it stays.
+
+    Raises ConfigurationError where it holds anything, ForeignOwnerError, LaxPermissionsError, FolderInUseError and
+    UnwritableFileError; then it is left as it is.
+    """
+    if is_there(folder):
+        _check_empty(folder)
+    with working_in(folder):
+        _check_empty(folder)
+        try:
+            yield
+        except BaseException:
+            _empty(folder)
+            raise
+
+
+def _check_empty(folder: Path) -> None:
+    check_private_folder(folder)
+    if any(path.name != _LOCK for path in folder.iterdir()):
+        raise ConfigurationError(f"{folder} is not empty and is left as it is; name another folder.")
+
+
+def _empty(folder: Path) -> None:
+    """Erase what is in a folder, but for the lock; what cannot be erased is deleted."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        with contextlib.suppress(OSError):
+            if path.is_symlink():
+                path.unlink()
+            elif path.is_dir():
+                path.rmdir()
+            elif path != folder / _LOCK:
+                _forget(path)
+
+
+@contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Change what is in a folder one process after the other: a second one waits until the first is done.
 
@@ -392,7 +428,9 @@ def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
 
 
 def _forget(temporary: Path) -> None:
-    """Delete a temporary file that may hold a secret; where the target is another name of it, only the name."""
-    if temporary.exists() and temporary.stat().st_nlink == 1:
-        erase_file(temporary)
-    temporary.unlink(missing_ok=True)
+    """Delete a file that may hold a secret; where it has another name, only this one."""
+    try:
+        if temporary.exists() and temporary.stat().st_nlink == 1:
+            erase_file(temporary)
+    finally:  # also where nothing can be overwritten, or not for sure
+        temporary.unlink(missing_ok=True)

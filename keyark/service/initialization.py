@@ -12,9 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyark.crypto.shares import QuorumRule, check_quorum
-from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.files import make_private_folder, write_new_file
+from keyark.pki.files import write_new_file
 from keyark.pki.identities import encode_request, request_identity
 from keyark.pki.key_types import KeyType, SigningPrivateKey, generate_signing
 from keyark.pki.keys import save_private_key
@@ -100,14 +99,6 @@ PUBLIC: Final = 0o644
 PRIVATE: Final = 0o600
 
 
-def new_folder(folder: Path) -> Path:
-    """Make the folder (0700); raises ConfigurationError where it holds anything or another user owns it."""
-    make_private_folder(folder)
-    if any(folder.iterdir()):
-        raise ConfigurationError(f"{folder} is not empty and is left as it is; name another folder.")
-    return folder
-
-
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every service's `init` asks for."""
     parser.add_argument("--trust-domain", required=True)
@@ -124,7 +115,12 @@ def add_archive_arguments(parser: argparse.ArgumentParser) -> None:
         "--agent", action="append", required=True, help="agent/NAME; once per agent of the DRM's init"
     )
     parser.add_argument("--quorum", required=True, type=int, help="as in the DRM's init")
-    parser.add_argument("--quorum-rule", default=QuorumRule.SEPARATE.value, help="as in the DRM's init")
+    parser.add_argument(
+        "--quorum-rule",
+        choices=[rule.value for rule in QuorumRule],
+        default=QuorumRule.SEPARATE.value,
+        help="as in the DRM's init",
+    )
 
 
 def archive_values(arguments: argparse.Namespace) -> dict[str, object]:

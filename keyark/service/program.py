@@ -21,7 +21,7 @@ from keyark.config import Config, load_config
 from keyark.crypto.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.meters import Meters
-from keyark.pki.files import check_trusted_file
+from keyark.pki.files import check_trusted_file, filling
 from keyark.policy.config import describe_policy
 from keyark.programs import WORKING_FOLDER
 from keyark.service.control import Command, Commands, answering, ask
@@ -67,6 +67,8 @@ def nothing_more(_: Any) -> None:
 class Program(Generic[C]):
     """One service's program: its role ("rm"), its configuration, and what its commands do.
 
+    ``init`` fills the folder of its arguments, which is there, and empty.
+
     ``adjust`` puts what `serve` was asked for by ``add_serve_arguments`` above the configuration file.
     """
 
@@ -108,7 +110,7 @@ class Program(Generic[C]):
         )
         init.add_argument("folder", type=Path, help="a folder that does not exist or is empty")
         self.add_init_arguments(init)
-        init.set_defaults(command=self.init)
+        init.set_defaults(command=self._init)
         for name, command, text in (
             ("serve", self._serve, "run until SIGTERM or SIGINT, then drain; SIGHUP reloads"),
             ("reload", self._reload, "let the running service read its files again and replace all workers"),
@@ -133,6 +135,10 @@ class Program(Generic[C]):
                 sub.add_argument("target", type=Path, help="a folder that does not exist")
         self.add_commands(commands)
         return parser
+
+    def _init(self, parsed: argparse.Namespace) -> None:
+        with filling(parsed.folder):
+            self.init(parsed)
 
     def _serve(self, parsed: argparse.Namespace) -> None:
         check_trusted_file(parsed.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from cryptography import x509
 from keyark.client.sessions import open_session
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.identities import IdentityRenewal
-from keyark.deployment.issued import FILE
+from keyark.deployment.issued import FILE, IssuedIdentities
 from keyark.deployment.revocation import IdentityRevocation
 from keyark.errors import ConfigurationError, NotFoundError
 from keyark.pki.authority import CertificateRequestError
 from keyark.pki.certificates import encode_pem_certificates, load_certificates
+from keyark.pki.files import UnwritableFileError
 from keyark.pki.identities import request_identity
 from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.keys import load_private_key
@@ -253,3 +255,19 @@ async def test_a_running_service_takes_the_list_by_itself(
         with pytest.raises(IdentityRevokedError):
             while True:
                 await call(listing, request, timeout=10)
+
+
+def test_an_identity_is_not_issued_where_its_record_did_not_fit_on_the_disk(deployment_folder: Path) -> None:
+    """The system writes the bytes that fit and says so in the count alone."""
+    issued = IssuedIdentities(deployment_folder / "authority")
+    (issued.folder / FILE).write_bytes(b"")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(UnwritableFileError, match="No space left"):
+            issued.record(certificate_of(deployment_folder, "auditor/auditor"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert issued.entries() == []
+    issued.record(certificate_of(deployment_folder, "auditor/auditor"))
+    assert len(issued.entries()) == 1

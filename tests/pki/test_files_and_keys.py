@@ -23,6 +23,7 @@ from keyark.pki.files import (
     UnwritableFileError,
     check_private_folder,
     check_trusted_file,
+    filling,
     make_private_folder,
     read_file,
     read_secret_file,
@@ -40,7 +41,6 @@ from keyark.pki.keys import (
     save_private_key,
 )
 from keyark.pki.spki import encode_spki
-from keyark.service.initialization import new_folder
 from tests.support.pki import private_key, spki
 
 
@@ -345,9 +345,11 @@ def test_a_key_is_taken_from_its_owner_or_root(
 
 def test_nothing_secret_is_made_in_another_users_folder(folder, another_user):
     another_user()
-    for make in (make_private_folder, check_private_folder, new_folder):
+    for make in (make_private_folder, check_private_folder):
         with pytest.raises(ForeignOwnerError):
             make(folder)
+    with pytest.raises(ForeignOwnerError), filling(folder):
+        pass
     with pytest.raises(ForeignOwnerError):
         save_private_key(folder / "key.pem", private_key(KeyType.EC_P256))
     with pytest.raises(ForeignOwnerError):

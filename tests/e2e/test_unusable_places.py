@@ -10,31 +10,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner
 
-from keyark.cli.main import COMMANDS, main
+from tests.support.command_tables import PROCESSES, Case, cases
 from tests.support.deployment import copy_deployment
 
 NOBODY = 65_534
-ID = "0192" + "ab" * 30
-WORDS = {
-    "name": "Alice",
-    "email": "alice@example.org",
-    "ceremony_id": "01920000000070008000000000000000",
-    "enrollment_id": ID,
-    "key_id": ID,
-    "serial": "01",
-    "identity": "client/alice",
-    "owner": "alice@example.org",
-    "names": "client/enroller",
-    "agents": "alice,bob,carol",
-    "trust_domain": "example.org",
-    "within": "30d",
-}
 
 
 def a_file(path: Path) -> Path:
@@ -105,49 +87,6 @@ PLACES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def leaves(
-    command: click.Command, name: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that does something, with its words."""
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for one in command.list_commands(context):
-            found = command.get_command(context, one)
-            assert found is not None
-            yield from leaves(found, (*name, one))
-    else:
-        yield name, command
-
-
-def paths_of(command: click.Command) -> list[click.Parameter]:
-    return [p for p in command.params if isinstance(p.type, click.Path)]
-
-
-def some_value(parameter: click.Parameter, home: Path, tmp: Path) -> str:
-    """What a required parameter is given that is not in question."""
-    if isinstance(parameter.type, click.Path):
-        return str(home if parameter.name in ("home", "folder") else tmp / f"given-{parameter.name}")
-    if isinstance(parameter.type, click.Choice):
-        return str(parameter.type.choices[0])
-    return WORDS.get(
-        parameter.name or "", "1" if not isinstance(parameter.type, click.types.StringParamType) else "text"
-    )
-
-
-def words(command: click.Command, asked: click.Parameter, place: Path, home: Path, tmp: Path) -> list[str]:
-    """The arguments of a command with one path at a place; its home is a real one unless that is the place."""
-    values: list[tuple[click.Parameter, str]] = [(asked, str(place))]
-    values += [
-        (parameter, some_value(parameter, home, tmp))
-        for parameter in command.params
-        if parameter is not asked and (parameter.required or parameter.name in ("home", "name", "email"))
-    ]
-    said: list[str] = []
-    for parameter, value in values:
-        said += [parameter.opts[0], value] if isinstance(parameter, click.Option) else []
-    return [*said, *(value for parameter, value in values if isinstance(parameter, click.Argument))]
-
-
 @contextmanager
 def without_privileges() -> Iterator[None]:
     """Let file modes count, where the tests run as root: this thread goes on without its capabilities."""
@@ -179,55 +118,31 @@ def home(deployment_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-def run(arguments: list[str]) -> Any:
-    done = CliRunner().invoke(main, arguments)
-    assert "nobody foresaw" not in done.output, (arguments, done.output)
-    assert "Traceback" not in done.output, (arguments, done.output)
-    assert done.exit_code in (0, 1, 2), (arguments, done.output)
-    return done
-
-
-PROCESSES = {("reload",), ("transport-key", "list"), ("transport-key", "retire")}
-"""These run the services' own commands, which takes seconds: at two places only."""
 SLOW = {"missing", "not to be searched"}
+"""Where commands are tried, too, that start processes."""
 
-SHARED = {"home", "identity_password_file"}
-"""Options of one making, read by the same code in every command: tried once below each word that follows `keyark`."""
-
-
-def table() -> Iterator[tuple[tuple[str, ...], click.Command, click.Parameter]]:
-    """Every command with each of its paths."""
-    tried = set()
-    for top in COMMANDS:
-        if top == "load":  # it makes keys for minutes before it looks
-            continue
-        found = main.get_command(click.Context(main), top)
-        assert found is not None
-        for name, command in leaves(found, (top,)):
-            for parameter in paths_of(command):
-                if parameter.name in SHARED and (top, parameter.name) in tried:
-                    continue
-                tried.add((top, parameter.name))
-                yield name, command, parameter
+CASES = cases()
 
 
-TABLE = list(table())
+def is_made(case: Case, how: str) -> bool:
+    """Whether the command makes a deployment at the place, as other tests have it do."""
+    return case.name[-1] == "init" and case.parameter == "folder" and how in ("missing", "a folder")
 
 
 @pytest.mark.parametrize("how", PLACES)
 def test_every_path_of_every_command_may_be_unusable(home: Path, tmp_path: Path, how: str) -> None:
-    assert len(TABLE) > 50
-    for number, (name, command, parameter) in enumerate(TABLE):
-        if (name in PROCESSES and how not in SLOW) or (name == ("init",) and how in ("missing", "a folder")):
-            continue  # init makes a deployment there, as other tests have it do
+    assert len(CASES) > 90
+    for number, case in enumerate(CASES):
+        if (case.name in PROCESSES and how not in SLOW) or is_made(case, how):
+            continue
         folder = tmp_path / str(number)
         folder.mkdir()
         place = PLACES[how](folder / "place")
         before = os.path.lexists(place) and stat.S_IFMT(place.lstat().st_mode)
         with without_privileges():
-            run([*name, *words(command, parameter, place, home, folder)])
+            case.run(place, home, folder)
         if before in (stat.S_IFCHR, stat.S_IFIFO):
-            assert stat.S_IFMT(place.lstat().st_mode) == before, name
+            assert stat.S_IFMT(place.lstat().st_mode) == before, case
         for one in folder.iterdir():
             if one.is_dir():
                 one.chmod(0o700)

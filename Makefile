@@ -40,13 +40,18 @@ up: setup ## a deployment in ./deployment, made if need be, until Ctrl-C; make c
 	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) < /dev/null
 	$(BIN)/keyark up $(DEPLOYMENT)
 
+build/node/installed: $(addprefix tests/interop/node/,package-lock.json package.json enroll.mjs)
+	@mkdir -p build/node && cp $^ build/node
+	@cd build/node && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 test-tools:
-	@for need in strace:strace certtool:gnutls-bin pk12util:libnss3-tools gpgsm:gpgsm keytool:default-jre-headless; do \
+	@for need in strace:strace certtool:gnutls-bin pk12util:libnss3-tools gpgsm:gpgsm keytool:default-jre-headless node:nodejs npm:npm unshare:util-linux; do \
 	  command -v $${need%%:*} > /dev/null || missing="$$missing $${need##*:}"; done; \
 	test -z "$$missing" || apt-get install --yes --quiet $$missing || { apt-get update --quiet && apt-get install --yes --quiet $$missing; } \
 	  || { echo "the tests need these Debian packages; install them:$$missing"; exit 1; }
 
-test: lint test-tools ## lint, types, import rules, proto lint, and all tests
+test: lint test-tools build/node/installed ## lint, types, import rules, proto lint, and all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -q
 
 SLOW := $(addprefix tests/,client e2e faults interop load recovery service test_distribution.py)

@@ -26,6 +26,7 @@ from keyark.pki.keys import load_private_key
 from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import SoftwareToken
 from keyark.rpc.channels import call
+from keyark.rpc.retries import NO_RETRIES
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2 import CosignCheckpointResponse, EventType, GetCheckpointResponse
@@ -68,7 +69,7 @@ async def witnessed(folder: Path) -> AsyncIterator[HostileArchive]:
 async def refused(archive: HostileArchive, ceremony_id: bytes) -> KeyarkError:
     """Let bob review and approve; what he refuses with, and that nothing of his reached the archive."""
     with pytest.raises(KeyarkError) as refusal:
-        async with RecoveryClient.open(archive.home, identity="agent/bob") as bob:
+        async with RecoveryClient.open(archive.home, identity="agent/bob", retries=NO_RETRIES) as bob:
             await bob.approve(await bob.review(ceremony_id))
     assert archive.approvals == []
     return refusal.value
@@ -76,7 +77,7 @@ async def refused(archive: HostileArchive, ceremony_id: bytes) -> KeyarkError:
 
 async def approved(archive: HostileArchive, ceremony_id: bytes) -> list[bytes]:
     """Let bob approve what is as it should be; returns the storage keys whose shares he gave."""
-    async with RecoveryClient.open(archive.home, identity="agent/bob") as bob:
+    async with RecoveryClient.open(archive.home, identity="agent/bob", retries=NO_RETRIES) as bob:
         await bob.approve(await bob.review(ceremony_id))
     return [share.storage_key_id for share in archive.approvals.pop().shares]
 
@@ -392,7 +393,7 @@ async def test_entries_that_are_no_changes_move_no_pins(witnessed: HostileArchiv
     for shown in ([nothing] * 60, [honest, honest]):
         archive.changes = shown
         with pytest.raises(KeyarkError):
-            async with RecoveryClient.open(archive.home, identity="agent/bob") as bob:
+            async with RecoveryClient.open(archive.home, identity="agent/bob", retries=NO_RETRIES) as bob:
                 await bob.pins()
     archive.changes = [honest]
     assert await approved(archive, again) == []

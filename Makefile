@@ -54,7 +54,7 @@ test-tools:
 test: lint test-tools build/node/installed ## lint, types, import rules, proto lint, and all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -q
 
-SLOW := $(addprefix tests/,client e2e faults interop load recovery service test_distribution.py)
+SLOW := $(addprefix tests/,client e2e faults interop load recovery service test_distribution.py test_documents.py)
 
 test-fast: setup test-tools ## in less than a minute: the units and one story from end to end
 	$(BIN)/python -m pytest -n auto --dist loadfile -q $(filter-out $(SLOW),$(patsubst %/,%,$(wildcard tests/[a-z]*/ tests/test_*.py))) tests/e2e/test_demo.py

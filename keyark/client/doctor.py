@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from keyark.client.administration import get_enrollment, get_key, get_refusal, list_certificates, list_keys
 from keyark.client.expiring import certificates_end
 from keyark.client.findings import UNDER_WAY, Examination, Finding, error, warning
-from keyark.client.log_heads import LogHead, followed_log_leads_on, log_leads_on
+from keyark.client.log_heads import LogHead, followed_changes_are_known, followed_log_leads_on, log_leads_on
 from keyark.client.sessions import Session
 from keyark.client.waiting import ceremonies_move_on, enrollments_move_on
 from keyark.errors import KeyarkError, Kind
@@ -219,6 +219,7 @@ def _not_archived(examination: Examination, certificate: certificates_pb2.Certif
 CHECKS: Final[dict[str, Check]] = {
     "services": services_answer,
     "logs": followed_log_leads_on,
+    "agents and storage keys": followed_changes_are_known,
     "certificates' end": certificates_end,
     "archived keys": archived_keys_are_certified,
     "recovery": archived_keys_open,

@@ -24,9 +24,13 @@ from keyark.transparency.checkpoint import Checkpoint, CheckpointError, Verified
 from keyark.transparency.merkle import ConsistencyProofError, verify_consistency
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.recovery_pb2 import ListArchiveChangesRequest
+from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 TIMEOUT: Final = 10.0
 MAX_NOTE: Final = 1 << 16
+UNKNOWN_CHANGE: Final = "UNKNOWN_CHANGE"
+ALARM: Final = "LOG_INCONSISTENT"
 _AWAY: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 
 
@@ -174,6 +178,46 @@ async def followed_log_leads_on(examination: Examination) -> AsyncIterator[Findi
                     f"backup, rotate its transport key, and confirm all three to the stopped {role.upper()}: "
                     "clear-alarm --restored SIZE:ROOT --transport-key PEM --newest-change ID",
                 )
+
+
+async def followed_changes_are_known(examination: Examination) -> AsyncIterator[Finding]:
+    """Whether the DRM knows the newest change of agents and storage keys that RM and CM believe.
+
+    They believe no further change of a DRM that does not: of one that was restored without it.
+    """
+    told = [(role, await _believed_change(examination, role)) for role in FOLLOWERS]
+    async with examination.session("drm", "auditor") as archive:
+        stub = KeyRecoveryServiceStub(archive.channel)
+        for role, change in told:
+            if not change:
+                continue
+            try:
+                await call(
+                    stub.ListArchiveChanges, ListArchiveChangesRequest(newest_change=change), timeout=TIMEOUT
+                )
+            except KeyarkError as failure:
+                if failure.reason != UNKNOWN_CHANGE:
+                    raise
+                yield error(
+                    role,
+                    "believes a change of agents or storage keys that the DRM does not know, and so no further one: "
+                    f"{change.hex()}",
+                    f"keyark-drm check {examination.service_file('drm')}  # with it stopped: lists its changes. If you "
+                    f"know that it came from a backup, confirm that to the stopped {role.upper()}: clear-alarm "
+                    "--restored SIZE:ROOT --transport-key PEM --newest-change ID",
+                )
+
+
+async def _believed_change(examination: Examination, role: str) -> bytes:
+    """Return the newest change that a service believes; empty before the first, where it is away, or has an alarm."""
+    try:
+        async with examination.session(role, "auditor") as session:
+            stub, request = AuditServiceStub(session.channel), audit_pb2.CosignCheckpointRequest()
+            return bytes((await call(stub.CosignCheckpoint, request, timeout=TIMEOUT)).newest_change)
+    except KeyarkError as failure:
+        if failure.kind in _AWAY or failure.reason == ALARM:
+            return b""
+        raise
 
 
 async def _followed(examination: Examination, role: str) -> Checkpoint | None:

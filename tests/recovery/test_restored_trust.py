@@ -11,6 +11,7 @@ import pytest
 from cm_service import __main__ as cm_program
 from keyark.client.archive_pins import ArchivePins
 from keyark.client.audit import list_entries
+from keyark.client.findings import Severity
 from keyark.client.sessions import open_session
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.shares import QuorumRule
@@ -20,6 +21,7 @@ from keyark.errors import KeyarkError
 from keyark.pki.spiffe import SpiffeId
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from rm_service import __main__ as rm_program
+from tests.e2e.test_doctor import about, findings
 from tests.support.deployment import Deployment, running
 from tests.support.recovering import agents, approve, identity_file, lose_key, state
 from tests.support.restoring import back_up, begin_restored, confirm, newest_change, told_by_check
@@ -86,6 +88,9 @@ async def test_after_a_restore_without_the_newest_change_agents_change_again(
     folder = deployment_folder
     words = await lose_a_change(folder)
     assert words[-1] == "none"
+    async with running(folder) as deployment:
+        found = about(await findings(deployment), "that the DRM does not know")
+        assert [(one.severity, one.subject) for one in found] == [(Severity.ERROR, r) for r in ("rm", "cm")]
     for program, role in ((rm_program, "rm"), (cm_program, "cm")):
         config = folder / role / f"{role}.toml"
         never = [*words[:-1], "ab" * 32]
@@ -103,6 +108,7 @@ async def test_after_a_restore_without_the_newest_change_agents_change_again(
             assert await asyncio.to_thread(confirm, program, config, *given) == 0
     await asyncio.to_thread(pin_anew, folder, *FIRST)
     async with running(folder) as deployment:
+        assert about(await findings(deployment), "that the DRM does not know") == []
         lost = await lose_key(deployment, email="c@example.org")
         for role in ("rm", "cm"):
             _, back = await trust_entries(deployment, role)

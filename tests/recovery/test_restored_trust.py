@@ -24,7 +24,14 @@ from rm_service import __main__ as rm_program
 from tests.e2e.test_doctor import about, findings
 from tests.support.deployment import Deployment, running
 from tests.support.recovering import agents, approve, identity_file, lose_key, state
-from tests.support.restoring import back_up, begin_restored, confirm, newest_change, told_by_check
+from tests.support.restoring import (
+    back_up,
+    begin_restored,
+    confirm,
+    confirm_all,
+    newest_change,
+    told_by_check,
+)
 
 FIRST = ("alice", "bob", "carol")
 LATER = ("alice", "bob", "dave")
@@ -105,7 +112,7 @@ async def test_after_a_restore_without_the_newest_change_agents_change_again(
         (believe,) = {*re.findall("--believe ([0-9a-f]{64})", shown.err)}
         for _ in range(2):  # the second time it changes nothing
             given = [*words, "--believe", believe]
-            assert await asyncio.to_thread(confirm, program, config, *given) == 0
+            assert await asyncio.to_thread(confirm_all, program, config, *given) == 0
     await asyncio.to_thread(pin_anew, folder, *FIRST)
     async with running(folder) as deployment:
         assert about(await findings(deployment), "that the DRM does not know") == []

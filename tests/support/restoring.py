@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import re
 import shutil
 from pathlib import Path
@@ -58,6 +60,17 @@ def confirm(program: object, config: Path, *words: object) -> int:
     return program.PROGRAM.main(["clear-alarm", *map(str, (config, *words))])  # type: ignore[attr-defined]
 
 
+def confirm_all(program: object, config: Path, *words: object) -> int:
+    """Give a stopped RM or CM `clear-alarm`, with the evidence too where the restored log raised an alarm.
+
+    It does so where it grew to a size that the lost one had when the service followed it, which is a matter of timing.
+    """
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        code = confirm(program, config, *words)
+    evidence = re.findall("(--evidence) ([0-9a-f]{64})", told.getvalue())
+    return confirm(program, config, *words, *evidence[0]) if evidence else code
+
+
 async def begin_restored(folder: Path, backup: Path, *, generation: int = 2) -> list[object]:
     """Put a backup in place and begin another transport key; returns the words that RM and CM have to be given."""
     put_in_place(folder, backup)
@@ -72,5 +85,5 @@ async def restore(folder: Path, backup: Path, *, generation: int = 2) -> str:
     """Put a backup in place, begin another transport key, and confirm all to RM and CM; returns the head."""
     words = await begin_restored(folder, backup, generation=generation)
     for program, role in ((rm_program, "rm"), (cm_program, "cm")):
-        assert await asyncio.to_thread(confirm, program, folder / role / f"{role}.toml", *words) == 0
+        assert await asyncio.to_thread(confirm_all, program, folder / role / f"{role}.toml", *words) == 0
     return str(words[1])

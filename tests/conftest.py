@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.deployment import Deployment, copy_deployment, make_deployment, running
+from tests.support.deployment import Deployment, copy_deployment, deployment_template, running
 
 
-@pytest.fixture(scope="session")
-def deployment_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", name="deployment_template")
+def made_deployment() -> Path:
     """A deployment that was made and is never run: copy it."""
-    return make_deployment(tmp_path_factory.mktemp("template") / "deployment")
+    return deployment_template()
 
 
 @pytest.fixture

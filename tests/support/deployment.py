@@ -5,11 +5,14 @@ The three subsystems are the real ones over real mutual TLS on loopback, each on
 
 from __future__ import annotations
 
+import atexit
 import re
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from cm_service.config import CmConfig
@@ -21,7 +24,7 @@ from keyark.client.home import Home
 from keyark.clock import Clock, SystemClock
 from keyark.config import load_config
 from keyark.deployment.initialize import DeploymentPlan, initialize
-from keyark.deployment.ports import free_ports
+from keyark.deployment.ports import ROOM, free_ports
 from keyark.rpc.retries import NO_RETRIES
 from keyark.service.assembly import RunningService
 from rm_service.config import RmConfig
@@ -35,6 +38,20 @@ def make_deployment(folder: Path, **plan: object) -> Path:
     for role in ("cm", "drm"):  # one worker is quicker to start
         edit(folder / role / f"{role}.toml", "count = 2", "count = 1")
     return folder
+
+
+@cache
+def template_ports() -> int:
+    """The first port of the template: the last of this process's room, which deployments that run do not come to."""
+    return free_ports(ROOM) + ROOM - 3
+
+
+@cache
+def deployment_template() -> Path:
+    """A deployment that was made once by this process, is never run, and is removed with it: copy it."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return make_deployment(folder / "deployment", port_base=template_ports())
 
 
 def copy_deployment(template: Path, folder: Path) -> Path:

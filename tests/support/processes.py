@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
-from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.deployment.ports import free_ports
 from tests.support.command_client import command_server
-from tests.support.deployment import edit
+from tests.support.deployment import copy_deployment, deployment_template, edit, template_ports
 
 KEYARK = (sys.executable, "-m", "keyark.cli")
 """The command line as a program."""
@@ -49,31 +44,19 @@ def _executed(words: list[str], **options: object) -> subprocess.CompletedProces
     )
 
 
-TEMPLATE_PORTS = 10_000
-
-
-@cache
-def _template() -> Path:
-    """A deployment that was made once by this process, and is removed with it."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    initialize(DeploymentPlan(folder=folder / "deployment", port_base=TEMPLATE_PORTS), lambda _: None)
-    return folder / "deployment"
-
-
 def init_home(folder: Path, *, workers: int = 1) -> Path:
     """Make a deployment as `keyark init` does, on free ports: a copy of one that was made before, which is quicker.
 
     ``workers`` is how many each pool of CM and DRM starts. Where a test is not about workers, one is quicker to start.
     """
-    shutil.copytree(_template(), folder)
+    copy_deployment(deployment_template(), folder)
     for role in ("cm", "drm"):
-        edit(folder / role / f"{role}.toml", "count = 2", f"count = {workers}")
+        edit(folder / role / f"{role}.toml", "count = 1", f"count = {workers}")
     base = free_ports()
     for name in ("keyark.toml", "rm/rm.toml", "cm/cm.toml", "drm/drm.toml"):
         text = (folder / name).read_text()
         for offset in range(3):
-            text = text.replace(f":{TEMPLATE_PORTS + offset}", f":{base + offset}")
+            text = text.replace(f":{template_ports() + offset}", f":{base + offset}")
         (folder / name).write_text(text)
     return folder
 

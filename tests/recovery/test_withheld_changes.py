@@ -211,3 +211,30 @@ async def test_an_agent_whose_pins_are_newer_brings_rm_and_cm_up_to_date(deploym
                 ).save(identity_file(deployment_folder, "dave", "archive-pins.json").parent)
                 assert state(await approve(recovery.ceremony_id, dave)) == "OPEN"
         assert await believed(deployment.home()) == [change_id(asked.opened.leaf)] * 2
+
+
+async def test_the_remaining_agents_make_a_change_again_that_rm_and_cm_heard_of_too_late(
+    deployment_folder: Path,
+) -> None:
+    """P7: carol approved her own leaving, and was revoked before anybody told RM and CM of the change."""
+    people(deployment_folder, "dave")
+    async with running(deployment_folder) as deployment:
+        await lose_key(deployment)
+        async with agents(deployment, "alice", "bob", "carol", "dave") as (alice, bob, carol, dave):
+            keys = [share_key(deployment_folder, name) for name in ("alice", "bob", "dave")]
+            asked = await alice.change_agents(keys, 2, reason="carol leaves")
+            for approver in (bob, carol):
+                await send_approval(approver, approval(approver, await approver.review(asked.ceremony_id)))
+            await revoke(deployment, "agent/carol")
+            for role in FOLLOWERS:
+                await deployment.services[role].reloads[1]()
+            for present in (alice, bob, dave):
+                await present.pins()  # they do not know yet who was revoked, and RM and CM refuse the change
+            assert await believed(deployment.home()) == [b"", b""]
+            again = await dave.change_agents(keys, 2, reason="once more")
+            await approve(again.ceremony_id, bob)
+            assert state(await approve(again.ceremony_id, alice)) == "COMPLETED"
+            assert await believed(deployment.home()) == [change_id(again.opened.leaf)] * 2
+            rotation = await alice.rotate_storage_key(reason="a key that carol has no share of")
+            await approve(rotation.ceremony_id, bob, dave)
+        await lose_key(deployment, email="later@example.org")

@@ -21,7 +21,7 @@ from keyark.errors import KeyarkError, Kind
 from keyark.pki.files import UnwritableFileError, make_private_folder, read_file, write_file
 from keyark.rpc.channels import call
 from keyark.transparency.checkpoint import Checkpoint, CheckpointError, VerifiedHead
-from keyark.transparency.merkle import ConsistencyProofError, verify_consistency
+from keyark.transparency.merkle import ConsistencyProofError
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.recovery_pb2 import ListArchiveChangesRequest
@@ -241,10 +241,4 @@ async def _check_leads_on(session: Session, first: Checkpoint, second: Checkpoin
         stub = AuditServiceStub(session.channel)
         request = audit_pb2.GetConsistencyProofRequest(first_size=first.size, second_size=second.size)
         proof = list((await call(stub.GetConsistencyProof, request, timeout=TIMEOUT)).link.proof)
-    verify_consistency(
-        first_size=first.size,
-        second_size=second.size,
-        first_root=first.root,
-        second_root=second.root,
-        proof=proof,
-    )
+    second.check_extends(first, proof)

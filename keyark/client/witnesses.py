@@ -32,7 +32,7 @@ from keyark.rpc.channels import call
 from keyark.rpc.retries import DEFAULT_RETRIES, Retries
 from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, VerifiedHead
 from keyark.transparency.cosignatures import CosignatureVerifier
-from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
+from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError
 from keyark.transparency.receipts import ArchivalReceipt, ProvenEntry
 from keyark.transparency.transport_keys import KNOWN_KEY
 from keyark.v1 import audit_pb2
@@ -319,13 +319,7 @@ def _gravest(refusals: Collection[KeyarkError]) -> KeyarkError:
 def _leads_on(first: Checkpoint, second: Checkpoint, proof: Sequence[bytes]) -> bool:
     """Whether the first tree is a prefix of the second; what is not, is told to the witnesses before it is refused."""
     try:
-        verify_consistency(
-            first_size=first.size,
-            second_size=second.size,
-            first_root=first.root,
-            second_root=second.root,
-            proof=proof,
-        )
+        second.check_extends(first, proof)
     except ConsistencyProofError:
         return False
     return True

@@ -12,7 +12,7 @@ and a salt of 32 bytes (0xff followed by ``keyark/rsa-pss-sha256/v1``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol, TypeAlias
@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.library import PARSING_ERRORS
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
-from keyark.transparency.merkle import HASH_SIZE
+from keyark.transparency.merkle import HASH_SIZE, verify_consistency
 
 MAX_NOTE_SIZE: Final = 128 * 1024
 """Bytes; room for the 16 signatures that verifiers must accept, post-quantum ones included."""
@@ -94,6 +94,16 @@ class Checkpoint:
     def text(self) -> bytes:
         """Return the text of the note, with its final newline: what is signed."""
         return b"%s\n%d\n%s\n" % (self.origin.encode(), self.size, encode_base64(self.root))
+
+    def check_extends(self, earlier: Checkpoint, proof: Sequence[bytes]) -> None:
+        """Raise ConsistencyProofError unless a proof shows that the earlier tree is a prefix of this one."""
+        verify_consistency(
+            first_size=earlier.size,
+            second_size=self.size,
+            first_root=earlier.root,
+            second_root=self.root,
+            proof=proof,
+        )
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.checkpoint import Checkpoint, CheckpointOriginError, VerifiedHead
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
-from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError, verify_consistency
+from keyark.transparency.merkle import EMPTY_ROOT, ConsistencyProofError
 from keyark.v1.audit_pb2 import (
     AuditDetails,
     AuditEvent,
@@ -131,43 +131,31 @@ class AcceptedHeads:
         """
         if self.size == 0 or self.remembers(head.checkpoint):
             return
-        (first, first_root), (second, second_root) = sorted(
-            [(self.size, self.root), (head.checkpoint.size, head.checkpoint.root)]
-        )
-        if (link.first_size, link.second_size) != (first, second):
+        accepted = Checkpoint(self.origin, self.size, self.root)
+        first, second = sorted((accepted, head.checkpoint), key=lambda checkpoint: checkpoint.size)
+        if (link.first_size, link.second_size) != (first.size, second.size):
             raise self._gap()
         try:
-            verify_consistency(
-                first_size=first,
-                second_size=second,
-                first_root=first_root,
-                second_root=second_root,
-                proof=link.proof,
-            )
+            second.check_extends(first, link.proof)
         except ConsistencyProofError:
             raise self._mismatch(head.checkpoint.size) from None
 
     def _follow(self, links: Sequence[CheckpointLink]) -> dict[int, CheckpointLink]:
         """Verify a chain of links from the accepted tree on; returns its steps, by the size that each leads to."""
         chain: dict[int, CheckpointLink] = {}
-        size, root = self.size, self.root
+        tree = Checkpoint(self.origin, self.size, self.root)
         for link in links:
-            if link.second_size <= size:
+            if link.second_size <= tree.size:
                 continue
-            if link.first_size != size:
+            if link.first_size != tree.size:
                 raise self._gap()
+            following = Checkpoint(self.origin, link.second_size, link.second_root)
             try:
-                verify_consistency(
-                    first_size=size,
-                    second_size=link.second_size,
-                    first_root=root,
-                    second_root=link.second_root,
-                    proof=link.proof,
-                )
+                following.check_extends(tree, link.proof)
             except ConsistencyProofError:
                 raise self._mismatch(link.second_size) from None
-            size, root = link.second_size, link.second_root
-            chain[size] = link
+            tree = following
+            chain[tree.size] = link
         return chain
 
     def _check(self, head: VerifiedHead) -> None:

@@ -36,11 +36,12 @@ from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import PolicyRequest
 from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
 from keyark.service.callers import CallerChecks
-from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.service.evidence import ReceiptChecks
 from keyark.service.key_uses import KeyClaim, Possession, check_key_uses, claim_key_uses
 from keyark.service.leaves import enrollment_leaf
 from keyark.service.requests import accept_statement, check_same_statement
 from keyark.store import Store, WriteTransaction
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash

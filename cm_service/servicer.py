@@ -20,10 +20,10 @@ from keyark.pki.revocations import CrlsNotConfiguredError
 from keyark.rpc.outcomes import Refusals
 from keyark.rpc.server import current_caller
 from keyark.service.callers import named_calls
-from keyark.service.evidence import ArchiveEvidence
 from keyark.service.paging import page_of
 from keyark.service.requests import check_batch_size
 from keyark.store import Store
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.v1 import certificates_pb2 as pb
 from keyark.v1.certificates_pb2_grpc import (
     CertificateAdminServiceServicer,

@@ -14,7 +14,8 @@ from keyark.pki.key_types import KeyType
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
-from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.service.evidence import ReceiptChecks
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 from keyark.errors import InvalidInputError, NotFoundError, UnavailableError
 from keyark.errors.services import CheckpointGapError
 from keyark.pki.spiffe import SpiffeId
-from keyark.service.evidence import ArchiveEvidence
 from keyark.service.witness import Witness
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.checkpoint import Checkpoint, parse_checkpoint
 from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest, CosignCheckpointResponse
 from keyark.v1.registration_pb2 import GetArchiveHeadResponse

@@ -10,7 +10,7 @@ from typing import Final
 from keyark.clock import Clock
 from keyark.errors.enrollment import UnknownProfileError
 from keyark.pki.spiffe import SpiffeId
-from keyark.service.evidence import ArchiveEvidence
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.transport_keys import FollowedTransportKeys, certified_key_id
 from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
 from keyark.v1.audit_pb2 import TransportKeyChange

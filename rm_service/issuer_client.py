@@ -12,7 +12,7 @@ from keyark.errors.services import CheckpointGapError, UnknownStorageKeyError
 from keyark.pki.statements import Statement
 from keyark.rpc.channels import call
 from keyark.rpc.errors import from_status
-from keyark.service.evidence import MAX_CHANGES
+from keyark.transparency.archival import MAX_CHANGES
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.transport_keys import KNOWN_KEY
 from keyark.v1 import certificates_pb2

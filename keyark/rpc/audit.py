@@ -11,7 +11,7 @@ from keyark.clock import Clock
 from keyark.errors import InvalidInputError, NotFoundError
 from keyark.pki.spiffe import SpiffeId
 from keyark.rpc.guard import current_caller
-from keyark.service.evidence import ArchiveEvidence
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.receipts import format_proof

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from keyark.clock import Clock
-from keyark.errors import InvalidInputError, KeyarkError
+from keyark.errors import KeyarkError
 from keyark.errors.services import LogInconsistentError, UnknownStorageKeyError
 from keyark.pki.certificates import load_certificates
 from keyark.pki.revoked_identities import RevokedIdentities
@@ -23,7 +23,7 @@ from keyark.records.v1 import trust_pb2
 from keyark.service.archive_trust import TABLE, StorageKeyTrust, open_storage_key_trust
 from keyark.service.settings import ArchiveTrust, ServiceSettings
 from keyark.store import Store, WriteTransaction
-from keyark.transparency.archival import check_receipt_for
+from keyark.transparency.archival import ArchiveEvidence, check_receipt_for
 from keyark.transparency.checkpoint import VerifiedHead
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
@@ -34,44 +34,11 @@ from keyark.transparency.transport_keys import (
     TransportKeyRetiredError,
     key_id,
 )
-from keyark.v1.audit_pb2 import CheckpointLink, TransportKeyChange
-from keyark.v1.ceremony_pb2 import CeremonyProof
-from keyark.v1.common_pb2 import TransportCertificate
+from keyark.v1.audit_pb2 import CheckpointLink
 from keyark.workers.turns import Turns
 
-MAX_CHANGES: Final = 64
-MAX_LINKS: Final = 256
-"""Steps of the log that one call may bring; one step can lead over any distance."""
 LANE: Final = "evidence"
 _TRANSPORT_KEYS: Final = b"transport_keys"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArchiveEvidence:
-    """What comes with a batch of receipts: steps of the DRM's log, who signs it, and whose storage keys it names.
-
-    The transport certificates count for a reader that knows no transport key yet; from then on the changes do.
-    ``brought_by`` is the SPIFFE ID of who brought it: an alarm names it.
-    """
-
-    brought_by: str
-    links: Sequence[CheckpointLink]
-    transport_certificates: Sequence[TransportCertificate] = ()
-    transport_key_changes: Sequence[TransportKeyChange] = ()
-    trust_changes: Sequence[CeremonyProof] = ()
-
-    def check_sizes(self) -> None:
-        """Raise InvalidInputError for more than one call needs: verifying each costs time."""
-        for name, given, most in (
-            ("links", self.links, MAX_LINKS),
-            ("transport_key_changes", self.transport_key_changes, MAX_CHANGES),
-            ("trust_changes", self.trust_changes, MAX_CHANGES),
-        ):
-            if len(given) > most:
-                raise InvalidInputError(
-                    f"A call has at most {most} {name}, and this one has {len(given)}; send fewer.",
-                    field=name,
-                )
 
 
 class _Verified(NamedTuple):

@@ -17,7 +17,8 @@ from keyark.crypto.ceremonies import AGENT_ROLE
 from keyark.errors import InvalidInputError, PermissionDeniedError
 from keyark.errors.services import LogInconsistentError, WitnessQuotaError
 from keyark.pki.spiffe import SpiffeId
-from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.service.evidence import ReceiptChecks
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.heads import AcceptedHeads
 

@@ -19,8 +19,8 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.pki.statements import new_request_id, parse_statement, sign_statement
 from keyark.pki.transport import TransportTrust
 from keyark.policy.rules import ReceiptRule, UniqueSubjectName, Validity
-from keyark.service.evidence import MAX_CHANGES, MAX_LINKS, ArchiveEvidence
 from keyark.service.leaves import enrollment_leaf
+from keyark.transparency.archival import MAX_CHANGES, MAX_LINKS, ArchiveEvidence
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.events import open_event
 from keyark.transparency.heads import AcceptedHeads

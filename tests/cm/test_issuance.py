@@ -22,8 +22,8 @@ from keyark.pki.serials import encode_serial
 from keyark.pki.spki import encode_spki
 from keyark.pki.statements import new_request_id, parse_statement
 from keyark.records.v1.cm_pb2 import SignPairResult
-from keyark.service.evidence import ArchiveEvidence
 from keyark.store import MemoryStore
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.v1.audit_pb2 import EventType
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.turns import Turns

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyark.errors import KeyarkError
 from keyark.pki.key_types import KeyType
 from keyark.pki.spiffe import SpiffeId
-from keyark.service.evidence import ArchiveEvidence
 from keyark.service.witness import MOST_PER_HOUR, Witness
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.events import open_event

@@ -14,7 +14,7 @@ from keyark.pki.certificates import encode_certificate
 from keyark.pki.key_types import KeyType
 from keyark.pki.spki import encode_spki
 from keyark.pki.transport import TransportTrust
-from keyark.service.evidence import ArchiveEvidence
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
 from keyark.v1.certificates_pb2 import Profile

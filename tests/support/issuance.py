@@ -22,9 +22,10 @@ from keyark.pki.statements import new_request_id, sign_statement
 from keyark.pki.transport import TransportTrust
 from keyark.policy.engine import PolicyEngine
 from keyark.service.archive_trust import StorageKeyTrust
-from keyark.service.evidence import ArchiveEvidence, ReceiptChecks
+from keyark.service.evidence import ReceiptChecks
 from keyark.service.settings import ArchiveTrust
 from keyark.store import MemoryStore
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
 from keyark.transparency.transport_keys import FollowedTransportKeys

@@ -520,7 +520,9 @@ async def test_where_a_witness_is_away_nobody_approves(witnessed: HostileArchive
     ceremony = await archive.open(recovery(wanted), opens=[token], keys=[key])
     moved = archive.home.config.model_copy(update={role: "127.0.0.1:1"})
     object.__setattr__(archive.home, "config", moved)
-    assert (await refused(archive, ceremony)).kind is Kind.UNAVAILABLE
+    error = await refused(archive, ceremony)
+    assert error.kind is Kind.UNAVAILABLE
+    assert f"The {role.upper()} at 127.0.0.1:1" in error.message
 
 
 async def test_agents_whose_session_is_open_over_a_rotation_go_on(deployment: Deployment) -> None:

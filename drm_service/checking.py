@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from drm_service.config import DrmConfig
-from drm_service.key_search import owner_hashes
+from drm_service.key_search import by_folded_name, owner_hashes
 from drm_service.records import (
     BY_OWNER,
     BY_SERIAL,
@@ -116,18 +116,19 @@ def check_records(txn: ReadTransaction) -> list[str]:
         for token in read_tokens(txn)
     ]
     after: bytes | None = None
-    certified = 0
+    certified = folded = 0
     while rows := scan_records(txn, after=after, limit=PAGE):
         for enrollment_id, record in rows:
             _check_record(enrollment_id, record)
             _check_indexes(txn, enrollment_id, record)
             certified += bool(record.certificate_serial)
+            folded += _has_folded_name(txn, enrollment_id, record)
         after = rows[-1][0]
     keys = txn.count(KEYS)
     expected = {
         SEALED_KEYS: keys,
         CERTIFICATES: certified,
-        BY_OWNER: 2 * keys,
+        BY_OWNER: 2 * keys + folded,
         BY_TIME: keys,
         BY_SERIAL: certified,
     }
@@ -149,6 +150,12 @@ def _check_record(enrollment_id: bytes, record: ArchivedKeyRecord) -> None:
             f"The archived key of enrollment {enrollment_id.hex()} is not what leaf {record.log_index} of the log "
             "says; restore the store from a backup."
         )
+
+
+def _has_folded_name(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> bool:
+    """Whether a key is indexed by its owner's name as names are compared, which older releases did not do."""
+    name = read_contents(record)[0].common_name
+    return txn.get(BY_OWNER, by_folded_name(name) + enrollment_id) is not None
 
 
 def _check_indexes(txn: ReadTransaction, enrollment_id: bytes, record: ArchivedKeyRecord) -> None:

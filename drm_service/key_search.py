@@ -57,7 +57,7 @@ class FoundKeys:
 
 def index_archived(txn: WriteTransaction, statement: Statement, *, time_us: int) -> None:
     """Index a key that is archived in this transaction."""
-    for owner in (*owner_hashes(statement), _by_folded_name(statement.common_name)):
+    for owner in (*owner_hashes(statement), by_folded_name(statement.common_name)):
         txn.put(BY_OWNER, owner + statement.enrollment_id, b"")
     txn.put(BY_TIME, time_us.to_bytes(_TIME_SIZE, "big") + statement.enrollment_id, b"")
 
@@ -123,7 +123,7 @@ def _candidates(
 def _owned(txn: ReadTransaction, owner: str, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
     """An address and a name may be the same text, so both are looked up."""
     last = after
-    prefixes = (_by_email(owner), _by_name(owner), _by_folded_name(owner))
+    prefixes = (_by_email(owner), _by_name(owner), by_folded_name(owner))
     for enrollment_id in merge(*(_below(txn, prefix, after) for prefix in prefixes)):
         if enrollment_id != last:
             yield enrollment_id, enrollment_id
@@ -170,7 +170,8 @@ def _fits(key_filter: KeyFilter) -> Callable[[ArchivedKey], bool]:
     return fits
 
 
-def _by_folded_name(name: str) -> bytes:
+def by_folded_name(name: str) -> bytes:
+    """Return what a name is indexed under as names are compared, 16 bytes; keys of older releases have no such row."""
     return sha256(context(OWNER_LABEL, b"folded name", folded_name(name).encode())).digest()[:_HASH_SIZE]
 
 

@@ -141,6 +141,7 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
             task = progress.add_task("enrolling", total=len(users))
             async with open_client(options) as client:
                 batch = BatchEnrollment(client=client, out=options["out"], **key_options(options))
+                await batch.check_profiles(users)
                 return await batch.run(users, lambda: progress.advance(task))
 
     results = asyncio.run(run())

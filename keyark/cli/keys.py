@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from cryptography import x509
 
 from keyark.cli.ceremonies import UNCONFIRMED, say_unconfirmed
 from keyark.cli.listing import hexadecimal, print_all, print_one, when, witnesses_of
@@ -136,11 +137,23 @@ def key_id_of(text: str | None, certificate: Path | None) -> bytes:
     if (text is None) == (certificate is None):
         raise UsageError("Name the key by its id or by its certificate.")
     if certificate is not None:
-        return sha256(encode_spki(load_certificates(certificate)[0].public_key())).digest()
+        return sha256(encode_spki(_encryption_certificate(certificate).public_key())).digest()
     key_id = hexadecimal(text or "")
     if len(key_id) != sha256().digest_size:
         raise UsageError(f"{text!r} is no key id of 64 hexadecimal digits; `keyark keys list` shows them.")
     return key_id
+
+
+def _encryption_certificate(path: Path) -> x509.Certificate:
+    """Load a certificate that others encrypt to; raises UsageError for another one."""
+    certificate = load_certificates(path)[0]
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return certificate  # of another CA, perhaps: the archive knows the key or does not
+    if not (usage.key_encipherment or usage.key_agreement):
+        raise UsageError(f"{path} is no encryption certificate; name the person's encryption.pem.")
+    return certificate
 
 
 def key_line(key: ArchivedKey) -> str:

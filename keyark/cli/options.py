@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import click
 
-from keyark.cli.output import StoppedError, UsageError
+from keyark.cli.output import NotConfirmedError, StoppedError, UsageError
 from keyark.client.passwords import MAX_PASSWORD, PasswordSource, check_strength, read_password
 from keyark.extras import Extra, need_extra
 from keyark.pki.pkcs12 import Pkcs12Form
@@ -191,5 +191,16 @@ def _stopped_at_once() -> Iterator[None]:
 
 
 def confirm(question: str) -> None:
-    """Ask a question on the terminal; raises Abort where the answer is no, and StoppedError for Ctrl-C."""
-    asked(lambda: str(click.confirm(question, abort=True, err=True)))
+    """Ask a question on the terminal; raises NotConfirmedError without a yes, and StoppedError for Ctrl-C."""
+    try:
+        agreed = asked(lambda: "yes" if click.confirm(question, err=True) else "")
+    except click.Abort:  # nobody is there to answer
+        agreed = ""
+    except StoppedError:
+        raise StoppedError(
+            f"Stopped at the question {question!r}; what it asks about was not done."
+        ) from None
+    if not agreed:
+        raise NotConfirmedError(
+            f"The question {question!r} was not answered with yes, so nothing was done; scripts give --yes."
+        )

@@ -133,6 +133,13 @@ class StoppedError(KeyarkError):
         )
 
 
+class NotConfirmedError(KeyarkError):
+    """A person did not answer a question with yes."""
+
+    reason = "NOT_CONFIRMED"
+    kind = Kind.PRECONDITION
+
+
 def careful(name: str) -> str:
     """Return what to say after a name: nothing, or that a word of it looks like another word or mixes scripts."""
     notes = "; ".join(resemblances(name))

@@ -25,6 +25,7 @@ from keyark.client import administration, revocation
 from keyark.client.folder import EnrollmentFolder
 from keyark.client.sessions import Session
 from keyark.errors import NotFoundError
+from keyark.pki.revocations import OWN_REASONS
 from keyark.pki.serials import encode_serial
 from keyark.v1.certificates_pb2 import Certificate, Crl
 from keyark.v1.revocation_pb2 import RevocationReason
@@ -44,6 +45,12 @@ pair_option = click.option("--pair", is_flag=True, help="The other certificate o
 
 reason_option = click.option(
     "--reason", type=click.Choice(list(REASONS)), default="unspecified", show_default=True
+)
+own_reason_option = click.option(
+    "--reason",
+    type=click.Choice([name for name, reason in REASONS.items() if reason in OWN_REASONS]),
+    default="unspecified",
+    show_default=True,
 )
 since_option = click.option(
     "--invalid-since", type=DAY, help="Since when (UTC) the key may be in other hands."
@@ -71,7 +78,7 @@ def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | No
 @certificates.command("revoke-own")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--only", type=click.Choice(["signing", "encryption"]), help="One certificate instead of both.")
-@reason_option
+@own_reason_option
 @since_option
 @password_file_option("File with the password of the signing key; asked on a terminal otherwise.")
 @home_option

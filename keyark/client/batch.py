@@ -14,10 +14,12 @@ from keyark.client.enrollment import EnrollmentClient, PreparedEnrollment
 from keyark.client.folder import EnrollmentFolder, KeyFormat
 from keyark.client.passwords import PasswordList
 from keyark.client.single import EnrollmentOrder, UserResult, finished_in, issued, prepare_in
+from keyark.client.user_list import UserListError
 from keyark.client.verification import Enrolled
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.pki.files import working_in
 from keyark.pki.pkcs12 import Pkcs12Form
+from keyark.text.characters import counted
 
 BATCH: Final = 16
 PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 30.0, 30.0)
@@ -55,6 +57,21 @@ class BatchEnrollment:
                     results.append(result)
                     advance()
         return results
+
+    async def check_profiles(self, orders: Sequence[EnrollmentOrder]) -> None:
+        """Raise UserListError where the RM does not have the profile of an order; one that is away is asked later."""
+        unknown = []
+        for profile in dict.fromkeys(order.profile for order in orders):
+            try:
+                await self.client.form(profile)
+            except NotFoundError as error:
+                unknown.append(f"{error.message} It is of {_first_of(profile, orders)}.")
+            except KeyarkError:
+                return
+        if unknown:
+            raise UserListError(
+                "Nothing was enrolled, for the list is wrong:\n" + "\n".join(unknown), field="csv"
+            )
 
     async def _run_batch(self, orders: Sequence[EnrollmentOrder]) -> list[UserResult]:
         with ExitStack() as locks:
@@ -135,6 +152,11 @@ class BatchEnrollment:
 
     def _failed(self, order: EnrollmentOrder, error: KeyarkError) -> UserResult:
         return UserResult(email=order.email, folder=self._path(order), error=error)
+
+
+def _first_of(profile: str, orders: Sequence[EnrollmentOrder]) -> str:
+    found = [order.email for order in orders if order.profile == profile]
+    return found[0] + (f" and {counted(len(found) - 1, 'other row')}" if len(found) > 1 else "")
 
 
 def _is_away(outcome: Enrolled | KeyarkError) -> bool:

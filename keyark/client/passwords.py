@@ -55,8 +55,10 @@ def no_password(_: Path) -> bytes | None:
 
 
 def new_password() -> bytes:
-    """Make a password of 128 random bits, 22 characters."""
-    return secrets.token_urlsafe(GENERATED_BYTES).encode()
+    """Make a password of 128 random bits, 22 characters; it begins with none that makes it an option or a formula."""
+    while not (password := secrets.token_urlsafe(GENERATED_BYTES))[0].isalnum():
+        pass
+    return password.encode()
 
 
 def read_password(path: Path) -> bytes:

@@ -40,8 +40,8 @@ def check_name(value: str, *, field: str = "common_name") -> None:
     check_kept_name(value, field=field)
     if position := next(unseen_positions(value), -1) + 1:
         raise InvalidInputError(
-            f"The name holds {describe(value[position - 1])}, which nobody sees there; use letters, digits, "
-            "punctuation and plain spaces.",
+            f"The name holds {describe(value[position - 1])} as character {position}, which nobody sees there; use "
+            "letters, digits, punctuation and plain spaces.",
             field=field,
         )
 
@@ -55,10 +55,10 @@ def check_kept_name(value: str, *, field: str = "common_name") -> None:
         raise InvalidInputError(
             f"The name has {len(value)} characters; give 1 to {MAX_NAME_CHARACTERS}.", field=field
         )
-    if not without_joiners(value).isprintable():
+    if unseen := next((c for c in without_joiners(value) if not c.isprintable()), ""):
         raise InvalidInputError(
-            "The name holds a control, format or separator character; use letters, digits, punctuation and "
-            "plain spaces.",
+            f"The name holds {describe(unseen)} as character {value.index(unseen) + 1}, which is a control, format or "
+            "separator character; use letters, digits, punctuation and plain spaces.",
             field=field,
         )
     if value[0] == " " or value[-1] == " ":
@@ -81,8 +81,18 @@ def check_email(value: str, *, field: str = "email") -> None:
         or len(domain) > MAX_DOMAIN_CHARACTERS
         or not _DOMAIN.fullmatch(domain)
     ):
+        if not domain.isascii() and (written := _as_ascii(domain)):
+            raise InvalidInputError(f"Write the domain of the address in ASCII: {written}.", field=field)
         raise InvalidInputError(
             f"This is no e-mail address; give one like name@example.org, at most {MAX_EMAIL_CHARACTERS} "
             "ASCII characters.",
             field=field,
         )
+
+
+def _as_ascii(domain: str) -> str:
+    """Return an internationalized domain in ASCII, "" for what is none."""
+    try:
+        return domain.encode("idna").decode()
+    except UnicodeError:
+        return ""

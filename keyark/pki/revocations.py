@@ -31,6 +31,9 @@ OWN_REASONS: Final = (
     RevocationReason.REVOCATION_REASON_CESSATION_OF_OPERATION,
 )
 """What the holder of a key may give as the reason."""
+_OWN_WORDS: Final = tuple(
+    RevocationReason.Name(reason).removeprefix("REVOCATION_REASON_") for reason in OWN_REASONS
+)
 
 
 class RevocationSignatureError(KeyarkError):
@@ -107,7 +110,10 @@ def parse_revocation(raw: bytes, trust_domain: str) -> RevocationStatement:
     for serial in statement.serials:
         check_serial(serial)
     if statement.reason not in OWN_REASONS:
-        raise InvalidInputError("The holder of a key cannot revoke for this reason.", field="reason")
+        raise InvalidInputError(
+            f"The holder of a key cannot revoke for this reason; give one of {', '.join(_OWN_WORDS)}.",
+            field="reason",
+        )
     if statement.invalidity_time < 0:
         raise InvalidInputError("The invalidity time is before 1970.", field="invalidity_time")
     return statement

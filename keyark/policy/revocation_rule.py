@@ -36,7 +36,9 @@ class RevocationRule(RuleSettings):
     type: Literal["Revocation"]
     officers: list[Annotated[str, AfterValidator(_officer)]] = []
     officer_reasons: list[Reason] = REASONS
-    holder_reasons: list[Reason] = [reason for reason in REASONS if reason != HOLD]
+    holder_reasons: list[Reason] = [
+        reason for reason in REASONS if reason not in {HOLD, "privilegeWithdrawn"}
+    ]
 
     def evaluate(self, request: RevocationRequest) -> Outcome:
         """Reject an officer or a reason that is not listed; who may hold may release."""

@@ -1,16 +1,19 @@
 """No file of another run or a person in --out is ever replaced, and keys are kept in the form that is asked for."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from cm_service.rollover import make_key
+from keyark.client.batch import BatchEnrollment
 from keyark.client.enrollment import EnrollmentClient
 from keyark.client.folder import EnrollmentFolder, FolderTakenError, KeyFormat, OtherFormError
 from keyark.client.passwords import PasswordFileError, read_made_password
 from keyark.client.single import EnrollmentOrder, enroll_into
+from keyark.client.user_list import UserListError
 from keyark.errors import ConfigurationError
 from keyark.pki.key_types import KeyType, generate
 from keyark.pki.keys import load_private_key, save_private_key
@@ -188,3 +191,14 @@ def test_the_next_ca_key_is_kept_when_its_request_was_moved_away(deployment_fold
     with pytest.raises(ConfigurationError, match="--ca-key ec-p256"):
         make_key(config, "Next CA", "ec-p384")
     assert load_private_key(key_path)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_unknown_profile_of_a_list_is_told_before_anybody_is_enrolled(
+    client: EnrollmentClient, tmp_path: Path
+) -> None:
+    batch = BatchEnrollment(client=client, out=tmp_path / "out")
+    await batch.check_profiles([OLGA, PAUL])
+    wrong = [replace(PAUL, profile="usr"), replace(OLGA, profile="usr")]
+    with pytest.raises(UserListError, match=r"'?usr'?.*paul@example\.org and 1 other row\."):
+        await batch.check_profiles([OLGA, *wrong])

@@ -36,17 +36,68 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     "header",
-    ["name,email,email", "name", "name,email,salary", "", "name;email", "name,email,profile,profile"],
+    ["name,email,email", "name", "name,email,salary", "", "name;mail", "name,email,profile,profile"],
 )
 def test_a_header_names_each_column_once(tmp_path, header):
     with pytest.raises(UserListError, match=":1: the header"):
         users(tmp_path, f"{header}\nAlice,alice@example.org,x\n")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "windows-1252"])
-def test_other_encodings_are_refused(tmp_path, encoding):
-    with pytest.raises(UserListError, match="UTF-8"):
-        users(tmp_path, "name,email\nJürgen,j@example.org\n", encoding)
+def test_utf_16_is_read_by_its_mark_and_another_encoding_is_refused(tmp_path):
+    text = "name,email\nJürgen,j@example.org\n"
+    assert users(tmp_path, text, "utf-16")[0].common_name == "Jürgen"
+    with pytest.raises(UserListError, match="save it as CSV UTF-8"):
+        users(tmp_path, text, "windows-1252")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name;email\nJürgen;j@example.org\n",
+        "sep=;\r\nname;email\r\nJürgen;j@example.org\r\n",
+        "sep=,\nName,EMAIL\nJürgen,j@example.org\n",
+        "sep=\t\nname\temail\nJürgen\tj@example.org\n",
+        "name,email\nJürgen,j@example.org\n,\n ,\n\n",
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path, text):
+    (jurgen,) = users(tmp_path, text)
+    assert (jurgen.common_name, jurgen.email) == ("Jürgen", "j@example.org")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name,e-mail\n", "'e-mail', which is no column"),
+        ("name,email,name\n", "names 'name' more than once"),
+        ("name,profile\n", "lacks 'email'"),
+        ("Jo,jo@example.org\n", "the first line is a person's"),
+        ("", ":1: the header is missing"),
+        ("name,email\n", "no rows below its header"),
+        ("sep=;\nname;email\n;\n", ":3: the list has no rows"),
+        (
+            'name,email\nJo,jo@example.org\n"Al,al@example.org\nBo,bo@example.org\n',
+            "users.csv:3: the row that begins here",
+        ),
+        ('sep=;\nname;email\n"Al', "users.csv:3: the row that begins here"),
+        ("name,email\nDoe, Jo,jo@example.org\n", "3 columns and the header 2; put a value"),
+        ("name,email\nJo\n", "1 column and the header 2."),
+        ("name,email\n,jo@example.org\n", "The name is missing"),
+        ("name,email\nJo,\n", "The email is missing"),
+        ("name,email\nJo\u00a0Doe,jo@example.org\n", "U+00A0 NO-BREAK SPACE as character 3"),
+        ("name,email\nJo,jo@m\u00fcnchen.example\n", "xn--mnchen-3ya.example"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, text, told):
+    with pytest.raises(UserListError) as caught:
+        users(tmp_path, text)
+    assert told in caught.value.message
+
+
+def test_a_workbook_is_no_csv(tmp_path):
+    (tmp_path / "users.xlsx").write_bytes(b"PK\x03\x04rest")
+    with pytest.raises(UserListError, match="workbook"):
+        read_users(tmp_path / "users.xlsx", profile="user")
 
 
 def test_a_file_of_another_kind_is_not_told_line_by_line(tmp_path):

@@ -64,6 +64,10 @@ def test_a_lost_key_comes_back_and_reads_the_mail_of_before(home: Path, tmp_path
         )
         assert "asked for   Alice Example <alice@example.org>, archived 20" in request.stderr
         asked = request.stdout.strip()
+        for name in ("signing.pem", "chain.pem"):
+            words = ("--home", home, "--cert", alice / name, "--reason", "disk broke")
+            refused = keyark("recover", "request", *words, code=2).stderr
+            assert f"{name} is no encryption certificate" in refused
         assert re.fullmatch("[0-9a-f]{32}", asked)
         shown = keyark("recover", "show", asked, "--home", home, "--as", "agent/bob").stdout
         for expected in (

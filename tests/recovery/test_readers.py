@@ -22,6 +22,7 @@ from keyark.client.passwords import no_password
 from keyark.client.witnesses import Witnesses
 from keyark.crypto.ceremonies import ceremony_digest
 from keyark.errors import Kind
+from keyark.rpc.retries import NO_RETRIES
 from keyark.v1.audit_pb2 import EventType
 from keyark.v1.recovery_pb2 import CeremonyState
 from tests.recovery.test_hostile_archive import recovery
@@ -49,7 +50,7 @@ def without(home: Home, *roles: str) -> Home:
 
 
 def auditing(home: Home) -> Any:
-    return Witnesses.open(home, identity="auditor/auditor", password=no_password)
+    return Witnesses.open(home, identity="auditor/auditor", password=no_password, retries=NO_RETRIES)
 
 
 async def audited(home: Home) -> LogAudit:
@@ -69,7 +70,7 @@ async def opened(archive: HostileArchive, **dates: int) -> bytes:
 
 async def keeps_key(archive: HostileArchive, ceremony_id: bytes, home: Home | None = None) -> bool:
     """Whether alice's one-time key is still there after she looked."""
-    async with RecoveryClient.open(home or archive.home, identity="agent/alice") as alice:
+    async with RecoveryClient.open(home or archive.home, identity="agent/alice", retries=NO_RETRIES) as alice:
         await alice.review(ceremony_id)
     folder = archive.folder / "identities" / "agent" / "alice" / "recoveries"
     return (folder / f"{ceremony_id.hex()}.pem").exists()
@@ -111,7 +112,7 @@ async def test_what_is_shown_while_a_witness_is_away_says_so(
     ceremony_id = await opened(archive)
     for away in (("rm",), ("cm",), ("rm", "cm"), ()):
         home = without(archive.home, *away)
-        async with RecoveryClient.open(home, identity="agent/bob") as bob:
+        async with RecoveryClient.open(home, identity="agent/bob", retries=NO_RETRIES) as bob:
             by_agent = await bob.review(ceremony_id)
         async with auditing(home) as witnesses:
             by_auditor = await confirmed(CeremonyReview(home).review(archive.view), witnesses)
@@ -145,7 +146,7 @@ async def test_a_log_of_its_own_is_shown_to_nobody_as_verified(deployment_folder
 
 async def assert_refused(archive: HostileArchive, ceremony_id: bytes, home: Home) -> None:
     """Nobody who reads gets to see a ceremony, a key or a log that others do not see."""
-    async with RecoveryClient.open(home, identity="agent/bob") as bob:
+    async with RecoveryClient.open(home, identity="agent/bob", retries=NO_RETRIES) as bob:
         with pytest.raises(KeyarkError) as refused:
             await bob.review(ceremony_id)
     assert refused.value.reason == "PRIVATE_LOG"

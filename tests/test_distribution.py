@@ -192,8 +192,10 @@ def test_a_service_from_the_sdist_serves_the_sdk_from_the_wheel(
     )
     try:
         assert all(" ready at " in services.stdout.readline() for _ in range(3))
+        here = make_home(sdk, server, home, tmp_path)
         enroll = ("--name", "Alice Example", "--email", "alice@example.org", "--out", tmp_path / "alice")
         sdk.run("keyark", "enroll", *enroll, "--home", home)
+        sdk.run("keyark", "keys", "list", "--as", "auditor/eve", "--home", here)
         recover = ("--owner", "alice@example.org", "--all", "--reason", "laptop lost", "--home", home)
         ceremony = sdk.run("keyark", "recover", "request", *recover).stdout.split()[-1]
         for agent in ("bob", "carol"):
@@ -205,6 +207,19 @@ def test_a_service_from_the_sdist_serves_the_sdk_from_the_wheel(
     finally:
         services.send_signal(signal.SIGTERM)
         services.communicate(timeout=60)
+
+
+def make_home(sdk: Environment, server: Environment, deployment: Path, folder: Path) -> Path:
+    """Make the home of an auditor with the SDK alone: bundle, key, request, certificate."""
+    told = server.run("keyark", "home", "bundle", "--home", deployment).stdout.split()[-1]
+    home, out, name = folder / "home", folder / "eve.pem", "auditor/eve"
+    made = ("home", "create", home, "--from", deployment / "deployment.toml", "--fingerprint", told)
+    sdk.run("keyark", *made)
+    sdk.run("keyark", "identities", "request", name, "--home", home)
+    csr = home / "identities" / name / "identity.csr"
+    server.run("keyark", "identities", "issue", name, csr, "--home", deployment, "--out", out)
+    sdk.run("keyark", "identities", "install", out, "--home", home)
+    return home
 
 
 def test_code_is_generated_by_the_lowest_release_that_is_asked_for_at_run_time() -> None:

@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError
 from keyark.client.home import Address, Home
 from keyark.config import Config
 from keyark.crypto.contexts import context
-from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.authority import CONFIG, DeploymentAuthority
 from keyark.errors import KeyarkError, Kind
 from keyark.pki.certificates import load_pem_certificates
 from keyark.pki.files import alone_in, filling, read_file, write_file
@@ -238,6 +238,18 @@ def sign_bundle(source: BundleSource, authority: DeploymentAuthority, out: Path)
     bundle.verify([fingerprint(authority.internal.certificate)])
     write_file(out, data, mode=PUBLIC)
     return bundle
+
+
+def keep_bundle(home: Path, authority: DeploymentAuthority | None = None) -> None:
+    """Sign a home's bundle anew, after a change of its public files, where it has one and the authority is here.
+
+    Raises as ``sign_bundle`` does.
+    """
+    folder = home / "authority"
+    if authority is None and (folder / CONFIG).is_file():
+        authority = DeploymentAuthority.load(folder)
+    if authority is not None and (home / BUNDLE).exists():
+        sign_bundle(BundleSource.of_home(home), authority, home / BUNDLE)
 
 
 def _text(path: Path) -> str:

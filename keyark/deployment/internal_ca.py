@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from keyark.client.home import HomeConfig
 from keyark.config import Config, ConfigPath, load_config
 from keyark.deployment.authority import INTERNAL_CA_SECONDS, DeploymentAuthority
+from keyark.deployment.bundle import keep_bundle
 from keyark.deployment.commands import ROLES
 from keyark.deployment.revocation import IdentityRevocation
 from keyark.pki.authority import renew_internal_ca
@@ -84,6 +85,8 @@ class InternalCaRenewal:
                 save_certificates(path, _replaced(load_certificates(path), renewed.certificate))
             authority = replace(self.authority, internal=renewed)
             IdentityRevocation(authority=authority, home=self.home).sign_again()
+            if self.home is not None:
+                keep_bundle(self.home, authority)
         list_file = authority.folder / IDENTITY_LIST
         return RenewedCa(
             until=renewed.certificate.not_valid_after_utc,

@@ -13,6 +13,7 @@ from pydantic import ConfigDict
 
 from keyark.config import Config, load_config
 from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.bundle import keep_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import (
@@ -95,6 +96,7 @@ class IssuingCa:
         for path in (self.home / "ca.pem", self.home / "drm" / "ca.pem"):
             _put_in_force(path, chain)
         service_command("cm", "ca-switch", self._config)
+        keep_bundle(self.home)
         return target
 
     def install(self, path: Path, *, now: int, is_fresh: bool) -> list[x509.Certificate]:
@@ -111,6 +113,7 @@ class IssuingCa:
             _check_path_lengths(chain)
             for target in (self.home / "ca.pem", self.home / "drm" / "ca.pem", self._chain_path):
                 _put_in_force(target, chain)
+            keep_bundle(self.home)
         return chain
 
     @property

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.config import MAX_CONFIG_SIZE
 from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.bundle import keep_bundle
 from keyark.deployment.commands import ROLES
 from keyark.deployment.identities import identity_files
 from keyark.deployment.issued import IssuedIdentity
@@ -78,6 +79,7 @@ class IdentityRevocation:
         ]
         for target in targets:
             write_file(target, data, mode=PUBLIC)
+        keep_bundle(self.home, self.authority)
         return targets
 
     def _write_down_known(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from keyark.client.home import Home
 from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.bundle import keep_bundle
 from keyark.deployment.commands import ServiceCommandError, service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
@@ -74,6 +75,7 @@ class TransportKeyRotation:
         target = Home.load(self.home).config.transport
         others = [c for c in load_certificates(target) if c.public_key() != renewed.public_key()]
         save_certificates(target, [renewed, *others])
+        keep_bundle(self.home)
         _, until = Validity.of(renewed).dates()
         done = [f"transport key {path.parent.name} is certified until {until:%Y-%m-%d}"]
         return done + [self._reload(role) for role in ("drm", "rm")]
@@ -136,6 +138,7 @@ class TransportKeyRotation:
         """Write the home's transport certificates, the newest first, in one step, and have the RM offer it at once."""
         target = Home.load(self.home).config.transport
         save_certificates(target, [load_certificates(Path(key["certificate"]))[0] for key in keys])
+        keep_bundle(self.home)
         self._reload("rm")  # one that does not run has it when it starts
 
     def _ask(self, action: str, *arguments: str) -> Any:

@@ -181,7 +181,7 @@ def test_a_home_takes_what_changed_and_nothing_older(deployment_folder: Path, tm
     edit(deployment_folder / "keyark.toml", 'rm = "127.0.0.1', 'rm = "rm.example.org')
     revoke, reason = ("identities", "revoke"), ("--reason", "keyCompromise", "--home", deployment_folder)
     keyark(*revoke, "client/enroller", *reason)
-    newest = signed(deployment_folder)
+    newest = Bundle.parse((deployment_folder / BUNDLE).read_bytes())  # which the revocation signed anew
     told = keyark("home", "update", "--from", deployment_folder / BUNDLE, "--home", home).stdout
     assert "is as bundle" in told
     assert Home.load(home).config.rm.startswith("rm.example.org:")

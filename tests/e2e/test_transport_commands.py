@@ -37,6 +37,7 @@ def test_rotate_and_retire_as_an_operator_does(home: Path) -> None:
         enroll(home, "alice")
         keyark("transport-key", "rotate", "--home", home)
         enroll(home, "bob")
+        assert (home / "transport.pem").read_text() in (home / "deployment.toml").read_text()
         assert keys(home) == [(2, "OFFERED"), (1, "TAKEN")]
         retired = keyark("transport-key", "retire", "1", "--home", home)
         assert "warning" in retired.stderr

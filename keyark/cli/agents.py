@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from keyark.cli.ceremonies import ceremony_facts, recovery_client
+from keyark.cli.ceremonies import ceremony_facts, is_change, recovery_client
 from keyark.cli.listing import session_of
 from keyark.cli.options import (
     home_option,
@@ -19,15 +19,15 @@ from keyark.cli.options import (
     identity_password_option,
     json_option,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, say_aside, to_json
 from keyark.client import administration
 from keyark.client.archive_pins import ArchivePins, PinsMissingError
 from keyark.client.ceremony_review import CeremonyMismatchError, ReviewedCeremony, token_of
 from keyark.client.home import Home
 from keyark.crypto.agents import AgentShareKey
-from keyark.crypto.opening_facts import storage_key_facts
+from keyark.crypto.opening_facts import change_id, storage_key_facts
 from keyark.crypto.shares import QuorumRule
-from keyark.errors import ConfigurationError
+from keyark.errors import ConfigurationError, KeyarkError
 from keyark.pki.files import read_file
 from keyark.v1.recovery_pb2 import StorageKey
 
@@ -135,12 +135,26 @@ def pin(**options: Any) -> None:
 
 
 @agents.command()
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Ask no service: show what this disk says, which may be behind newer changes.",
+)
 @home_option
 @identity_option("agent/alice")
+@identity_password_option
 @json_option
 def pins(**options: Any) -> None:
-    """Show who the agents are by this agent's own disk, with the fingerprint to compare with the other agents."""
-    pinned = ArchivePins.load(Home.load(options["home"]).identity_folder(options["identity"]))
+    """Show who the agents are by this agent's own disk, with the fingerprint to compare with the other agents.
+
+    Changes that the archive proves are followed first. Where that fails, standard error says so and why.
+    """
+    pinned, behind = asyncio.run(_followed(options))
+    if behind:
+        say_aside(
+            f"warning: newer changes of agents or storage keys were not looked for: {behind} What is shown may be out "
+            "of date; give the command again where RM, CM and DRM answer."
+        )
     if options["as_json"]:
         print_json(
             {
@@ -150,10 +164,26 @@ def pins(**options: Any) -> None:
                 "storage_keys": [key_id.hex() for key_id in pinned.storage_keys],
                 "pin_epochs": list(pinned.pin_epochs),
                 "newest_change": pinned.newest_change.hex(),
+                "followed": not behind,
             }
         )
     else:
         _show_pins(pinned)
+
+
+async def _followed(options: dict[str, Any]) -> tuple[ArchivePins, str]:
+    """Return the pins after all changes that the archive proves; otherwise those of the disk, and why they may be old.
+
+    An agent has to see its pins whatever the archive does: they are what it compares with the others then.
+    """
+    pinned = ArchivePins.load(Home.load(options["home"]).identity_folder(options["identity"]))
+    if options["offline"]:
+        return pinned, "No service was asked (--offline)."
+    try:
+        async with recovery_client(options) as client:
+            return await client.pins(), ""
+    except KeyarkError as error:
+        return pinned, error.message
 
 
 def _share_key(path: Path) -> AgentShareKey:
@@ -228,8 +258,13 @@ def rotate_storage_key(**options: Any) -> None:
 def _opened(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:
     if options["as_json"]:
         print_json(ceremony_facts(ceremony))
-    else:
-        say(ceremony.ceremony_id.hex())
+        return
+    say(ceremony.ceremony_id.hex())
+    if is_change(ceremony):
+        say_aside(
+            f"once it is carried out, the newest change is {change_id(ceremony.opened.leaf).hex()}, as "
+            "`keyark agents pins` shows it then; new agents pin it"
+        )
 
 
 def _list_storage_keys(options: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from keyark.client.decisions import quorum_of
 from keyark.client.recovery import RecoveryClient
 from keyark.client.verification import UnexpectedAnswerError
 from keyark.client.witnesses import Unconfirmed
+from keyark.crypto.opening_facts import change_id
 from keyark.rpc.retries import NO_RETRIES
 from keyark.text.characters import resemblances
 from keyark.text.console import SafeConsole
@@ -40,6 +41,10 @@ CARRIED_OUT: Final = (
 )
 UNPROVEN: Final = ("state", "approvals_to_repeat", "resealed", "failure")
 UNCONFIRMED: Final = "log"
+CHANGES: Final = (
+    CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS,
+    CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY,
+)
 WORDS: Final = {
     CeremonyType.CEREMONY_TYPE_RECOVER_KEYS: "recover",
     CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: "change agents",
@@ -216,10 +221,16 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
         "approvals_to_repeat": list(view.approvals_to_repeat),
         "resealed": view.resealed,
         "failure": view.failure.message,
+        "change": change_id(ceremony.opened.leaf).hex() if is_change(ceremony) else None,
         "ended_log_index": None if ceremony.closed is None else ceremony.closed.index,
         "unconfirmed": dict(ceremony.unconfirmed),
         "unproven": [*UNPROVEN, *([UNCONFIRMED] if ceremony.unconfirmed else [])],
     }
+
+
+def is_change(ceremony: ReviewedCeremony) -> bool:
+    """Whether a ceremony changes agents or storage keys, so that every agent follows it once it is carried out."""
+    return ceremony.request.type in CHANGES
 
 
 async def until_carried_out(client: RecoveryClient, ceremony: ReviewedCeremony) -> ReviewedCeremony:

@@ -12,6 +12,7 @@ import click
 
 from keyark.cli.ceremonies import (
     ceremony_facts,
+    is_change,
     owners_of,
     parse_ceremony_id,
     recovery_client,
@@ -51,6 +52,7 @@ from keyark.client.folder import KeyFormat
 from keyark.client.passwords import new_password
 from keyark.client.recipients import RecoveredKey
 from keyark.client.recovery import RecoveryClient
+from keyark.crypto.opening_facts import change_id
 from keyark.pki.pkcs12 import Pkcs12Form
 from keyark.pki.serials import serial_text
 from keyark.v1.recovery_pb2 import CeremonyState
@@ -284,5 +286,10 @@ def acknowledge(ceremony_id: str, **options: Any) -> None:
 def _tell(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:
     if options["as_json"]:
         print_json(ceremony_facts(ceremony))
-    else:
-        say(show_line(ceremony.view))
+        return
+    say(show_line(ceremony.view))
+    if is_change(ceremony) and ceremony.state == CeremonyState.CEREMONY_STATE_COMPLETED:
+        say_aside(
+            f"carried out: the newest change is {change_id(ceremony.opened.leaf).hex()}, which new agents pin; "
+            "`keyark agents pins` shows it with the fingerprint to compare"
+        )

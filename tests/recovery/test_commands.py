@@ -159,11 +159,20 @@ def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
             dave / "share-key.json",
         ]
         named = [part for file in files for part in ("--agent", file)]
-        asked = keyark(
-            "agents", "rotate", *named, "--quorum", "2", "--reason", "carol left", "--home", home
-        ).stdout.strip()
+        opened = keyark("agents", "rotate", *named, "--quorum", "2", "--reason", "carol left", "--home", home)
+        asked = opened.stdout.strip()
         for agent in ("bob", "carol"):
-            keyark("recover", "approve", asked, "--home", home, "--as", f"agent/{agent}", "--yes")
+            words = ("recover", "approve", asked, "--home", home, "--as", f"agent/{agent}", "--yes")
+            carried_out = keyark(*words).stderr
+        alice = ("agents", "pins", "--home", home, "--as", "agent/alice")
+        behind = keyark(*alice, "--offline")
+        assert "newest change  none so far" in behind.stdout
+        assert "may be out of date" in behind.stderr
+        followed = keyark(*alice)
+        newest = re.search("newest change  ([0-9a-f]{64})", followed.stdout)[1]
+        assert newest in opened.stderr
+        assert f"the newest change is {newest}" in carried_out
+        assert followed.stderr == ""
         listed = keyark("agents", "list", "--home", home).stdout
         assert "agent/dave" in listed
         assert "agent/carol" not in listed
@@ -171,7 +180,7 @@ def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
         make_private_folder(people / "dave")
         for name in ("key.pem", "cert.pem", "share-key.pem"):
             (dave / name).rename(people / "dave" / name)
-        told = keyark("agents", "pins", "--home", home, "--as", "agent/alice", "--json").stdout
+        told = keyark(*alice, "--json").stdout
         newest, (key_id,) = (json.loads(told)[name] for name in ("newest_change", "storage_keys"))
         known = ("--storage-key", f"{key_id}:2", "--newest-change", newest)
         options = ("--quorum", "2", *known, "--home", home, "--as", "agent/dave")
@@ -186,3 +195,6 @@ def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
         for agent in ("bob", "dave"):
             keyark("recover", "approve", asked, "--home", home, "--as", f"agent/{agent}", "--yes")
         assert "storage key 2" in keyark("storage-key", "list", "--home", home).stdout
+    stopped = keyark(*alice)
+    assert "agent/dave" in stopped.stdout
+    assert "were not looked for" in stopped.stderr

@@ -13,7 +13,7 @@ from keyark.errors.services import CheckpointGapError
 from keyark.pki.spiffe import SpiffeId
 from keyark.service.witness import Witness
 from keyark.transparency.archival import ArchiveEvidence
-from keyark.transparency.checkpoint import Checkpoint, parse_checkpoint
+from keyark.transparency.checkpoint import parse_checkpoint
 from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest, CosignCheckpointResponse
 from keyark.v1.registration_pb2 import GetArchiveHeadResponse
 
@@ -76,8 +76,12 @@ class ArchiveHead:
             head = parse_checkpoint(own)
             if self._cosigned and parse_checkpoint(self._cosigned) == head:
                 return self._cosigned
-            told = (await self.cosign_at_cm(CosignCheckpointRequest())).checkpoint
-            accepted = parse_checkpoint(told) if told else Checkpoint(head.origin, 0, bytes(32))
+            answer = await self.cosign_at_cm(CosignCheckpointRequest())
+            told = answer.checkpoint
+            if not told:
+                await self._bring_cm(own, answer.followed_size, head.size)
+                continue
+            accepted = parse_checkpoint(told)
             if accepted.size > head.size:  # agents brought the CM further
                 links = [await self.link(head.size, accepted.size)]
                 issuer = SpiffeId(head.origin.partition("/")[0], "cm")
@@ -90,7 +94,7 @@ class ArchiveHead:
         raise UnavailableError("RM and CM did not come to the same head of the DRM's log; try again.")
 
     async def _bring_cm(self, note: bytes, first_size: int, second_size: int) -> None:
-        link = await self.link(first_size, second_size)
+        link = await self.link(*sorted((first_size, second_size)))
         try:
             await self.cosign_at_cm(CosignCheckpointRequest(checkpoint=note, link=link))
         except CheckpointGapError:

@@ -71,9 +71,13 @@ class PrivateLogError(KeyarkError):
 
 
 class _Told(NamedTuple):
-    """The newest head that a witness accepted, and the newest change that it believes."""
+    """The newest head that a witness accepted, and the newest change that it believes.
+
+    One that it did not cosign, for an operator named it, says where links have to lead on from, and confirms nothing.
+    """
 
     accepted: Checkpoint
+    is_cosigned: bool
     newest_change: bytes
 
 
@@ -165,17 +169,18 @@ class Witnesses:
 
     async def _check_followed(self, follower: Session, head: VerifiedHead) -> None:
         """Bring a witness up to date where it has seen less, and hold the head against the newest that it cosigned."""
-        accepted = (await self._told(follower, audit_pb2.CosignCheckpointRequest())).accepted
+        told = await self._told(follower, audit_pb2.CosignCheckpointRequest())
         for _ in range(ATTEMPTS):
-            if accepted == head.checkpoint:
+            accepted = told.accepted
+            if told.is_cosigned and accepted == head.checkpoint:
                 return
-            if accepted.size > head.checkpoint.size:
+            if told.is_cosigned and accepted.size > head.checkpoint.size:
                 proof = await self._proof(accepted, head.checkpoint)
                 if _leads_on(head.checkpoint, accepted, proof):
                     return
             request = audit_pb2.CosignCheckpointRequest(checkpoint=head.note)
             try:
-                accepted = await self._bring(follower, head, request, accepted)
+                told = await self._bring(follower, head, request, accepted)
             except KeyarkError as error:
                 if error.kind not in _REFUSALS:
                     raise
@@ -188,10 +193,10 @@ class Witnesses:
         head: VerifiedHead,
         request: audit_pb2.CosignCheckpointRequest,
         accepted: Checkpoint,
-    ) -> Checkpoint:
+    ) -> _Told:
         """Send a witness what stands under a head, with the proof that its own newest head and this one are of one log.
 
-        ``accepted`` is that newest head, as the witness told it. Returns the one that it accepted then.
+        ``accepted`` is that newest head, as the witness told it. Returns what it tells then.
         """
         request.transport_certificates.extend(pinned_certificates(self.archive.home)[:1])
         unknown_key: bytes | None = None
@@ -202,7 +207,7 @@ class Witnesses:
                 request.ClearField("transport_key_changes")
                 request.transport_key_changes.extend(await self._key_changes(unknown_key, accepted.size))
             try:
-                return (await self._told(follower, request)).accepted
+                return await self._told(follower, request)
             except KeyarkError as error:
                 if error.reason == CheckpointSignatureError.reason and unknown_key is None:
                     unknown_key = bytes.fromhex(error.metadata.get(KNOWN_KEY, ""))
@@ -217,10 +222,12 @@ class Witnesses:
         answer = await call(stub.CosignCheckpoint, request, timeout=TIMEOUT)
         if not answer.checkpoint:
             origin = f"{follower.home.config.trust_domain}/drm"
-            return _Told(Checkpoint(origin, 0, EMPTY_ROOT), answer.newest_change)
+            root = answer.followed_root or EMPTY_ROOT
+            named = Checkpoint(origin, answer.followed_size, root)
+            return _Told(named, is_cosigned=False, newest_change=answer.newest_change)
         cosignature_verifier(follower.home, follower.role).verify(answer.checkpoint)
         accepted = seen_verifier(follower.home, "drm").verify(answer.checkpoint)
-        return _Told(accepted, answer.newest_change)
+        return _Told(accepted, is_cosigned=True, newest_change=answer.newest_change)
 
     async def _proof(self, one: Checkpoint, other: Checkpoint) -> Sequence[bytes]:
         """Ask the DRM to prove that the smaller tree is a prefix of the larger; one that cannot proves nothing."""

@@ -119,7 +119,12 @@ class AuditServicer(AuditServiceServicer):
             )
             await self._witness.take_from(caller, request.checkpoint, evidence)
         checkpoint = await self._witness.cosign()
-        return pb.CosignCheckpointResponse(checkpoint=checkpoint, newest_change=self._witness.newest_change)
+        return pb.CosignCheckpointResponse(
+            checkpoint=checkpoint,
+            newest_change=self._witness.newest_change,
+            followed_size=self._witness.heads.size,
+            followed_root=self._witness.heads.root,
+        )
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         """The leaves in the order of the log, with the details that the caller may see.

@@ -16,7 +16,9 @@ import pytest_asyncio
 from keyark.client import KeyarkError, RecoveryClient
 from keyark.client.log_heads import LogHead
 from keyark.client.log_memory import remembered
+from keyark.client.passwords import no_password
 from keyark.client.sessions import open_session
+from keyark.client.witnesses import Witnesses
 from keyark.crypto.ceremonies import agent_key_of, ceremony_digest
 from keyark.crypto.storage import HybridPrivateKey
 from keyark.deployment.authority import DeploymentAuthority
@@ -27,6 +29,7 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import SoftwareToken
 from keyark.rpc.channels import call
 from keyark.rpc.retries import NO_RETRIES
+from keyark.transparency.checkpoint import VerifiedHead
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2 import CosignCheckpointResponse, EventType, GetCheckpointResponse
@@ -492,6 +495,23 @@ async def test_one_honest_witness_is_enough(folder: Path, forgets: str) -> None:
                 moved = archive.home.config.model_copy(update={forgets: f"127.0.0.1:{port}"})
                 object.__setattr__(archive.home, "config", moved)
                 assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
+
+
+async def test_a_tree_that_a_witness_names_without_a_cosignature_confirms_nothing(folder: Path) -> None:
+    def alter(method: str, request: Any, response: Any) -> Any:
+        if method == "CosignCheckpoint":
+            assert response.followed_root
+            response.ClearField("checkpoint")
+        return response
+
+    async with running(folder) as deployment, lying_witness(deployment, "rm", alter) as port:
+        await lose_key(deployment)
+        home = deployment.home()
+        object.__setattr__(home, "config", home.config.model_copy(update={"rm": f"127.0.0.1:{port}"}))
+        async with Witnesses.open(home, identity="auditor/auditor", password=no_password) as witnesses:
+            told = await LogHead.fetch(witnesses.archive)
+            unconfirmed = await witnesses.consult([VerifiedHead(told.checkpoint, told.told.checkpoint)])
+        assert set(unconfirmed) == {"rm"}
 
 
 async def test_a_log_that_forgot_what_this_home_saw_gets_no_share(witnessed: HostileArchive) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from cm_service import __main__ as cm_program
 from keyark.client.archive_pins import ArchivePins
 from keyark.client.audit import list_entries
 from keyark.client.findings import Severity
+from keyark.client.log_heads import audit_logs
+from keyark.client.passwords import no_password
 from keyark.client.sessions import open_session
+from keyark.client.witnesses import Witnesses
 from keyark.crypto.agents import AgentShareKey
 from keyark.crypto.shares import QuorumRule
 from keyark.deployment.authority import DeploymentAuthority
@@ -22,6 +26,7 @@ from keyark.pki.spiffe import SpiffeId
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 from rm_service import __main__ as rm_program
 from tests.e2e.test_doctor import about, findings
+from tests.support.attacks import refusals_of
 from tests.support.deployment import Deployment, running
 from tests.support.recovering import agents, approve, identity_file, lose_key, state
 from tests.support.restoring import (
@@ -30,6 +35,7 @@ from tests.support.restoring import (
     confirm,
     confirm_all,
     newest_change,
+    restore,
     told_by_check,
 )
 
@@ -151,3 +157,36 @@ async def test_without_that_word_rm_and_cm_believe_no_further_change(deployment_
     async with running(deployment_folder) as deployment:
         with pytest.raises(KeyarkError):
             await lose_key(deployment, email="c@example.org")
+
+
+async def agents_recover(deployment: Deployment, key_id: bytes) -> None:
+    async with agents(deployment, "alice", "bob", "carol") as (alice, bob, carol):
+        asked = await alice.request_keys([key_id], reason="lost")
+        assert state(await approve(asked.ceremony_id, bob, carol)) == "READY"
+
+
+async def an_auditor_verifies(deployment: Deployment, _: bytes) -> None:
+    home = deployment.home()
+    async with Witnesses.open(home, identity="auditor/auditor", password=no_password) as witnesses:
+        audited = await audit_logs(witnesses)
+    audited.check()
+    assert (set(audited.logs), audited.unconfirmed) == ({"rm", "cm", "drm"}, {})
+
+
+@pytest.mark.parametrize("first", [agents_recover, an_auditor_verifies])
+async def test_after_a_restore_nobody_has_to_enroll_before_others_go_on(
+    deployment_folder: Path, first: Callable[[Deployment, bytes], Awaitable[None]]
+) -> None:
+    """RM and CM hold the head that the operator named without a note that they could cosign."""
+    folder = deployment_folder
+    async with running(folder) as deployment:
+        lost = await lose_key(deployment)
+    await back_up(folder, backup := folder.parent / "backup")
+    async with running(folder) as deployment:
+        await lose_key(deployment, email="b@example.org")
+    await restore(folder, backup)
+    (folder / "checkpoints" / "drm.note").unlink(missing_ok=True)
+    async with running(folder) as deployment:
+        before = [await refusals_of(deployment.home(), role) for role in ("rm", "cm")]
+        await first(deployment, lost.key_id)
+        assert [await refusals_of(deployment.home(), role) for role in ("rm", "cm")] == before

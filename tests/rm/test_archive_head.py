@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from keyark.pki.spiffe import SpiffeId
-from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointResponse
+from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest, CosignCheckpointResponse
 from rm_service.archive_head import ArchiveHead
 from tests.support.transparency import opened_log
 
@@ -90,6 +90,23 @@ async def test_all_that_wait_for_a_head_share_one_that_was_asked_for_after_they_
     answers = await asyncio.gather(first, *others)
     assert {answer.checkpoint for answer in answers} == {accepted.note}
     assert accepted.asked == 2
+
+
+async def test_a_cm_that_follows_a_tree_without_its_note_is_brought_up_from_there(accepted) -> None:
+    """After a restore the operator's word names its tree, and no signed head of it."""
+    accepted.gate.set()
+    links = Links()
+    links.gate.set()
+    brought: list[int] = []
+
+    async def cosign_at_cm(request: CosignCheckpointRequest) -> CosignCheckpointResponse:
+        if request.checkpoint:
+            brought.append(links.first_sizes[-1])
+        return CosignCheckpointResponse(checkpoint=accepted.note if brought else b"", followed_size=1)
+
+    head = ArchiveHead(witness=accepted, cosign_at_cm=cosign_at_cm, link=links.prove)
+    assert (await head.witnessed(ALICE, [])).checkpoint == accepted.note
+    assert brought == [1]
 
 
 async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew(accepted) -> None:

@@ -47,7 +47,10 @@ def add_commands(commands: Any) -> None:
     key.set_defaults(command=_printing(lambda parsed: make_key(parsed.config, parsed.name, parsed.ca_key)))
     switch = commands.add_parser("ca-switch", help="let the CA's next key sign from the CM's next start on")
     switch.add_argument("config", type=Path, help="cm.toml")
-    switch.set_defaults(command=_printing(lambda parsed: switch_key(parsed.config)))
+    switch.add_argument("--check", action="store_true", help="say whether it can be done, and change nothing")
+    switch.set_defaults(
+        command=_printing(lambda parsed: (check_switch if parsed.check else switch_key)(parsed.config))
+    )
     request = commands.add_parser(
         "ca-request", help="make the request for the present CA key's certificate anew"
     )
@@ -72,13 +75,15 @@ def _next_files(config: CmConfig) -> tuple[int, Path, Path, Path]:
 def make_key(path: Path, name: str, key_type: str) -> dict[str, Any]:
     """Make the key and the request, or find those of an earlier call; returns where they are.
 
-    Raises ConfigurationError where profiles leave no place for URLs of another CA key, and UnsupportedKeyError.
+    Raises ConfigurationError where profiles leave no place for URLs of another CA key, or the name is the present
+    one, and UnsupportedKeyError.
     """
     permitted = parse_key_type(key_type, permitted=CA_KEY_TYPES, field="--ca-key")
     config = load_config(path, CmConfig)
     number, key_path, request, chain = _next_files(config)
     for_issuer(config.profiles, number)
     if not request.exists():
+        _check_name(config, ca_name(name))
         if not is_there(key_path):
             new_signing_key(key_path, permitted)
         key = narrow_signing_key(load_private_key(key_path))  # one that is there may be certified already
@@ -90,11 +95,33 @@ def make_key(path: Path, name: str, key_type: str) -> dict[str, Any]:
     return {"generation": number, "request": str(request), "chain": str(chain)}
 
 
+def _check_name(config: CmConfig, name: x509.Name) -> None:
+    if name == load_certificates(config.issuer.chain)[0].subject:
+        raise ConfigurationError(
+            "The next key has the name of the present one; lists would be confused. Take another."
+        )
+
+
 def switch_key(path: Path) -> dict[str, Any]:
     """Change the configuration: the next key signs, the present one keeps lists and OCSP of what it signed.
 
+    Raises as ``check_switch`` does.
+    """
+    made, changed = _switched(path)
+    write_file(path, changed.encode(), mode=PRIVATE)
+    return made
+
+
+def check_switch(path: Path) -> dict[str, Any]:
+    """Return what a switch would answer; nothing is changed.
+
     Raises ConfigurationError where the next key has no good certificate, or the file cannot be changed by a program.
     """
+    return _switched(path)[0]
+
+
+def _switched(path: Path) -> tuple[dict[str, Any], str]:
+    """Return what a switch answers, and the configuration after it."""
     config = load_config(path, CmConfig)
     number, key_path, _, chain = _next_files(config)
     if not chain.exists():
@@ -104,10 +131,7 @@ def switch_key(path: Path) -> dict[str, Any]:
     certificate = load_certificates(chain)[0]
     uri = f"file:{key_path.name}"
     check_crl_issuer(certificate, narrow_signing_key(load_private_key_by_uri(uri, config.service.folder)))
-    if certificate.subject == load_certificates(config.issuer.chain)[0].subject:
-        raise ConfigurationError(
-            "The next key has the name of the present one; lists would be confused. Take another."
-        )
+    _check_name(config, certificate.subject)
     changed = _changed(path.read_text(), number, uri, chain.name)
     trial = path.with_name(f".{path.name}.new")
     write_file(trial, changed.encode(), mode=PRIVATE)
@@ -115,8 +139,7 @@ def switch_key(path: Path) -> dict[str, Any]:
         load_config(trial, CmConfig)
     finally:
         trial.unlink()
-    write_file(path, changed.encode(), mode=PRIVATE)
-    return {"generation": number, "certificate": str(chain)}
+    return {"generation": number, "certificate": str(chain)}, changed
 
 
 def remake_request(path: Path) -> dict[str, Any]:

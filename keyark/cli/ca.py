@@ -53,9 +53,10 @@ def request(home: Path, out: Path) -> None:
 @needs("server")
 def install(home: Path, chain: Path, *, fresh: bool) -> None:
     """Put the CHAIN (PEM, with the root) that another root signed in force; services take it at their next start."""
-    for certificate in IssuingCa(home=home).install(chain, now=int(time.time()), is_fresh=fresh):
+    issuing = IssuingCa(home=home)
+    for certificate in issuing.install(chain, now=int(time.time()), is_fresh=fresh):
         say(_line(certificate))
-    say(f"restart the services, and give everybody {home / 'ca.pem'}")
+    _say_what_follows(issuing)
 
 
 @ca.command("rollover")
@@ -69,13 +70,25 @@ def rollover(home: Path, *, name: str, ca_key: str) -> None:
     Services take it at their next start, the DRM first. Where the root is elsewhere, the command says what to have
     signed, and goes on when it is given again.
     """
-    chain = IssuingCa(home=home).roll_over(name, ca_key)
-    if chain is None:
+    issuing = IssuingCa(home=home)
+    made = issuing.roll_over(name, ca_key)
+    if not made.is_in_force:
         say(
-            f"have the newest {home / 'cm'}/ca-*.csr signed, put the chain beside it as .pem, and repeat this"
+            f"have {made.request} signed, put the chain (the CA's certificate first, the root last) in {made.chain},"
         )
+        say("and repeat this; nothing else has changed so far")
         return
-    say(f"{chain}: restart the services, and give everybody {home / 'ca.pem'}")
+    say(f"{made.chain}: signs from the CM's next start on")
+    _say_what_follows(issuing)
+
+
+def _say_what_follows(issuing: IssuingCa) -> None:
+    for line in issuing.to_carry():
+        say(line)
+    if issuing.has_drm:
+        say(f"restart the services, and give everybody {issuing.public_chains}")
+    else:
+        say("then restart the CM")
 
 
 def _line(certificate: x509.Certificate) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from pydantic import ConfigDict
 
 from keyark.config import Config, load_config
 from keyark.deployment.authority import DeploymentAuthority
-from keyark.deployment.bundle import keep_bundle
+from keyark.deployment.bundle import BUNDLE, keep_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import (
@@ -24,7 +25,7 @@ from keyark.pki.authority import (
 )
 from keyark.pki.certificates import load_certificates, save_certificates
 from keyark.pki.chains import is_root, path_in_force, verify_chain
-from keyark.pki.files import alone_in, read_file, write_file
+from keyark.pki.files import UnwritableFileError, alone_in, is_there, read_file, write_file
 from keyark.pki.spki import encode_spki
 
 MAX_REQUEST: Final = 64 * 1024
@@ -36,14 +37,24 @@ class CaCertificateError(ConfigurationError):
     reason = "CA_CERTIFICATE"
 
 
-class _Issuer(Config):
+class CmElsewhereError(ConfigurationError):
+    """The CM, which has the CA's key, is on another host; nothing was changed."""
+
+    reason = "CM_ELSEWHERE"
+
+
+class _EarlierIssuer(Config):
     model_config = ConfigDict(extra="ignore")
 
     chain: str
 
 
+class _Issuer(_EarlierIssuer):
+    earlier: tuple[_EarlierIssuer, ...] = ()
+
+
 class _CmFile(Config):
-    """The CM's file, of which only where the chain is is looked at."""
+    """The CM's file, of which only where the chains are is looked at."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -51,8 +62,21 @@ class _CmFile(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rollover:
+    """The CA's next key: its request, and where its chain is, or is to be put once the request was signed."""
+
+    request: Path
+    chain: Path
+    is_in_force: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class IssuingCa:
-    """The issuing CA of the deployment below a folder; its key stays where the CM has it."""
+    """The issuing CA of the deployment below a folder; its key stays where the CM has it.
+
+    The folder holds the CM's folder ``cm``. The DRM's folder and the authority may be on other hosts: ``to_carry`` says
+    what goes there. Every call raises CmElsewhereError, with nothing changed, where the CM is not here.
+    """
 
     home: Path
 
@@ -73,52 +97,98 @@ class IssuingCa:
         """Return the chain in force, the CA's own certificate first."""
         return path_in_force(load_certificates(self._chain_path))
 
-    def roll_over(self, name: str, key_type: str) -> Path | None:
-        """Give the CA another key, certified below the same root, from the CM's next start on; returns its chain.
+    def roll_over(self, name: str, key_type: str) -> Rollover:
+        """Give the CA another key, certified below the same root, from the CM's next start on.
 
-        Where the root is not below this folder, None is returned and the request waits to be signed: with its chain in
-        place the same call goes on. Raises CaCertificateError and the errors of commands and files.
+        Where the root is not below this folder, the request waits to be signed: with its chain in place the same call
+        goes on. Raises CaCertificateError and the errors of commands and files.
         """
         with alone_in(self._folder):
             return self._roll_over(name, key_type)
 
-    def _roll_over(self, name: str, key_type: str) -> Path | None:
+    def _roll_over(self, name: str, key_type: str) -> Rollover:
         made = json.loads(service_command("cm", "ca-key", self._config, "--name", name, "--ca-key", key_type))
         request, target = Path(made["request"]), Path(made["chain"])
         if not target.exists():
             if not (self.home / "authority" / "root-key.pem").is_file():
-                return None
+                return Rollover(request=request, chain=target, is_in_force=False)
             DeploymentAuthority.load(self.home / "authority").sign_issuing_ca(request, name, target)
         chain = path_in_force(load_certificates(target))
-        if chain[-1] != load_certificates(self.home / "ca.pem")[-1]:
+        if chain[-1] != self.chain()[-1]:
             raise CaCertificateError("The next key's chain ends at another root; have the same root sign it.")
+        service_command("cm", "ca-switch", self._config, "--check")
         # The DRM and people have to know it before the CM signs with it.
-        for path in (self.home / "ca.pem", self.home / "drm" / "ca.pem"):
-            _put_in_force(path, chain)
+        _put_in_force(self._known_by_others(), chain)
         service_command("cm", "ca-switch", self._config)
         keep_bundle(self.home)
-        return target
+        return Rollover(request=request, chain=target, is_in_force=True)
 
     def install(self, path: Path, *, now: int, is_fresh: bool) -> list[x509.Certificate]:
         """Put a chain (PEM, any order, the root included) in force for CM, DRM and people; returns it in its order.
 
-        The chains of before are kept behind it. With ``is_fresh`` the caller says that nothing was issued yet, so the
-        CA's key identifier may be another one; that is asked of the CM. ``now`` is in seconds UTC. Raises
-        CaCertificateError, CertificateChainError and the errors of files and commands, with nothing changed.
+        The chains of before are kept behind it; the file may have them too, as ``ca.pem`` has. With ``is_fresh`` the
+        caller says that nothing was issued yet, so the CA's key identifier may be another one; that is asked of the CM.
+        ``now`` is in seconds UTC. Raises CaCertificateError, CertificateChainError and the errors of files and
+        commands, with nothing changed.
         """
         with alone_in(self._folder):  # a second one keeps what the first put in force
-            chain = self._order(load_certificates(path), now)
+            chain = self._order(self._without_known(load_certificates(path)), now)
             self._check_own(chain[0])
             self._check_continuity(chain[0], is_fresh=is_fresh)
             _check_path_lengths(chain)
-            for target in (self.home / "ca.pem", self.home / "drm" / "ca.pem", self._chain_path):
-                _put_in_force(target, chain)
+            own = {self._chain_path: load_certificates(self._chain_path)}
+            _put_in_force(self._known_by_others() | own, chain)
             keep_bundle(self.home)
         return chain
 
     @property
+    def public_chains(self) -> Path:
+        """Where the file of chains is that the DRM and people need: those in force and of before, of every CA key."""
+        return self.home / "ca.pem"
+
+    def to_carry(self) -> list[str]:
+        """Return what is left to do on other hosts after a change, in its order, a line each."""
+        lines = []
+        if not self.has_drm:
+            lines.append(
+                f"on the DRM's host: copy {self.public_chains} over drm/ca.pem, and give "
+                "`keyark-drm reload drm/drm.toml`"
+            )
+        if not (is_there(self.home / "authority") and is_there(self.home / BUNDLE)):
+            lines.append(
+                f"on the authority's machine: sign a bundle with {self.public_chains} "
+                "(`keyark home bundle --ca ca.pem …`), which homes take with `keyark home update`"
+            )
+        return lines
+
+    @property
+    def has_drm(self) -> bool:
+        """Whether the DRM is on this host too."""
+        return is_there(self._drm_folder)
+
+    def _known_by_others(self) -> dict[Path, list[x509.Certificate]]:
+        """Return the files of chains on this host beside the CM's, with what each has and is to keep."""
+        issuer = load_config(Path(self._config), _CmFile).issuer
+        ours = [self._folder / one.chain for one in (issuer, *issuer.earlier)]
+        known = {self.public_chains: _loaded(self.public_chains, *ours)}
+        if self.has_drm:
+            drm = self._drm_folder / "ca.pem"
+            known[drm] = _loaded(drm)
+        return known
+
+    @property
     def _folder(self) -> Path:
-        return self.home / "cm"
+        folder = self.home / "cm"
+        if not is_there(folder):
+            raise CmElsewhereError(
+                f"{folder} is not here, and the CA's key is where the CM is. Give the command on the CM's host, with "
+                "--home and the folder that holds cm/, or make a request there with `keyark-cm ca-request cm/cm.toml`."
+            )
+        return folder
+
+    @property
+    def _drm_folder(self) -> Path:
+        return self.home / "drm"
 
     @property
     def _config(self) -> str:
@@ -139,6 +209,17 @@ class IssuingCa:
             raise ConfigurationError(
                 f"{self._request_path} holds no certificate request; restore it."
             ) from None
+
+    def _without_known(self, certificates: Sequence[x509.Certificate]) -> Sequence[x509.Certificate]:
+        """Leave out chains of before, where a file has them beside the new one, as ``ca.pem`` has."""
+        key = encode_spki(self._request().public_key())
+        own = [one for one in certificates if encode_spki(one.public_key()) == key]
+        known = load_certificates(self._chain_path)
+        new = [one for one in own if one not in known] or own
+        if len(own) < 2 or (len(new) > 1 and new[0] != certificates[0]):
+            return certificates
+        path = path_in_force([new[0], *(one for one in certificates if one != new[0])])
+        return [*path, *(one for one in certificates if one not in path and one not in known)]
 
     def _order(self, certificates: Sequence[x509.Certificate], now: int) -> list[x509.Certificate]:
         """Return the path from the CA's own certificate to the root; every certificate that was given is on it."""
@@ -222,10 +303,22 @@ def _is_same_name(one: x509.Name, other: x509.Name) -> bool:
     return one.public_bytes() == other.public_bytes()
 
 
-def _put_in_force(path: Path, chain: Sequence[x509.Certificate]) -> None:
-    """Let a file of chains begin and end with this one, and keep what is in it between."""
-    known = [one for one in load_certificates(path) if one not in chain] if path.exists() else []
-    save_certificates(path, [*chain[:-1], *known, chain[-1]])
+def _loaded(*paths: Path) -> list[x509.Certificate]:
+    """Return the certificates of the files that there are, each once."""
+    return list(dict.fromkeys(one for path in paths if is_there(path) for one in load_certificates(path)))
+
+
+def _put_in_force(
+    files: Mapping[Path, Sequence[x509.Certificate]], chain: Sequence[x509.Certificate]
+) -> None:
+    """Let files of chains begin and end with this one, and keep what each had between; all of them, or none."""
+    for path in files:
+        if not os.access(path.parent, os.W_OK):
+            raise UnwritableFileError(
+                f"{path} cannot be written; give the command as the owner of all files, or as root."
+            )
+    for path, had in files.items():
+        save_certificates(path, [*chain[:-1], *(one for one in had if one not in chain), chain[-1]])
 
 
 def _extension(

@@ -27,7 +27,7 @@ from keyark.pki.identity_files import IdentityFiles
 from keyark.pki.key_types import KeyType, generate_signing
 from keyark.pki.keys import load_private_key, save_private_key
 from tests.support.attacks import another_ca, forge_identity, internal_ca
-from tests.support.deployment import Deployment, copy_deployment, running
+from tests.support.deployment import Deployment, running
 from tests.support.processes import init_home, keyark, up
 from tests.support.recovering import REASON, agents, identity_file, lose_key
 
@@ -226,7 +226,7 @@ def test_a_key_that_is_encrypted_or_not_here_stays(deployment_folder: Path) -> N
         assert load_certificates(path)[0].serial_number != before.serial_number
 
 
-def test_the_command_renews_and_running_services_take_it(tmp_path: Path, deployment_template: Path) -> None:
+def test_the_command_renews_and_running_services_take_it(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
     init_home(folder)
     assert "it does not run" in keyark("identities", "renew", "rm", "--home", folder).stdout
@@ -238,7 +238,8 @@ def test_the_command_renews_and_running_services_take_it(tmp_path: Path, deploym
         assert keyark("identities", "renew", "--within", "30d", "--home", folder).stdout == "nothing is due\n"
         assert "healthy" in keyark("doctor", "--home", folder).stdout
     assert "Say whom" in keyark("identities", "renew", "--home", folder, code=2).stderr
-    elsewhere = copy_deployment(deployment_template, tmp_path / "elsewhere") / "authority"
+    elsewhere = tmp_path / "elsewhere"
+    keyark("authority", "init", elsewhere, "--trust-domain", "example.org")
     told = keyark("identities", "renew", "rm", "--home", folder, "--authority", elsewhere, code=1).stderr
     assert "not from this internal CA" in told
 

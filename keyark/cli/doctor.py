@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def doctor(ctx: click.Context, /, **options: Any) -> None:
     home: Path = options["home"]
     examination = Examination(
         home=Home.load(home),
-        password=password_source(options["identity_password_file"]),
+        password=cache(password_source(options["identity_password_file"])),  # many calls, one question
         now=time.time,
         within=days(options["within"]) * SECONDS_PER_DAY,
     )

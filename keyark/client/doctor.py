@@ -1,25 +1,28 @@
 """`keyark doctor`: what RM, CM and DRM say, held against each other and against the clock.
 
 Each check is one function that yields findings; a check whose service is away yields that, and the others go on. Only
-what the services tell to officers, agents and auditors is looked at, a page at a time.
+what the services tell to an officer and an auditor is looked at, a page at a time. Where the home cannot act as one of
+the two, that is one finding, which names the checks that are left out; no service is blamed for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from keyark.client.administration import get_enrollment, get_key, get_refusal, list_certificates, list_keys
-from keyark.client.expiring import certificates_end
+from keyark.client.expiring import certificates_end, users_certificates_end
 from keyark.client.findings import UNDER_WAY, Examination, Finding, error, warning
 from keyark.client.log_heads import LogHead, followed_changes_are_known, followed_log_leads_on, log_leads_on
 from keyark.client.sessions import Session
 from keyark.client.waiting import ceremonies_move_on, enrollments_move_on
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import ConfigurationError, KeyarkError, Kind
 from keyark.v1 import audit_pb2, certificates_pb2, recovery_pb2
 
 SERVICES: Final = ("rm", "cm", "drm")
+AUDITOR: Final = "auditor"
+OFFICER: Final = "officer"
 MOST_SKEW: Final = 30.0
 """Seconds that clocks may differ; certificates are backdated by 300."""
 MOST_KEYS: Final = 1000
@@ -33,7 +36,15 @@ Check: TypeAlias = Callable[[Examination], AsyncIterator[Finding]]
 
 async def examine(examination: Examination) -> AsyncIterator[Finding]:
     """Yield all findings; none means that the deployment is healthy."""
-    for name, check in CHECKS.items():
+    unusable = set()
+    for role in (AUDITOR, OFFICER):
+        left_out = ", ".join(name for name, (_, roles) in CHECKS.items() if role in roles)
+        if fault := examination.fault_of(role, left_out):
+            unusable.add(role)
+            yield fault
+    for name, (check, roles) in CHECKS.items():
+        if not unusable.isdisjoint(roles):
+            continue
         try:
             async for finding in check(examination):
                 yield finding
@@ -46,7 +57,7 @@ async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
     """Whether each service is there, has the right time and a log that only grew, signed as known, and no alarm."""
     for role in SERVICES:
         try:
-            async with examination.session(role, "auditor") as session:
+            async with examination.session(role, AUDITOR) as session:
                 async for finding in _service(examination, session):
                     yield finding
         except KeyarkError as failure:
@@ -92,8 +103,8 @@ async def archived_keys_are_certified(examination: Examination) -> AsyncIterator
     )
     seen = 0
     async with (
-        examination.session("drm", "auditor") as archive,
-        examination.session("cm", "officer") as issuer,
+        examination.session("drm", AUDITOR) as archive,
+        examination.session("cm", OFFICER) as issuer,
     ):
         async for key in list_keys(archive, uncertified):
             seen += 1
@@ -128,12 +139,12 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
         )
     refusal = await get_refusal(issuer, key.enrollment_id)
     if refusal is not None:
-        home, agent = examination.home.folder, examination.person("agent")
         return warning(
             subject,
             f"of {key.email} is archived and was never certified: the CM's policy ({', '.join(refusal.rules)}) refused "
             "it for good; its owner enrolls anew",
-            f"keyark keys deactivate {key.key_id.hex()} --reason 'refused for good' --home {home} --as {agent}",
+            f"keyark keys deactivate {key.key_id.hex()} --reason 'refused for good' "
+            f"--home {examination.home.folder}{_as_agent(examination)}",
         )
     return warning(
         subject,
@@ -142,9 +153,17 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
     )
 
 
+def _as_agent(examination: Examination) -> str:
+    """Return the option that names an agent of this home; the command goes to an agent's own home where it has none."""
+    try:
+        return f" --as {examination.person('agent')}"
+    except ConfigurationError:
+        return " --as agent/NAME  # by an agent, with the agent's own home"
+
+
 async def archived_keys_open(examination: Examination) -> AsyncIterator[Finding]:
     """Which archived keys did not open or match when a quorum wanted them, while others still encrypt to them."""
-    async with examination.session("drm", "agent") as archive, examination.session("cm", "officer") as issuer:
+    async with examination.session("drm", AUDITOR) as archive, examination.session("cm", OFFICER) as issuer:
         async for key in list_keys(archive, recovery_pb2.KeyFilter(failed=True)):
             in_force = certificates_pb2.CertificateFilter(spki_sha256=key.key_id, state=VALID)
             async for certificate in list_certificates(issuer, in_force):
@@ -167,8 +186,8 @@ async def certificates_are_archived(examination: Examination) -> AsyncIterator[F
     Both lists are in the order of enrollment ids and read side by side, a page at a time.
     """
     async with (
-        examination.session("cm", "officer") as issuer,
-        examination.session("drm", "auditor") as archive,
+        examination.session("cm", OFFICER) as issuer,
+        examination.session("drm", AUDITOR) as archive,
     ):
         keys = list_keys(archive)
         key, missing = await anext(keys, None), 0
@@ -197,7 +216,7 @@ async def _is_missing(
             raise
     else:
         return False
-    async with examination.session("rm", "officer") as registrar:
+    async with examination.session("rm", OFFICER) as registrar:
         try:
             enrollment = await get_enrollment(registrar, certificate.enrollment_id)
         except KeyarkError as failure:
@@ -216,14 +235,16 @@ def _not_archived(examination: Examination, certificate: certificates_pb2.Certif
     )
 
 
-CHECKS: Final[dict[str, Check]] = {
-    "services": services_answer,
-    "logs": followed_log_leads_on,
-    "agents and storage keys": followed_changes_are_known,
-    "certificates' end": certificates_end,
-    "archived keys": archived_keys_are_certified,
-    "recovery": archived_keys_open,
-    "certificates": certificates_are_archived,
-    "requests": enrollments_move_on,
-    "ceremonies": ceremonies_move_on,
+CHECKS: Final[dict[str, tuple[Check, Sequence[str]]]] = {
+    "services": (services_answer, [AUDITOR]),
+    "logs": (followed_log_leads_on, [AUDITOR]),
+    "agents and storage keys": (followed_changes_are_known, [AUDITOR]),
+    "certificates' end": (certificates_end, []),
+    "users' certificates": (users_certificates_end, [OFFICER]),
+    "archived keys": (archived_keys_are_certified, [AUDITOR, OFFICER]),
+    "recovery": (archived_keys_open, [AUDITOR, OFFICER]),
+    "certificates": (certificates_are_archived, [AUDITOR, OFFICER]),
+    "requests": (enrollments_move_on, [OFFICER]),
+    "ceremonies": (ceremonies_move_on, [AUDITOR]),
 }
+"""Each check with the roles that it looks as; without any it makes do with what lies in the home."""

@@ -47,8 +47,6 @@ async def certificates_end(examination: Examination) -> AsyncIterator[Finding]:
         yield finding
     for finding in _issuing_cas(examination):
         yield finding
-    async for finding in _users(examination):
-        yield finding
 
 
 async def _service_certificate(examination: Examination, role: str) -> x509.Certificate | None:
@@ -151,7 +149,8 @@ async def _transport(examination: Examination) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _users(examination: Examination) -> AsyncIterator[Finding]:
+async def users_certificates_end(examination: Examination) -> AsyncIterator[Finding]:
+    """Whether certificates of users end within the time that is looked ahead."""
     now = int(examination.now())
     soon = certificates_pb2.CertificateFilter(
         state=certificates_pb2.CertificateState.CERTIFICATE_STATE_VALID,

@@ -12,7 +12,8 @@ from typing import Final
 from keyark.client.home import Home
 from keyark.client.passwords import PasswordSource
 from keyark.client.sessions import Session, open_session
-from keyark.errors import ConfigurationError
+from keyark.errors import ConfigurationError, KeyarkError
+from keyark.pki.keys import PasswordRequiredError, WrongPasswordError
 from keyark.rpc.retries import NO_RETRIES
 
 SECONDS_PER_DAY: Final = 86_400
@@ -69,6 +70,19 @@ class Examination:
                 f"This home has no identity of the role {role}, which may look at this; run it where there is one."
             )
         return f"{role}/{names[0]}"
+
+    def fault_of(self, role: str, left_out: str) -> Finding | None:
+        """Return why this home cannot act in a role, and what is therefore left out; None where it can."""
+        again = f"keyark doctor --home {self.home.folder}"
+        try:
+            self.home.identity(self.person(role), self.password)
+        except (PasswordRequiredError, WrongPasswordError) as failure:
+            told, command = failure.message, f"{again} --identity-password-file FILE"
+        except KeyarkError as failure:
+            told, command = failure.message, f"{again}  # where an {role} can be used"
+        else:
+            return None
+        return error("this home", f"{told} Left out: {left_out}.", command)
 
     def session(self, service: str, role: str) -> AbstractAsyncContextManager[Session]:
         """Open a session with a service as somebody of a role; raises ConfigurationError."""

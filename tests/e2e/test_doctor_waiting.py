@@ -8,6 +8,7 @@ import pytest
 
 from keyark.client import PendingApprovalError
 from keyark.pki.approvals import Edits
+from keyark.pki.keys import encode_private_key, load_private_key
 from keyark.v1.registration_pb2 import EnrollmentState
 from tests.e2e.test_doctor import DAYS, about, findings
 from tests.support.deployment import Deployment, running
@@ -94,9 +95,29 @@ async def test_an_approval_that_a_restart_lost_is_told_to_its_agent(deployment_f
         assert about(await findings(deployment), "has to be given anew") == []
 
 
-async def test_who_has_no_officer_in_the_home_is_told_so(deployment: Deployment) -> None:
-    for key in deployment.folder.glob("identities/officer/*/key.pem"):
+async def test_a_home_without_agents_is_looked_at_as_its_officer_and_auditor(deployment: Deployment) -> None:
+    for key in deployment.folder.glob("identities/agent/*/key.pem"):
         key.unlink()
-    found = about(await findings(deployment), "could not be looked at")
-    assert "requests" in {finding.subject for finding in found}
-    assert all("no identity of the role officer" in finding.text for finding in found)
+    assert await findings(deployment) == []
+
+
+@pytest.mark.parametrize(("role", "left"), [("officer", "requests"), ("auditor", "services")])
+async def test_a_home_without_a_role_is_told_so_once_with_what_is_left_out(
+    deployment: Deployment, role: str, left: str
+) -> None:
+    for key in deployment.folder.glob(f"identities/{role}/*/key.pem"):
+        key.unlink()
+    (found,) = await findings(deployment)
+    assert found.subject == "this home"
+    assert f"no identity of the role {role}" in found.text
+    assert left in found.text.partition("Left out: ")[2].rstrip(".").split(", ")
+
+
+async def test_keys_that_nobody_unlocks_are_the_homes_fault_and_no_services(deployment: Deployment) -> None:
+    (path,) = deployment.folder.glob("identities/auditor/*/key.pem")
+    key = load_private_key(path)
+    path.write_bytes(encode_private_key(key, password=b"correct horse battery staple"))
+    (found,) = await findings(deployment)
+    assert found.subject == "this home"
+    assert str(path) in found.text
+    assert found.command.endswith(" --identity-password-file FILE")

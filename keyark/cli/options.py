@@ -54,13 +54,31 @@ def home_option(function: F) -> F:
     )(function)
 
 
+class _IdentityOption(click.Option):
+    """--as: by default the usual name of its role, or the home's only identity of that role under another name."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: FBT001, FBT002 (click's own)
+        """Return the default; --home was read before, since commands declare it before --as."""
+        usual = super().get_default(ctx, call=call)
+        home = ctx.params.get("home")
+        return only_identity(home, usual) if isinstance(home, Path) and isinstance(usual, str) else usual
+
+
+def only_identity(home: Path, usual: str) -> str:
+    """Return ``usual`` ("auditor/auditor"), or the only identity of its role where the home has just another one."""
+    role, _, _ = usual.partition("/")
+    there = [path.parent.name for path in home.glob(f"identities/{role}/*/key.pem")]
+    return f"{role}/{there[0]}" if len(there) == 1 else usual
+
+
 def identity_option(default: str) -> Decorator:
     """--as ROLE/NAME."""
     return click.option(
         "--as",
         "identity",
+        cls=_IdentityOption,
         default=default,
-        show_default=True,
+        show_default=f"{default}, or the home's only {default.partition('/')[0]}",
         help="Which identity below HOME/identities acts.",
     )
 

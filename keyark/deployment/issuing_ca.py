@@ -215,10 +215,11 @@ class IssuingCa:
         key = encode_spki(self._request().public_key())
         own = [one for one in certificates if encode_spki(one.public_key()) == key]
         known = load_certificates(self._chain_path)
-        new = [one for one in own if one not in known] or own
-        if len(own) < 2 or (len(new) > 1 and new[0] != certificates[0]):
+        new = [one for one in own if one not in known]
+        if len(own) < 2 or len(new) > 1:
             return certificates
-        path = path_in_force([new[0], *(one for one in certificates if one != new[0])])
+        first = (new or own)[0]
+        path = path_in_force([first, *(one for one in certificates if one != first)])
         return [*path, *(one for one in certificates if one not in path and one not in known)]
 
     def _order(self, certificates: Sequence[x509.Certificate], now: int) -> list[x509.Certificate]:

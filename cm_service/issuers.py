@@ -19,15 +19,16 @@ from pydantic import Field, model_validator
 
 from cm_service.crl_rows import LIST_PREFIX
 from cm_service.profiles import ProfileSettings
-from cm_service.records import CRL_STATE, has_issued
+from cm_service.records import CRL_STATE, PAIRS, has_issued
 from keyark.clock import Clock
 from keyark.config import Config, ConfigPath
 from keyark.errors import ConfigurationError
 from keyark.pki.authority import describe_name
-from keyark.pki.certificates import encode_certificate, load_certificates
+from keyark.pki.certificates import encode_certificate, load_certificate, load_certificates
 from keyark.pki.chains import path_in_force
 from keyark.pki.crls import MAX_SHARDS
 from keyark.pki.spki import encode_spki
+from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.service.settings import KeyUri
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
@@ -36,6 +37,8 @@ from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 
 PLACE: Final = "{ca}"
 MAX_GENERATION: Final = 127
+SEARCHED: Final = 1000
+"""So many pairs are looked through for one that an issuer signed."""
 _KEY: Final = b"issuer/"
 _NAME: Final = b"issuer-name/"
 
@@ -200,21 +203,59 @@ def _is_named(txn: ReadTransaction, generation: int, certificate: x509.Certifica
     """Whether the store knows this name; raises IssuerRenamedError where certificates were issued under another."""
     known = txn.get(CRL_STATE, _NAME + bytes([generation]))
     if known not in (None, _name_of(certificate)) and has_issued(txn):
-        raise IssuerRenamedError(
-            f"The CA's certificate is for {describe_name(certificate.subject)}, which differs in string types or "
-            "subject key identifier from what certificates were issued under. Put the chain of before back, and "
-            "have the CA certified for name and identifier of a new `keyark ca request`."
-        )
+        raise IssuerRenamedError(_renamed(_issued_under(txn, generation), certificate))
     return known == _name_of(certificate)
+
+
+def _issued_under(txn: ReadTransaction, generation: int) -> tuple[x509.Name, bytes] | None:
+    """Return the issuer's name and key identifier as a certificate of a generation has them; None without one."""
+    for _, value in txn.scan(PAIRS, limit=SEARCHED):
+        pair = PairRecord.FromString(value)
+        if pair.issuer_generation == generation and pair.signing_certificate:
+            issued = load_certificate(pair.signing_certificate)
+            named = issued.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+            return issued.issuer, named.key_identifier or b""
+    return None
+
+
+def _renamed(before: tuple[x509.Name, bytes] | None, certificate: x509.Certificate) -> str:
+    """Return what is to be said of a CA whose certificate differs from what it issued under."""
+    name, identifier = certificate.subject, _identifier(certificate)
+    differs = []
+    if before is not None and before[0].public_bytes() != name.public_bytes():
+        differs.append(
+            f"is for {describe_name(name)}, and certificates were issued as {describe_name(before[0])}"
+        )
+    if before is not None and before[1] != identifier:
+        differs.append(
+            f"has the subject key identifier {_shown(identifier)}, and certificates that were issued name "
+            f"{_shown(before[1])}"
+        )
+    told = "; it ".join(differs) or (
+        f"is for {describe_name(name)} with the subject key identifier {_shown(identifier)}, and certificates were "
+        "issued under others"
+    )
+    return (
+        f"The CA's certificate {told}. Put the chain of before back in ca.pem. Then make a new request on this host "
+        "(`keyark-cm ca-request cm/cm.toml`), which asks for the name and identifier of before, and have the root sign "
+        "that."
+    )
+
+
+def _shown(identifier: bytes) -> str:
+    return identifier.hex(":").upper() or "none"
 
 
 def _name_of(certificate: x509.Certificate) -> bytes:
     """Return what certificates and lists of an issuer name it by, hashed: subject as encoded, and key identifier."""
+    return sha256(sha256(certificate.subject.public_bytes()).digest() + _identifier(certificate)).digest()
+
+
+def _identifier(certificate: x509.Certificate) -> bytes:
     try:
-        identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except x509.ExtensionNotFound:
-        identifier = b""
-    return sha256(sha256(certificate.subject.public_bytes()).digest() + identifier).digest()
+        return b""
 
 
 def _certificate(chain: Path) -> x509.Certificate:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from keyark.client.single import EnrollmentOrder, enroll_into, prepare_in
 from keyark.config import load_config
 from keyark.deployment.authority import DeploymentAuthority
 from keyark.deployment.identities import IdentityRenewal
-from keyark.deployment.issuing_ca import CaCertificateError, IssuingCa
+from keyark.deployment.issuing_ca import CaCertificateError, IssuingCa, show_key_id
 from keyark.errors import KeyarkError
 from keyark.pki.authority import (
     Authority,
@@ -43,18 +42,13 @@ from keyark.pki.serials import encode_serial, serial_text
 from keyark.service.control import Commands, answering
 from keyark.v1.revocation_pb2 import RevocationReason
 from tests.support.deployment import Deployment, edit, running
+from tests.support.openssl import openssl
 from tests.support.processes import keyark
 from tests.support.recovering import REASON, agents, approve, link
 from tests.support.rotation import rotate
 
 YEAR = 365 * 86_400
 PRINTABLE = x509.name._ASN1Type.PrintableString
-
-
-def openssl(*words: object) -> str:
-    done = subprocess.run(["openssl", *map(str, words)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def now() -> int:
@@ -381,20 +375,26 @@ async def test_name_and_key_identifier_may_change_before_the_first_certificate_a
         await check_recovered(deployment, [person])
 
 
-async def test_a_cm_does_not_start_under_another_name_than_it_issued_under(deployment_folder: Path) -> None:
+async def test_a_cm_does_not_start_under_another_name_or_key_id(deployment_folder: Path) -> None:
     """As where somebody copied a chain to the CM's host by hand."""
-    home = deployment_folder
+    home, other = deployment_folder, deployment_folder.parent / "other.pem"
     async with running(home) as deployment:
         await enroll(deployment, "alice")
-    kept, other = (home / "cm" / "ca.pem").read_bytes(), home.parent / "other.pem"
-    (home / "cm" / "store").rename(home / "store")
-    Renaming(home).install(subject=printable(request_of(home).subject))
-    (home / "store").rename(home / "cm" / "store")
-    config = load_config(home / "cm" / "cm.toml", CmConfig)
-    with pytest.raises(IssuerRenamedError, match="PrintableString"):
-        async with run_cm(config):
+    kept = (home / "cm" / "ca.pem").read_bytes()
+    present = show_key_id(load_certificates(home / "cm" / "ca.pem")[0])
+    for changes, told in (
+        ({"subject": printable(request_of(home).subject)}, "as PrintableString.* as UTF8String"),
+        ({"key_id": b"\7" * 20}, f"{':'.join(['07'] * 20)}.*name {present}"),
+    ):
+        (home / "cm" / "store").rename(home / "store")
+        Renaming(home).install(**changes, is_fresh=True)
+        (home / "store").rename(home / "cm" / "store")
+        with pytest.raises(IssuerRenamedError, match=told) as caught:
+            async with run_cm(load_config(home / "cm" / "cm.toml", CmConfig)):
+                pass
+        assert ("identifier" in caught.value.message.split(". Put")[0]) is ("key_id" in changes)
+        assert "keyark-cm ca-request" in caught.value.message
+        other.write_bytes(kept)
+        other.rename(home / "cm" / "ca.pem")
+        async with running(home):
             pass
-    other.write_bytes(kept)
-    other.rename(home / "cm" / "ca.pem")
-    async with running(home):
-        pass

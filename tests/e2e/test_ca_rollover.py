@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,8 @@ from keyark.deployment.ports import free_ports
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import load_certificates
 from tests.support.deployment import copy_deployment, edit
+from tests.support.openssl import openssl
 from tests.support.processes import init_home, keyark, up
-
-
-def openssl(*words: object) -> str:
-    done = subprocess.run(["openssl", *map(str, words)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def enroll(home: Path, folder: Path) -> None:

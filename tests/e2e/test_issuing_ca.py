@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from keyark.pki.certificates import load_certificates, save_certificates
 from tests.support.deployment import copy_deployment
+from tests.support.openssl import openssl
 from tests.support.processes import init_home, keyark, up
 
 CA_EXTENSIONS = """
@@ -17,12 +17,6 @@ keyUsage = critical,keyCertSign,cRLSign
 subjectKeyIdentifier = {key_id}
 authorityKeyIdentifier = keyid
 """
-
-
-def openssl(*words: object) -> str:
-    done = subprocess.run(["openssl", *map(str, words)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
 
 
 class Root:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import click
 
-from keyark.cli.output import NotConfirmedError, StoppedError, UsageError
+from keyark.cli.output import NotConfirmedError, StoppedError, UsageError, say_aside
 from keyark.client.passwords import MAX_PASSWORD, PasswordSource, check_strength, read_password
 from keyark.extras import Extra, need_extra
 from keyark.pki.pkcs12 import Pkcs12Form
@@ -153,10 +153,17 @@ def password_source(path: Path | None) -> PasswordSource:
 
 
 def new_identity_password(path: Path | None, text: str) -> bytes | None:
-    """Return the password for keys that are made here: from a file, or asked twice on a terminal (empty: none)."""
+    """Return the password for keys that are made here: from a file, or asked twice on a terminal (empty: none).
+
+    Without a terminal nobody chose that the keys stay unencrypted, so standard error says it.
+    """
     if path is not None:
         return read_password(path)
     if not sys.stdin.isatty():
+        say_aside(
+            "warning: there is no terminal to ask for a password, so the private keys of people that are made here "
+            "are not encrypted; --password-file FILE encrypts them"
+        )
         return None
     answer: str = asked(
         lambda: click.prompt(

@@ -167,7 +167,7 @@ def test_another_ca_does_not_stand_in_for_the_one_that_the_operator_told(
 def test_a_home_with_anothers_transport_certificate_is_not_signed(
     deployment_folder: Path, tmp_path: Path
 ) -> None:
-    keyark("init", tmp_path / "other")
+    assert "--password-file FILE encrypts them" in keyark("init", tmp_path / "other").stderr
     shutil.copy(tmp_path / "other" / "transport.pem", deployment_folder)
     before = (deployment_folder / BUNDLE).read_bytes()
     with pytest.raises(KeyarkError, match="internal CA"):

@@ -63,6 +63,15 @@ def test_a_person_makes_the_key_and_gets_it_certified(
     assert not share_key.exists() or b"ENCRYPTED" in share_key.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["client/zed", "rm"])
+def test_a_persons_key_that_stays_unencrypted_is_told(tmp_path: Path, password: Path, name: str) -> None:
+    request = ("identities", "request", name, *DOMAIN, "--out")
+    told = keyark(*request, tmp_path / "open").stderr
+    assert ("not encrypted" in told) == ("--password-file" in told) == (name != "rm")
+    assert keyark(*request, tmp_path / "open").stderr == ""
+    assert keyark(*request, tmp_path / "closed", "--password-file", password).stderr == ""
+
+
 @pytest.mark.parametrize(("name", "key"), [("client/alice", "key.pem"), ("rm", "identity-key.pem")])
 def test_another_key_waits_beside_the_present_one_until_its_certificate_is_there(
     authority: Path, tmp_path: Path, name: str, key: str

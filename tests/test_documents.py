@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_every_test_that_the_promises_name_exists():
             named += 1
             assert f"def {name}(" in file.read_text(), f"{file}: {name}"
     assert named > 50
+
+
+def test_the_guide_to_three_hosts_says_who_enrolls_at_first(deployment_template: Path) -> None:
+    """As the file that `keyark-rm init` writes has it."""
+    rules = tomllib.loads((deployment_template / "rm" / "rm.toml").read_text())["policy"]["rule"]
+    (rule,) = (rule for rule in rules if rule["type"] == "CallerSubjects")
+    guide = (ROOT.parent / "docs" / "deployment.md").read_text()
+    steps = guide.partition("## On three hosts")[2].partition("\n## ")[0]
+    (grant,) = rule["callers"]
+    assert f"`{rule['name']}`" in steps
+    assert f"`{grant['caller']}`" in steps
+    assert "policy.md#cookbook" in steps
 
 
 def snippets() -> list[tuple[str, str]]:

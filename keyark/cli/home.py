@@ -47,7 +47,8 @@ def create(folder: Path, source: str, fingerprint: str | None) -> None:
         confirm("Is that what the operator told you?")
     create_home(folder, bundle, believed=fingerprint.lower())
     say(f"made a home of {bundle.content.trust_domain} in {folder}")
-    say(f"an identity comes next: keyark identities request client/NAME --home {folder}")
+    say(f"an identity comes next: keyark identities request ROLE/NAME --home {folder}")
+    say("where ROLE is client, agent, officer or auditor")
 
 
 @home.command("update")

@@ -15,6 +15,7 @@ from keyark.deployment.bundle import keep_bundle
 from keyark.deployment.commands import ServiceCommandError, service_command
 from keyark.errors import ConfigurationError
 from keyark.pki.certificates import Validity, load_certificates, save_certificates
+from keyark.pki.files import is_there
 from keyark.pki.key_types import KeyType, key_type_of
 from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
 
@@ -22,11 +23,18 @@ LAST_SECONDS: Final = 2 * 86_400
 """A certificate that ends sooner is renewed where the DRM does not run, so that it can be rotated once it does."""
 
 
+class DrmElsewhereError(ConfigurationError):
+    """The DRM, which has the transport keys, is on another host; nothing was changed."""
+
+    reason = "DRM_ELSEWHERE"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransportKeyRotation:
     """Rotates and retires the transport keys of a running deployment below one folder.
 
-    Every method raises ServiceCommandError with the DRM's words, also where it does not run.
+    Every method raises ServiceCommandError with the DRM's words, also where it does not run, and DrmElsewhereError
+    where the DRM is on another host.
     """
 
     home: Path
@@ -67,6 +75,7 @@ class TransportKeyRotation:
         It is the way back for a deployment that was off when its certificate ended: a service that does not run has the
         new certificate when it starts. Raises ConfigurationError where no transport key has a certificate.
         """
+        self._config("drm")
         authority = DeploymentAuthority.load(self.home / "authority")
         path = self._newest_certificate()
         identity = SpiffeId(authority.trust_domain, TRANSPORT_ROLE)
@@ -145,4 +154,10 @@ class TransportKeyRotation:
         return json.loads(service_command("drm", "transport-key", action, self._config("drm"), *arguments))
 
     def _config(self, role: str) -> str:
-        return str(self.home / role / f"{role}.toml")
+        folder = self.home / role
+        if role == "drm" and not is_there(folder):
+            raise DrmElsewhereError(
+                f"{folder} is not here, and transport keys are where the DRM is. Give the DRM's own command on its "
+                "host: `keyark-drm transport-key list|new|retire drm/drm.toml`."
+            )
+        return str(folder / f"{role}.toml")

@@ -111,6 +111,7 @@ class Program(Generic[C]):
         init.add_argument("folder", type=Path, help="a folder that does not exist or is empty")
         self.add_init_arguments(init)
         init.set_defaults(command=self._init)
+        row_keys = ", and of its row keys beside it" if self.role == "drm" else ""  # RM and CM keep no tokens
         for name, command, text in (
             ("serve", self._serve, "run until SIGTERM or SIGINT, then drain; SIGHUP reloads"),
             ("reload", self._reload, "let the running service read its files again and replace all workers"),
@@ -121,7 +122,7 @@ class Program(Generic[C]):
                 "let the running service put the policy of its file in force",
             ),
             ("check", self._check, "check configuration, keys, store and log"),
-            ("backup", self._backup, "write a consistent copy of the store, and of its row keys beside it"),
+            ("backup", self._backup, f"write a consistent copy of the store{row_keys}"),
         ):
             sub = commands.add_parser(name, help=text)
             sub.add_argument("config", type=_absolute, help=f"{self.role}.toml")
@@ -139,6 +140,12 @@ class Program(Generic[C]):
     def _init(self, parsed: argparse.Namespace) -> None:
         with filling(parsed.folder):
             self.init(parsed)
+        for request in sorted(
+            parsed.folder.rglob("*.csr")
+        ):  # aside, since what the DRM prints is read by programs
+            print_line(
+                f"have {request} signed, and put the answer in {request.with_suffix('.pem')}", sys.stderr
+            )
 
     def _serve(self, parsed: argparse.Namespace) -> None:
         check_trusted_file(parsed.config)

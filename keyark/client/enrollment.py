@@ -289,11 +289,22 @@ class EnrollmentClient:
         answers: Sequence[pb.Enrollment | KeyarkError],
         transports: Mapping[bytes, TransportCertificate],
     ) -> list[Enrolled | KeyarkError]:
-        """Verify what came; a receipt under a transport key that came into force meanwhile needs a newer form."""
-        outcomes = [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
+        """Verify what came; a receipt or head under a transport key that came meanwhile needs a newer form."""
+        outcomes = await self._believed(prepared, answers, transports)
         if any(isinstance(outcome, CheckpointSignatureError) for outcome in outcomes):
             await self._transport_certificates(prepared)
-            outcomes = [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
+            outcomes = await self._believed(prepared, answers, transports)
+        return outcomes
+
+    async def _believed(
+        self,
+        prepared: Sequence[PreparedEnrollment],
+        answers: Sequence[pb.Enrollment | KeyarkError],
+        transports: Mapping[bytes, TransportCertificate],
+    ) -> list[Enrolled | KeyarkError]:
+        outcomes = [self._outcome(*pair, transports) for pair in zip(prepared, answers, strict=True)]
+        if any(isinstance(outcome, CheckpointSignatureError) for outcome in outcomes):
+            return outcomes  # the witnesses are asked of all receipts together, once the key is known
         return await self._witness.confirm(outcomes)
 
     async def _transport_certificates(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from drm_service.config import DrmConfig
 from drm_service.transport_loss import replace_lost_key
-from keyark.client import KeyDelivery, PreparedEnrollment
+from keyark.client import EnrollmentClient, KeyDelivery, PreparedEnrollment
 from keyark.client.audit import archive_verifier, verify_receipt_file
 from keyark.client.folder import EnrollmentFolder
 from keyark.client.sessions import open_session
@@ -35,8 +35,9 @@ from keyark.store import StoreLockedError
 from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifier
 from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
+from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.recovery_pb2 import CeremonyState
-from keyark.v1.registration_pb2 import ENROLLMENT_STATE_ISSUED
+from keyark.v1.registration_pb2 import ENROLLMENT_STATE_ISSUED, Enrollment
 from tests.client.test_hostile_rm import hostile_rm
 from tests.support.deployment import Deployment, running
 from tests.support.enrolling import enrolling, holdings
@@ -113,6 +114,27 @@ async def test_an_enrollment_under_a_form_whose_key_was_retired_is_wrapped_again
     assert enrolled.transport_certificate != prepared.transport_certificate
     assert again.encryption_certificate == enrolled.encryption_certificate
     assert await archived_keys(deployment) == 1
+
+
+async def test_a_rotation_between_the_receipt_and_the_witnesses_heads_costs_no_enrollment(
+    deployment: Deployment,
+) -> None:
+    """The head that RM and CM cosign is signed with the next key then, which the client learns from another form."""
+
+    class Overtaken(EnrollmentClient):
+        async def send(
+            self, prepared: Sequence[PreparedEnrollment], transports: dict[bytes, TransportCertificate]
+        ) -> list[Enrollment | KeyarkError]:
+            answers = await super().send(prepared, transports)
+            await rotate(deployment)
+            async with deployment.client() as other:
+                await other.enroll(**ALICE)  # now the RM follows a head of the next key
+            return answers
+
+    async with Overtaken.open(deployment.home()) as client:
+        enrolled = await client.enroll(**ALICE)
+    assert enrolled.receipt is not None
+    assert await archived_keys(deployment) == 2
 
 
 async def test_witnesses_that_nobody_told_of_the_rotation_follow_it_when_an_agent_shows_a_newer_head(

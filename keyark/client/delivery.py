@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
@@ -64,7 +65,7 @@ class KeyFiles:
         return encode_private_key(_load(key), password=self.password) + certificates
 
     def _pkcs12(self, keys: Sequence[RecoveredKey]) -> bytes:
-        newest_first = sorted(keys, key=lambda key: key.certificate.not_valid_before_utc, reverse=True)
+        newest_first = sorted(keys, key=_began, reverse=True)
         for key in newest_first:
             key_type = key_type_of(key.certificate.public_key())
             if key_type not in PKCS12_KEY_TYPES:
@@ -88,3 +89,8 @@ def _load(key: RecoveredKey) -> PrivateKey:
     return narrow_private_key(
         load_der_private_key(key.private_key, password=None, unsafe_skip_rsa_key_validation=True)
     )
+
+
+def _began(key: RecoveredKey) -> tuple[datetime, int]:
+    """When a key came into use: certificates count seconds, so the order of archival decides within one."""
+    return key.certificate.not_valid_before_utc, key.archive_index

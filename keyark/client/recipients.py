@@ -65,13 +65,17 @@ class RecipientKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveredKey:
-    """A private key that came back (PKCS#8 DER), proven to be its certificate's, with the chain above that."""
+    """A private key that came back (PKCS#8 DER), proven to be its certificate's, with the chain above that.
+
+    ``archive_index`` is the place of its archival in the DRM's log: keys of one second are told apart by it.
+    """
 
     key_id: bytes
     email: str
     private_key: bytes = field(repr=False)
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
+    archive_index: int
 
     @classmethod
     def open(
@@ -100,4 +104,5 @@ class RecoveredKey:
             private_key=prove_match(private_key, spki),
             certificate=certificate,
             chain=tuple(chain),
+            archive_index=owner.index,
         )

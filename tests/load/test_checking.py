@@ -110,7 +110,10 @@ def test_a_recovery_that_brings_other_keys_is_wrong(key_ids):
     wanted = KeyWanted(Issued(b"", b""), b"wanted")
 
     def answer(ids):
-        return [RecoveredKey(key_id=i, email="", private_key=b"", certificate=None, chain=()) for i in ids]
+        return [
+            RecoveredKey(key_id=i, email="", private_key=b"", certificate=None, chain=(), archive_index=0)
+            for i in ids
+        ]
 
     assert recover.check(wanted, answer([b"wanted"])) == []
     assert [error.reason for error in recover.check(wanted, answer(key_ids))] == ["WRONG_ANSWER"]

@@ -23,7 +23,7 @@ MAX_SIZES: Final = 16
 
 @dataclass(kw_only=True)
 class ArchiveHead:
-    """Has the newest head that the RM accepted cosigned by the CM too; each head once, whoever asks.
+    """Has a new head that the RM accepted cosigned by the CM too; each head once, whoever asks.
 
     Of each caller one question is answered at a time, and all that wait for a head share the next one. So no caller's
     questions keep another's waiting, and few of them are under way at the DRM (P7).
@@ -69,29 +69,40 @@ class ArchiveHead:
         return await self._newest()
 
     async def _newest(self) -> bytes:
+        """Return a head that RM and CM both accepted, not older than the RM's newest one of now.
+
+        Both go on meanwhile, as fast as requests come: so any such head will do, be it no longer the newest.
+        """
+        oldest = 0
         for _ in range(ATTEMPTS):
             own = await self.witness.cosign()  # durable from here on
             if not own:
                 raise NotFoundError("The RM has not accepted any head of the DRM's log yet; enroll first.")
             head = parse_checkpoint(own)
+            oldest = oldest or head.size
             if self._cosigned and parse_checkpoint(self._cosigned) == head:
                 return self._cosigned
             answer = await self.cosign_at_cm(CosignCheckpointRequest())
             told = answer.checkpoint
-            if not told:
-                await self._bring_cm(own, answer.followed_size, head.size)
-                continue
-            accepted = parse_checkpoint(told)
-            if accepted.size > head.size:  # agents brought the CM further
-                links = [await self.link(head.size, accepted.size)]
-                issuer = SpiffeId(head.origin.partition("/")[0], "cm")
-                await self.witness.take(told, ArchiveEvidence(brought_by=str(issuer), links=links))
-            elif accepted != head:
-                await self._bring_cm(own, accepted.size, head.size)
+            followed = parse_checkpoint(told).size if told else answer.followed_size
+            if told and followed >= oldest and (cosigned := await self.witness.cosign_accepted(told)):
+                self._cosigned = cosigned
+                return cosigned
+            if told and followed > head.size:
+                await self._take_from_cm(told, head.size)
             else:
-                self._cosigned = self.witness.sign(told)
-                return self._cosigned
+                await self._bring_cm(own, followed, head.size)
         raise UnavailableError("RM and CM did not come to the same head of the DRM's log; try again.")
+
+    async def _take_from_cm(self, note: bytes, own_size: int) -> None:
+        """Accept a head that agents brought to the CM, or that an earlier run of the RM did not keep."""
+        head = parse_checkpoint(note)
+        links = [await self.link(own_size, head.size)]
+        issuer = SpiffeId(head.origin.partition("/")[0], "cm")
+        try:
+            await self.witness.take(note, ArchiveEvidence(brought_by=str(issuer), links=links))
+        except CheckpointGapError:
+            return  # the RM accepted another head meanwhile
 
     async def _bring_cm(self, note: bytes, first_size: int, second_size: int) -> None:
         link = await self.link(*sorted((first_size, second_size)))

@@ -290,7 +290,10 @@ class ReceiptWitness:
             remember(self._home, await self._confirmed(trees[start : start + MOST_TREES]))
 
     async def _confirmed(self, trees: Sequence[Checkpoint]) -> VerifiedHead:
-        """Return a head that RM and CM cosigned, and that is of one log with these trees."""
+        """Return a head that RM and CM cosigned, and that leads on from these trees.
+
+        An older one proves nothing of what came after it: of a log that parts from theirs only then.
+        """
         answer = await self._ask(GetArchiveHeadRequest(tree_sizes=[tree.size for tree in trees]))
         for role in FOLLOWERS:
             cosignature_verifier(self._home, role).verify(answer.checkpoint)
@@ -298,8 +301,7 @@ class ReceiptWitness:
         if len(answer.links) != len(trees):
             raise _private(_FOLLOWED)
         for tree, link in zip(trees, answer.links, strict=True):
-            first, second = sorted((tree, head.checkpoint), key=lambda checkpoint: checkpoint.size)
-            if not _leads_on(first, second, link.proof):
+            if tree.size > head.checkpoint.size or not _leads_on(tree, head.checkpoint, link.proof):
                 raise _private(_FOLLOWED)
         return head
 

@@ -19,6 +19,7 @@ from keyark.errors.services import LogInconsistentError, WitnessQuotaError
 from keyark.pki.spiffe import SpiffeId
 from keyark.service.evidence import ReceiptChecks
 from keyark.transparency.archival import ArchiveEvidence
+from keyark.transparency.checkpoint import parse_checkpoint
 from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.heads import AcceptedHeads
 
@@ -56,10 +57,22 @@ class Witness:
         if note is None:
             return b""
         await self.checks.store.update(self.heads.record)  # this head, or one that leads on from it
-        return self.sign(note)
+        return self._sign(note)
 
-    def sign(self, note: bytes) -> bytes:
-        """Add the cosignature to a note of the newest accepted head, which is durable."""
+    async def cosign_accepted(self, note: bytes) -> bytes:
+        """Add the cosignature to a note of the newest accepted head, or of one that it leads on from.
+
+        The caller has seen who else cosigned it. Returns empty bytes for a tree that is not remembered as accepted.
+        Raises LogInconsistentError.
+        """
+        if self.heads.alarm.message:
+            raise LogInconsistentError(self.heads.alarm.message)
+        if not self.heads.remembers(parse_checkpoint(note)):
+            return b""
+        await self.checks.store.update(self.heads.record)
+        return self._sign(note)
+
+    def _sign(self, note: bytes) -> bytes:
         return self.cosigner.cosign(note, at=self.checks.clock.now_us() // 1_000_000)
 
     async def take_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:

@@ -107,6 +107,28 @@ async def test_an_rm_that_cannot_show_what_the_cm_follows_is_not_believed(
     assert remembered(home).size > 0
 
 
+async def test_an_older_head_that_both_cosigned_says_nothing_of_a_newer_receipt(
+    deployment: Deployment,
+) -> None:
+    """A log may part from the one that the CM follows after that head; so its proof is not enough."""
+    home = deployment.home()
+    await lose_key(deployment)
+    older = (home.folder / "checkpoints" / "drm.note").read_bytes()
+
+    def replay(method: str, request: Any, response: Any) -> Any:
+        if method == "GetArchiveHead":
+            assert parse_checkpoint(response.checkpoint).size == request.tree_sizes[-1]
+            response.checkpoint = older
+            response.links[-1].CopyFrom(response.links[0])  # leads from the older head to the receipt's
+            del response.links[0].proof[:]
+        return response
+
+    async with hostile_rm(deployment, replay) as client:
+        with pytest.raises(KeyarkError) as refused:
+            await client.enroll(**ALICE | {"email": "mallory@example.org"})
+    assert refused.value.reason == "PRIVATE_LOG"
+
+
 async def test_a_log_that_forgot_what_the_home_saw_is_not_believed(deployment: Deployment) -> None:
     """RM, CM and DRM agree on it; only this home has seen another one."""
     home = deployment.home()

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from keyark.errors.services import CheckpointGapError
 from keyark.pki.spiffe import SpiffeId
+from keyark.transparency.archival import ArchiveEvidence
 from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest, CosignCheckpointResponse
 from rm_service.archive_head import ArchiveHead
-from tests.support.transparency import opened_log
+from tests.support.transparency import append, entry, opened_log
 
 ALICE, MALLORY = SpiffeId("example.org", "client/alice"), SpiffeId("example.org", "client/mallory")
 
@@ -22,14 +24,19 @@ class Accepted:
     note: bytes
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
+    is_remembered: bool = True
 
     async def cosign(self) -> bytes:
         self.asked += 1
         await self.gate.wait()
         return self.note
 
-    def sign(self, note: bytes) -> bytes:
-        return note
+    async def cosign_accepted(self, note: bytes) -> bytes:
+        return note if self.is_remembered else b""
+
+    async def take(self, note: bytes, evidence: ArchiveEvidence) -> None:
+        self.is_remembered = True
+        raise CheckpointGapError("The RM accepted another head meanwhile.")
 
 
 @dataclass
@@ -50,6 +57,16 @@ class Links:
 async def accepted() -> Accepted:
     log, _ = await opened_log()
     return Accepted((await log.checkpoint()).note)
+
+
+async def notes(count: int) -> list[bytes]:
+    """Signed heads of one log, each one leaf larger than the one before."""
+    log, store = await opened_log()
+    heads = [(await log.checkpoint()).note]
+    while len(heads) < count:
+        (index,) = await append(log, store, entry(len(heads)))
+        heads.append((await log.checkpoint(covering=index)).note)
+    return heads
 
 
 async def turns_of_the_loop() -> None:
@@ -107,6 +124,44 @@ async def test_a_cm_that_follows_a_tree_without_its_note_is_brought_up_from_ther
     head = ArchiveHead(witness=accepted, cosign_at_cm=cosign_at_cm, link=links.prove)
     assert (await head.witnessed(ALICE, [])).checkpoint == accepted.note
     assert brought == [1]
+
+
+async def test_an_rm_that_accepts_another_head_while_it_takes_the_cms_asks_again() -> None:
+    """After a crash the CM may know more than the RM kept, and receipts go on to come meanwhile."""
+    own, followed = await notes(2)
+    accepted = Accepted(own, is_remembered=False)
+    accepted.gate.set()
+    links = Links()
+    links.gate.set()
+
+    async def cosign_at_cm(_: object) -> CosignCheckpointResponse:
+        return CosignCheckpointResponse(checkpoint=followed)
+
+    head = ArchiveHead(witness=accepted, cosign_at_cm=cosign_at_cm, link=links.prove)
+    assert (await head.witnessed(ALICE, [])).checkpoint == followed
+    assert accepted.asked == 2
+
+
+async def test_a_head_that_both_accepted_will_do_while_both_go_on() -> None:
+    """The CM stays one head behind, as fast as enrollments come."""
+    growing = await notes(8)
+    accepted = Accepted(growing[0])
+    accepted.gate.set()
+    links = Links()
+    links.gate.set()
+    asked: list[bytes] = []
+
+    async def cosign_at_cm(request: CosignCheckpointRequest) -> CosignCheckpointResponse:
+        if request.checkpoint:
+            raise CheckpointGapError("The CM accepted another head meanwhile.")
+        asked.append(growing[len(asked)])
+        accepted.note = growing[len(asked) + 1]
+        return CosignCheckpointResponse(checkpoint=asked[-1])
+
+    accepted.note = growing[1]
+    head = ArchiveHead(witness=accepted, cosign_at_cm=cosign_at_cm, link=links.prove)
+    assert (await head.witnessed(ALICE, [])).checkpoint == growing[1]
+    assert asked == growing[:2]  # the first is older than what the RM had accepted when it was asked
 
 
 async def test_a_failure_is_everybodys_and_the_next_question_is_asked_anew(accepted) -> None:

@@ -96,6 +96,7 @@ class CertificateServicer(CertificateServiceServicer):
             outcomes=await self._outcomes(requests, outcomes),
             drm_tree_size=self._issuance.receipts.heads.size,
             newest_change=self._issuance.receipts.storage_keys.newest_change,
+            transport_key_id=self._issuance.receipts.keys.newest_id,
         )
 
     async def _outcomes(

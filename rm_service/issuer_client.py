@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from keyark.errors import KeyarkError, Kind, UnavailableError
@@ -17,7 +17,12 @@ from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.transparency.transport_keys import KNOWN_KEY
 from keyark.v1 import certificates_pb2
 from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
-from keyark.v1.audit_pb2 import CheckpointLink
+from keyark.v1.audit_pb2 import (
+    CheckpointLink,
+    CosignCheckpointRequest,
+    CosignCheckpointResponse,
+    TransportKeyChange,
+)
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import CertificatePair, TransportCertificate
 from keyark.workers.coalescing import Coalescer
@@ -40,6 +45,15 @@ class IssueItem:
     receipt: bytes
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What the CM said last that it follows: the DRM's tree, change of agents or storage keys, and transport key."""
+
+    tree_size: int
+    newest_change: bytes
+    transport_key_id: bytes
+
+
 class TransportKeySource(Protocol):
     """Where changes of the transport key come from."""
 
@@ -47,29 +61,33 @@ class TransportKeySource(Protocol):
         """Return the changes after a known key (id: 32 bytes), for a reader that follows a tree of a size."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvidenceSource:
+    """Where the RM takes from what the CM lacks, so that it can follow the DRM."""
+
+    links_from: Callable[[int], Awaitable[list[CheckpointLink]]]
+    transport_certificate: Callable[[], Awaitable[TransportCertificate]]
+    transport_keys: TransportKeySource
+    transport_key_id: Callable[[], bytes]
+    trust_changes: Callable[[bytes], Awaitable[Sequence[CeremonyProof]]]
+    newest_change: Callable[[], bytes]
+
+
 class IssuerClient:
-    """Has pairs issued; follows which tree of the DRM's log the CM accepted last."""
+    """Has pairs issued; knows what the CM follows of the DRM, so that each batch brings what it lacks."""
 
     def __init__(
         self,
         *,
         issuer: CertificateServiceAsyncStub,
-        links_from: Callable[[int], Awaitable[list[CheckpointLink]]],
-        transport_certificate: Callable[[], Awaitable[TransportCertificate]],
-        transport_keys: TransportKeySource,
-        trust_changes: Callable[[bytes], Awaitable[Sequence[CeremonyProof]]],
-        newest_change: Callable[[], bytes],
+        cosign: Callable[[CosignCheckpointRequest], Awaitable[CosignCheckpointResponse]],
+        evidence: EvidenceSource,
         max_waiting: int,
     ) -> None:
-        self._issuer = issuer
-        self._links_from = links_from
-        self._transport_certificate = transport_certificate
-        self._transport_keys = transport_keys
-        self._trust_changes = trust_changes
-        self._newest_change = newest_change
-        self._cm_change: bytes | None = None
+        self._issuer, self._cosign = issuer, cosign
+        self._evidence = evidence
         self._refused_change: bytes | None = None
-        self._tree_size = 0
+        self._followed: Followed | None = None
         self.batches: Coalescer[IssueItem, CertificatePair] = Coalescer(
             self._send, weigh=_weigh, max_waiting=max_waiting, batch_seconds=BATCH_SECONDS
         )
@@ -79,6 +97,18 @@ class IssuerClient:
     ) -> CertificatePair:
         """Return both certificates of one request; it travels with whatever else is waiting."""
         return await self.batches.submit(IssueItem(request, receipt), caller=str(statement.caller))
+
+    async def cosign_at_cm(self, request: CosignCheckpointRequest) -> CosignCheckpointResponse:
+        """Have the CM accept a head of the DRM's log, and cosign the newest; it says what it follows then."""
+        answer = await self._cosign(request)
+        self._followed = _followed(answer)
+        return answer
+
+    async def _known_followed(self) -> Followed:
+        """Return what the CM follows, as it said last; after the RM's own start it is asked."""
+        if self._followed is None:
+            self._followed = _followed(await self._cosign(CosignCheckpointRequest()))
+        return self._followed
 
     async def _send(self, items: Sequence[IssueItem]) -> Sequence[CertificatePair | KeyarkError]:
         """Have a batch issued; items for which the CM lacks evidence go again with it.
@@ -92,7 +122,7 @@ class IssuerClient:
             known = bytes.fromhex(_metadata(outcomes[strange[0]]).get(KNOWN_KEY, ""))
             await self._issue_again(items, outcomes, strange, known_transport_key=known)
         strange = _positions(outcomes, UnknownStorageKeyError)
-        if strange and (changes := await self._trust_changes(response.newest_change)):
+        if strange and (changes := await self._evidence.trust_changes(response.newest_change)):
             await self._issue_again(items, outcomes, strange, trust_changes=changes[:MAX_CHANGES])
         return outcomes
 
@@ -103,11 +133,11 @@ class IssuerClient:
 
         The CM has to hear of them while those who approved are not revoked. One that it does not believe stops nothing.
         """
-        newest = self._newest_change()
-        if self._cm_change in (None, newest) or self._refused_change == newest:
+        newest, known = self._evidence.newest_change(), (await self._known_followed()).newest_change
+        if newest in (known, self._refused_change):
             return await self._issue(items)
         try:
-            changes = await self._trust_changes(self._cm_change or b"")
+            changes = await self._evidence.trust_changes(known)
             return await self._issue(items, trust_changes=changes[:MAX_CHANGES])
         except KeyarkError as error:
             if error.kind is not Kind.PRECONDITION:
@@ -154,14 +184,12 @@ class IssuerClient:
         trust_changes: Sequence[CeremonyProof] = (),
         known_transport_key: bytes = b"",
     ) -> certificates_pb2.IssueCertificatePairsResponse:
-        """Make the call; where the CM accepted another tree last than is remembered, with the links that it lacks."""
+        """Make the call; where the CM accepted another tree last than it said, with the links that it lacks."""
         gathered = BatchCalls.gather(item.request.call for item in items)
+        followed = await self._known_followed()
         for _ in range(GAP_ATTEMPTS):
-            changes = (
-                (await self._transport_keys(known=known_transport_key, tree_size=self._tree_size)).changes
-                if known_transport_key
-                else ()
-            )
+            certificate = await self._evidence.transport_certificate()
+            changes = await self._key_changes(followed, known_transport_key)
             message = certificates_pb2.IssueCertificatePairsRequest(
                 items=[
                     certificates_pb2.PairRequest(
@@ -174,20 +202,34 @@ class IssuerClient:
                     for item, place in zip(items, gathered.places, strict=True)
                 ],
                 calls=gathered.calls,
-                links=await self._links_from(self._tree_size),
-                transport_certificates=[await self._transport_certificate()],
+                links=await self._evidence.links_from(followed.tree_size),
+                transport_certificates=[certificate],
                 trust_changes=trust_changes,
                 transport_key_changes=changes,
             )
             try:
                 response = await call(self._issuer.IssueCertificatePairs, message, timeout=BATCH_SECONDS)
             except CheckpointGapError as gap:
-                self._tree_size = gap.tree_size
+                followed = self._followed = replace(followed, tree_size=gap.tree_size)
                 continue
-            self._cm_change = response.newest_change
-            self._tree_size = response.drm_tree_size  # the CM's word, also where it is smaller than before
+            # the CM's word, also where its tree is smaller than before
+            self._followed = Followed(
+                response.drm_tree_size, response.newest_change, response.transport_key_id
+            )
             return response
         raise _cannot_follow()
+
+    async def _key_changes(self, followed: Followed, known: bytes) -> Sequence[TransportKeyChange]:
+        """Return how the transport key changed since the one of id ``known``, or since the newest that the CM knows."""
+        if not known and followed.transport_key_id not in (b"", self._evidence.transport_key_id()):
+            known = followed.transport_key_id
+        if not known:
+            return ()
+        return (await self._evidence.transport_keys(known=known, tree_size=followed.tree_size)).changes
+
+
+def _followed(answer: CosignCheckpointResponse) -> Followed:
+    return Followed(answer.followed_size, answer.newest_change, answer.transport_key_id)
 
 
 def _cannot_follow() -> UnavailableError:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from keyark.clock import Clock, SystemClock
 from keyark.errors import KeyarkError
@@ -39,7 +39,7 @@ from rm_service.config import RmConfig
 from rm_service.duties import Duties
 from rm_service.enrollment import Enrollments
 from rm_service.forms import FormSource
-from rm_service.issuer_client import IssuerClient
+from rm_service.issuer_client import EvidenceSource, IssuerClient
 from rm_service.outbox import LinkOutbox
 from rm_service.queue import ApprovalQueue
 from rm_service.records import SCHEMA_VERSION, TABLES
@@ -118,10 +118,11 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
             clock=foundation.clock,
             turns=foundation.turns,
         )
-        enrollments = _enrollments(config, foundation, downstream, outbox, policy.engine, checks)
+        ways = _ways(config, foundation, downstream, checks)
+        enrollments = _enrollments(config, foundation, ways, outbox, policy.engine, checks)
         approvals = _approvals(config, enrollments, checks)
         witness = Witness(checks=checks, cosigner=Cosigner(signer.origin, signer.key))
-        head = ArchiveHead(witness=witness, cosign_at_cm=downstream.cosign, link=downstream.tree_link)
+        head = ArchiveHead(witness=witness, cosign_at_cm=ways.issuer.cosign_at_cm, link=downstream.tree_link)
         sending = asyncio.create_task(outbox.run())
 
         async def forget_forms() -> str:
@@ -176,14 +177,15 @@ async def _downstream(config: RmConfig, foundation: Foundation) -> AsyncIterator
         await asyncio.gather(cm.close(), drm.close())
 
 
-def _enrollments(
-    config: RmConfig,
-    foundation: Foundation,
-    downstream: Downstream,
-    outbox: LinkOutbox,
-    policy: PolicyEngine,
-    checks: ReceiptChecks,
-) -> Enrollments:
+class _Ways(NamedTuple):
+    """The ways to DRM and CM, and the forms that come from both."""
+
+    forms: FormSource
+    archiver: ArchiveClient
+    issuer: IssuerClient
+
+
+def _ways(config: RmConfig, foundation: Foundation, downstream: Downstream, checks: ReceiptChecks) -> _Ways:
     forms = FormSource(
         trust_domain=config.service.trust_domain,
         clock=foundation.clock,
@@ -201,24 +203,39 @@ def _enrollments(
     )
     issuer = IssuerClient(
         issuer=downstream.issuer,
-        links_from=archiver.links_from,
-        transport_certificate=forms.transport_certificate,
-        transport_keys=downstream.transport_keys,
-        trust_changes=archiver.trust_changes,
-        newest_change=lambda: archiver.newest_change,
+        cosign=downstream.cosign,
+        evidence=EvidenceSource(
+            links_from=archiver.links_from,
+            transport_certificate=forms.transport_certificate,
+            transport_keys=downstream.transport_keys,
+            trust_changes=archiver.trust_changes,
+            newest_change=lambda: archiver.newest_change,
+            transport_key_id=lambda: checks.keys.newest_id,
+        ),
         max_waiting=config.downstream.max_waiting,
     )
     foundation.meters.add("archive_batches", archiver.batches.stats)
     foundation.meters.add("issue_batches", issuer.batches.stats)
+    return _Ways(forms, archiver, issuer)
+
+
+def _enrollments(
+    config: RmConfig,
+    foundation: Foundation,
+    ways: _Ways,
+    outbox: LinkOutbox,
+    policy: PolicyEngine,
+    checks: ReceiptChecks,
+) -> Enrollments:
     return Enrollments(
         trust_domain=config.service.trust_domain,
         store=foundation.store,
         log=foundation.log,
         policy=policy,
         clock=foundation.clock,
-        forms=forms,
-        archiver=archiver,
-        issuer=issuer,
+        forms=ways.forms,
+        archiver=ways.archiver,
+        issuer=ways.issuer,
         outbox=outbox,
         accepted_heads=checks.heads,
         queue=ApprovalQueue(

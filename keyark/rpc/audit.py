@@ -40,6 +40,10 @@ class Witness(Protocol):
     def newest_change(self) -> bytes:
         """The id of the newest change of agents or storage keys that is believed; empty before the first."""
 
+    @property
+    def transport_key_id(self) -> bytes:
+        """The id (32 bytes) of the newest transport key that is known; empty before the first."""
+
     async def cosign(self) -> bytes:
         """Return the newest accepted head, cosigned; empty before the first."""
 
@@ -124,6 +128,7 @@ class AuditServicer(AuditServiceServicer):
             newest_change=self._witness.newest_change,
             followed_size=self._witness.heads.size,
             followed_root=self._witness.heads.root,
+            transport_key_id=self._witness.transport_key_id,
         )
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:

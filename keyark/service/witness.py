@@ -49,6 +49,11 @@ class Witness:
         """The id of the newest change of agents or storage keys that is believed here; empty before the first."""
         return self.checks.storage_keys.newest_change
 
+    @property
+    def transport_key_id(self) -> bytes:
+        """The id (32 bytes) of the newest transport key that is known here; empty before the first."""
+        return self.checks.keys.newest_id
+
     async def cosign(self) -> bytes:
         """Return the newest accepted head, cosigned; empty before the first. Raises LogInconsistentError."""
         if self.heads.alarm.message:

@@ -39,6 +39,7 @@ from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.recovery_pb2 import CeremonyState
 from keyark.v1.registration_pb2 import ENROLLMENT_STATE_ISSUED, Enrollment
 from tests.client.test_hostile_rm import hostile_rm
+from tests.support.attacks import refusals_of
 from tests.support.deployment import Deployment, running
 from tests.support.enrolling import enrolling, holdings
 from tests.support.processes import keyark
@@ -86,7 +87,7 @@ async def archived_keys(deployment: Deployment) -> int:
 async def test_enrollments_go_on_over_a_rotation_and_the_retirement_of_the_old_key(
     deployment: Deployment, key_type: str
 ) -> None:
-    """The RM has cached the old form: it and the CM meet the new key by its first receipt."""
+    """The RM has cached the old form: it meets the new key by its first receipt, and gives the CM nothing to refuse."""
     async with deployment.client() as client:
         first = await client.enroll(**ALICE)
         await rotate(deployment, key_type)
@@ -98,6 +99,7 @@ async def test_enrollments_go_on_over_a_rotation_and_the_retirement_of_the_old_k
     assert third.transport_certificate == second.transport_certificate
     assert await archived_keys(deployment) == 3
     assert await states(deployment) == ["OFFERED", "RETIRED"]
+    assert [await refusals_of(deployment.home(), role) for role in ("rm", "cm", "drm")] == [[], [], []]
 
 
 @pytest.mark.parametrize("delivery", KeyDelivery)

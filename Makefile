@@ -34,7 +34,7 @@ docs: setup ## the SDK's reference in build/reference/index.html, and the tables
 	$(BIN)/python -m pdoc keyark.client keyark.client.blocking --no-show-source --output-directory build/reference
 
 demo: setup ## the whole story in a terminal: a deployment, an enrollment, an encrypted message
-	$(BIN)/python -I -m keyark.cli.demo
+	$(BIN)/python -I -m keyark.cli.demo.commands
 
 up: setup ## a deployment in ./deployment, made if need be, until Ctrl-C; make clean leaves it alone
 	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) < /dev/null
@@ -57,7 +57,7 @@ test: lint test-tools build/node/installed ## lint, types, import rules, proto l
 SLOW := $(addprefix tests/,client e2e faults interop load recovery service test_distribution.py test_documents.py)
 
 test-fast: setup test-tools ## in less than a minute: the units and one story from end to end
-	$(BIN)/python -m pytest -n auto --dist loadfile -q $(filter-out $(SLOW),$(patsubst %/,%,$(wildcard tests/[a-z]*/ tests/test_*.py))) tests/e2e/test_demo.py
+	$(BIN)/python -m pytest -n auto --dist loadfile -q $(filter-out $(SLOW),$(patsubst %/,%,$(wildcard tests/[a-z]*/ tests/test_*.py))) tests/e2e/commands/test_demo.py
 
 lint: setup ## ruff, mypy, import-linter, buf
 	$(BIN)/ruff check .
@@ -73,7 +73,7 @@ fuzz: setup ## mutate the input of every parser: MINUTES=9; what is found is in 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutate.lock
 	@touch $@
 
-mutate: setup .venv/mutmut ## small changes of a module that its tests do not notice: MODULE=drm_service/linking.py, TESTS=tests/drm
+mutate: setup .venv/mutmut ## small changes of a module that its tests do not notice: MODULE=drm_service/archival/linking.py, TESTS=tests/drm
 	$(BIN)/python tools/mutate.py $(MUTATE) $(MODULE) $(TESTS)
 
 load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100 --duration 5m" hands options on

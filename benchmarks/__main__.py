@@ -21,8 +21,8 @@ from typing import Any, Final
 from rich.console import Console
 
 from benchmarks.page import bench_page, bench_tables
-from keyark.load.observing import machine
-from keyark.load.suites import RSA, SUITES
+from keyark.load.driving.observing import machine
+from keyark.load.planning.suites import RSA, SUITES
 
 RSA_2048: Final = Path(__file__).parent / "rsa2048"
 BUILD: Final = Path("build")

@@ -14,7 +14,7 @@ from typing import Final
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
-from keyark.load.suites import KeySuite
+from keyark.load.planning.suites import KeySuite
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import deployments
-from keyark.load.suites import EC
+from keyark.load.planning.suites import EC
 
 KEYS: Final = Path("build/load-keys")
 OUT: Final = Path("build/load")

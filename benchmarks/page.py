@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from keyark.load import pages
+from keyark.load.reporting import pages
 
 FIGURES: Final = (
     ("crypto_floor_us", "CPU of the unavoidable cryptography, us per enrollment"),

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from keyark.load.suites import KeySuite
+from keyark.load.planning.suites import KeySuite
 from keyark.policy.config import PolicyConfig, build_engine
 from keyark.policy.requests import SECONDS_PER_DAY, Archival, PolicyRequest, Receipt
 

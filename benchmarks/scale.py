@@ -23,14 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import deployments
-from keyark.load import Closed, KeyCache, LoadPlan, pages
-from keyark.load.fleet import run_load
-from keyark.load.observing import machine
-from keyark.load.plan import CERTIFICATE, ENROLL, MAX_BATCH, OUTCOME, RECOVER, STATUS
-from keyark.load.plots import Axis, line_plot
-from keyark.load.processes import find_services, mebibytes, process_table, usage_of
-from keyark.load.suites import SUITES, KeySuite
-from keyark.load.summary import Summary, summarize
+from keyark.load import Closed, KeyCache, LoadPlan
+from keyark.load.driving.fleet import run_load
+from keyark.load.driving.observing import machine
+from keyark.load.measuring.processes import find_services, mebibytes, process_table, usage_of
+from keyark.load.planning.plan import CERTIFICATE, ENROLL, MAX_BATCH, OUTCOME, RECOVER, STATUS
+from keyark.load.planning.suites import SUITES, KeySuite
+from keyark.load.reporting import pages
+from keyark.load.reporting.plots import Axis, line_plot
+from keyark.load.reporting.summary import Summary, summarize
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 CLIENTS: Final = 64

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Final
 
 from cm_service.config import CmConfig
-from cm_service.signing_worker import FACTORY, worker_setup
+from cm_service.issuance.signing_worker import FACTORY, worker_setup
 from keyark.config import load_config
-from keyark.crypto.uris import load_private_key_by_uri
+from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import KeyarkError
-from keyark.load.suites import KeySuite
-from keyark.pki.key_types import generate, narrow_signing_key
-from keyark.pki.serials import new_serial
-from keyark.pki.signatures import sign_message
-from keyark.pki.spki import encode_spki
+from keyark.keys.key_types import generate, narrow_signing_key
+from keyark.keys.signatures import sign_message
+from keyark.keys.spki import encode_spki
+from keyark.load.planning.suites import KeySuite
 from keyark.records.v1.cm_pb2 import SignPairTask
 from keyark.workers.pool import WorkerPool
+from keyark.x509.serials import new_serial
 
 BATCH: Final = 16
 MESSAGE: Final = bytes(700)

@@ -22,13 +22,13 @@ from benchmarks.policy import measure_policy
 from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
 from keyark.errors import KeyarkError
 from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open
-from keyark.load.fleet import run_load
-from keyark.load.floor import measure_floor
-from keyark.load.plan import ENROLL
-from keyark.load.processes import ROLES, find_services, mebibytes, process_table, usage_of
-from keyark.load.series import build_series
-from keyark.load.suites import SUITES, KeySuite
-from keyark.load.summary import Summary, summarize
+from keyark.load.driving.fleet import run_load
+from keyark.load.measuring.floor import measure_floor
+from keyark.load.measuring.processes import ROLES, find_services, mebibytes, process_table, usage_of
+from keyark.load.planning.plan import ENROLL
+from keyark.load.planning.suites import SUITES, KeySuite
+from keyark.load.reporting.series import build_series
+from keyark.load.reporting.summary import Summary, summarize
 from keyark.store import WriteTransaction, open_store
 
 CLIENTS: Final = {"ec": 64, "rsa": 4, "pq": 64}

@@ -19,9 +19,9 @@ from cm_service.config import CmConfig, add_serve_arguments, adjust
 from cm_service.init import add_arguments, init
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.subsystem import run
-from keyark.service.alarms import AlarmCommand
-from keyark.service.maintenance import backup
-from keyark.service.program import Program
+from keyark.service.program.commands import Program
+from keyark.service.program.maintenance import backup
+from keyark.service.witness.alarms import AlarmCommand
 
 ALARM = AlarmCommand(role="cm", config=CmConfig, tables=TABLES, schema_version=SCHEMA_VERSION)
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cm_service import crl_worker, ocsp_worker, signing_worker
 from cm_service.config import CmConfig
 from cm_service.crl_settings import list_urls
-from cm_service.issuers import EarlierIssuer, check_generations, for_issuer
-from cm_service.public_port import responder_path
+from cm_service.issuance import signing_worker
+from cm_service.issuer.generations import EarlierIssuer, check_generations, for_issuer
+from cm_service.public import crl_worker, ocsp_worker
+from cm_service.public.port import responder_path
 from cm_service.records import SCHEMA_VERSION, TABLES
 from cm_service.subsystem import signing_setup
-from keyark.crypto.uris import load_private_key_by_uri
+from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError, KeyarkError
-from keyark.pki.certificates import load_certificates
-from keyark.pki.files import is_there
-from keyark.pki.issuer_keys import check_issuer
-from keyark.service import maintenance
-from keyark.service.assembly import load_log_key
-from keyark.service.maintenance import check_address
+from keyark.files import is_there
+from keyark.keys.issuer_keys import check_issuer
+from keyark.service.program import maintenance
+from keyark.service.program.assembly import load_log_key
+from keyark.service.program.maintenance import check_address
 from keyark.store import ReadTransaction
+from keyark.x509.certificates import load_certificates
 
 
 def check(config: CmConfig) -> list[str]:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from cm_service.certificates.expiry_notices import ExpirySettings
 from cm_service.crl_settings import CrlSettings
-from cm_service.expiry_notices import ExpirySettings
-from cm_service.issuers import IssuerSettings
-from cm_service.profiles import ProfileSettings
+from cm_service.issuer.generations import IssuerSettings
+from cm_service.issuer.profiles import ProfileSettings
 from keyark.config import Config, ConfigPath
 from keyark.policy.config import PolicyConfig
-from keyark.service.callers import CallerSettings
+from keyark.service.checks.callers import CallerSettings
 from keyark.service.settings import (
     ArchiveTrust,
     Host,

@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
-from cm_service.profiles import ProfileSettings
+from cm_service.issuer.profiles import ProfileSettings
 from keyark.config import Config, ConfigPath
 from keyark.errors import ConfigurationError
-from keyark.pki.crls import MAX_SHARDS, shard_of
+from keyark.x509.crls import MAX_SHARDS, shard_of
 
 PLACE: Final = "{shard}"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from cm_service.profiles import READY
-from keyark.pki.authority import ca_name, request_ca
-from keyark.pki.key_types import CA_KEY_TYPES, parse_key_type
-from keyark.service.initialization import (
+from cm_service.issuer.profiles import READY
+from keyark.keys.key_types import CA_KEY_TYPES, parse_key_type
+from keyark.service.program.initialization import (
     ARCHIVE_TOML,
     CALLERS_TOML,
     DETAILS_TOML,
@@ -23,6 +22,7 @@ from keyark.service.initialization import (
     save_request,
     write_config,
 )
+from keyark.x509.authority import ca_name, request_ca
 
 CONFIG: Final = (
     "# The Certificate Manager. Relative paths start at this file's folder.\n\n"

@@ -6,7 +6,8 @@ from typing import Final, Literal, cast
 
 from keyark.errors import NotFoundError
 from keyark.records.v1.cm_pb2 import PairRecord, Revocation, SerialRecord
-from keyark.service import archive_trust, key_uses, tables
+from keyark.service import tables
+from keyark.service.checks import archive_trust, key_uses
 from keyark.store import ReadTransaction
 from keyark.transparency import heads, log
 from keyark.v1.certificates_pb2 import Certificate, CertificateState, KeyRole

@@ -16,20 +16,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cm_service.config import CmConfig
-from cm_service.issuers import for_issuer
+from cm_service.issuer.generations import for_issuer
 from cm_service.records import SCHEMA_VERSION, TABLES, has_issued
 from keyark.config import load_config
-from keyark.crypto.uris import load_private_key_by_uri
+from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError
-from keyark.pki.authority import ca_name, request_ca
-from keyark.pki.certificates import load_certificates
-from keyark.pki.files import is_there, write_file
-from keyark.pki.issuer_keys import check_crl_issuer
-from keyark.pki.key_types import CA_KEY_TYPES, key_type_of, narrow_signing_key, parse_key_type
-from keyark.pki.keys import load_private_key
+from keyark.files import is_there, write_file
+from keyark.keys.issuer_keys import check_crl_issuer
+from keyark.keys.key_types import CA_KEY_TYPES, key_type_of, narrow_signing_key, parse_key_type
+from keyark.keys.private_keys import load_private_key
 from keyark.service.control import ServiceNotRunningError, ask
-from keyark.service.initialization import PUBLIC, new_signing_key, save_request
+from keyark.service.program.initialization import PUBLIC, new_signing_key, save_request
 from keyark.store import open_store
+from keyark.x509.authority import ca_name, request_ca
+from keyark.x509.certificates import load_certificates
 
 PRIVATE: Final = 0o600
 ISSUED: Final = "issued"

@@ -8,20 +8,20 @@ from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
-from cm_service.crls import AllCrls
-from cm_service.issuance import Issuance, PairRequest
+from cm_service.certificates.search import search
+from cm_service.issuance.refusals import find_refusal
+from cm_service.issuance.steps import Issuance, PairRequest
+from cm_service.public.crls import AllCrls
 from cm_service.records import find_certificate
-from cm_service.refusals import find_refusal
-from cm_service.revocation import Revocations
-from cm_service.search import search
+from cm_service.revocation.steps import Revocations
 from keyark.clock import Clock
 from keyark.errors import InvalidInputError, KeyarkError
-from keyark.pki.revocations import CrlsNotConfiguredError
-from keyark.rpc.outcomes import Refusals
-from keyark.rpc.server import current_caller
-from keyark.service.callers import named_calls
+from keyark.rpc.serving.outcomes import Refusals
+from keyark.rpc.serving.server import current_caller
+from keyark.service.checks.callers import named_calls
+from keyark.service.checks.requests import check_batch_size
 from keyark.service.paging import page_of
-from keyark.service.requests import check_batch_size
+from keyark.statements.revocations import CrlsNotConfiguredError
 from keyark.store import Store
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.v1 import certificates_pb2 as pb

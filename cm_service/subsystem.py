@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from cm_service import crl_worker
-from cm_service.certificate_index import complete_index
+from cm_service.certificates.expiry_notices import ExpiryNotices
+from cm_service.certificates.index import complete_index
 from cm_service.config import CmConfig
 from cm_service.crl_settings import CrlSettings, list_urls, sharded_profiles
-from cm_service.crls import AllCrls, Crls
-from cm_service.expiry_notices import ExpiryNotices
-from cm_service.issuance import Issuance
-from cm_service.issuers import EarlierIssuer, IssuerRegister, for_issuer
-from cm_service.public_port import serving_http
+from cm_service.issuance.signing_worker import FACTORY, worker_setup
+from cm_service.issuance.steps import Issuance
+from cm_service.issuer.generations import EarlierIssuer, IssuerRegister, for_issuer
+from cm_service.public import crl_worker
+from cm_service.public.crls import AllCrls, Crls
+from cm_service.public.port import serving_http
 from cm_service.records import SCHEMA_VERSION, TABLES, has_issued
-from cm_service.revocation import Revocations
+from cm_service.revocation.steps import Revocations
 from cm_service.rollover import ISSUED
 from cm_service.servicer import (
     ALLOWED,
@@ -26,20 +27,17 @@ from cm_service.servicer import (
     CertificateServicer,
     CertificateStatusServicer,
 )
-from cm_service.signing_worker import FACTORY, worker_setup
 from keyark.clock import Clock, SystemClock
-from keyark.pki.certificates import Validity, encode_certificate, load_certificates
-from keyark.pki.chains import path_in_force
-from keyark.pki.key_types import key_type_of
+from keyark.keys.key_types import key_type_of
 from keyark.policy.engine import PolicyEngine
-from keyark.rpc.server import ServedService
-from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
-from keyark.service.background import repeating
-from keyark.service.callers import open_caller_checks
-from keyark.service.evidence import open_receipt_checks
-from keyark.service.live_policy import open_policy
-from keyark.service.pools import open_pool
-from keyark.service.witness import Witness
+from keyark.rpc.serving.server import ServedService
+from keyark.service.checks.callers import open_caller_checks
+from keyark.service.checks.evidence import open_receipt_checks
+from keyark.service.checks.live_policy import open_policy
+from keyark.service.program.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
+from keyark.service.program.background import repeating
+from keyark.service.program.pools import open_pool
+from keyark.service.witness.witness import Witness
 from keyark.store import Store
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import certificates_pb2
@@ -49,6 +47,8 @@ from keyark.v1.certificates_pb2_grpc import (
     add_CertificateStatusServiceServicer_to_server,
 )
 from keyark.workers.pool import WorkerPool
+from keyark.x509.certificates import Validity, encode_certificate, load_certificates
+from keyark.x509.chains import path_in_force
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from drm_service.checking import backup, check
 from drm_service.config import DrmConfig
 from drm_service.init import add_arguments, init
 from drm_service.subsystem import run
-from drm_service.transport_commands import add_commands
-from keyark.service.program import Program
+from drm_service.transport.commands import add_commands
+from keyark.service.program.commands import Program
 
 PROGRAM = Program(
     role="drm",

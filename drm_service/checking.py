@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from drm_service.ceremonies.trust_changes import change_ids
 from drm_service.config import DrmConfig
-from drm_service.key_search import by_folded_name, owner_hashes
+from drm_service.keys.search import by_folded_name, owner_hashes
+from drm_service.keys.storage_keys import read_tokens, storage_key_id
 from drm_service.records import (
     BY_OWNER,
     BY_SERIAL,
@@ -19,20 +21,18 @@ from drm_service.records import (
     read_contents,
     scan_records,
 )
-from drm_service.restored import WAY_OUT, describe_mark, mark_row
-from drm_service.storage_keys import read_tokens, storage_key_id
-from drm_service.transport_files import TransportFiles
-from drm_service.transport_keys import read_transport_keys
-from drm_service.trust_changes import change_ids
+from drm_service.transport.files import TransportFiles
+from drm_service.transport.keys import read_transport_keys
+from drm_service.transport.restored import WAY_OUT, describe_mark, mark_row
 from keyark.clock import SystemClock
 from keyark.errors import KeyarkError
 from keyark.errors.recovery import KeyIntegrityError
-from keyark.pki.certificates import Validity, load_certificate, load_certificates
-from keyark.pki.chains import lowest
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
-from keyark.service import maintenance
+from keyark.service.program import maintenance
 from keyark.store import ReadTransaction
 from keyark.v1.audit_pb2 import AuditEvent, EventType
+from keyark.x509.certificates import Validity, load_certificate, load_certificates
+from keyark.x509.chains import lowest
 
 PAGE: Final = 1024
 

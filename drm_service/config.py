@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from drm_service.transport_files import TransportFiles
+from drm_service.transport.files import TransportFiles
 from keyark.config import Config, ConfigPath
-from keyark.crypto.shares import QuorumRule
+from keyark.custody.shares import QuorumRule
 from keyark.policy.config import PolicyConfig
-from keyark.service.callers import CallerSettings
+from keyark.service.checks.callers import CallerSettings
 from keyark.service.settings import ServiceSettings, StoreSettings, WorkerSettings
 
 

@@ -9,20 +9,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from drm_service.keys.storage_keys import put_token, storage_key_id
 from drm_service.records import SCHEMA_VERSION, TABLES
-from drm_service.storage_keys import put_token, storage_key_id
-from drm_service.transport_files import TransportFiles
-from drm_service.transport_keys import ROTATED, put_new_key, transport_key_leaf
+from drm_service.transport.files import TransportFiles
+from drm_service.transport.keys import ROTATED, put_new_key, transport_key_leaf
 from keyark.clock import SystemClock
-from keyark.crypto.agents import AgentShareKey
-from keyark.crypto.shares import QuorumRule, check_quorum
-from keyark.crypto.token import create_software_token
-from keyark.pki.certificates import load_certificates
-from keyark.pki.files import read_file
-from keyark.pki.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
-from keyark.pki.spki import encode_spki
+from keyark.custody.agents import AgentShareKey
+from keyark.custody.shares import QuorumRule, check_quorum
+from keyark.custody.token import create_software_token
+from keyark.files import read_file
+from keyark.keys.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
+from keyark.keys.spki import encode_spki
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
-from keyark.service.initialization import (
+from keyark.service.program.initialization import (
     CALLERS_TOML,
     DETAILS_TOML,
     SERVICE_TOML,
@@ -36,6 +35,7 @@ from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.x509.certificates import load_certificates
 
 MAX_SHARE_KEY: Final = 1 << 16
 

@@ -10,10 +10,11 @@ from drm_service.ceremony_rows import CEREMONIES, CEREMONY_SECRETS
 from keyark.errors import KeyarkError, NotFoundError
 from keyark.errors.recovery import KeyIntegrityError
 from keyark.errors.services import LogCorruptError
-from keyark.pki.statements import Statement, reread_statement
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey
 from keyark.records.v1.keys_pb2 import KeyUse
-from keyark.service import key_uses, tables
+from keyark.service import tables
+from keyark.service.checks import key_uses
+from keyark.statements.enrollment import Statement, reread_statement
 from keyark.store import Backups, ReadTransaction, VanishingTable, WriteTransaction
 from keyark.transparency import log
 from keyark.transparency.events import parse_leaf

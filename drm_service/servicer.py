@@ -8,14 +8,14 @@ from typing import Any, Final
 from google.rpc.status_pb2 import Status
 from grpc.aio import ServicerContext
 
-from drm_service.archival import ArchiveRequest, KeyArchive, SigningKeyRequest
-from drm_service.linking import CertificateLinks, LinkRequest
-from drm_service.transport_keys import TransportKeys
-from drm_service.trust_changes import newest_change, read_trust_changes
+from drm_service.archival.linking import CertificateLinks, LinkRequest
+from drm_service.archival.steps import ArchiveRequest, KeyArchive, SigningKeyRequest
+from drm_service.ceremonies.trust_changes import newest_change, read_trust_changes
+from drm_service.transport.keys import TransportKeys
 from keyark.errors import KeyarkError
-from keyark.rpc.outcomes import Refusals
-from keyark.service.callers import named_calls
-from keyark.service.requests import check_batch_size
+from keyark.rpc.serving.outcomes import Refusals
+from keyark.service.checks.callers import named_calls
+from keyark.service.checks.requests import check_batch_size
 from keyark.store import Store
 from keyark.transparency.log import Log
 from keyark.v1 import archive_pb2 as pb

@@ -7,34 +7,34 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
-from drm_service import recovery_servicer, servicer
-from drm_service.archival import KeyArchive
-from drm_service.archive_workers import ArchiveWorkers
-from drm_service.ceremonies import Ceremonies
-from drm_service.ceremony_assembly import build_ceremonies
-from drm_service.ceremony_views import CeremonyViews
+from drm_service import servicer
+from drm_service.archival.linking import CertificateLinks, IssuingCas
+from drm_service.archival.steps import KeyArchive
+from drm_service.ceremonies import servicer as recovery_servicer
+from drm_service.ceremonies.assembly import build_ceremonies
+from drm_service.ceremonies.key_states import KeyStates
+from drm_service.ceremonies.recovery import Delivery
+from drm_service.ceremonies.servicer import KeyRecoveryServicer
+from drm_service.ceremonies.steps import Ceremonies
+from drm_service.ceremonies.views import CeremonyViews
 from drm_service.config import DrmConfig
-from drm_service.key_states import KeyStates
-from drm_service.key_worker import FACTORY, worker_setup
-from drm_service.linking import CertificateLinks, IssuingCas
+from drm_service.keys.storage_keys import StorageKeys, read_tokens
 from drm_service.records import SCHEMA_VERSION, TABLES
-from drm_service.recovery import Delivery
-from drm_service.recovery_servicer import KeyRecoveryServicer
-from drm_service.restored import begin_restored, describe_mark
 from drm_service.servicer import KeyArchiveServicer, TransportKeyServicer
-from drm_service.storage_keys import StorageKeys, read_tokens
-from drm_service.transport_commands import transport_key_command
-from drm_service.transport_keys import TransportKeys
+from drm_service.transport.commands import transport_key_command
+from drm_service.transport.keys import TransportKeys
+from drm_service.transport.restored import begin_restored, describe_mark
+from drm_service.workers.key_worker import FACTORY, worker_setup
+from drm_service.workers.pool import ArchiveWorkers
 from keyark.clock import Clock, SystemClock
-from keyark.pki.approvals import OfficerTrust
-from keyark.pki.certificates import load_certificates
-from keyark.pki.revoked_identities import NOBODY_REVOKED
-from keyark.rpc.server import ServedService
-from keyark.service.assembly import AUDIT_METHODS, Foundation, RunningService, open_foundation, serve
-from keyark.service.background import repeating
-from keyark.service.callers import open_caller_checks
-from keyark.service.live_policy import open_policy
-from keyark.service.pools import open_pool
+from keyark.identity.revoked import NOBODY_REVOKED
+from keyark.rpc.serving.server import ServedService
+from keyark.service.checks.callers import open_caller_checks
+from keyark.service.checks.live_policy import open_policy
+from keyark.service.program.assembly import AUDIT_METHODS, Foundation, RunningService, open_foundation, serve
+from keyark.service.program.background import repeating
+from keyark.service.program.pools import open_pool
+from keyark.statements.approvals import OfficerTrust
 from keyark.transparency.succession import SuccessionSigner
 from keyark.v1 import archive_pb2, recovery_pb2
 from keyark.v1.archive_pb2_grpc import (
@@ -42,6 +42,7 @@ from keyark.v1.archive_pb2_grpc import (
     add_TransportKeyServiceServicer_to_server,
 )
 from keyark.v1.recovery_pb2_grpc import add_KeyRecoveryServiceServicer_to_server
+from keyark.x509.certificates import load_certificates
 
 EXPIRY_SECONDS: Final = 30.0
 RETIRING_SECONDS: Final = 3600.0

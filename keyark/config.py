@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 from pydantic_core import PydanticCustomError
 
 from keyark.errors import ConfigurationError
-from keyark.pki.files import read_file
+from keyark.files import read_file
 
 MAX_CONFIG_SIZE: Final = 1 << 20
 _TABLE: Final = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")

@@ -82,7 +82,7 @@ def keyark() -> None:
     """
     isolate("keyark.cli")
     try:
-        importlib.import_module("keyark.crypto.harden").disable_core_dumps()
+        importlib.import_module("keyark.custody.harden").disable_core_dumps()
         _prepare()
         importlib.import_module("keyark.cli.main").main()
     except KeyboardInterrupt:  # before the command began
@@ -105,7 +105,7 @@ def prepare_service() -> None:
 def _prepare() -> None:
     """Make the settings of the whole process that the SDK leaves to the program that it is part of."""
     importlib.import_module("keyark.rpc.tls").rule_out_tls_1_2()
-    importlib.import_module("keyark.pki.library").ignore_library_warnings()
+    importlib.import_module("keyark.keys.library").ignore_library_warnings()
 
 
 def rm() -> int:

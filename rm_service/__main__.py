@@ -13,12 +13,12 @@ prepare_service()
 
 from typing import Any
 
-from keyark.service.alarms import AlarmCommand
-from keyark.service.assembly import load_log_key
-from keyark.service.maintenance import backup, check
-from keyark.service.program import Program
-from rm_service import relinking
+from keyark.service.program.assembly import load_log_key
+from keyark.service.program.commands import Program
+from keyark.service.program.maintenance import backup, check
+from keyark.service.witness.alarms import AlarmCommand
 from rm_service.config import RmConfig
+from rm_service.downstream import relinking
 from rm_service.init import add_arguments, init
 from rm_service.records import SCHEMA_VERSION, TABLES
 from rm_service.subsystem import run

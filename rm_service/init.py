@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from keyark.service.initialization import (
+from keyark.service.program.initialization import (
     ARCHIVE_TOML,
     DETAILS_TOML,
     SERVICE_TOML,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, cast
 
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
-from keyark.service import archive_trust, key_uses, tables
+from keyark.service import tables
+from keyark.service.checks import archive_trust, key_uses
 from keyark.store import Backups, ReadTransaction, VanishingTable
 from keyark.transparency import heads, log
 from keyark.v1.common_pb2 import CertificatePair

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from keyark.pki.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import reread_statement
+from keyark.identity.spiffe import SpiffeId
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
+from keyark.statements.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
+from keyark.statements.enrollment import reread_statement
 from keyark.store import Store
 from keyark.v1.ceremony_pb2 import SignedStatement
 from rm_service.reviews import wrapped_key

@@ -6,20 +6,20 @@ from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
-from keyark.pki.calls import SignedCall
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import enrollment_id
-from keyark.rpc.outcomes import Refusals
-from keyark.rpc.server import current_caller
+from keyark.identity.spiffe import SpiffeId
+from keyark.rpc.serving.outcomes import Refusals
+from keyark.rpc.serving.server import current_caller
+from keyark.service.checks.requests import check_batch_size
 from keyark.service.paging import page_of
-from keyark.service.requests import check_batch_size
+from keyark.statements.calls import SignedCall
+from keyark.statements.enrollment import enrollment_id
 from keyark.store import Store
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceServicer, RegistrationServiceServicer
-from rm_service.approvals import Act, Approvals
-from rm_service.archive_head import ArchiveHead
-from rm_service.enrollment import Enrollments
-from rm_service.enrollment_list import find_enrollment, list_enrollments
+from rm_service.downstream.archive_head import ArchiveHead
+from rm_service.enrollment.listing import find_enrollment, list_enrollments
+from rm_service.enrollment.steps import Enrollments
+from rm_service.officers.approvals import Act, Approvals
 from rm_service.requests import EnrollmentRequest
 
 Context = ServicerContext[Any, Any]

@@ -10,19 +10,19 @@ from typing import Final, NamedTuple, cast
 
 from keyark.clock import Clock, SystemClock
 from keyark.errors import KeyarkError
-from keyark.pki.approvals import OfficerTrust
-from keyark.pki.calls import CallTrust
 from keyark.policy.engine import PolicyEngine
-from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.calling.channels import Channel, call, open_channel
+from keyark.rpc.calling.pinning import ServerPin
+from keyark.rpc.calling.renewal import RenewableChannel
 from keyark.rpc.errors import from_status
-from keyark.rpc.pinning import ServerPin
-from keyark.rpc.renewal import RenewableChannel
-from keyark.rpc.server import ServedService
-from keyark.service.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
-from keyark.service.background import repeating
-from keyark.service.evidence import ReceiptChecks, open_receipt_checks
-from keyark.service.live_policy import open_policy
-from keyark.service.witness import Witness
+from keyark.rpc.serving.server import ServedService
+from keyark.service.checks.evidence import ReceiptChecks, open_receipt_checks
+from keyark.service.checks.live_policy import open_policy
+from keyark.service.program.assembly import Foundation, RunningService, load_log_key, open_foundation, serve
+from keyark.service.program.background import repeating
+from keyark.service.witness.witness import Witness
+from keyark.statements.approvals import OfficerTrust
+from keyark.statements.calls import CallTrust
 from keyark.transparency.cosignatures import Cosigner
 from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2, registration_pb2
 from keyark.v1.archive_pb2_grpc import KeyArchiveServiceStub, TransportKeyServiceStub
@@ -32,20 +32,20 @@ from keyark.v1.registration_pb2_grpc import (
     add_RegistrationAdminServiceServicer_to_server,
     add_RegistrationServiceServicer_to_server,
 )
-from rm_service.approvals import Approvals
-from rm_service.archive_client import BATCH_SECONDS, ArchiveClient
-from rm_service.archive_head import ArchiveHead
 from rm_service.config import RmConfig
-from rm_service.duties import Duties
-from rm_service.enrollment import Enrollments
-from rm_service.forms import FormSource
-from rm_service.issuer_client import EvidenceSource, IssuerClient
-from rm_service.outbox import LinkOutbox
-from rm_service.queue import ApprovalQueue
+from rm_service.downstream.archive import BATCH_SECONDS, ArchiveClient
+from rm_service.downstream.archive_head import ArchiveHead
+from rm_service.downstream.issuer import EvidenceSource, IssuerClient
+from rm_service.downstream.outbox import LinkOutbox
+from rm_service.downstream.relinking import RELINK, relink
+from rm_service.enrollment.forms import FormSource
+from rm_service.enrollment.queue import ApprovalQueue
+from rm_service.enrollment.steps import Enrollments
+from rm_service.enrollment.under_way import UnderWay
+from rm_service.officers.approvals import Approvals
+from rm_service.officers.duties import Duties
 from rm_service.records import SCHEMA_VERSION, TABLES
-from rm_service.relinking import RELINK, relink
 from rm_service.servicer import ALLOWED, RegistrationAdminServicer, RegistrationServicer
-from rm_service.under_way import UnderWay
 
 SWEEP_SECONDS: Final = 60.0
 

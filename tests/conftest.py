@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.deployment import Deployment, copy_deployment, deployment_template, running
+from tests.support.running.deployment import Deployment, copy_deployment, deployment_template, running
 
 
 @pytest.fixture(scope="session", name="deployment_template")

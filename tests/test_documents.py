@@ -17,8 +17,8 @@ import pytest
 import keyark.client
 from keyark.cli.main import main
 from keyark.errors.remedies import REMEDIES
-from tests.support.deployment import Deployment
-from tests.support.recovering import lose_key
+from tests.support.running.deployment import Deployment
+from tests.support.stories.recovering import lose_key
 
 ROOT = Path(__file__).parent
 DOCUMENTS = [ROOT.parent / "README.md", *sorted((ROOT.parent / "docs").glob("*.md"))]

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from drm_service.transport_files import TransportFiles
-from keyark.client.recipients import RecipientKeys
+from drm_service.transport.files import TransportFiles
+from keyark.client.recovery.recipients import RecipientKeys
 from keyark.erasure import erase_file, exchange_file, finish_exchange
-from keyark.pki.files import (
+from keyark.files import (
     FileExistsAlreadyError,
     UnwritableFileError,
     erase_secret_file,
     write_file,
     write_new_file,
 )
-from keyark.pki.identity_files import IdentityFiles
-from keyark.pki.key_types import KeyType
-from keyark.pki.keys import save_private_key
-from tests.pki.test_identity_files import files as files  # noqa: PLC0414 — the fixture
-from tests.pki.test_identity_files import new_pair
+from keyark.identity.files import IdentityFiles
+from keyark.keys.key_types import KeyType
+from keyark.keys.private_keys import save_private_key
+from tests.identity.test_identity_files import files as files  # noqa: PLC0414 — the fixture
+from tests.identity.test_identity_files import new_pair
 
 SECRET = os.urandom(3 << 20)
 

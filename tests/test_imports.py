@@ -17,11 +17,11 @@ def imported_with(module: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "cm_service.crl_worker",
-        "cm_service.ocsp_worker",
-        "cm_service.signing_worker",
-        "drm_service.ceremony_worker",
-        "drm_service.key_worker",
+        "cm_service.public.crl_worker",
+        "cm_service.public.ocsp_worker",
+        "cm_service.issuance.signing_worker",
+        "drm_service.ceremonies.worker",
+        "drm_service.workers.key_worker",
         "keyark.workers.__main__",
     ],
 )

@@ -1,8 +1,8 @@
 """Changes one module in many small ways and lists the changes that its tests do not notice.
 
-    make mutate MODULE=drm_service/linking.py
-    make mutate MODULE=keyark/rpc/guard.py TESTS="tests/rpc/test_guard.py tests/rpc/test_budgets.py"
-    make mutate MODULE=drm_service/linking.py MUTATE=--survivors  # only what survived the last time
+    make mutate MODULE=drm_service/archival/linking.py
+    make mutate MODULE=keyark/rpc/serving/guard.py TESTS="tests/rpc/test_guard.py tests/rpc/test_budgets.py"
+    make mutate MODULE=drm_service/archival/linking.py MUTATE=--survivors  # only what survived the last time
 
 mutmut works on copies below build/mutate; the tree stays as it is. It forks from a server that has run no test, for
 gRPC does not survive a fork. A change that hangs the tests counts as noticed.
@@ -34,7 +34,7 @@ MUTMUT = [sys.executable, "-m", "mutmut"]
 def main() -> None:
     """Print what survived."""
     parser = argparse.ArgumentParser(description="Find changes of a module that its tests do not notice.")
-    parser.add_argument("module", help="for example drm_service/linking.py")
+    parser.add_argument("module", help="for example drm_service/archival/linking.py")
     parser.add_argument("tests", nargs="*", help="files or folders; those of the module's package otherwise")
     parser.add_argument("--survivors", action="store_true", help="try only what survived the last time")
     asked = parser.parse_args()

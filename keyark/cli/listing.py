@@ -30,12 +30,12 @@ from keyark.cli.output import (
     say_aside,
     to_json,
 )
-from keyark.client import administration
-from keyark.client.home import Home
-from keyark.client.sessions import Session, open_session
-from keyark.client.witnesses import Witnesses
-from keyark.pki.statements import reread_statement
-from keyark.rpc.retries import NO_RETRIES
+from keyark.client.access.home import Home
+from keyark.client.access.sessions import Session, open_session
+from keyark.client.administration import lists as administration
+from keyark.client.trust.witnesses import Witnesses
+from keyark.rpc.calling.retries import NO_RETRIES
+from keyark.statements.enrollment import reread_statement
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState, Recoverability
 
 M = TypeVar("M", bound=Message)

@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar, cast
 import click
 
 from keyark.cli.output import NotConfirmedError, StoppedError, UsageError, say_aside
-from keyark.client.passwords import MAX_PASSWORD, PasswordSource, check_strength, read_password
+from keyark.client.access.passwords import MAX_PASSWORD, PasswordSource, check_strength, read_password
 from keyark.extras import Extra, need_extra
-from keyark.pki.pkcs12 import Pkcs12Form
 from keyark.text.terminal import line
+from keyark.x509.pkcs12 import Pkcs12Form
 
 F = TypeVar("F", bound=Callable[..., Any])
 

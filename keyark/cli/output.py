@@ -15,8 +15,8 @@ from click.core import ParameterSource
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 
-from keyark.client.pending import EnrollmentRejectedError, PendingApprovalError
-from keyark.client.verification import UnexpectedAnswerError
+from keyark.client.enrollment.pending import EnrollmentRejectedError, PendingApprovalError
+from keyark.client.trust.verification import UnexpectedAnswerError
 from keyark.errors import ConfigurationError, KeyarkError, Kind, PolicyRejectedError
 from keyark.text.characters import resemblances
 from keyark.text.terminal import (

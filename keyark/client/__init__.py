@@ -34,7 +34,11 @@ Every error is a `KeyarkError`, and every reason has a class of its own, in `key
 """
 
 from keyark.client import errors
-from keyark.client.administration import (
+from keyark.client.access.home import Home, HomeConfig
+from keyark.client.access.passwords import PasswordSource, new_password, no_password, read_password
+from keyark.client.access.sessions import Session, open_session
+from keyark.client.administration.approvals import ApprovalClient
+from keyark.client.administration.lists import (
     ProvenKey,
     activate_key,
     deactivate_key,
@@ -51,9 +55,16 @@ from keyark.client.administration import (
     list_keys,
     list_storage_keys,
 )
-from keyark.client.approvals import ApprovalClient
-from keyark.client.audit import AuditedLog, list_entries, verify_log, verify_receipt_file
-from keyark.client.batch import BatchEnrollment, enroll_many
+from keyark.client.administration.revocation import (
+    hold_certificates,
+    publish_crls,
+    release_certificates,
+    revoke_certificates,
+    revoke_own_certificates,
+)
+from keyark.client.audit.log_entries import EntryFilter, PersonTrail, Proof, ReadEntry
+from keyark.client.audit.log_heads import LogAudit, audit_logs
+from keyark.client.audit.log_reading import LogPositions, LogReading
 from keyark.client.blocking import (
     BlockingApprovalClient,
     BlockingEnrollmentClient,
@@ -62,42 +73,31 @@ from keyark.client.blocking import (
     BlockingSession,
     BlockingWitnesses,
 )
-from keyark.client.ceremony_review import ReviewedCeremony
-from keyark.client.delivery import KeyFiles
-from keyark.client.enrollment import EnrollmentClient, KeyDelivery, PreparedEnrollment
+from keyark.client.enrollment.batch import BatchEnrollment, enroll_many
+from keyark.client.enrollment.client import EnrollmentClient, KeyDelivery, PreparedEnrollment
+from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat
+from keyark.client.enrollment.single import EnrollmentOrder, UserResult, enroll_into
+from keyark.client.enrollment.user_list import read_users
 from keyark.client.errors import *  # noqa: F403 — a class for every reason
-from keyark.client.folder import EnrollmentFolder, KeyFormat
-from keyark.client.home import Home, HomeConfig
-from keyark.client.log_entries import EntryFilter, PersonTrail, Proof, ReadEntry
-from keyark.client.log_heads import LogAudit, audit_logs
-from keyark.client.log_reading import LogPositions, LogReading
-from keyark.client.passwords import PasswordSource, new_password, no_password, read_password
-from keyark.client.recipients import RecoveredKey
-from keyark.client.recovery import RecoveryClient
-from keyark.client.revocation import (
-    hold_certificates,
-    publish_crls,
-    release_certificates,
-    revoke_certificates,
-    revoke_own_certificates,
-)
-from keyark.client.sessions import Session, open_session
-from keyark.client.single import EnrollmentOrder, UserResult, enroll_into
-from keyark.client.user_list import read_users
-from keyark.client.verification import Enrolled
-from keyark.client.witnesses import Witnesses
-from keyark.crypto.agents import AgentShareKey
-from keyark.pki.approvals import Approval, Edits
-from keyark.pki.key_types import KeyType
-from keyark.pki.pkcs12 import Pkcs12Form
-from keyark.pki.statements import PresentCertificate, Statement
-from keyark.rpc.retries import NO_RETRIES, Retries
+from keyark.client.recovery.client import RecoveryClient
+from keyark.client.recovery.delivery import KeyFiles
+from keyark.client.recovery.recipients import RecoveredKey
+from keyark.client.recovery.review import ReviewedCeremony
+from keyark.client.trust.receipts import AuditedLog, list_entries, verify_log, verify_receipt_file
+from keyark.client.trust.verification import Enrolled
+from keyark.client.trust.witnesses import Witnesses
+from keyark.custody.agents import AgentShareKey
+from keyark.keys.key_types import KeyType
+from keyark.rpc.calling.retries import NO_RETRIES, Retries
+from keyark.statements.approvals import Approval, Edits
+from keyark.statements.enrollment import PresentCertificate, Statement
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1.audit_pb2 import LogEntry
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, Crl
 from keyark.v1.recovery_pb2 import ArchivedKey, Ceremony, CeremonyState, KeyFilter, KeyState, StorageKey
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
 from keyark.v1.revocation_pb2 import RevocationReason
+from keyark.x509.pkcs12 import Pkcs12Form
 
 __all__ = [
     "NO_RETRIES",

@@ -17,16 +17,18 @@ from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast
 
-from keyark.client import administration, audit, revocation
-from keyark.client.approvals import ApprovalClient
-from keyark.client.batch import enroll_many
-from keyark.client.enrollment import EnrollmentClient
-from keyark.client.log_heads import audit_logs
-from keyark.client.log_reading import LogReading
-from keyark.client.recovery import RecoveryClient
-from keyark.client.sessions import Session, open_session
-from keyark.client.single import enroll_into
-from keyark.client.witnesses import Witnesses
+from keyark.client.access.sessions import Session, open_session
+from keyark.client.administration import lists as administration
+from keyark.client.administration import revocation
+from keyark.client.administration.approvals import ApprovalClient
+from keyark.client.audit.log_heads import audit_logs
+from keyark.client.audit.log_reading import LogReading
+from keyark.client.enrollment.batch import enroll_many
+from keyark.client.enrollment.client import EnrollmentClient
+from keyark.client.enrollment.single import enroll_into
+from keyark.client.recovery.client import RecoveryClient
+from keyark.client.trust import receipts as audit
+from keyark.client.trust.witnesses import Witnesses
 
 C = TypeVar("C")
 P = ParamSpec("P")

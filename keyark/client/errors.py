@@ -11,30 +11,28 @@ All are a `KeyarkError`. ``reason`` and ``remedy`` are those of the tables in do
 A service of a later release may give a reason that is not known here: that is a `RemoteError`.
 """
 
-from keyark.client.administration import AmbiguousOwnerError, OwnerMismatchError
-from keyark.client.archive_pins import ArchiveChangeError, PinsBehindError, PinsMissingError
-from keyark.client.audit import LogMismatchError, ReceiptTimeError
-from keyark.client.ceremony_review import CeremonyMismatchError, ChangePendingError
-from keyark.client.folder import FolderTakenError, OtherFormError, OtherRequestError
-from keyark.client.passwords import PasswordFileError, WeakPasswordError
-from keyark.client.pending import (
+from keyark.client.access.passwords import PasswordFileError, WeakPasswordError
+from keyark.client.administration.lists import AmbiguousOwnerError, OwnerMismatchError
+from keyark.client.enrollment.folder import FolderTakenError, OtherFormError, OtherRequestError
+from keyark.client.enrollment.pending import (
     EnrollmentCanceledError,
     EnrollmentExpiredError,
     EnrollmentRejectedError,
     PendingApprovalError,
 )
-from keyark.client.recipients import RecipientKeyMissingError
-from keyark.client.user_list import UserListError
-from keyark.client.verification import UnexpectedAnswerError
-from keyark.client.witnesses import PrivateLogError
-from keyark.crypto.agents import FormerShareKeyError, ShareKeyError
-from keyark.crypto.ceremonies import CeremonySignatureError, DecisionMismatchError
-from keyark.crypto.envelopes import EnvelopeError, UnknownTransportKeyError
-from keyark.crypto.matching import KeyMismatchError, MlKemSeedRequiredError
-from keyark.crypto.pkcs8 import InvalidPrivateKeyError
-from keyark.crypto.shares import QuorumError, QuorumNotReachedError, WrongShareError
-from keyark.crypto.storage import SealError
-from keyark.crypto.token import TokenError
+from keyark.client.enrollment.user_list import UserListError
+from keyark.client.recovery.archive_pins import ArchiveChangeError, PinsBehindError, PinsMissingError
+from keyark.client.recovery.recipients import RecipientKeyMissingError
+from keyark.client.recovery.review import CeremonyMismatchError, ChangePendingError
+from keyark.client.trust.receipts import LogMismatchError, ReceiptTimeError
+from keyark.client.trust.verification import UnexpectedAnswerError
+from keyark.client.trust.witnesses import PrivateLogError
+from keyark.custody.agents import FormerShareKeyError, ShareKeyError
+from keyark.custody.envelopes import EnvelopeError, UnknownTransportKeyError
+from keyark.custody.matching import KeyMismatchError, MlKemSeedRequiredError
+from keyark.custody.shares import QuorumError, QuorumNotReachedError, WrongShareError
+from keyark.custody.storage import SealError
+from keyark.custody.token import TokenError
 from keyark.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -115,11 +113,7 @@ from keyark.errors.services import (
     WorkerFailedError,
     WorkerStartError,
 )
-from keyark.pki.approvals import ApprovalMismatchError, ApprovalSignatureError, ApprovalTimeError
-from keyark.pki.calls import CallMismatchError, CallSignatureError, CallTimeError
-from keyark.pki.certificates import CertificateFormatError, IssuerNotYetValidError, IssuerValidityError
-from keyark.pki.chains import CertificateChainError, CertificateExpiredError, CertificateNotYetValidError
-from keyark.pki.files import (
+from keyark.files import (
     FileExistsAlreadyError,
     FolderInUseError,
     ForeignOwnerError,
@@ -127,28 +121,32 @@ from keyark.pki.files import (
     UnreadableFileError,
     UnwritableFileError,
 )
-from keyark.pki.key_types import UnsupportedKeyError
-from keyark.pki.keys import KeyFileError, PasswordRequiredError, WrongPasswordError
-from keyark.pki.pairs import CertificateMismatchError
-from keyark.pki.revocations import (
-    AlreadyExpiredError,
-    AlreadyRevokedError,
-    CrlsNotConfiguredError,
-    NotOnHoldError,
-    RevocationSignatureError,
-)
-from keyark.pki.revoked_identities import IdentityListError, IdentityRevokedError, OlderIdentityListError
-from keyark.pki.spki import SpkiNotCanonicalError
-from keyark.pki.statements import RenewalSignatureError, StatementSignatureError
-from keyark.pki.transport import TransportCertificateError
-from keyark.pki.weak_keys import WeakKeyError
+from keyark.identity.revoked import IdentityListError, IdentityRevokedError, OlderIdentityListError
+from keyark.identity.transport import TransportCertificateError
+from keyark.keys.key_types import UnsupportedKeyError
+from keyark.keys.pkcs8 import InvalidPrivateKeyError
+from keyark.keys.private_keys import KeyFileError, PasswordRequiredError, WrongPasswordError
+from keyark.keys.spki import SpkiNotCanonicalError
+from keyark.keys.weak_keys import WeakKeyError
+from keyark.rpc.calling.pinning import ServiceRevokedError
 from keyark.rpc.errors import InternalError, MessageTooLargeError, RemoteError
-from keyark.rpc.pinning import ServiceRevokedError
 from keyark.rpc.reach import (
     IdentityEndedError,
     IdentityNotYetValidError,
     NoConnectionError,
     ServiceCertificateError,
+)
+from keyark.statements.approvals import ApprovalMismatchError, ApprovalSignatureError, ApprovalTimeError
+from keyark.statements.calls import CallMismatchError, CallSignatureError, CallTimeError
+from keyark.statements.ceremonies import CeremonySignatureError, DecisionMismatchError
+from keyark.statements.enrollment import RenewalSignatureError, StatementSignatureError
+from keyark.statements.pairs import CertificateMismatchError
+from keyark.statements.revocations import (
+    AlreadyExpiredError,
+    AlreadyRevokedError,
+    CrlsNotConfiguredError,
+    NotOnHoldError,
+    RevocationSignatureError,
 )
 from keyark.transparency.checkpoint import (
     CheckpointError,
@@ -165,6 +163,8 @@ from keyark.transparency.transport_keys import (
     TransportKeyRetiredError,
     TransportKeyUnprovenError,
 )
+from keyark.x509.certificates import CertificateFormatError, IssuerNotYetValidError, IssuerValidityError
+from keyark.x509.chains import CertificateChainError, CertificateExpiredError, CertificateNotYetValidError
 
 __all__ = [
     "AgentQuotaError",

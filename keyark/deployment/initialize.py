@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
-from keyark.client.archive_pins import ArchivePins
-from keyark.crypto.agents import AgentShareKey
-from keyark.crypto.shares import QuorumRule, check_quorum
-from keyark.deployment.agents import make_share_key
-from keyark.deployment.authority import MAX_REQUEST, DeploymentAuthority
-from keyark.deployment.bundle import BUNDLE, HOME, BundleSource, sign_bundle
+from keyark.client.recovery.archive_pins import ArchivePins
+from keyark.custody.agents import AgentShareKey
+from keyark.custody.shares import QuorumRule, check_quorum
+from keyark.deployment.access.agents import make_share_key
+from keyark.deployment.access.authority import MAX_REQUEST, DeploymentAuthority
+from keyark.deployment.access.bundle import BUNDLE, HOME, BundleSource, sign_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
-from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.files import filling, make_private_folder, read_file, write_new_file
-from keyark.pki.identities import request_identity
-from keyark.pki.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, check_key_type, generate_signing
-from keyark.pki.keys import save_private_key
-from keyark.pki.spiffe import SpiffeId, check_trust_domain
-from keyark.service.initialization import PRIVATE, PUBLIC, save_request
+from keyark.files import filling, make_private_folder, read_file, write_new_file
+from keyark.identity.certificates import request_identity
+from keyark.identity.spiffe import SpiffeId, check_trust_domain
+from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, check_key_type, generate_signing
+from keyark.keys.private_keys import save_private_key
+from keyark.service.program.initialization import PRIVATE, PUBLIC, save_request
+from keyark.x509.certificates import load_certificates, save_certificates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,20 +13,20 @@ from cryptography import x509
 from pydantic import ConfigDict
 
 from keyark.config import Config, load_config
-from keyark.deployment.authority import DeploymentAuthority
-from keyark.deployment.bundle import BUNDLE, keep_bundle
+from keyark.deployment.access.authority import DeploymentAuthority
+from keyark.deployment.access.bundle import BUNDLE, keep_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
-from keyark.pki.authority import (
+from keyark.files import UnwritableFileError, alone_in, is_there, read_file, write_file
+from keyark.keys.spki import encode_spki
+from keyark.x509.authority import (
     CertificateRequestError,
     describe_name,
     load_certificate_request,
     requested_key_id,
 )
-from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.chains import is_root, path_in_force, verify_chain
-from keyark.pki.files import UnwritableFileError, alone_in, is_there, read_file, write_file
-from keyark.pki.spki import encode_spki
+from keyark.x509.certificates import load_certificates, save_certificates
+from keyark.x509.chains import is_root, path_in_force, verify_chain
 
 MAX_REQUEST: Final = 64 * 1024
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from keyark.deployment.access.identities import IdentityRenewal
 from keyark.deployment.commands import ROLES
-from keyark.deployment.identities import IdentityRenewal
 from keyark.deployment.transport import TransportKeyRotation
 from keyark.errors import KeyarkError
-from keyark.service.background import repeating
+from keyark.service.program.background import repeating
 
 DAY: Final = 86_400.0
 HOUR: Final = 3600.0

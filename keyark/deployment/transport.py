@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from keyark.client.home import Home
-from keyark.deployment.authority import DeploymentAuthority
-from keyark.deployment.bundle import keep_bundle
+from keyark.client.access.home import Home
+from keyark.deployment.access.authority import DeploymentAuthority
+from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.commands import ServiceCommandError, service_command
 from keyark.errors import ConfigurationError
-from keyark.pki.certificates import Validity, load_certificates, save_certificates
-from keyark.pki.files import is_there
-from keyark.pki.key_types import KeyType, key_type_of
-from keyark.pki.spiffe import TRANSPORT_ROLE, SpiffeId
+from keyark.files import is_there
+from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId
+from keyark.keys.key_types import KeyType, key_type_of
+from keyark.x509.certificates import Validity, load_certificates, save_certificates
 
 LAST_SECONDS: Final = 2 * 86_400
 """A certificate that ends sooner is renewed where the DRM does not run, so that it can be rotated once it does."""

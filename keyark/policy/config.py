@@ -12,11 +12,11 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError
-from keyark.policy.catalogue import RULE_TYPES
 from keyark.policy.disclosure import Disclosure
 from keyark.policy.engine import PolicyEngine, Rule
-from keyark.policy.library import LIBRARY
-from keyark.policy.rules import STAGES, CallerSubjects
+from keyark.policy.rules.catalogue import RULE_TYPES
+from keyark.policy.rules.enrollment import STAGES, CallerSubjects
+from keyark.policy.rules.library import LIBRARY
 
 _TYPES: Final[Any] = reduce(or_, (*RULE_TYPES, *LIBRARY.values()))
 AnyRule = Annotated[_TYPES, Field(discriminator="type")]

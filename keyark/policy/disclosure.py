@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from keyark.config import Config
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.spiffe import SpiffeId
 from keyark.policy.people import check_identity
 from keyark.v1.audit_pb2 import EventType
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from keyark.errors import PolicyRejectedError, Violation
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.spiffe import SpiffeId
 from keyark.policy.disclosure import Disclosure, disclosed_to
 from keyark.policy.requests import AnyRequest
 

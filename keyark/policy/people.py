@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyark.errors import KeyarkError
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.spiffe import SpiffeId
 
 
 def check_identity(path: str, *, role: str) -> str:

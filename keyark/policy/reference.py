@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from keyark.policy.catalogue import RULE_TYPES, type_name
-from keyark.policy.library import LIBRARY
 from keyark.policy.requests import ATTRIBUTES
-from keyark.policy.rules import STAGES, RuleSettings
+from keyark.policy.rules.catalogue import RULE_TYPES, type_name
+from keyark.policy.rules.enrollment import STAGES, RuleSettings
+from keyark.policy.rules.library import LIBRARY
 
 _MARKED: Final = re.compile(r"(<!-- (\w+): made from the code -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMMON: Final = {"type", *RuleSettings.model_fields}

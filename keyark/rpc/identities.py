@@ -13,18 +13,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from keyark.errors import KeyarkError, UnauthenticatedError
-from keyark.pki.certificates import (
+from keyark.identity.certificates import identity_of
+from keyark.identity.files import IdentityFiles
+from keyark.identity.revoked import RevokedIdentities
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import SigningPrivateKey, narrow_signing_key
+from keyark.keys.private_keys import encode_private_key, narrow_private_key
+from keyark.x509.certificates import (
     Validity,
     encode_pem_certificates,
     load_certificates,
     load_pem_certificates,
 )
-from keyark.pki.identities import identity_of
-from keyark.pki.identity_files import IdentityFiles
-from keyark.pki.key_types import SigningPrivateKey, narrow_signing_key
-from keyark.pki.keys import encode_private_key, narrow_private_key
-from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.pki.spiffe import SpiffeId
 
 TLS_VERSION: Final = b"TLSv1.3"
 _REMEMBERED: Final = 1024

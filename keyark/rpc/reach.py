@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from keyark.errors import DeadlineExceededError, KeyarkError, UnavailableError
-from keyark.pki.certificates import Validity
 from keyark.rpc.identities import LocalIdentity
+from keyark.x509.certificates import Validity
 
 
 class NoConnectionError(UnavailableError):

@@ -8,8 +8,8 @@ from typing import Annotated, Protocol
 from pydantic import Field
 
 from keyark.config import Config, ConfigPath
-from keyark.pki.known_keys import KnownKeys
-from keyark.pki.revoked_identities import IDENTITY_LIST
+from keyark.identity.revoked import IDENTITY_LIST
+from keyark.keys.known_keys import KnownKeys
 from keyark.policy.config import PolicyConfig
 
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]

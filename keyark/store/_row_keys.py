@@ -26,7 +26,7 @@ from typing import Final, TypeAlias
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from keyark.crypto.contexts import context
+from keyark.contexts import context
 from keyark.erasure import sync_folder
 from keyark.errors.services import StoreCorruptError, StoreError
 from keyark.store.interface import VanishingTable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keyark.errors import InvalidInputError
-from keyark.pki.statements import Statement
+from keyark.statements.enrollment import Statement
 from keyark.transparency.receipts import ArchivalReceipt, check_receipt
 from keyark.v1.audit_pb2 import CheckpointLink, TransportKeyChange
 from keyark.v1.ceremony_pb2 import CeremonyProof

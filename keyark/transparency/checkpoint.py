@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from keyark.errors import KeyarkError, Kind
-from keyark.pki.library import PARSING_ERRORS
+from keyark.keys.library import PARSING_ERRORS
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
 from keyark.transparency.merkle import HASH_SIZE, verify_consistency
 

@@ -17,14 +17,14 @@ from hashlib import sha256
 from typing import Final, TypeVar
 
 from keyark.errors import KeyarkError, Kind
-from keyark.pki.certificates import Validity, load_certificate
-from keyark.pki.spki import encode_spki
-from keyark.pki.transport import TransportTrust
+from keyark.identity.transport import TransportTrust
+from keyark.keys.spki import encode_spki
 from keyark.records.v1 import trust_pb2 as records
 from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifier, VerifiedHead
 from keyark.transparency.receipts import ArchivalReceipt, ProvenLeaf, ReceiptVerifier
 from keyark.v1.audit_pb2 import EventType, TransportKeyChange
 from keyark.v1.common_pb2 import TransportCertificate
+from keyark.x509.certificates import Validity, load_certificate
 
 KNOWN_KEY: Final = "transport_key_id"
 """Metadata of errors: the id (hexadecimal) of the newest key that is known."""

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Final, NoReturn, cast
 
 from keyark.collection import settle_collector
-from keyark.crypto.harden import disable_core_dumps
+from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
-from keyark.pki.library import ignore_library_warnings
+from keyark.keys.library import ignore_library_warnings
 from keyark.workers.frames import frame, pack, read_frame, unpack
 
 READY: Final = b"ready"

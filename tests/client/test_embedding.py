@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.rpc import Scripted, identity, serving
+from tests.support.running.rpc import Scripted, identity, serving
 
 SETTINGS_OF_THE_PROCESS = """
 import faulthandler, gc, importlib, locale, logging, os, pkgutil, resource, signal, sys, threading, warnings
@@ -66,8 +66,8 @@ def test_importing_the_sdk_changes_no_setting_of_its_process() -> None:
 CALL = """
 import grpc  # as a program does that uses gRPC for something else as well
 import asyncio, os, sys
-from keyark.pki.spiffe import SpiffeId
-from keyark.rpc.channels import call, open_channel
+from keyark.identity.spiffe import SpiffeId
+from keyark.rpc.calling.channels import call, open_channel
 from keyark.rpc.identities import LocalIdentity
 from keyark.v1 import audit_pb2, audit_pb2_grpc
 from pathlib import Path

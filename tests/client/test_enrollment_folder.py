@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from keyark.client.batch import PASSWORDS, BatchEnrollment
-from keyark.client.folder import EnrollmentFolder, KeyFormat, OtherRequestError
-from keyark.client.passwords import PasswordList, read_password
-from keyark.client.single import EnrollmentOrder, enroll_into
+from keyark.client.access.passwords import PasswordList, read_password
+from keyark.client.enrollment.batch import PASSWORDS, BatchEnrollment
+from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat, OtherRequestError
+from keyark.client.enrollment.single import EnrollmentOrder, enroll_into
 from keyark.errors import KeyarkError, UnavailableError
-from keyark.pki.files import FolderInUseError, working_in
-from keyark.pki.key_types import KeyType, generate
-from keyark.pki.keys import save_private_key
-from keyark.pki.pairs import CertificateMismatchError
-from tests.support.deployment import Deployment
+from keyark.files import FolderInUseError, working_in
+from keyark.keys.key_types import KeyType, generate
+from keyark.keys.private_keys import save_private_key
+from keyark.statements.pairs import CertificateMismatchError
+from tests.support.running.deployment import Deployment
 
 ALICE = EnrollmentOrder(common_name="Alice Example", email="alice@example.org")
 BOB = EnrollmentOrder(common_name="Bob Example", email="bob@example.org")

@@ -13,15 +13,15 @@ import pytest_asyncio
 
 from keyark.client import EnrollmentClient, KeyDelivery
 from keyark.errors import KeyarkError
-from keyark.pki.authority import ca_name, create_internal_ca
-from keyark.pki.certificates import Validity, encode_certificate, load_certificates
-from keyark.pki.identities import issue_identity, request_identity
-from keyark.pki.key_types import KeyType, generate_signing
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.certificates import issue_identity, request_identity
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType, generate_signing
 from keyark.v1 import registration_pb2
 from keyark.v1.registration_pb2_grpc import add_RegistrationServiceServicer_to_server
-from tests.support.deployment import Deployment, copy_deployment, running
-from tests.support.relays import Alter, channel, relaying, service_identity
+from keyark.x509.authority import ca_name, create_internal_ca
+from keyark.x509.certificates import Validity, encode_certificate, load_certificates
+from tests.support.running.deployment import Deployment, copy_deployment, running
+from tests.support.stories.relays import Alter, channel, relaying, service_identity
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,26 +11,26 @@ from pathlib import Path
 
 import pytest
 
-import keyark.client.renewal
+import keyark.client.access.renewal
 from keyark.client import EnrollmentClient
-from keyark.client.verification import Enrolled
+from keyark.client.trust.verification import Enrolled
 from keyark.clock import ManualClock
-from keyark.deployment.authority import DeploymentAuthority
+from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
-from keyark.pki.certificates import encode_certificate, load_pem_certificates, save_certificates
-from keyark.pki.identity_files import IdentityFiles
-from keyark.pki.key_types import KeyType, generate_signing
-from keyark.pki.keys import load_private_key, save_private_key
-from tests.support.attacks import forge_identity
-from tests.support.deployment import running
+from keyark.identity.files import IdentityFiles
+from keyark.keys.key_types import KeyType, generate_signing
+from keyark.keys.private_keys import load_private_key, save_private_key
+from keyark.x509.certificates import encode_certificate, load_pem_certificates, save_certificates
+from tests.support.running.deployment import running
+from tests.support.stories.attacks import forge_identity
 
 NAME = "client/enroller"
 
 
 @pytest.fixture(autouse=True)
 def _looks_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyark.client.renewal, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(keyark.client.renewal, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(keyark.client.access.renewal, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(keyark.client.access.renewal, "AGAIN_SECONDS", 0.0)
 
 
 def files_of(folder: Path) -> IdentityFiles:
@@ -118,7 +118,10 @@ def ended(folder: Path) -> None:
 async def test_files_that_are_not_good_are_told_and_the_present_identity_stays(
     deployment_folder: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
 ) -> None:
-    files, caplog_at = files_of(deployment_folder), caplog.at_level(logging.ERROR, "keyark.client.renewal")
+    files, caplog_at = (
+        files_of(deployment_folder),
+        caplog.at_level(logging.ERROR, "keyark.client.access.renewal"),
+    )
     key, chain = files.load()
     async with running(deployment_folder) as deployment, deployment.client() as client:
         await enroll(client, 0)

@@ -8,17 +8,17 @@ import pytest
 import pytest_asyncio
 
 from cm_service.rollover import make_key
-from keyark.client.batch import BatchEnrollment
-from keyark.client.enrollment import EnrollmentClient
-from keyark.client.folder import EnrollmentFolder, FolderTakenError, KeyFormat, OtherFormError
-from keyark.client.passwords import PasswordFileError, read_made_password
-from keyark.client.single import EnrollmentOrder, enroll_into
-from keyark.client.user_list import UserListError
+from keyark.client.access.passwords import PasswordFileError, read_made_password
+from keyark.client.enrollment.batch import BatchEnrollment
+from keyark.client.enrollment.client import EnrollmentClient
+from keyark.client.enrollment.folder import EnrollmentFolder, FolderTakenError, KeyFormat, OtherFormError
+from keyark.client.enrollment.single import EnrollmentOrder, enroll_into
+from keyark.client.enrollment.user_list import UserListError
 from keyark.errors import ConfigurationError
-from keyark.pki.key_types import KeyType, generate
-from keyark.pki.keys import load_private_key, save_private_key
-from keyark.pki.pkcs12 import Pkcs12Form, form_of
-from tests.support.deployment import copy_deployment, running
+from keyark.keys.key_types import KeyType, generate
+from keyark.keys.private_keys import load_private_key, save_private_key
+from keyark.x509.pkcs12 import Pkcs12Form, form_of
+from tests.support.running.deployment import copy_deployment, running
 
 OLGA = EnrollmentOrder(common_name="Olga Example", email="olga@example.org")
 PAUL = EnrollmentOrder(common_name="Paul Example", email="paul@example.org")

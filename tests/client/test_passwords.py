@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keyark.client.passwords import (
+from keyark.client.access.passwords import (
     PasswordFileError,
     PasswordList,
     WeakPasswordError,
@@ -14,7 +14,7 @@ from keyark.client.passwords import (
     new_password,
     read_password,
 )
-from keyark.pki.files import LaxPermissionsError
+from keyark.files import LaxPermissionsError
 
 
 def password_file(folder: Path, data: bytes) -> Path:

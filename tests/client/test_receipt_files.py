@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from keyark.client.audit import ReceiptTimeError, verify_receipt_file
-from keyark.pki.certificates import Validity, save_certificates
-from keyark.pki.identities import issue_identity, request_identity
-from keyark.pki.key_types import KeyType
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.transport import TransportCertificateError
+from keyark.client.trust.receipts import ReceiptTimeError, verify_receipt_file
+from keyark.identity.certificates import issue_identity, request_identity
+from keyark.identity.spiffe import SpiffeId
+from keyark.identity.transport import TransportCertificateError
+from keyark.keys.key_types import KeyType
 from keyark.transparency.checkpoint import Checkpoint, CheckpointSignatureError, NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import format_proof
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
-from tests.support.pki import DAY, NOW, TRUST_DOMAIN, internal_ca, private_key
+from keyark.x509.certificates import Validity, save_certificates
+from tests.support.keys.pki import DAY, NOW, TRUST_DOMAIN, internal_ca, private_key
 
 KEY = private_key(KeyType.EC_P256, 70)
 

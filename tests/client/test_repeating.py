@@ -19,7 +19,7 @@ from keyark.client import (
     list_entries,
     open_session,
 )
-from tests.support.deployment import Deployment
+from tests.support.running.deployment import Deployment
 
 
 class Absent:

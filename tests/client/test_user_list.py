@@ -2,8 +2,8 @@
 
 import pytest
 
-from keyark.client.user_list import UserListError, read_users
-from keyark.pki.key_types import KeyType
+from keyark.client.enrollment.user_list import UserListError, read_users
+from keyark.keys.key_types import KeyType
 
 
 def users(folder, text, encoding="utf-8"):

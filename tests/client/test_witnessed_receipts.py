@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from keyark.client import EnrollmentClient, KeyarkError
-from keyark.client.log_memory import remembered
-from keyark.pki.files import make_private_folder
-from keyark.pki.key_types import KeyType
-from keyark.pki.keys import load_private_key
+from keyark.client.trust.log_memory import remembered
+from keyark.files import make_private_folder
+from keyark.keys.key_types import KeyType
+from keyark.keys.private_keys import load_private_key
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner, parse_checkpoint
 from keyark.transparency.cosignatures import Cosigner
 from tests.client.test_hostile_rm import hostile_rm
-from tests.support.deployment import Deployment
-from tests.support.recovering import lose_key
+from tests.support.running.deployment import Deployment
+from tests.support.stories.recovering import lose_key
 
 ALICE = {"common_name": "Alice Example", "email": "alice@example.org", "signing_key_type": KeyType.EC_P256}
 

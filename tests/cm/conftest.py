@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.issuance import Ca
+from tests.support.stories.issuance import Ca
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from cm_service.issuance import PairRequest
-from cm_service.profiles import ArchivalRule
-from cm_service.refusals import find_refusal
+from cm_service.issuance.refusals import find_refusal
+from cm_service.issuance.steps import PairRequest
+from cm_service.issuer.profiles import ArchivalRule
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, UnavailableError
-from keyark.pki.key_types import KeyType
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import new_request_id, parse_statement, sign_statement
-from keyark.pki.transport import TransportTrust
-from keyark.policy.rules import ReceiptRule, UniqueSubjectName, Validity
-from keyark.service.leaves import enrollment_leaf
+from keyark.identity.spiffe import SpiffeId
+from keyark.identity.transport import TransportTrust
+from keyark.keys.key_types import KeyType
+from keyark.policy.rules.enrollment import ReceiptRule, UniqueSubjectName, Validity
+from keyark.service.checks.leaves import enrollment_leaf
+from keyark.statements.enrollment import new_request_id, parse_statement, sign_statement
 from keyark.transparency.archival import MAX_CHANGES, MAX_LINKS, ArchiveEvidence
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.events import open_event
@@ -30,10 +30,10 @@ from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, Transport
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.turns import Turns
-from tests.support.calls import signed_call
-from tests.support.issuance import Ca, InlinePool, request
-from tests.support.pki import NOW, TRUST_DOMAIN, internal_ca, private_key, spki, statement_bytes
-from tests.support.transparency import ORIGIN, append, memory_store, new_log, receipt_of
+from tests.support.keys.pki import NOW, TRUST_DOMAIN, internal_ca, private_key, spki, statement_bytes
+from tests.support.running.calls import signed_call
+from tests.support.stories.issuance import Ca, InlinePool, request
+from tests.support.stories.transparency import ORIGIN, append, memory_store, new_log, receipt_of
 from tests.transparency.test_transport_keys import certificate
 
 RM = f"spiffe://{TRUST_DOMAIN}/rm"

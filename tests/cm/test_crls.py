@@ -13,23 +13,23 @@ import pytest
 from cryptography import x509
 
 from cm_service.crl_settings import CrlSettings, list_urls, shard_key, sharded_profiles
-from cm_service.crls import Crls
-from cm_service.issuers import IssuerRegister, IssuerRenamedError, IssuerSettings
-from cm_service.profiles import ProfileSettings
+from cm_service.issuer.generations import IssuerRegister, IssuerRenamedError, IssuerSettings
+from cm_service.issuer.profiles import ProfileSettings
+from cm_service.public.crls import Crls
 from cm_service.records import CRL_CHANGES, CRL_STATE
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.errors.services import StoreError, WorkerDiedError
-from keyark.pki.certificates import encode_certificate, save_certificates
-from keyark.pki.crl_entries import encode_entry
-from keyark.pki.crls import CrlContent, CrlIssuer
-from keyark.pki.distribution import Distribution
-from keyark.pki.end_entity import EndEntityProfile
-from keyark.pki.issuer_keys import IssuerKeyMismatchError
-from keyark.pki.key_types import CA_KEY_TYPES, KeyType
-from tests.support.certificates import add_pairs, pair_record, serial_of
-from tests.support.lists import InlineCrlPool, Openssl, load_crl, new_crls, serials_of
-from tests.support.office import COMPROMISE, SUPERSEDED, Office
-from tests.support.pki import DAY, NOW, issue_pair, issuing_ca, root_ca
+from keyark.keys.issuer_keys import IssuerKeyMismatchError
+from keyark.keys.key_types import CA_KEY_TYPES, KeyType
+from keyark.x509.certificates import encode_certificate, save_certificates
+from keyark.x509.crl_entries import encode_entry
+from keyark.x509.crls import CrlContent, CrlIssuer
+from keyark.x509.distribution import Distribution
+from keyark.x509.end_entity import EndEntityProfile
+from tests.support.keys.certificates import add_pairs, pair_record, serial_of
+from tests.support.keys.lists import InlineCrlPool, Openssl, load_crl, new_crls, serials_of
+from tests.support.keys.pki import DAY, NOW, issue_pair, issuing_ca, root_ca
+from tests.support.stories.office import COMPROMISE, SUPERSEDED, Office
 
 URL = "http://crl.example.org/full.crl"
 DELTA_URL = "http://crl.example.org/delta.crl"
@@ -252,7 +252,7 @@ async def test_a_revocation_while_a_list_is_made_is_on_it_or_on_the_next(
     office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages of one entry, and a revocation, a release and a hold between any two of them."""
-    monkeypatch.setattr("cm_service.crls.PAGE", 1)
+    monkeypatch.setattr("cm_service.public.crls.PAGE", 1)
     records = [pair_record(number) for number in range(20)]
     await add_pairs(office.store, records)
     serials = [record.signing_serial for record in records]

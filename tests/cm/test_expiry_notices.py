@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cm_service.expiry_notices import ExpiryNotices, ExpirySettings
-from tests.support.certificates import pair_record, write_pair
-from tests.support.office import Office
-from tests.support.pki import DAY, NOW
+from cm_service.certificates.expiry_notices import ExpiryNotices, ExpirySettings
+from tests.support.keys.certificates import pair_record, write_pair
+from tests.support.keys.pki import DAY, NOW
+from tests.support.stories.office import Office
 
 WRITE = """
 import json, sys

@@ -12,24 +12,24 @@ from typing import Any
 
 import pytest
 
-from cm_service.issuance import PairRequest
+from cm_service.issuance.steps import PairRequest
 from cm_service.records import SERIALS
 from keyark.errors import KeyarkError
 from keyark.errors.services import StoreError, WorkerDiedError
-from keyark.pki.certificates import Validity, load_certificate
-from keyark.pki.key_types import KeyType
-from keyark.pki.serials import encode_serial
-from keyark.pki.spki import encode_spki
-from keyark.pki.statements import new_request_id, parse_statement
+from keyark.keys.key_types import KeyType
+from keyark.keys.spki import encode_spki
 from keyark.records.v1.cm_pb2 import SignPairResult
+from keyark.statements.enrollment import new_request_id, parse_statement
 from keyark.store import MemoryStore
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.v1.audit_pb2 import EventType
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.turns import Turns
-from tests.support.calls import signed_call
-from tests.support.issuance import Ca, request
-from tests.support.pki import NOW, issue_pair, issuing_ca, signed_statement, spki
+from keyark.x509.certificates import Validity, load_certificate
+from keyark.x509.serials import encode_serial
+from tests.support.keys.pki import NOW, issue_pair, issuing_ca, signed_statement, spki
+from tests.support.running.calls import signed_call
+from tests.support.stories.issuance import Ca, request
 
 NOTHING = ArchiveEvidence(brought_by="spiffe://example.org/rm", links=[], transport_certificates=[])
 

@@ -16,20 +16,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cm_service.web import Pages
+from cm_service.public.documents import HttpRequest, HttpResponse, http_date
+from cm_service.public.web import Pages
 from keyark.errors import InvalidInputError, OverloadedError
-from keyark.pki import _der
-from keyark.pki.certificates import encode_certificate, save_certificates
-from keyark.pki.key_types import CA_KEY_TYPES, KeyType
-from keyark.pki.keys import save_private_key
-from keyark.pki.ocsp import parse_ocsp_request
-from keyark.service.documents import HttpRequest, HttpResponse, http_date
+from keyark.keys import der as _der
+from keyark.keys.key_types import CA_KEY_TYPES, KeyType
+from keyark.keys.private_keys import save_private_key
 from keyark.transparency.events import open_event
 from keyark.v1.audit_pb2 import EventType
-from tests.support.certificates import serial_of
-from tests.support.ocsp import HOUR, OcspOffice, request_for
-from tests.support.office import COMPROMISE, UNSPECIFIED, Office
-from tests.support.pki import DAY, NOW, issuing_ca, root_ca
+from keyark.x509.certificates import encode_certificate, save_certificates
+from keyark.x509.ocsp import parse_ocsp_request
+from tests.support.keys.certificates import serial_of
+from tests.support.keys.ocsp import HOUR, OcspOffice, request_for
+from tests.support.keys.pki import DAY, NOW, issuing_ca, root_ca
+from tests.support.stories.office import COMPROMISE, UNSPECIFIED, Office
 
 GOOD, REVOKED, UNKNOWN = ocsp.OCSPCertStatus.GOOD, ocsp.OCSPCertStatus.REVOKED, ocsp.OCSPCertStatus.UNKNOWN
 Status = ocsp.OCSPResponseStatus

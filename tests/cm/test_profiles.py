@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cm_service.crl_settings import sharded_profiles
-from cm_service.profiles import READY, ProfileSettings, ready_profiles
+from cm_service.issuer.profiles import READY, ProfileSettings, ready_profiles
 from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError, InvalidInputError
-from keyark.pki.key_types import KeyType
-from keyark.pki.statements import parse_statement
-from tests.support.pki import statement_bytes
+from keyark.keys.key_types import KeyType
+from keyark.statements.enrollment import parse_statement
+from tests.support.keys.pki import statement_bytes
 
 URLS = 'crl_urls = ["http://crl.example.org/ca.crl"]\n'
 STRICT = 'base = "smime-strict"\n' + URLS

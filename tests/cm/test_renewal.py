@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
-from cm_service.issuance import PairRequest
+from cm_service.issuance.steps import PairRequest
 from cm_service.records import PAIRS, SERIALS, find_certificate
 from keyark.errors import InvalidInputError, PolicyRejectedError
-from keyark.pki.certificates import load_certificate
-from keyark.pki.key_types import KeyType
-from keyark.pki.serials import encode_serial
-from keyark.pki.statements import (
+from keyark.keys.key_types import KeyType
+from keyark.policy.engine import Reject
+from keyark.policy.requests import sample_of
+from keyark.policy.rules.enrollment import UniqueSubjectName
+from keyark.policy.rules.renewal import RenewalRule
+from keyark.records.v1.cm_pb2 import PairRecord, Revocation
+from keyark.statements.enrollment import (
     PresentCertificate,
     RenewalSignatureError,
     new_request_id,
@@ -20,16 +23,13 @@ from keyark.pki.statements import (
     sign_statement,
     verify_renewal,
 )
-from keyark.policy.engine import Reject
-from keyark.policy.renewal_rule import RenewalRule
-from keyark.policy.requests import sample_of
-from keyark.policy.rules import UniqueSubjectName
-from keyark.records.v1.cm_pb2 import PairRecord, Revocation
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.v1.revocation_pb2 import RevocationReason
 from keyark.v1.statement_pb2 import EnrollmentStatement
-from tests.support.issuance import Ca, request
-from tests.support.pki import private_key
+from keyark.x509.certificates import load_certificate
+from keyark.x509.serials import encode_serial
+from tests.support.keys.pki import private_key
+from tests.support.stories.issuance import Ca, request
 
 DAY = 86_400
 

@@ -11,18 +11,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cm_service.certificate_index import Standing
+from cm_service.certificates.index import Standing
 from cm_service.records import CRL_CHANGES, CRL_ENTRIES
 from keyark.errors import InvalidInputError, KeyarkError, PolicyRejectedError
 from keyark.errors.services import StoreError
-from keyark.pki.key_types import KeyType
-from keyark.pki.revocations import build_revocation, sign_revocation
-from keyark.policy.rules import Expression
+from keyark.keys.key_types import KeyType
+from keyark.policy.rules.enrollment import Expression
+from keyark.statements.revocations import build_revocation, sign_revocation
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.certificates_pb2 import CertificateState
 from keyark.v1.revocation_pb2 import RevocationReason, RevocationStatement
-from tests.support.office import COMPROMISE, HOLD, OFFICER, SUPERSEDED, UNSPECIFIED, Office
-from tests.support.pki import DAY, NOW, private_key
+from tests.support.keys.pki import DAY, NOW, private_key
+from tests.support.stories.office import COMPROMISE, HOLD, OFFICER, SUPERSEDED, UNSPECIFIED, Office
 
 
 @pytest.fixture

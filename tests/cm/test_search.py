@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cm_service.certificate_index import complete_index
+from cm_service.certificates.index import complete_index
+from cm_service.certificates.search import search
 from cm_service.records import INDEX, PAIRS, TABLES, PairRecord, describe_pair
-from cm_service.search import search
 from keyark.errors import InvalidInputError
 from keyark.service.paging import Page, page_of
 from keyark.store import MemoryStore
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState
 from keyark.v1.common_pb2 import PageRequest
-from tests.support.certificates import add_pairs, enrollment_id, pair_record
-from tests.support.pki import DAY, NOW
+from tests.support.keys.certificates import add_pairs, enrollment_id, pair_record
+from tests.support.keys.pki import DAY, NOW
 
 NAMES = ("Alice Example", "ALICE EXAMPLE", "Straße", "STRASSE", "Bob")
 EMAILS = ("a@example.org", "A@Example.org", "b@example.org")
@@ -109,7 +109,7 @@ async def test_what_is_only_reserved_is_not_found() -> None:
 
 async def test_a_narrow_filter_on_many_gives_short_pages_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among a hundred of one name, one has the profile; no page looks at more than ten."""
-    monkeypatch.setattr("cm_service.search.MOST_EXAMINED", 10)
+    monkeypatch.setattr("cm_service.certificates.search.MOST_EXAMINED", 10)
     records = [pair_record(n, common_name="Same", profile="rare" if n == 57 else "user") for n in range(100)]
     store = await store_of(records)
     wanted = CertificateFilter(common_name="same", profile="rare")

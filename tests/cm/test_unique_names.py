@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from cm_service.issuance.subject_names import MOST_PAIRS
 from cm_service.records import PAIRS
-from cm_service.subject_names import MOST_PAIRS
 from keyark.errors import PolicyRejectedError
 from keyark.policy.engine import Reject
 from keyark.policy.requests import sample_of
-from keyark.policy.rules import UniqueSubjectName
+from keyark.policy.rules.enrollment import UniqueSubjectName
 from keyark.records.v1.cm_pb2 import PairRecord, Revocation
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.v1.revocation_pb2 import RevocationReason
-from tests.support.issuance import Ca, request
+from tests.support.stories.issuance import Ca, request
 
 HELD = RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD
 REVOKED = RevocationReason.REVOCATION_REASON_SUPERSEDED
@@ -108,7 +108,7 @@ async def test_a_name_is_free_again_after_the_last_second_of_its_certificates(ca
 
 async def test_more_holders_than_are_looked_at_reject(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_PAIRS == 1000
-    monkeypatch.setattr("cm_service.subject_names.MOST_PAIRS", 1)
+    monkeypatch.setattr("cm_service.issuance.subject_names.MOST_PAIRS", 1)
     await ca.issue(named(0, "alice@example.org"))
     await ca.issue(named(1, "alice@example.org"))
     assert verdicts(await ca.issue(named(2, "alice@example.org"))) == [PolicyRejectedError]

@@ -14,17 +14,17 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from cm_service.__main__ import PROGRAM
 from cm_service.config import CmConfig, adjust
-from cm_service.web import Pages
-from keyark.client.revocation import publish_crls
-from keyark.client.sessions import open_session
+from cm_service.public.documents import HttpRequest, HttpResponse, http_date
+from cm_service.public.web import Pages
+from keyark.client.access.sessions import open_session
+from keyark.client.administration.revocation import publish_crls
 from keyark.config import load_config
-from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.key_types import KeyType
-from keyark.service.documents import HttpRequest, HttpResponse, http_date
-from tests.support.deployment import edit, running
-from tests.support.lists import new_crls
-from tests.support.office import Office
-from tests.support.pki import NOW, issuing_ca
+from keyark.keys.key_types import KeyType
+from keyark.x509.certificates import load_certificates, save_certificates
+from tests.support.keys.lists import new_crls
+from tests.support.keys.pki import NOW, issuing_ca
+from tests.support.running.deployment import edit, running
+from tests.support.stories.office import Office
 
 HOUR = 3600
 

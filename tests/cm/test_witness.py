@@ -6,9 +6,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyark.errors import KeyarkError
-from keyark.pki.key_types import KeyType
-from keyark.pki.spiffe import SpiffeId
-from keyark.service.witness import MOST_PER_HOUR, Witness
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType
+from keyark.service.witness.witness import MOST_PER_HOUR, Witness
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.cosignatures import Cosigner
@@ -16,9 +16,9 @@ from keyark.transparency.events import open_event
 from keyark.v1.audit_pb2 import CheckpointLink, EventType
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from tests.cm.test_archived_pairs import TRANSPORT_KEY, Archived, reasons
-from tests.support.issuance import Ca, request
-from tests.support.pki import private_key
-from tests.support.transparency import ORIGIN
+from tests.support.keys.pki import private_key
+from tests.support.stories.issuance import Ca, request
+from tests.support.stories.transparency import ORIGIN
 
 
 @pytest.fixture

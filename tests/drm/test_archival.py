@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 
-from drm_service.archival import ArchiveRequest, KeyArchive, SigningKeyRequest
-from drm_service.key_worker import open_worker, worker_setup
+from drm_service.archival.steps import ArchiveRequest, KeyArchive, SigningKeyRequest
+from drm_service.keys.storage_keys import StorageKeys
 from drm_service.records import KEYS, TABLES, find_by_key_id, read_record
-from drm_service.restored import mark_row
-from drm_service.storage_keys import StorageKeys
-from drm_service.transport_keys import ROTATED, put_new_key, transport_key_leaf
+from drm_service.transport.keys import ROTATED, put_new_key, transport_key_leaf
+from drm_service.transport.restored import mark_row
+from drm_service.workers.key_worker import open_worker, worker_setup
 from keyark.clock import ManualClock
-from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
-from keyark.crypto.storage import StoragePrivateKey
+from keyark.custody.envelopes import TransportPublicKey, seal_to_transport
+from keyark.custody.storage import StoragePrivateKey
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError
 from keyark.errors.services import StoreFullError
-from keyark.pki.key_types import KeyType
-from keyark.pki.keys import save_private_key
-from keyark.pki.known_keys import KnownKeys
-from keyark.pki.spki import encode_spki
-from keyark.pki.statements import new_request_id, parse_statement, sign_statement
+from keyark.keys.key_types import KeyType
+from keyark.keys.known_keys import KnownKeys
+from keyark.keys.private_keys import save_private_key
+from keyark.keys.spki import encode_spki
 from keyark.policy.engine import PolicyEngine
-from keyark.policy.rules import ArchivalRule
+from keyark.policy.rules.enrollment import ArchivalRule
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
+from keyark.statements.enrollment import new_request_id, parse_statement, sign_statement
 from keyark.store import MemoryStore
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.events import open_event
@@ -36,12 +36,12 @@ from keyark.transparency.receipts import ReceiptVerifier
 from keyark.transparency.rejections import Sender
 from keyark.v1.audit_pb2 import EventType, LoggedEvent
 from keyark.workers.turns import Turns
-from tests.support.calls import caller_checks, signed_call
-from tests.support.enrolling import pkcs8
-from tests.support.known import known_list
-from tests.support.pki import NOW, private_key, spki, statement_bytes
-from tests.support.related import negated_ec
-from tests.support.transparency import ORIGIN, ecdsa_key, new_log
+from tests.support.keys.known import known_list
+from tests.support.keys.pki import NOW, private_key, spki, statement_bytes
+from tests.support.keys.related import negated_ec
+from tests.support.running.calls import caller_checks, signed_call
+from tests.support.stories.enrolling import pkcs8
+from tests.support.stories.transparency import ORIGIN, ecdsa_key, new_log
 
 STORAGE = StoragePrivateKey.generate()
 

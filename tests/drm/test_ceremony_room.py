@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from drm_service.ceremony_room import AgentRates, AgentWork
+from drm_service.ceremonies.room import AgentRates, AgentWork
 from keyark.clock import ManualClock
 from keyark.errors import NotFoundError
 from keyark.errors.recovery import AgentQuotaError
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.spiffe import SpiffeId
 
 ALICE, BOB = (SpiffeId("example.org", f"agent/{name}") for name in ("alice", "bob"))
 

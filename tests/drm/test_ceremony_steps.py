@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from drm_service.ceremony_work import STEP, WORK_SECONDS, work_tasks
+from drm_service.ceremonies.work import STEP, WORK_SECONDS, work_tasks
 from keyark.errors.services import WorkerDiedError
 from keyark.records.v1.drm_pb2 import CeremonyResult, CeremonyTask
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from drm_service.key_search import MAX_LOOKED_AT, find_keys, index_archived, index_certified
+from drm_service.keys.search import MAX_LOOKED_AT, find_keys, index_archived, index_certified
 from drm_service.records import TABLES, describe, put_row, put_sealed_key
 from keyark.errors import InvalidInputError
-from keyark.pki.key_types import KeyType, generate
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.spki import encode_spki
-from keyark.pki.statements import build_statement, parse_statement
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType, generate
+from keyark.keys.spki import encode_spki
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
 from keyark.service.paging import page_of
+from keyark.statements.enrollment import build_statement, parse_statement
 from keyark.store import MemoryStore
 from keyark.transparency._rows import DETAILS, LEAVES, completed_count, pack_leaf, row_key
 from keyark.transparency.events import new_event

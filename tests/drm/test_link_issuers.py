@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from drm_service.archival import ArchiveRequest
-from drm_service.linking import CertificateLinks, IssuingCas, LinkRequest
+from drm_service.archival.linking import CertificateLinks, IssuingCas, LinkRequest
+from drm_service.archival.steps import ArchiveRequest
 from drm_service.records import read_row
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
-from keyark.pki.approvals import Edits, OfficerSigner, OfficerTrust
-from keyark.pki.authority import Authority, ca_name, create_root
-from keyark.pki.certificates import save_certificates
-from keyark.pki.key_types import KeyType
-from keyark.pki.revoked_identities import NOBODY_REVOKED
-from keyark.pki.statements import parse_statement
+from keyark.identity.revoked import NOBODY_REVOKED
+from keyark.keys.key_types import KeyType
+from keyark.statements.approvals import Edits, OfficerSigner, OfficerTrust
+from keyark.statements.enrollment import parse_statement
+from keyark.x509.authority import Authority, ca_name, create_root
+from keyark.x509.certificates import save_certificates
 from tests.drm.test_archival import Archive, request
-from tests.support.pki import (
+from tests.support.keys.pki import (
     CA_VALIDITY,
     NOW,
     identity_certificate,

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from drm_service.linking import CertificateLinks, IssuingCas, LinkRequest
+from drm_service.archival.linking import CertificateLinks, IssuingCas, LinkRequest
 from drm_service.records import BY_SERIAL, CERTIFICATES, TABLES, put_row, read_row
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
-from keyark.pki.approvals import Edits, OfficerSigner, OfficerTrust
-from keyark.pki.authority import issue_ca, request_ca
-from keyark.pki.certificates import Validity, load_certificate
-from keyark.pki.chains import CertificateExpiredError
-from keyark.pki.key_types import KeyType
-from keyark.pki.revoked_identities import NOBODY_REVOKED
-from keyark.pki.statements import parse_statement
+from keyark.identity.revoked import NOBODY_REVOKED
+from keyark.keys.key_types import KeyType
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
+from keyark.statements.approvals import Edits, OfficerSigner, OfficerTrust
+from keyark.statements.enrollment import parse_statement
 from keyark.store import MemoryStore
 from keyark.transparency.log import row_key
 from keyark.v1.audit_pb2 import AuditEvent, EventType
-from tests.support.pki import (
+from keyark.x509.authority import issue_ca, request_ca
+from keyark.x509.certificates import Validity, load_certificate
+from keyark.x509.chains import CertificateExpiredError
+from tests.support.keys.pki import (
     CA_VALIDITY,
     DAY,
     NOW,
@@ -37,7 +37,7 @@ from tests.support.pki import (
     spki,
     statement_bytes,
 )
-from tests.support.transparency import new_log
+from tests.support.stories.transparency import new_log
 
 STATEMENT = parse_statement(statement_bytes())
 SERIAL = b"\x51" * 16

@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from keyark.cli.audit_log import take_filter
+from keyark.cli.auditors.audit_log import take_filter
 from keyark.cli.output import UsageError
 from keyark.client import (
     EnrollmentClient,
@@ -28,17 +28,20 @@ from keyark.client import (
     PendingApprovalError,
     open_session,
 )
-from keyark.client.audit import LogMismatchError
-from keyark.client.home import Home
-from keyark.client.log_entries import EntryFilter, PersonTrail, ReadEntry, rfc3339
-from keyark.client.log_reading import LogPositions, LogReading
-from keyark.client.revocation import hold_certificates, release_certificates, revoke_certificates
-from keyark.crypto.uris import load_private_key_by_uri
+from keyark.client.access.home import Home
+from keyark.client.administration.revocation import (
+    hold_certificates,
+    release_certificates,
+    revoke_certificates,
+)
+from keyark.client.audit.log_entries import EntryFilter, PersonTrail, ReadEntry, rfc3339
+from keyark.client.audit.log_reading import LogPositions, LogReading
+from keyark.client.trust.receipts import LogMismatchError
+from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import InvalidInputError, PolicyRejectedError
-from keyark.pki.certificates import encode_certificate
-from keyark.pki.keys import load_private_key
-from keyark.rpc.channels import call, open_channel
-from keyark.rpc.retries import NO_RETRIES
+from keyark.keys.private_keys import load_private_key
+from keyark.rpc.calling.channels import call, open_channel
+from keyark.rpc.calling.retries import NO_RETRIES
 from keyark.store import WriteTransaction
 from keyark.transparency._rows import DETAILS, LEAVES
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
@@ -54,12 +57,13 @@ from keyark.v1.audit_pb2 import (
 )
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.revocation_pb2 import RevocationReason
-from tests.support.deployment import Deployment, copy_deployment, edit, running
-from tests.support.enrolling import pkcs8
-from tests.support.processes import KEYARK, keyark
-from tests.support.queue import defer, officer_of
-from tests.support.recovering import REASON, agents, approve, link
-from tests.support.relays import lying_log, service_identity
+from keyark.x509.certificates import encode_certificate
+from tests.support.running.deployment import Deployment, copy_deployment, edit, running
+from tests.support.running.processes import KEYARK, keyark
+from tests.support.stories.enrolling import pkcs8
+from tests.support.stories.queue import defer, officer_of
+from tests.support.stories.recovering import REASON, agents, approve, link
+from tests.support.stories.relays import lying_log, service_identity
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

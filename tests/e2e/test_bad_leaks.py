@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from keyark.client.audit import list_entries
-from keyark.client.sessions import open_session
+from keyark.client.access.sessions import open_session
+from keyark.client.trust.receipts import list_entries
 from keyark.errors import KeyarkError
-from keyark.pki.key_types import KeyType
-from tests.support.attacks import refusals_of
-from tests.support.crypto import rsa_numbers, rsa_pkcs8
-from tests.support.deployment import Deployment
-from tests.support.enrolling import enrolling, pkcs8
-from tests.support.pki import private_key
+from keyark.keys.key_types import KeyType
+from tests.support.keys.crypto import rsa_numbers, rsa_pkcs8
+from tests.support.keys.pki import private_key
+from tests.support.running.deployment import Deployment
+from tests.support.stories.attacks import refusals_of
+from tests.support.stories.enrolling import enrolling, pkcs8
 
 NUMBER = 310
 

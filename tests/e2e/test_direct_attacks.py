@@ -11,11 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from keyark.client import EnrollmentClient
 from keyark.errors import KeyarkError
-from keyark.pki.certificates import encode_certificate
-from keyark.pki.statements import parse_statement
-from keyark.rpc.channels import call, open_channel
+from keyark.rpc.calling.channels import call, open_channel
 from keyark.rpc.errors import from_status
 from keyark.rpc.identities import LocalIdentity
+from keyark.statements.enrollment import parse_statement
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.merkle import leaf_hash
@@ -32,9 +31,10 @@ from keyark.v1.audit_pb2 import (
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.certificates_pb2_grpc import CertificateServiceStub
-from tests.support.deployment import Deployment, copy_deployment, running
-from tests.support.enrolling import Enroller, enrolling, holdings
-from tests.support.rotation import forked_receipt
+from keyark.x509.certificates import encode_certificate
+from tests.support.running.deployment import Deployment, copy_deployment, running
+from tests.support.stories.enrolling import Enroller, enrolling, holdings
+from tests.support.stories.rotation import forked_receipt
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

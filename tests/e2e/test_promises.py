@@ -12,24 +12,24 @@ from pathlib import Path
 import pytest
 
 from drm_service.config import DrmConfig
+from drm_service.keys.storage_keys import read_tokens
 from drm_service.records import SCHEMA_VERSION, TOKENS, scan_records
 from drm_service.records import TABLES as DRM_TABLES
-from drm_service.storage_keys import read_tokens
-from keyark.client.verification import Enrolled
+from keyark.client.trust.verification import Enrolled
 from keyark.config import load_config
-from keyark.crypto.agents import ShareKey
-from keyark.crypto.shares import QuorumNotReachedError, Share
-from keyark.crypto.storage import SealError
-from keyark.crypto.token import TokenError, open_share, open_software_token
+from keyark.custody.agents import ShareKey
+from keyark.custody.shares import QuorumNotReachedError, Share
+from keyark.custody.storage import SealError
+from keyark.custody.token import TokenError, open_share, open_software_token
 from keyark.errors import ConfigurationError, KeyarkError, PolicyRejectedError, UnavailableError
 from keyark.errors.services import LogCorruptError
-from keyark.pki.key_types import KeyType, generate
+from keyark.keys.key_types import KeyType, generate
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, SealedKey, SoftwareToken
-from keyark.service import maintenance
+from keyark.service.program import maintenance
 from keyark.store import open_store
 from keyark.transparency._rows import LEAVES
-from tests.support.deployment import Deployment, edit, running
-from tests.support.enrolling import enrolling, holdings, pkcs8
+from tests.support.running.deployment import Deployment, edit, running
+from tests.support.stories.enrolling import enrolling, holdings, pkcs8
 
 ARCHIVED_TYPES = (KeyType.RSA_2048, KeyType.EC_P384, KeyType.X25519, KeyType.ML_KEM_1024)
 

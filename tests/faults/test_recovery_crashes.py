@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from keyark.client import KeyarkError, RecoveryClient
 from keyark.v1.ceremony_pb2 import DecisionStatement, SignedStatement
-from tests.support.deployment import Deployment, copy_deployment, running
-from tests.support.drm_process import drm_check, drm_process
-from tests.support.recovering import REASON, Lost, agents, approve, drm_log, lose_key, state
+from tests.support.running.deployment import Deployment, copy_deployment, running
+from tests.support.running.drm_process import drm_check, drm_process
+from tests.support.stories.recovering import REASON, Lost, agents, approve, drm_log, lose_key, state
 
 NAMES = ("alice", "bob", "carol")
 

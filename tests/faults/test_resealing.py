@@ -12,13 +12,13 @@ import pytest_asyncio
 
 from drm_service.records import SCHEMA_VERSION, TABLES, find_by_key_id, put_sealed_key
 from keyark.client import KeyarkError, RecoveryClient
-from keyark.client.administration import list_keys
-from keyark.client.sessions import open_session
+from keyark.client.access.sessions import open_session
+from keyark.client.administration.lists import list_keys
 from keyark.store import open_store
 from keyark.v1.recovery_pb2 import KeyFilter
-from tests.support.deployment import Deployment, copy_deployment, running
-from tests.support.drm_process import drm_check, drm_process
-from tests.support.recovering import REASON, Lost, agents, approve, drm_log, lose_key, state
+from tests.support.running.deployment import Deployment, copy_deployment, running
+from tests.support.running.drm_process import drm_check, drm_process
+from tests.support.stories.recovering import REASON, Lost, agents, approve, drm_log, lose_key, state
 
 NAMES = ("alice", "bob", "carol")
 MANY = 150

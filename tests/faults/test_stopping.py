@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from keyark.client import EnrollmentClient, PreparedEnrollment
-from keyark.client.verification import Enrolled
+from keyark.client.trust.verification import Enrolled
 from keyark.errors import KeyarkError
-from keyark.pki.key_types import KeyType
-from keyark.rpc.retries import NO_RETRIES
-from tests.support.processes import init_home, keyark, up
+from keyark.keys.key_types import KeyType
+from keyark.rpc.calling.retries import NO_RETRIES
+from tests.support.running.processes import init_home, keyark, up
 
 IN_FLIGHT = 64
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.processes import init_home, keyark, up
+from tests.support.running.processes import init_home, keyark, up
 
 ENROLLMENTS = 4
 ROLES = ("rm", "cm", "drm")

@@ -17,29 +17,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from keyark.crypto.agents import AgentShareKey, ShareKey
-from keyark.crypto.ceremonies import AgentSigner, Opening, sign_decision, sign_request
-from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
-from keyark.crypto.storage import HybridPrivateKey
-from keyark.crypto.token import create_software_token
+from keyark.custody.agents import AgentShareKey, ShareKey
+from keyark.custody.envelopes import TransportPublicKey, seal_to_transport
+from keyark.custody.storage import HybridPrivateKey
+from keyark.custody.token import create_software_token
 from keyark.deployment.initialize import DeploymentPlan, initialize
 from keyark.errors import InvalidInputError, PolicyRejectedError, Violation
-from keyark.pki.approvals import Edits, OfficerSigner
-from keyark.pki.authority import Authority, ca_name, create_internal_ca
-from keyark.pki.calls import CallSigner
-from keyark.pki.certificates import Validity, encode_certificate
-from keyark.pki.identities import issue_identity, request_identity
-from keyark.pki.key_types import KeyType
-from keyark.pki.keys import encode_private_key
-from keyark.pki.pkcs12 import KeyEntry, Pkcs12Form, Pkcs12Writer
-from keyark.pki.revocations import build_revocation
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.spki import encode_spki
-from keyark.pki.statements import parse_statement, sign_statement
-from keyark.pki.transport import TransportTrust
+from keyark.identity.certificates import issue_identity, request_identity
+from keyark.identity.spiffe import SpiffeId
+from keyark.identity.transport import TransportTrust
+from keyark.keys.key_types import KeyType
+from keyark.keys.private_keys import encode_private_key
+from keyark.keys.spki import encode_spki
 from keyark.rpc.errors import to_status
 from keyark.service.failures import pack_failure
 from keyark.service.paging import page_of
+from keyark.statements.approvals import Edits, OfficerSigner
+from keyark.statements.calls import CallSigner
+from keyark.statements.ceremonies import AgentSigner, Opening, sign_decision, sign_request
+from keyark.statements.enrollment import parse_statement, sign_statement
+from keyark.statements.revocations import build_revocation
 from keyark.transparency.checkpoint import NoteSigner
 from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.events import new_event
@@ -56,11 +53,13 @@ from keyark.v1.ceremony_pb2 import (
 )
 from keyark.v1.common_pb2 import PageRequest, TransportCertificate
 from keyark.workers.frames import frame, pack
+from keyark.x509.authority import Authority, ca_name, create_internal_ca
+from keyark.x509.certificates import Validity, encode_certificate
+from keyark.x509.pkcs12 import KeyEntry, Pkcs12Form, Pkcs12Writer
 from tests.fuzz.targets import SEEDS
 from tests.fuzz.world import FOLDER, INTERNAL, NOW, PERSON, SIGNING, TRANSPORT, ec_key
-from tests.support import rpc
-from tests.support.crypto import pkcs8
-from tests.support.pki import (
+from tests.support.keys.crypto import pkcs8
+from tests.support.keys.pki import (
     CA_VALIDITY,
     DAY,
     VALIDITY,
@@ -70,8 +69,9 @@ from tests.support.pki import (
     spki,
     statement_bytes,
 )
-from tests.support.transparency import append, memory_store, new_log, receipt_of
-from tests.support.transparency import entry as log_entry
+from tests.support.running import rpc
+from tests.support.stories.transparency import append, memory_store, new_log, receipt_of
+from tests.support.stories.transparency import entry as log_entry
 
 TYPES = (KeyType.EC_P256, KeyType.EC_P521, KeyType.RSA_2048, KeyType.X25519, KeyType.ML_KEM_768)
 

@@ -18,65 +18,59 @@ from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
 from cm_service.config import CmConfig
-from cm_service.web import _from_url
+from cm_service.public.documents import Caching, HttpRequest, HttpResponse, cached, plain
+from cm_service.public.http import HttpLimits, HttpServer
+from cm_service.public.web import _from_url
 from drm_service.config import DrmConfig
-from keyark.cli.audit_log import entry_line
-from keyark.client.archive_pins import FILE as PINS
-from keyark.client.archive_pins import ArchivePins
-from keyark.client.audit import verify_receipt_file
-from keyark.client.home import Home
-from keyark.client.log_entries import SHOWN, Proof, ReadEntry
-from keyark.client.log_reading import LogPositions
-from keyark.client.passwords import PasswordList, read_password
-from keyark.client.transport_memory import _remembered
-from keyark.client.user_list import read_users
+from keyark.cli.auditors.audit_log import entry_line
+from keyark.client.access.home import Home
+from keyark.client.access.passwords import PasswordList, read_password
+from keyark.client.access.transport_memory import _remembered
+from keyark.client.audit.log_entries import SHOWN, Proof, ReadEntry
+from keyark.client.audit.log_reading import LogPositions
+from keyark.client.enrollment.user_list import read_users
+from keyark.client.recovery.archive_pins import FILE as PINS
+from keyark.client.recovery.archive_pins import ArchivePins
+from keyark.client.trust.receipts import verify_receipt_file
 from keyark.config import load_config
-from keyark.crypto.agents import AgentShareKey, ShareKey
-from keyark.crypto.ceremonies import Opening, verify_decision, verify_request
-from keyark.crypto.matching import prove_match
-from keyark.crypto.opening_facts import parse_facts
-from keyark.crypto.pkcs8 import parse_private_key_info
-from keyark.crypto.storage import HybridPrivateKey, HybridPublicKey
-from keyark.crypto.token import load_token
-from keyark.crypto.uris import load_private_key_by_uri
-from keyark.deployment.authority import _load_request
-from keyark.deployment.bundle import Bundle
-from keyark.deployment.issued import IssuedIdentities
+from keyark.custody.agents import AgentShareKey, ShareKey
+from keyark.custody.matching import prove_match
+from keyark.custody.storage import HybridPrivateKey, HybridPublicKey
+from keyark.custody.token import load_token
+from keyark.custody.uris import load_private_key_by_uri
+from keyark.deployment.access.authority import _load_request
+from keyark.deployment.access.bundle import Bundle
+from keyark.deployment.access.issued import IssuedIdentities
 from keyark.errors import InvalidInputError, KeyarkError
-from keyark.pki.authority import check_request
-from keyark.pki.calls import SignedCall
-from keyark.pki.certificates import Validity, load_certificate, load_pem_certificates
-from keyark.pki.chains import lowest, verify_chain
-from keyark.pki.identities import identity_of
-from keyark.pki.key_types import KeyType, key_type_of
-from keyark.pki.keys import load_private_key
-from keyark.pki.known_keys import KnownKeys
-from keyark.pki.names import check_email, check_name
-from keyark.pki.ocsp import parse_ocsp_request
-from keyark.pki.pairs import check_encryption_certificate, check_signing_certificate
-from keyark.pki.pkcs12 import open_pkcs12
-from keyark.pki.revocations import parse_revocation
-from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.pki.spiffe import SpiffeId, check_trust_domain
-from keyark.pki.spki import encode_spki, load_spki
-from keyark.pki.statements import parse_statement, verify_statement
-from keyark.pki.transport import TransportTrust, transport_spki
+from keyark.identity.certificates import identity_of
+from keyark.identity.revoked import RevokedIdentities
+from keyark.identity.spiffe import SpiffeId, check_trust_domain
+from keyark.identity.transport import TransportTrust, transport_spki
+from keyark.keys.key_types import KeyType, key_type_of
+from keyark.keys.known_keys import KnownKeys
+from keyark.keys.pkcs8 import parse_private_key_info
+from keyark.keys.private_keys import load_private_key
+from keyark.keys.spki import encode_spki, load_spki
 from keyark.policy.expressions import Condition
 from keyark.policy.requests import sample_of
 from keyark.policy.trial import load_requests
 from keyark.records.v1.drm_pb2 import WorkFailure
 from keyark.rpc.errors import from_status
-from keyark.rpc.guard import _decode
 from keyark.rpc.identities import PeerReader
+from keyark.rpc.serving.guard import _decode
 from keyark.service.control import Commands, _answer
-from keyark.service.documents import Caching, HttpRequest, HttpResponse, cached, plain
 from keyark.service.failures import unpack_failure
-from keyark.service.http import HttpLimits, HttpServer
 from keyark.service.paging import page_of
+from keyark.statements.calls import SignedCall
+from keyark.statements.ceremonies import Opening, verify_decision, verify_request
+from keyark.statements.enrollment import parse_statement, verify_statement
+from keyark.statements.pairs import check_encryption_certificate, check_signing_certificate
+from keyark.statements.revocations import parse_revocation
 from keyark.transparency.checkpoint import NoteVerifier, parse_checkpoint
 from keyark.transparency.cosignatures import CosignatureVerifier
 from keyark.transparency.events import EventError, new_event, open_event, parse_leaf, parse_logged_event
 from keyark.transparency.merkle import TreeHasher, verify_consistency, verify_inclusion
+from keyark.transparency.opening_facts import parse_facts
 from keyark.transparency.receipts import ReceiptVerifier, parse_proof
 from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1 import archive_pb2, certificates_pb2, recovery_pb2, registration_pb2
@@ -84,6 +78,12 @@ from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import PageRequest, TransportCertificate
 from keyark.workers.frames import read_frame, unpack
+from keyark.x509.authority import check_request
+from keyark.x509.certificates import Validity, load_certificate, load_pem_certificates
+from keyark.x509.chains import lowest, verify_chain
+from keyark.x509.names import check_email, check_name
+from keyark.x509.ocsp import parse_ocsp_request
+from keyark.x509.pkcs12 import open_pkcs12
 from rm_service.config import RmConfig
 from tests.fuzz.world import world
 

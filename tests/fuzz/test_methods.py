@@ -12,12 +12,12 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from keyark.errors import KeyarkError
-from keyark.rpc.channels import Channel, call, open_channel
+from keyark.rpc.calling.channels import Channel, call, open_channel
 from keyark.rpc.errors import from_status
 from keyark.rpc.identities import LocalIdentity
 from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2, recovery_pb2, registration_pb2
 from tests.fuzz.test_targets import EVERYTHING
-from tests.support.deployment import Deployment
+from tests.support.running.deployment import Deployment
 
 ROLES = ("rm", "cm", "drm", "client/enroller", "officer/officer", "agent/alice", "auditor/auditor")
 TEXTS = (

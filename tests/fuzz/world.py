@@ -12,16 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from keyark.crypto.ceremonies import AgentTrust
-from keyark.crypto.envelopes import TransportKey
-from keyark.pki.approvals import OfficerTrust
-from keyark.pki.calls import CallTrust
-from keyark.pki.certificates import load_certificates
-from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.pki.spki import encode_spki
-from keyark.pki.statements import Statement, parse_statement
+from keyark.custody.envelopes import TransportKey
+from keyark.identity.revoked import RevokedIdentities
+from keyark.keys.spki import encode_spki
+from keyark.statements.approvals import OfficerTrust
+from keyark.statements.calls import CallTrust
+from keyark.statements.ceremonies import AgentTrust
+from keyark.statements.enrollment import Statement, parse_statement
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import TransportCertificate
+from keyark.x509.certificates import load_certificates
 
 FOLDER = Path(__file__).with_name("world")
 NOW = 1_800_000_000

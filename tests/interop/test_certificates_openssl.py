@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
-from keyark.pki.authority import ca_name, create_root
-from keyark.pki.certificates import Validity, encode_pem_certificates, load_certificate
-from keyark.pki.end_entity_profile import EndEntityProfile
-from keyark.pki.key_types import CA_KEY_TYPES, ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
-from tests.support.pki import (
+from keyark.keys.key_types import CA_KEY_TYPES, ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
+from keyark.x509.authority import ca_name, create_root
+from keyark.x509.certificates import Validity, encode_pem_certificates, load_certificate
+from keyark.x509.end_entity_profile import EndEntityProfile
+from tests.support.keys.pki import (
     NOW,
     VALIDITY,
     identity_certificate,

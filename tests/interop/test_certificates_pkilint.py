@@ -9,12 +9,12 @@ from pkilint.pkix import extension, name
 from pkilint.report import get_findings_count
 from pkilint.validation import ValidationFindingSeverity
 
-from cm_service.profiles import ProfileSettings
-from keyark.pki.certificates import Validity, encode_certificate
-from keyark.pki.distribution import Distribution
-from keyark.pki.end_entity_profile import EndEntityProfile
-from keyark.pki.key_types import CA_KEY_TYPES, ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
-from tests.support.pki import (
+from cm_service.issuer.profiles import ProfileSettings
+from keyark.keys.key_types import CA_KEY_TYPES, ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType
+from keyark.x509.certificates import Validity, encode_certificate
+from keyark.x509.distribution import Distribution
+from keyark.x509.end_entity_profile import EndEntityProfile
+from tests.support.keys.pki import (
     CA_VALIDITY,
     NOW,
     identity_certificate,

@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from tests.support.deployment import Deployment
+from tests.support.running.deployment import Deployment
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "clients.md").read_text()

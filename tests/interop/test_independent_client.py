@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from keyark.pki.key_types import KeyType
-from tests.support.deployment import copy_deployment, make_deployment, running
+from keyark.keys.key_types import KeyType
+from tests.support.running.deployment import copy_deployment, make_deployment, running
 
 CLIENT = Path(__file__).with_name("independent_client.py")
 ROOT = CLIENT.parents[2]

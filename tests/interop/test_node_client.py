@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from keyark.client import get_proven_key, list_certificates, open_session
-from tests.support.attacks import forge_identity
-from tests.support.deployment import Deployment
+from tests.support.running.deployment import Deployment
+from tests.support.stories.attacks import forge_identity
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "node"

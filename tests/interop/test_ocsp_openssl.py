@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from keyark.client.revocation import hold_certificates, publish_crls, revoke_certificates
-from keyark.client.sessions import open_session
-from keyark.pki.certificates import load_certificates, save_certificates
-from keyark.pki.serials import encode_serial
+from keyark.client.access.sessions import open_session
+from keyark.client.administration.revocation import hold_certificates, publish_crls, revoke_certificates
 from keyark.v1.revocation_pb2 import RevocationReason
-from tests.support.deployment import Deployment, edit, running
+from keyark.x509.certificates import load_certificates, save_certificates
+from keyark.x509.serials import encode_serial
+from tests.support.running.deployment import Deployment, edit, running
 
 
 class Relying:

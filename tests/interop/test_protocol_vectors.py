@@ -16,17 +16,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_priv
 import cm_service
 import drm_service
 import rm_service
-from keyark.crypto.contexts import context
-from keyark.crypto.envelopes import TransportKey, TransportPublicKey, seal_to_transport
-from keyark.crypto.matching import prove_match
+from keyark.contexts import context
+from keyark.custody.envelopes import TransportKey, TransportPublicKey, seal_to_transport
+from keyark.custody.matching import prove_match
 from keyark.errors import KeyarkError, error_class
-from keyark.pki.calls import CallSigner, CallTrust, SignedCall
-from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import build_statement, parse_statement, sign_statement, verify_statement
-from keyark.pki.transport import TransportTrust
+from keyark.identity.revoked import RevokedIdentities
+from keyark.identity.spiffe import SpiffeId
+from keyark.identity.transport import TransportTrust
 from keyark.rpc.errors import status_code
-from keyark.service.callers import AT_ONCE_SECONDS
+from keyark.service.checks.callers import AT_ONCE_SECONDS
+from keyark.statements.calls import CallSigner, CallTrust, SignedCall
+from keyark.statements.enrollment import build_statement, parse_statement, sign_statement, verify_statement
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ReceiptMismatchError, ReceiptVerifier
@@ -34,7 +34,7 @@ from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1.audit_pb2 import TransportKeyChange
 from keyark.v1.common_pb2 import TransportCertificate
 from tests.interop import independent_client
-from tests.support.pki import DAY, NOW
+from tests.support.keys.pki import DAY, NOW
 
 DOCS = Path(__file__).parents[2] / "docs"
 VECTORS = {
@@ -405,29 +405,29 @@ def test_every_documented_reason_has_its_grpc_code():
 
 def test_every_reason_that_a_request_can_meet_is_documented():
     modules = (
-        "keyark.crypto.envelopes",
-        "keyark.crypto.matching",
-        "keyark.crypto.pkcs8",
-        "keyark.pki.calls",
-        "keyark.pki.key_types",
-        "keyark.pki.spki",
-        "keyark.pki.statements",
-        "keyark.pki.transport",
-        "keyark.service.callers",
-        "keyark.service.evidence",
-        "keyark.service.key_uses",
-        "keyark.service.requests",
+        "keyark.custody.envelopes",
+        "keyark.custody.matching",
+        "keyark.keys.pkcs8",
+        "keyark.statements.calls",
+        "keyark.keys.key_types",
+        "keyark.keys.spki",
+        "keyark.statements.enrollment",
+        "keyark.identity.transport",
+        "keyark.service.checks.callers",
+        "keyark.service.checks.evidence",
+        "keyark.service.checks.key_uses",
+        "keyark.service.checks.requests",
         "keyark.transparency.heads",
         "keyark.transparency.receipts",
         "keyark.transparency.transport_keys",
         "keyark.workers.pool",
         "keyark.workers.process",
-        "rm_service.archive_client",
-        "rm_service.enrollment",
-        "rm_service.forms",
-        "cm_service.issuance",
-        "cm_service.profiles",
-        "keyark.pki.revocations",
+        "rm_service.downstream.archive",
+        "rm_service.enrollment.steps",
+        "rm_service.enrollment.forms",
+        "cm_service.issuance.steps",
+        "cm_service.issuer.profiles",
+        "keyark.statements.revocations",
     )
     defined = {
         value.reason

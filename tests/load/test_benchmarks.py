@@ -11,8 +11,8 @@ from benchmarks import deployments, scale, suite
 from benchmarks.__main__ import report_of
 from benchmarks.page import bench_page, bench_tables
 from keyark.load import KeyCache
-from keyark.load.observing import machine
-from keyark.load.suites import EC
+from keyark.load.driving.observing import machine
+from keyark.load.planning.suites import EC
 
 TABLE = {
     "crypto_floor_us", "server_cpu_us", "floor_ratio", "enrollments_per_second", "client_cpu_us", "p50_ms", "p99_ms",

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyark.load.capacity import MOST_TRIALS, Trial, find_capacity, judge
-from keyark.load.summary import KindFigures, Summary
+from keyark.load.reporting.capacity import MOST_TRIALS, Trial, find_capacity, judge
+from keyark.load.reporting.summary import KindFigures, Summary
 from tests.load.virtual_time import run_in_virtual_time
 
 

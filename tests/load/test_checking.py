@@ -7,16 +7,16 @@ import copy
 import pytest
 from google.rpc.status_pb2 import Status
 
-from keyark.client.recipients import RecoveredKey
+from keyark.client.recovery.recipients import RecoveredKey
 from keyark.errors import OverloadedError
-from keyark.load.checking import AnswerChecker
-from keyark.load.known import Issued
-from keyark.load.recovering import KeyWanted, Recover
-from keyark.pki.statements import parse_statement
+from keyark.load.driving.known import Issued
+from keyark.load.driving.recovering import KeyWanted, Recover
+from keyark.load.measuring.checking import AnswerChecker
 from keyark.rpc.errors import to_status
+from keyark.statements.enrollment import parse_statement
 from keyark.v1 import registration_pb2 as rm
-from tests.support.deployment import Deployment
-from tests.support.enrolling import enrolling
+from tests.support.running.deployment import Deployment
+from tests.support.stories.enrolling import enrolling
 
 
 @pytest.fixture

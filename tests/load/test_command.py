@@ -7,8 +7,8 @@ import json
 import pytest
 
 from keyark.deployment.ports import free_ports
-from tests.support.deployment import make_deployment
-from tests.support.processes import keyark, up
+from tests.support.running.deployment import make_deployment
+from tests.support.running.processes import keyark, up
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyark.errors import OverloadedError
-from keyark.load import driving
-from keyark.load.checking import WrongAnswerError
-from keyark.load.driving import Driver, Mix, Window, due_times, share
-from keyark.load.keys import KeysExhaustedError
-from keyark.load.plan import Closed, LoadPlan, Open, Ramp
-from keyark.load.recording import Recorder, Tally
+from keyark.load.driving import loops as driving
+from keyark.load.driving.loops import Driver, Mix, Window, due_times, share
+from keyark.load.measuring.checking import WrongAnswerError
+from keyark.load.measuring.recording import Recorder, Tally
+from keyark.load.planning.keys import KeysExhaustedError
+from keyark.load.planning.plan import Closed, LoadPlan, Open, Ramp
 from keyark.rpc.errors import RemoteError
 from tests.load.virtual_time import run_in_virtual_time
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from keyark.deployment.ports import free_ports
+from keyark.keys.key_types import KeyType
 from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open
-from keyark.load.fleet import LoadClientError, run_load
-from keyark.load.keys import USED
-from keyark.load.processes import find_services
-from keyark.load.summary import summarize
-from keyark.pki.key_types import KeyType
-from tests.support.deployment import make_deployment
-from tests.support.processes import up
+from keyark.load.driving.fleet import LoadClientError, run_load
+from keyark.load.measuring.processes import find_services
+from keyark.load.planning.keys import USED
+from keyark.load.reporting.summary import summarize
+from tests.support.running.deployment import make_deployment
+from tests.support.running.processes import up
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import json
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
-from keyark.crypto.matching import prove_match
+from keyark.custody.matching import prove_match
 from keyark.errors import ConfigurationError
-from keyark.load.keys import USED, KeyCache
-from keyark.pki.key_types import KeyType, key_type_of
-from keyark.pki.spki import encode_spki
+from keyark.keys.key_types import KeyType, key_type_of
+from keyark.keys.spki import encode_spki
+from keyark.load.planning.keys import USED, KeyCache
 
 
 @pytest.mark.parametrize("key_type", [KeyType.EC_P256, KeyType.RSA_2048, KeyType.ML_KEM_768, KeyType.X25519])

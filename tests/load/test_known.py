@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keyark.load.known import SHARE, Issued, KnownEnrollments
+from keyark.load.driving.known import SHARE, Issued, KnownEnrollments
 
 
 def some(count: int, *, after: int = 0) -> list[Issued]:

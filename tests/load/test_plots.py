@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyark.load import pages
-from keyark.load.plots import HEIGHT, WIDTH, Axis, line_plot, nice_ticks, percentile_plot
+from keyark.load.reporting import pages
+from keyark.load.reporting.plots import HEIGHT, WIDTH, Axis, line_plot, nice_ticks, percentile_plot
 
 AXES = {"x": Axis(label="seconds"), "y": Axis(label="ms")}
 POINTS = st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e9)), min_size=1, max_size=30)

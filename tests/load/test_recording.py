@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyark.errors import OverloadedError
-from keyark.load.recording import Recorder, Tally, add_interval
+from keyark.load.measuring.recording import Recorder, Tally, add_interval
 
 LATENCIES = st.lists(st.integers(1, 60_000_000), min_size=1, max_size=300)
 

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from keyark.errors import OverloadedError
-from keyark.load.driving import MOST_POINTS, Window
-from keyark.load.fleet import LoadResult
-from keyark.load.live import LiveView
-from keyark.load.plan import Closed, LoadPlan
-from keyark.load.recording import Recorder
-from keyark.load.series import build_series
-from keyark.load.summary import summarize
+from keyark.load.driving.fleet import LoadResult
+from keyark.load.driving.loops import MOST_POINTS, Window
+from keyark.load.measuring.recording import Recorder
+from keyark.load.planning.plan import Closed, LoadPlan
+from keyark.load.reporting.live import LiveView
+from keyark.load.reporting.series import build_series
+from keyark.load.reporting.summary import summarize
 
 
 def line(at: float, *, answered: int, failed: int = 0, latency: float = 0.01) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyark.errors import ConfigurationError
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.spiffe import SpiffeId
 from keyark.policy.config import PolicyConfig, build_engine, describe_policy, policy_section
 from keyark.policy.disclosure import EVENTS
 from keyark.policy.engine import PolicyEngine

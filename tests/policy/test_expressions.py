@@ -13,8 +13,8 @@ from keyark.errors import ConfigurationError
 from keyark.policy.config import build_engine
 from keyark.policy.engine import ACCEPT, Defer, PolicyEngine, Reject
 from keyark.policy.expressions import MAX_SOURCE, Condition, ExpressionError, literal
-from keyark.policy.library import LIBRARY
 from keyark.policy.requests import ATTRIBUTES, EVERYWHERE, attributes_of, sample_of
+from keyark.policy.rules.library import LIBRARY
 from tests.policy.test_engine import REQUEST, Scripted
 from tests.policy.test_rules import GRANT, load
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from keyark.policy.catalogue import RULE_TYPES, type_name
 from keyark.policy.config import build_engine
-from keyark.policy.library import LIBRARY
 from keyark.policy.reference import update
 from keyark.policy.requests import ATTRIBUTES
-from keyark.policy.rules import STAGES
+from keyark.policy.rules.catalogue import RULE_TYPES, type_name
+from keyark.policy.rules.enrollment import STAGES
+from keyark.policy.rules.library import LIBRARY
 from tests.policy.test_rules import GRANT, load
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"

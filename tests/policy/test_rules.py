@@ -13,7 +13,7 @@ from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError, PolicyRejectedError
 from keyark.policy.config import PolicyConfig, build_engine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt, sample_of
-from keyark.policy.rules import in_domain
+from keyark.policy.rules.enrollment import in_domain
 from tests.policy.test_engine import REQUEST
 
 

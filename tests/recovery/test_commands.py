@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from keyark.pki.files import make_private_folder
-from tests.support.processes import KEYARK, init_home, keyark, up
+from keyark.files import make_private_folder
+from tests.support.running.processes import KEYARK, init_home, keyark, up
 
 MESSAGE = b"meet me at the archive\n"
 

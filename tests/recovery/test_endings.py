@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from keyark.client import KeyarkError, RecoveryClient
-from keyark.client.ceremony_review import ReviewedCeremony
+from keyark.client.recovery.review import ReviewedCeremony
 from keyark.clock import ManualClock
 from keyark.errors import PolicyRejectedError
-from keyark.rpc.channels import call
+from keyark.rpc.calling.channels import call
 from keyark.v1 import recovery_pb2
-from tests.support.deployment import Deployment, edit, running
-from tests.support.recovering import (
+from tests.support.running.deployment import Deployment, edit, running
+from tests.support.stories.recovering import (
     REASON,
     agents,
     approve,

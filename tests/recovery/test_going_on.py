@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from drm_service import ceremony_assembly, subsystem
+from drm_service import subsystem
+from drm_service.ceremonies import assembly as ceremony_assembly
 from keyark.client import KeyarkError
 from keyark.errors.services import WorkerStartError
 from keyark.workers.disposable import disposable_worker
 from keyark.workers.process import Worker
-from tests.support.deployment import running
-from tests.support.recovering import REASON, agents, approve, lose_key, state
+from tests.support.running.deployment import running
+from tests.support.stories.recovering import REASON, agents, approve, lose_key, state
 
 
 async def test_a_recovery_whose_worker_did_not_start_is_carried_out_later(

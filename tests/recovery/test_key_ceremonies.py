@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from keyark.client import KeyarkError
-from keyark.client.audit import list_entries
-from keyark.client.sessions import open_session
-from keyark.crypto.agents import AgentShareKey
-from keyark.deployment.authority import DeploymentAuthority
+from keyark.client.access.sessions import open_session
+from keyark.client.trust.receipts import list_entries
+from keyark.custody.agents import AgentShareKey
+from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.initialize import DeploymentPlan, make_person
-from keyark.pki.files import write_file
-from keyark.pki.spiffe import SpiffeId
+from keyark.files import write_file
+from keyark.identity.spiffe import SpiffeId
 from keyark.v1.audit_pb2 import AuditEvent, EventType
-from tests.support.deployment import Deployment, running
-from tests.support.recovering import (
+from tests.support.running.deployment import Deployment, running
+from tests.support.stories.recovering import (
     REASON,
     agents,
     approve,

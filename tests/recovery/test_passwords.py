@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from keyark.client import KeyarkError, RecoveryClient
-from keyark.crypto.agents import ShareKey
-from keyark.pki.keys import WrongPasswordError
-from tests.support.deployment import make_deployment, running
-from tests.support.recovering import REASON, identity_file, lose_key, state
+from keyark.custody.agents import ShareKey
+from keyark.keys.private_keys import WrongPasswordError
+from tests.support.running.deployment import make_deployment, running
+from tests.support.stories.recovering import REASON, identity_file, lose_key, state
 
 PASSWORD = b"a password of the agents"
 

@@ -7,12 +7,12 @@ from hashlib import sha256
 import pytest
 
 from keyark.client import KeyarkError
-from keyark.crypto.ceremonies import AgentTrust, verify_decision
 from keyark.errors import PermissionDeniedError
-from keyark.pki.revoked_identities import NOBODY_REVOKED
+from keyark.identity.revoked import NOBODY_REVOKED
+from keyark.statements.ceremonies import AgentTrust, verify_decision
 from keyark.v1.ceremony_pb2 import SignedStatement
-from tests.support.deployment import Deployment
-from tests.support.recovering import (
+from tests.support.running.deployment import Deployment
+from tests.support.stories.recovering import (
     REASON,
     agents,
     approve,

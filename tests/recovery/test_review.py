@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from keyark.client import KeyarkError
-from keyark.client.ceremony_review import CeremonyReview
-from keyark.client.home import Home
-from keyark.crypto.storage import HybridPrivateKey
+from keyark.client.access.home import Home
+from keyark.client.recovery.review import CeremonyReview
+from keyark.custody.storage import HybridPrivateKey
 from keyark.v1.recovery_pb2 import Ceremony
-from tests.support.deployment import Deployment
-from tests.support.recovering import REASON, agents, approve, lose_key
+from tests.support.running.deployment import Deployment
+from tests.support.stories.recovering import REASON, agents, approve, lose_key
 
 
 def altered(view: Ceremony, **fields: Any) -> Ceremony:

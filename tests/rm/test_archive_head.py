@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from keyark.errors.services import CheckpointGapError
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.spiffe import SpiffeId
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.v1.audit_pb2 import CheckpointLink, CosignCheckpointRequest, CosignCheckpointResponse
-from rm_service.archive_head import ArchiveHead
-from tests.support.transparency import append, entry, opened_log
+from rm_service.downstream.archive_head import ArchiveHead
+from tests.support.stories.transparency import append, entry, opened_log
 
 ALICE, MALLORY = SpiffeId("example.org", "client/alice"), SpiffeId("example.org", "client/mallory")
 

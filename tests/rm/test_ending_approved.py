@@ -14,23 +14,23 @@ from keyark.errors.enrollment import (
     RenewalOnHoldError,
     RenewalRefusedError,
 )
-from keyark.pki.approvals import OfficerTrust
-from keyark.pki.certificates import IssuerValidityError
-from keyark.pki.revoked_identities import NOBODY_REVOKED
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import RenewalSignatureError, parse_statement
+from keyark.identity.revoked import NOBODY_REVOKED
+from keyark.identity.spiffe import SpiffeId
 from keyark.policy.engine import PolicyEngine
 from keyark.rpc.errors import from_status, to_status
+from keyark.statements.approvals import OfficerTrust
+from keyark.statements.enrollment import RenewalSignatureError, parse_statement
 from keyark.v1.audit_pb2 import AuditDetails, EventType
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.v1.registration_pb2 import EnrollmentState
-from rm_service.approvals import Act, Approvals
-from rm_service.duties import Duties
-from rm_service.enrollment import VerifiedReceipt
+from keyark.x509.certificates import IssuerValidityError
+from rm_service.enrollment.steps import VerifiedReceipt
+from rm_service.officers.approvals import Act, Approvals
+from rm_service.officers.duties import Duties
 from rm_service.records import read_enrollment
 from rm_service.reviews import wrapped_key
 from tests.rm.test_fairness import ALICE, Rm, request
-from tests.support.calls import signed_call
+from tests.support.running.calls import signed_call
 
 JO = SpiffeId("example.org", "officer/jo")
 APPROVED = EnrollmentState.ENROLLMENT_STATE_APPROVED

@@ -9,19 +9,19 @@ import pytest
 
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.errors.services import CheckpointGapError, StaleCheckpointError
-from keyark.pki.key_types import KeyType
-from keyark.pki.statements import parse_statement, sign_statement
+from keyark.keys.key_types import KeyType
 from keyark.records.v1.rm_pb2 import OutboxRecord
+from keyark.statements.enrollment import parse_statement, sign_statement
 from keyark.transparency.transport_keys import TransportKeyRetiredError
 from keyark.v1.audit_pb2 import AuditEvent, EventType
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.v1.registration_pb2 import EnrollmentState
-from rm_service.enrollment import VerifiedReceipt
+from rm_service.enrollment.steps import VerifiedReceipt
 from rm_service.records import OUTBOX, read_enrollment
 from rm_service.requests import EnrollmentRequest
 from tests.rm.test_ending_approved import Office
 from tests.rm.test_fairness import ALICE, EVE, Rm, request
-from tests.support.pki import private_key, spki, statement_bytes
+from tests.support.keys.pki import private_key, spki, statement_bytes
 
 PAIR = CertificatePair(signing_certificate=b"signing", encryption_certificate=b"encryption", chain=[b"ca"])
 

@@ -9,23 +9,23 @@ import pytest
 
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError, OverloadedError, UnavailableError
-from keyark.pki.key_types import KeyType
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.statements import new_request_id, sign_statement
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType
 from keyark.policy.engine import PolicyEngine
+from keyark.statements.enrollment import new_request_id, sign_statement
 from keyark.store import MemoryStore
 from keyark.transparency.heads import AcceptedHeads
 from keyark.v1.registration_pb2 import EnrollmentForm
 from keyark.workers.turns import Turns
 from rm_service.config import ApprovalSettings
-from rm_service.enrollment import Enrollments
-from rm_service.queue import ApprovalQueue
+from rm_service.enrollment.queue import ApprovalQueue
+from rm_service.enrollment.steps import Enrollments
+from rm_service.enrollment.under_way import UnderWay
 from rm_service.records import TABLES
 from rm_service.requests import EnrollmentRequest
-from rm_service.under_way import UnderWay
-from tests.support.calls import call_trust, signed_call
-from tests.support.pki import NOW, private_key, spki, statement_bytes
-from tests.support.transparency import new_log
+from tests.support.keys.pki import NOW, private_key, spki, statement_bytes
+from tests.support.running.calls import call_trust, signed_call
+from tests.support.stories.transparency import new_log
 
 EVE, ALICE = (SpiffeId("example.org", f"client/{name}") for name in ("eve", "alice"))
 

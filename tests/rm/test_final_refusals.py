@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keyark.crypto.matching import KeyMismatchError, MlKemSeedRequiredError
+from keyark.custody.matching import KeyMismatchError, MlKemSeedRequiredError
 from keyark.errors import KeyarkError, Kind, OverloadedError, UnavailableError
 from keyark.errors.enrollment import (
     AlreadyRenewedError,
@@ -16,11 +16,11 @@ from keyark.errors.enrollment import (
     RenewalRefusedError,
 )
 from keyark.errors.services import CheckpointGapError, StoreFullError
-from keyark.pki.approvals import ApprovalMismatchError, ApprovalTimeError
-from keyark.pki.certificates import IssuerNotYetValidError, IssuerValidityError
-from keyark.pki.statements import RenewalSignatureError
-from keyark.pki.weak_keys import WeakKeyError
+from keyark.keys.weak_keys import WeakKeyError
 from keyark.rpc.errors import RemoteError, from_status, to_status
+from keyark.statements.approvals import ApprovalMismatchError, ApprovalTimeError
+from keyark.statements.enrollment import RenewalSignatureError
+from keyark.x509.certificates import IssuerNotYetValidError, IssuerValidityError
 
 FINAL = [
     KeyMismatchError,

@@ -10,17 +10,17 @@ import pytest
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.errors.enrollment import UnknownProfileError
-from keyark.pki.certificates import encode_certificate
-from keyark.pki.key_types import KeyType
-from keyark.pki.spki import encode_spki
-from keyark.pki.transport import TransportTrust
+from keyark.identity.transport import TransportTrust
+from keyark.keys.key_types import KeyType
+from keyark.keys.spki import encode_spki
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1.archive_pb2 import ListTransportKeyChangesResponse
 from keyark.v1.certificates_pb2 import Profile
 from keyark.v1.common_pb2 import ArchivalPolicy, TransportCertificate
-from rm_service.forms import FRESH_US, FormSource
-from tests.support.pki import NOW, identity_certificate, internal_ca, private_key
+from keyark.x509.certificates import encode_certificate
+from rm_service.enrollment.forms import FRESH_US, FormSource
+from tests.support.keys.pki import NOW, identity_certificate, internal_ca, private_key
 
 
 class Downstream:

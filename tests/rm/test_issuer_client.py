@@ -22,9 +22,9 @@ from keyark.v1.audit_pb2 import (
     TransportKeyChange,
 )
 from keyark.v1.common_pb2 import CertificatePair, TransportCertificate
-from rm_service.issuer_client import GAP_ATTEMPTS, EvidenceSource, IssueItem, IssuerClient
+from rm_service.downstream.issuer import GAP_ATTEMPTS, EvidenceSource, IssueItem, IssuerClient
 from rm_service.requests import EnrollmentRequest
-from tests.support.transparency import ORIGIN, append, entry, opened_log
+from tests.support.stories.transparency import ORIGIN, append, entry, opened_log
 
 REQUEST = EnrollmentRequest(statement=b"statement", signature=b"signature", wrapped_private_key=b"")
 

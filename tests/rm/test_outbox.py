@@ -10,13 +10,13 @@ import pytest
 
 from keyark.errors import KeyarkError, NotFoundError, UnavailableError
 from keyark.errors.enrollment import LinkedElsewhereError
-from keyark.pki.chains import CertificateChainError, CertificateExpiredError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord, OutboxRecord
 from keyark.store import MemoryStore
 from keyark.v1.archive_pb2 import CertificateLink
 from keyark.v1.registration_pb2 import EnrollmentState, Recoverability
-from rm_service import outbox
-from rm_service.outbox import LinkOutbox
+from keyark.x509.chains import CertificateChainError, CertificateExpiredError
+from rm_service.downstream import outbox
+from rm_service.downstream.outbox import LinkOutbox
 from rm_service.records import OUTBOX, describe_stored
 
 

@@ -13,11 +13,11 @@ from keyark.clock import ManualClock, SystemClock
 from keyark.errors import ConfigurationError
 from keyark.policy.requests import sample_of
 from keyark.store import MemoryStore
-from rm_service.quotas import HOUR_US, HOURS, count_enrollment, enrollments_within
+from rm_service.enrollment.quotas import HOUR_US, HOURS, count_enrollment, enrollments_within
 from rm_service.records import CALLER_COUNTS, TABLES
 from tests.policy.test_expressions import decide
-from tests.support.deployment import running
-from tests.support.enrolling import Enroller, enrolling
+from tests.support.running.deployment import running
+from tests.support.stories.enrolling import Enroller, enrolling
 
 RULE = """
 [[policy.rule]]

@@ -11,21 +11,21 @@ import pytest
 
 from keyark.clock import ManualClock
 from keyark.errors import PolicyRejectedError, Violation
-from keyark.pki.statements import Statement, parse_statement
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
+from keyark.statements.enrollment import Statement, parse_statement
 from keyark.store import Store, open_store, row_keys_beside
 from keyark.v1.audit_pb2 import AuditDetails, EventType
 from keyark.v1.common_pb2 import ArchivalPolicy
 from keyark.v1.registration_pb2 import EnrollmentForm, EnrollmentState
 from rm_service.config import ApprovalSettings
-from rm_service.enrollment import Enrollments
-from rm_service.queue import ApprovalQueue
+from rm_service.enrollment.queue import ApprovalQueue
+from rm_service.enrollment.steps import Enrollments
 from rm_service.records import SCHEMA_VERSION, TABLES, WRAPPED_KEYS, read_enrollment
 from rm_service.requests import EnrollmentRequest, approved_request
 from rm_service.reviews import complete, wrapped_key
-from tests.support.pki import signed_statement
-from tests.support.transparency import new_log
-from tests.support.vanishing import found_values
+from tests.support.keys.pki import signed_statement
+from tests.support.stories.transparency import new_log
+from tests.support.stories.vanishing import found_values
 
 ENVELOPES = [random.Random(size).randbytes(size) for size in (330, 1900)]
 STATE = EnrollmentState

@@ -10,14 +10,14 @@ import pytest
 
 from keyark.errors import DeadlineExceededError, KeyarkError, OverloadedError
 from keyark.errors.services import UnreadMessageError
+from keyark.identity.spiffe import SpiffeId
 from keyark.meters import Meters
-from keyark.pki.spiffe import SpiffeId
-from keyark.rpc import guard
-from keyark.rpc.budgets import Readers, Share
-from keyark.rpc.channels import call
+from keyark.rpc.calling.channels import call
 from keyark.rpc.errors import MessageTooLargeError, from_rpc_error
+from keyark.rpc.serving import guard
+from keyark.rpc.serving.budgets import Readers, Share
 from keyark.v1 import audit_pb2
-from tests.support.rpc import Scripted, budgets, channel_to, identity, serving, stub
+from tests.support.running.rpc import Scripted, budgets, channel_to, identity, serving, stub
 
 EVE, ALICE = (SpiffeId("example.org", f"client/{name}") for name in ("eve", "alice"))
 METHOD = "/keyark.v1.AuditService/GetCheckpoint"

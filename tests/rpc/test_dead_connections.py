@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from keyark.errors import KeyarkError, Kind
-from keyark.rpc.channels import BETWEEN_SERVICES, Channel, call, open_channel
-from keyark.rpc.server import OPTIONS
+from keyark.rpc.calling.channels import BETWEEN_SERVICES, Channel, call, open_channel
+from keyark.rpc.serving.server import OPTIONS
 from keyark.v1 import audit_pb2
-from tests.support.pki import TRUST_DOMAIN
-from tests.support.rpc import METHODS, Scripted, identity, serving, stub
+from tests.support.keys.pki import TRUST_DOMAIN
+from tests.support.running.rpc import METHODS, Scripted, identity, serving, stub
 
 REQUEST = audit_pb2.GetCheckpointRequest()
 BETWEEN = dict(BETWEEN_SERVICES)

@@ -8,9 +8,9 @@ import pytest
 
 from keyark.errors import DeadlineExceededError
 from keyark.rpc import deadlines
-from keyark.rpc.channels import call
+from keyark.rpc.calling.channels import call
 from keyark.v1 import audit_pb2
-from tests.support.rpc import Scripted, channel_to, identity, serving, stub
+from tests.support.running.rpc import Scripted, channel_to, identity, serving, stub
 
 REQUEST = audit_pb2.GetCheckpointRequest()
 AUDITOR = "auditor/auditor"

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import cm_service
 import drm_service
-import keyark.crypto.envelopes
-import keyark.pki.statements
+import keyark.custody.envelopes
+import keyark.statements.enrollment
 import rm_service
 from keyark.errors import (
     InvalidInputError,
@@ -31,7 +31,7 @@ from keyark.errors import (
     error_class,
 )
 from keyark.errors.services import CheckpointGapError
-from keyark.rpc.channels import MAX_RESPONSE
+from keyark.rpc.calling.channels import MAX_RESPONSE
 from keyark.rpc.errors import (
     RemoteError,
     abort,
@@ -49,7 +49,7 @@ from keyark.rpc.errors import (
         NotFoundError("no such thing"),
         InvalidInputError("bad", field="email"),
         OverloadedError("later"),
-        keyark.crypto.envelopes.EnvelopeError("closed"),
+        keyark.custody.envelopes.EnvelopeError("closed"),
         CheckpointGapError("gap", metadata={"tree_size": "7"}),
         PolicyRejectedError(
             "no",

@@ -20,14 +20,14 @@ from keyark.errors import (
     UnavailableError,
 )
 from keyark.errors.services import StoreFullError
+from keyark.identity.revoked import IdentityRevokedError
 from keyark.meters import Meters
-from keyark.pki.revoked_identities import IdentityRevokedError
-from keyark.rpc.channels import call
+from keyark.rpc.calling.channels import call
 from keyark.rpc.errors import InternalError, from_rpc_error
 from keyark.rpc.identities import PeerReader
 from keyark.v1 import audit_pb2
-from tests.support.pki import TRUST_DOMAIN
-from tests.support.rpc import (
+from tests.support.keys.pki import TRUST_DOMAIN
+from tests.support.running.rpc import (
     Scripted,
     budgets,
     channel_to,

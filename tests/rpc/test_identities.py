@@ -9,7 +9,7 @@ import pytest
 
 from keyark.errors import UnauthenticatedError
 from keyark.rpc.identities import PeerReader
-from tests.support.rpc import identity, revoked_identities
+from tests.support.running.rpc import identity, revoked_identities
 
 CLIENT = identity("client/alice")
 GOOD: dict[str, Any] = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from keyark.errors import KeyarkError, NotFoundError, OverloadedError, UnavailableError
-from keyark.pki.spiffe import SpiffeId
+from keyark.identity.spiffe import SpiffeId
 from keyark.rpc.errors import from_status
-from keyark.rpc.guard import _caller
-from keyark.rpc.outcomes import Refusals
+from keyark.rpc.serving.guard import _caller
+from keyark.rpc.serving.outcomes import Refusals
 from keyark.transparency.rejections import RejectionLog
 from keyark.v1.audit_pb2 import AuditDetails
-from tests.support.transparency import opened_log
+from tests.support.stories.transparency import opened_log
 
 CALLER = SpiffeId("example.org", "client/alice")
 

@@ -9,16 +9,16 @@ from typing import Any, cast
 import pytest
 from cryptography import x509
 
-from keyark.pki.certificates import load_pem_certificates
-from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.rpc.channels import Channel, call, open_channel
+from keyark.identity.revoked import RevokedIdentities
+from keyark.rpc.calling.channels import Channel, call, open_channel
+from keyark.rpc.calling.pinning import Probe, ServerPin, ServiceRevokedError, presented_certificate
+from keyark.rpc.calling.renewal import RenewableChannel
 from keyark.rpc.errors import NoConnectionError
 from keyark.rpc.identities import LocalIdentity
-from keyark.rpc.pinning import Probe, ServerPin, ServiceRevokedError, presented_certificate
-from keyark.rpc.renewal import RenewableChannel
 from keyark.v1 import audit_pb2
-from tests.support.pki import TRUST_DOMAIN
-from tests.support.rpc import (
+from keyark.x509.certificates import load_pem_certificates
+from tests.support.keys.pki import TRUST_DOMAIN
+from tests.support.running.rpc import (
     Scripted,
     identity,
     identity_list,

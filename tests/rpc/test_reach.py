@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from keyark.errors import KeyarkError
-from keyark.pki.authority import ca_name, create_internal_ca
-from keyark.pki.certificates import Validity
-from keyark.pki.key_types import KeyType
-from keyark.rpc.channels import call, open_channel
+from keyark.keys.key_types import KeyType
+from keyark.rpc.calling.channels import call, open_channel
+from keyark.rpc.calling.pinning import ServerPin
+from keyark.rpc.calling.renewal import RenewableChannel
 from keyark.rpc.identities import LocalIdentity
-from keyark.rpc.pinning import ServerPin
 from keyark.rpc.reach import NoConnectionError
-from keyark.rpc.renewal import RenewableChannel
 from keyark.v1.audit_pb2 import GetCheckpointRequest
-from tests.support.crypto import private_key
-from tests.support.deployment import running_beside
-from tests.support.rpc import Scripted, identity, revoked_identities, serving, stub
+from keyark.x509.authority import ca_name, create_internal_ca
+from keyark.x509.certificates import Validity
+from tests.support.keys.crypto import private_key
+from tests.support.running.deployment import running_beside
+from tests.support.running.rpc import Scripted, identity, revoked_identities, serving, stub
 
 DAY = 86_400
 NOW = int(time.time())

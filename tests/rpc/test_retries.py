@@ -17,11 +17,11 @@ from keyark.errors import (
     UnavailableError,
 )
 from keyark.errors.services import StoreFullError, WitnessQuotaError
-from keyark.rpc.channels import call
+from keyark.rpc.calling.channels import call
+from keyark.rpc.calling.pinning import ServiceRevokedError
+from keyark.rpc.calling.retries import NO_RETRIES, Retries, is_idempotent
 from keyark.rpc.errors import InternalError, MessageTooLargeError
-from keyark.rpc.pinning import ServiceRevokedError
 from keyark.rpc.reach import IdentityEndedError, NoConnectionError, ServiceCertificateError
-from keyark.rpc.retries import NO_RETRIES, Retries, is_idempotent
 
 
 class Time:

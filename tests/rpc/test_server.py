@@ -31,17 +31,17 @@ from keyark.errors import (
     UnauthenticatedError,
     Violation,
 )
+from keyark.keys.key_types import KeyType
 from keyark.meters import Meters
-from keyark.pki.authority import ca_name, create_internal_ca
-from keyark.pki.certificates import Validity
-from keyark.pki.key_types import KeyType
-from keyark.rpc.channels import call
+from keyark.rpc.calling.channels import call
 from keyark.rpc.errors import InternalError, MessageTooLargeError, NoConnectionError
 from keyark.rpc.identities import PeerReader
-from keyark.rpc.server import current_caller
+from keyark.rpc.serving.server import current_caller
 from keyark.v1 import audit_pb2
-from tests.support.pki import private_key
-from tests.support.rpc import (
+from keyark.x509.authority import ca_name, create_internal_ca
+from keyark.x509.certificates import Validity
+from tests.support.keys.pki import private_key
+from tests.support.running.rpc import (
     METHODS,
     Scripted,
     budgets,
@@ -141,7 +141,7 @@ def test_a_server_does_not_start_where_tls_1_2_is_not_ruled_out(first: str, star
 import {first}
 import asyncio
 from keyark.errors import ConfigurationError
-from tests.support.rpc import Scripted, serving
+from tests.support.running.rpc import Scripted, serving
 
 async def main():
     try:
@@ -213,7 +213,7 @@ async def test_more_calls_than_fit_are_told_to_try_again() -> None:
 async def test_a_caller_waits_for_its_own_time_and_a_handler_ends_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("keyark.rpc.guard.HANDLING_SECONDS", 1.0)
+    monkeypatch.setattr("keyark.rpc.serving.guard.HANDLING_SECONDS", 1.0)
     ended = asyncio.Event()
 
     async def answer() -> bytes:

@@ -7,11 +7,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyark.errors import PermissionDeniedError, UnauthenticatedError
-from keyark.rpc.channels import call
+from keyark.rpc.calling.channels import call
 from keyark.rpc.errors import NoConnectionError, from_rpc_error
 from keyark.v1 import audit_pb2
-from tests.support.rpc import Scripted, channel_to, identity, serving, stub
-from tests.support.tls import unusual_identity
+from tests.support.running.rpc import Scripted, channel_to, identity, serving, stub
+from tests.support.running.tls import unusual_identity
 
 REQUEST = audit_pb2.GetCheckpointRequest()
 AUDITOR = "spiffe://example.org/auditor/auditor"

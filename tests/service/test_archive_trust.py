@@ -12,12 +12,20 @@ from typing import Any
 
 import pytest
 
-from keyark.client.agent_keys import AgentKeys
-from keyark.client.home import Home
-from keyark.client.passwords import no_password
+from keyark.client.access.home import Home
+from keyark.client.access.passwords import no_password
+from keyark.client.recovery.agent_keys import AgentKeys
 from keyark.clock import ManualClock
-from keyark.crypto.agents import AgentShareKey, FormerShareKeyError, ShareKey
-from keyark.crypto.ceremonies import (
+from keyark.custody.agents import AgentShareKey, FormerShareKeyError, ShareKey
+from keyark.deployment.access.authority import DeploymentAuthority
+from keyark.errors import KeyarkError
+from keyark.errors.recovery import TrustChangeError
+from keyark.identity.revoked import RevokedIdentities
+from keyark.keys.key_types import KeyType
+from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
+from keyark.service.checks.archive_trust import TABLE, StorageKeyTrust, go_back, read_kept
+from keyark.service.settings import ArchiveTrust
+from keyark.statements.ceremonies import (
     AgentTrust,
     Opening,
     agent_key_of,
@@ -25,21 +33,13 @@ from keyark.crypto.ceremonies import (
     sign_decision,
     sign_request,
 )
-from keyark.crypto.opening_facts import change_id, facts_digest
-from keyark.deployment.authority import DeploymentAuthority
-from keyark.errors import KeyarkError
-from keyark.errors.recovery import TrustChangeError
-from keyark.pki.key_types import KeyType
-from keyark.pki.revoked_identities import RevokedIdentities
-from keyark.pki.statements import new_request_id
-from keyark.records.v1.trust_pb2 import ArchiveTrustRecord
-from keyark.service.archive_trust import TABLE, StorageKeyTrust, go_back, read_kept
-from keyark.service.settings import ArchiveTrust
+from keyark.statements.enrollment import new_request_id
 from keyark.store import MemoryStore
 from keyark.transparency import log
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.events import new_event, open_event
 from keyark.transparency.merkle import leaf_hash
+from keyark.transparency.opening_facts import change_id, facts_digest
 from keyark.transparency.receipts import ProvenLeaf, ReceiptVerifier, format_proof
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import (
@@ -52,9 +52,9 @@ from keyark.v1.ceremony_pb2 import (
     SignedStatement,
     StorageKeyFacts,
 )
-from tests.support.pki import private_key, spki
-from tests.support.rpc import identity_list
-from tests.support.transparency import new_log
+from tests.support.keys.pki import private_key, spki
+from tests.support.running.rpc import identity_list
+from tests.support.stories.transparency import new_log
 
 APPROVE, REJECT = Decision.DECISION_APPROVE, Decision.DECISION_REJECT
 NOW_US = time.time_ns() // 1000

@@ -8,15 +8,15 @@ import pytest
 
 from keyark.clock import ManualClock
 from keyark.errors import InvalidInputError, KeyarkError
-from keyark.pki.approvals import Edits, OfficerSigner
-from keyark.pki.calls import SignedCall
-from keyark.pki.key_types import KeyType
-from keyark.pki.statements import parse_statement
-from keyark.service.callers import AT_ONCE_SECONDS, CallerChecks, CallerSignature, named_calls
+from keyark.keys.key_types import KeyType
+from keyark.service.checks.callers import AT_ONCE_SECONDS, CallerChecks, CallerSignature, named_calls
+from keyark.statements.approvals import Edits, OfficerSigner
+from keyark.statements.calls import SignedCall
+from keyark.statements.enrollment import parse_statement
 from keyark.transparency.rejections import Sender
 from keyark.v1.ceremony_pb2 import SignedStatement
-from tests.support.calls import caller_checks, signed_call
-from tests.support.pki import CALLER, NOW, identity_certificate, private_key, statement_bytes
+from tests.support.keys.pki import CALLER, NOW, identity_certificate, private_key, statement_bytes
+from tests.support.running.calls import caller_checks, signed_call
 
 DAY = 86_400
 REQUIRED, WAIVED = CallerSignature.REQUIRED, CallerSignature.WAIVED

@@ -13,8 +13,8 @@ import pytest
 
 from keyark.config import load_config
 from keyark.errors import KeyarkError
-from tests.support.deployment import copy_deployment, edit, running
-from tests.support.processes import keyark
+from tests.support.running.deployment import copy_deployment, edit, running
+from tests.support.running.processes import keyark
 
 ROLES = ("rm", "cm", "drm")
 NOT_NEEDED = {"store", "log.pub.pem"}

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cm_service.public.documents import Caching, HttpRequest, HttpResponse, cached, plain
+from cm_service.public.http import MAX_BODY, MAX_HEAD, HttpLimits, HttpServer
 from keyark.errors import ConfigurationError
-from keyark.service.documents import Caching, HttpRequest, HttpResponse, cached, plain
-from keyark.service.http import MAX_BODY, MAX_HEAD, HttpLimits, HttpServer
 
 NOW = 1_800_000_000
 GET = b"GET /there HTTP/1.1\r\nHost: ca\r\n\r\n"

@@ -7,15 +7,15 @@ import pytest
 from keyark.clock import ManualClock
 from keyark.errors import ConfigurationError
 from keyark.errors.services import StoreFullError
-from keyark.pki.certificates import load_pem_certificates
-from keyark.pki.revoked_identities import IdentityListError, IdentityRevokedError, OlderIdentityListError
-from keyark.pki.serials import encode_serial
-from keyark.service.identity_list import IdentityListFile, IdentityListMissingError
+from keyark.identity.revoked import IdentityListError, IdentityRevokedError, OlderIdentityListError
+from keyark.service.program.identity_list import IdentityListFile, IdentityListMissingError
 from keyark.service.tables import IDENTITY_LISTS
 from keyark.transparency.events import open_event
 from keyark.v1.audit_pb2 import EventType
-from tests.support.rpc import identity, identity_list, revoked_identities
-from tests.support.transparency import memory_store, new_log
+from keyark.x509.certificates import load_pem_certificates
+from keyark.x509.serials import encode_serial
+from tests.support.running.rpc import identity, identity_list, revoked_identities
+from tests.support.stories.transparency import memory_store, new_log
 
 ALICE = load_pem_certificates(identity("client/alice").certificate)[0]
 BOB = load_pem_certificates(identity("client/bob").certificate)[0]

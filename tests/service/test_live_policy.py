@@ -8,8 +8,8 @@ import pytest
 
 from keyark.errors import ConfigurationError
 from keyark.v1.audit_pb2 import AuditEvent, EventType
-from tests.support.deployment import Deployment, running
-from tests.support.enrolling import Enroller, enrolling, holdings
+from tests.support.running.deployment import Deployment, running
+from tests.support.stories.enrolling import Enroller, enrolling, holdings
 
 RULE = """
 [[policy.rule]]

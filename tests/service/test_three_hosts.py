@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyark.programs import python_command
-from tests.support.processes import keyark
+from tests.support.running.processes import keyark
 
 
 def program(role: str, *words: object) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from keyark.store import (
     WriteTransaction,
     open_store,
 )
-from tests.support.store import one_group
+from tests.support.running.store import one_group
 
 TABLES = ("rows", "more")
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from keyark.errors.services import StoreError
 from keyark.store import Backups, KeyExistsError, MemoryStore, VanishingTable, WriteTransaction, open_store
-from tests.support.store import one_group
+from tests.support.running.store import one_group
 
 TABLES = ("rows", "finished")
 KEYS = st.one_of(

@@ -14,7 +14,7 @@ from keyark.errors import OverloadedError
 from keyark.errors.services import StoreClosedError, StoreError
 from keyark.store import KeyExistsError, MemoryStore, ReadTransaction, Store, WriteTransaction, open_store
 from keyark.store.lmdb_store import MAX_WAITING
-from tests.support.store import held, one_group
+from tests.support.running.store import held, one_group
 
 TABLES = ("rows", "finished")
 

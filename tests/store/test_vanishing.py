@@ -24,8 +24,8 @@ from keyark.store import (
     row_keys_beside,
 )
 from keyark.store._row_keys import SLOT_SIZE, RowKeys, VanishedError
-from tests.support.store import one_group
-from tests.support.vanishing import opening_rows, rows_on_pages
+from tests.support.running.store import one_group
+from tests.support.stories.vanishing import opening_rows, rows_on_pages
 
 TOKENS = VanishingTable("tokens", backups=Backups.WITH_KEYS)
 WAITING = VanishingTable("waiting", backups=Backups.WITHOUT_KEYS)

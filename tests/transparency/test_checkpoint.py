@@ -24,7 +24,7 @@ from keyark.transparency.checkpoint import (
     note_key_id,
 )
 from keyark.transparency.succession import SuccessionSigner
-from tests.support.transparency import ORIGIN, ecdsa_key, ed25519_key, rsa_key
+from tests.support.stories.transparency import ORIGIN, ecdsa_key, ed25519_key, rsa_key
 
 KEYS = {"ed25519": ed25519_key, "ecdsa": ecdsa_key, "rsa": rsa_key}
 HEAD = Checkpoint(ORIGIN, 20852163, bytes(range(32)))

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyark.errors import KeyarkError
 from keyark.transparency.checkpoint import Checkpoint, CheckpointKeyError, NoteSigner, NoteVerifier
 from keyark.transparency.cosignatures import CosignatureVerifier, Cosigner
-from tests.support.transparency import ORIGIN, ecdsa_key, ed25519_key
+from tests.support.stories.transparency import ORIGIN, ecdsa_key, ed25519_key
 
 NAME, AT = "example.org/rm", 1_700_000_000
 CHECKPOINT = Checkpoint(ORIGIN, 7, b"\x07" * 32)

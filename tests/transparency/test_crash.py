@@ -9,14 +9,14 @@ from pathlib import Path
 
 from keyark.store import open_store
 from keyark.transparency.log import TABLES
-from tests.support.transparency import new_log
+from tests.support.stories.transparency import new_log
 
 WRITER = """
 import asyncio, itertools, sys
 from pathlib import Path
 from keyark.store import open_store
 from keyark.transparency.log import TABLES
-from tests.support.transparency import append, entry, new_log
+from tests.support.stories.transparency import append, entry, new_log
 
 async def main():
     log = new_log()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keyark.transparency.events import EventError, new_event, open_event, parse_leaf, parse_logged_event
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
-from tests.support.transparency import archived_event, entry
+from tests.support.stories.transparency import archived_event, entry
 
 DETAILS = AuditDetails(caller="spiffe://example.org/client/alice", common_name="Alice", email="a@example.org")
 

@@ -21,7 +21,7 @@ from keyark.transparency.events import open_event
 from keyark.transparency.heads import ALARMS, MAX_RECENT, TABLES, AcceptedHeads, clear_alarm, replace_head
 from keyark.transparency.merkle import Tree, TreeHasher
 from keyark.v1.audit_pb2 import AuditDetails, CheckpointContradiction, CheckpointLink, EventType
-from tests.support.transparency import ORIGIN, new_log, reference_root, reference_subproof
+from tests.support.stories.transparency import ORIGIN, new_log, reference_root, reference_subproof
 
 BOB = "spiffe://example.org/agent/bob"
 LEAVES = [b"%d" % number for number in range(40)]

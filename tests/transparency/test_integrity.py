@@ -9,7 +9,7 @@ from keyark.records.v1.log_pb2 import TreeHead
 from keyark.store import open_store
 from keyark.transparency.log import TABLES, Log
 from keyark.transparency.merkle import leaf_hash
-from tests.support.transparency import FailingStore, append, entry, memory_store, new_log, opened_log
+from tests.support.stories.transparency import FailingStore, append, entry, memory_store, new_log, opened_log
 
 SIZE = 14
 """Leaves: the last ones complete no subtree above them."""

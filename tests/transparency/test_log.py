@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keyark.errors import KeyarkError, NotFoundError
 from keyark.errors.services import LogClosedError, LogCorruptError, StoreFullError, TreeSizeError
-from keyark.pki.spki import encode_spki
+from keyark.keys.spki import encode_spki
 from keyark.store import MemoryStore, WriteTransaction, open_store
 from keyark.transparency.checkpoint import Checkpoint, NotePublicKey, NoteSigner, NoteVerifier
 from keyark.transparency.events import open_event
@@ -20,7 +20,7 @@ from keyark.transparency.log import TABLES, LeafRef, Log
 from keyark.transparency.merkle import leaf_hash, verify_consistency, verify_inclusion
 from keyark.transparency.succession import SuccessionSigner
 from keyark.v1.audit_pb2 import EventType
-from tests.support.transparency import (
+from tests.support.stories.transparency import (
     ORIGIN,
     ROWS,
     append,

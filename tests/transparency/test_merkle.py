@@ -21,7 +21,7 @@ from keyark.transparency.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from tests.support.transparency import reference_path, reference_root, reference_subproof
+from tests.support.stories.transparency import reference_path, reference_root, reference_subproof
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "merkle"
 

@@ -26,7 +26,7 @@ from keyark.transparency.receipts import (
     parse_proof,
 )
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
-from tests.support.transparency import (
+from tests.support.stories.transparency import (
     ORIGIN,
     OWNER,
     append,

@@ -13,7 +13,7 @@ from keyark.transparency.events import open_event
 from keyark.transparency.log import Log
 from keyark.transparency.rejections import Rejection, RejectionLog, Sender
 from keyark.v1.audit_pb2 import AuditDetails, EventType
-from tests.support.transparency import FailingStore, memory_store, new_log
+from tests.support.stories.transparency import FailingStore, memory_store, new_log
 
 ALICE, BOB = "spiffe://example.org/client/alice", "spiffe://example.org/client/bob"
 METHOD = "/keyark.v1.KeyRecoveryService/RequestRecovery"

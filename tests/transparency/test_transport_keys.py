@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from keyark.errors import KeyarkError
-from keyark.pki.certificates import Validity, encode_certificate
-from keyark.pki.identities import issue_identity, request_identity
-from keyark.pki.key_types import KeyType
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.transport import TransportTrust
+from keyark.identity.certificates import issue_identity, request_identity
+from keyark.identity.spiffe import SpiffeId
+from keyark.identity.transport import TransportTrust
+from keyark.keys.key_types import KeyType
 from keyark.records.v1.trust_pb2 import FollowedTransportKeys as Record
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.events import new_event
@@ -18,7 +17,8 @@ from keyark.transparency.receipts import format_proof
 from keyark.transparency.transport_keys import FollowedTransportKeys, key_id
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, TransportKeyChange
 from keyark.v1.common_pb2 import TransportCertificate
-from tests.support.pki import DAY, NOW, TRUST_DOMAIN, internal_ca, private_key, spki
+from keyark.x509.certificates import Validity, encode_certificate
+from tests.support.keys.pki import DAY, NOW, TRUST_DOMAIN, internal_ca, private_key, spki
 
 ROTATED = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
 RETIRED = EventType.EVENT_TYPE_TRANSPORT_KEY_RETIRED

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from keyark.crypto.contexts import context
-from keyark.pki.calls import LABEL, SignedCall
-from keyark.pki.certificates import Validity, encode_certificate
-from keyark.pki.signatures import sign_message
+from keyark.contexts import context
+from keyark.keys.signatures import sign_message
+from keyark.statements.calls import LABEL, SignedCall
 from keyark.v1.statement_pb2 import CallStatement
-from tests.support.calls import call_signer
-from tests.support.pki import NOW, internal_ca, root_ca
+from keyark.x509.certificates import Validity, encode_certificate
+from tests.support.keys.pki import NOW, internal_ca, root_ca
+from tests.support.running.calls import call_signer
 from tests.vectors.make_protocol import FOLDER, pkcs8
 
 SIGNER = call_signer()

@@ -21,15 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from keyark.clock import ManualClock
-from keyark.crypto.contexts import context
-from keyark.crypto.envelopes import ENVELOPE_LABEL, TransportPublicKey, seal_to_transport
-from keyark.crypto.matching import match_proof_name
-from keyark.pki.certificates import encode_certificate
-from keyark.pki.key_types import KeyType, generate
-from keyark.pki.signatures import sign_message
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.spki import encode_spki
-from keyark.pki.statements import (
+from keyark.contexts import context
+from keyark.custody.envelopes import ENVELOPE_LABEL, TransportPublicKey, seal_to_transport
+from keyark.custody.matching import match_proof_name
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType, generate
+from keyark.keys.signatures import sign_message
+from keyark.keys.spki import encode_spki
+from keyark.statements.enrollment import (
     STATEMENT_LABEL,
     Statement,
     build_statement,
@@ -45,7 +44,8 @@ from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import format_proof
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 from keyark.v1.statement_pb2 import EnrollmentStatement, TransportEnvelope
-from tests.support.pki import NOW, identity_certificate, internal_ca
+from keyark.x509.certificates import encode_certificate
+from tests.support.keys.pki import NOW, identity_certificate, internal_ca
 
 FOLDER = Path(__file__).parents[2] / "docs" / "vectors"
 CALLER = SpiffeId("example.org", "client/enroller")

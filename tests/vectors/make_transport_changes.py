@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from keyark.pki.certificates import encode_certificate
-from keyark.pki.key_types import KeyType
+from keyark.keys.key_types import KeyType
 from keyark.v1.audit_pb2 import TransportKeyChange
-from tests.support.pki import DAY, NOW, internal_ca, spki
+from keyark.x509.certificates import encode_certificate
+from tests.support.keys.pki import DAY, NOW, internal_ca, spki
 from tests.transparency.test_transport_keys import RETIRED, certificate, change, entry_proof
 from tests.vectors.make_protocol import FOLDER, ORIGIN
 

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import pytest
 
 from keyark.errors import DeadlineExceededError, KeyarkError, NotFoundError, OverloadedError, UnavailableError
-from keyark.workers.coalescing import Coalescer
+from keyark.rpc.calling.coalescing import Coalescer
 
 
 class Downstream:

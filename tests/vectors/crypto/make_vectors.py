@@ -13,14 +13,14 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from keyark.crypto.agents import AgentShareKey, ShareKey
-from keyark.crypto.envelopes import TransportPublicKey, seal_to_transport
-from keyark.crypto.matching import match_proof_name, prove_match
-from keyark.crypto.storage import StoragePrivateKey, StoragePublicKey
-from keyark.crypto.token import create_software_token, open_share, open_software_token, recover_pin
-from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, generate
-from keyark.pki.spki import encode_spki
-from tests.support.pki import identity_certificate, internal_ca
+from keyark.custody.agents import AgentShareKey, ShareKey
+from keyark.custody.envelopes import TransportPublicKey, seal_to_transport
+from keyark.custody.matching import match_proof_name, prove_match
+from keyark.custody.storage import StoragePrivateKey, StoragePublicKey
+from keyark.custody.token import create_software_token, open_share, open_software_token, recover_pin
+from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, generate
+from keyark.keys.spki import encode_spki
+from tests.support.keys.pki import identity_certificate, internal_ca
 
 PATH = Path(__file__).with_name("vectors.json")
 STATEMENT_SHA256 = sha256(b"a statement").digest()

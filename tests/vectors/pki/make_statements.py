@@ -12,10 +12,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from keyark.pki.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, generate
-from keyark.pki.spiffe import SpiffeId
-from keyark.pki.spki import encode_spki
-from keyark.pki.statements import build_statement, new_request_id, parse_statement, sign_statement
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, generate
+from keyark.keys.spki import encode_spki
+from keyark.statements.enrollment import build_statement, new_request_id, parse_statement, sign_statement
 
 PATH = Path(__file__).with_name("statements.json")
 CALLER = SpiffeId("example.org", "client/enroller")

@@ -1,0 +1,1 @@
+"""Revocation, hold and release, and the entries that lists are made from."""

@@ -1,0 +1,1 @@
+"""Commands of recovery agents: recover, keys, agents, ceremonies."""

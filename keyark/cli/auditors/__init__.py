@@ -1,0 +1,1 @@
+"""Commands of auditors: audit, audit log, doctor."""

@@ -1,0 +1,96 @@
+"""`keyark audit`: receipts and logs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyark.cli.agents.ceremonies import say_unconfirmed
+from keyark.cli.auditors.audit_log import show_log
+from keyark.cli.listing import witnesses_of
+from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
+from keyark.cli.output import KeyarkGroup, print_json, say
+from keyark.client.audit.log_heads import LogAudit, audit_logs
+from keyark.client.trust.receipts import AuditedLog, verify_receipt_file
+from keyark.client.trust.witnesses import Unconfirmed
+
+
+@click.group(cls=KeyarkGroup)
+def audit() -> None:
+    """Read the logs, and check receipts and logs."""
+
+
+audit.add_command(show_log)
+
+
+@audit.command("verify-receipt")
+@click.argument("receipt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--transport-cert", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def verify_receipt(receipt: Path, transport_cert: Path, *, as_json: bool) -> None:
+    """Check an archival RECEIPT offline, with nothing but the transport certificate."""
+    verified = verify_receipt_file(receipt, transport_cert)
+    facts = {
+        "key_id": verified.event.encryption_spki_sha256.hex(),
+        "enrollment_id": verified.event.enrollment_id.hex(),
+        "common_name": verified.details.common_name,
+        "email": verified.details.email,
+        "storage_key_id": verified.event.storage_key_id.hex(),
+        "match_proof": verified.details.match_proof,
+        "log_index": verified.index,
+        "log_origin": verified.checkpoint.origin,
+        "tree_size": verified.checkpoint.size,
+        "root": verified.checkpoint.root.hex(),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    say("the receipt is genuine: the key is archived and was proven to match")
+    for name, value in facts.items():
+        say(f"  {name}: {value}")
+
+
+@audit.command()
+@home_option
+@identity_option("auditor/auditor")
+@identity_password_option
+@json_option
+def verify(**options: Any) -> None:
+    """Check the whole log of each running subsystem against its signed checkpoint, and against what was seen before.
+
+    The DRM's log has to be the one that RM and CM follow; where one of them is away, the answer says so.
+    """
+
+    async def run() -> LogAudit:
+        async with witnesses_of(options) as witnesses:
+            return await audit_logs(witnesses)
+
+    audited = asyncio.run(run())
+    if options["as_json"]:
+        print_json([_facts(role, log, audited.unconfirmed) for role, log in audited.logs.items()])
+    else:
+        _show(audited)
+    audited.check()
+
+
+def _show(audited: LogAudit) -> None:
+    for role, log in audited.logs.items():
+        erased = f", the details of {log.erased} erased" if log.erased else ""
+        say(f"{role}: {log.entries} entries{erased} under checkpoint {log.checkpoint.root.hex()}: consistent")
+    for role, failure in audited.failures.items():
+        say(f"{role}: not verified: {failure.message}")
+    if "drm" in audited.logs:
+        say_unconfirmed(audited.unconfirmed)
+
+
+def _facts(role: str, log: AuditedLog, unconfirmed: Unconfirmed) -> dict[str, Any]:
+    facts = {
+        "origin": log.checkpoint.origin,
+        "entries": log.entries,
+        "erased_details": log.erased,
+        "root": log.checkpoint.root.hex(),
+    }
+    return facts | {"unconfirmed": dict(unconfirmed)} if role == "drm" else facts

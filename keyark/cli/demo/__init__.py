@@ -1,0 +1,1 @@
+"""The story that `keyark demo` and `make demo` tell."""

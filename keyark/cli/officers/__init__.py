@@ -1,0 +1,1 @@
+"""Commands of registration officers: approvals, certificates, revocation."""

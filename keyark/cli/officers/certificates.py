@@ -1,0 +1,170 @@
+"""`keyark certificates`: find, show and export certificates, as registration officers do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from keyark.cli.listing import hexadecimal, print_all, print_one, session_of, when
+from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.client.administration import lists as administration
+from keyark.errors import NotFoundError
+from keyark.files import write_file
+from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState, KeyRole
+from keyark.x509.certificates import encode_pem_certificates, load_certificate
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STATES: Final = tuple(
+    name.removeprefix("CERTIFICATE_STATE_").lower().replace("_", "-")
+    for name, number in CertificateState.items()
+    if number
+)
+DAY: Final = click.DateTime(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
+
+
+def officer_options(function: F) -> F:
+    """The options of every command that an officer gives to the CM."""
+    for option in (json_option, identity_password_option, identity_option("officer/officer"), home_option):
+        function = option(function)
+    return function
+
+
+def filter_options(function: F) -> F:
+    """The options that say which certificates are meant."""
+    for option in reversed(
+        (
+            click.option("--name", help="The whole common name, without regard to case."),
+            click.option("--email", help="The whole e-mail address, without regard to case."),
+            click.option("--serial", help="The serial number, hexadecimal."),
+            click.option(
+                "--key", help="The key id: SHA-256 of the SubjectPublicKeyInfo, 64 hexadecimal digits."
+            ),
+            click.option("--state", type=click.Choice(STATES)),
+            click.option("--profile"),
+            click.option("--expires-from", type=DAY, help="Expires at this time (UTC) or later."),
+            click.option("--expires-until", type=DAY, help="Expires at this time (UTC) or before."),
+            click.option(
+                "--expires-within", type=click.IntRange(1), help="In force, and expires within so many days."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def take_filter(options: dict[str, Any]) -> CertificateFilter:
+    """Take the filter out of a command's options; raises UsageError."""
+    state, within = options.pop("state"), options.pop("expires_within")
+    earliest, latest = options.pop("expires_from"), options.pop("expires_until")
+    if within is not None:
+        if state or earliest or latest:
+            raise UsageError("--expires-within stands alone: it means certificates that are in force.")
+        state, latest = "valid", datetime.now(UTC) + timedelta(days=within)
+    serial, key = options.pop("serial"), options.pop("key")
+    name = f"CERTIFICATE_STATE_{(state or 'unspecified').upper().replace('-', '_')}"
+    return CertificateFilter(
+        common_name=options.pop("name"),
+        email=options.pop("email"),
+        profile=options.pop("profile"),
+        serial=hexadecimal(serial) if serial else None,
+        spki_sha256=hexadecimal(key) if key else None,
+        state=CertificateState.Value(name),
+        expires_from=_seconds(earliest),
+        expires_until=_seconds(latest),
+    )
+
+
+def _seconds(moment: datetime | None) -> int:
+    return int(moment.replace(tzinfo=UTC).timestamp()) if moment else 0
+
+
+@click.group(cls=KeyarkGroup)
+def certificates() -> None:
+    """Certificates, as registration officers see them."""
+
+
+@certificates.command("list")
+@filter_options
+@officer_options
+def list_certificates(**options: Any) -> None:
+    """List certificates: all, or those for which everything given holds."""
+    wanted = take_filter(options)
+    print_all(options, "cm", lambda s: administration.list_certificates(s, wanted), certificate_line)
+
+
+@certificates.command("show")
+@click.argument("serial")
+@officer_options
+def show_certificate(serial: str, **options: Any) -> None:
+    """Show the certificate with a SERIAL number (hexadecimal)."""
+    number = hexadecimal(serial)
+    print_one(
+        options, "cm", lambda session: administration.get_certificate(session, number), certificate_line
+    )
+
+
+@certificates.command("expiring")
+@click.option("--within", required=True, help="Days, such as 30d, or weeks, such as 4w.")
+@officer_options
+def list_expiring(*, within: str, **options: Any) -> None:
+    """List the certificates in force that expire soon, the first to expire first."""
+    latest = datetime.now(UTC) + timedelta(days=days(within))
+    wanted = CertificateFilter(state=CertificateState.CERTIFICATE_STATE_VALID, expires_until=_seconds(latest))
+    print_all(options, "cm", lambda s: administration.list_certificates(s, wanted), certificate_line)
+
+
+def days(text: str) -> int:
+    """Return how many days "30d" or "4w" are; raises UsageError."""
+    unit = {"d": 1, "w": 7}.get(text[-1:])
+    number = text[:-1]
+    if unit is None or not number.isdecimal() or not 0 < int(number) * unit <= 36_500:
+        raise UsageError(f"{text!r} is no time; say 30d or 4w.")
+    return int(number) * unit
+
+
+@certificates.command("export")
+@filter_options
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file to write."
+)
+@click.option("--der", is_flag=True, help="DER instead of PEM, of exactly one certificate.")
+@officer_options
+def export_certificates(*, out: Path, der: bool, **options: Any) -> None:
+    """Write certificates to a file: all, or those for which everything given holds."""
+    wanted = take_filter(options)
+
+    async def run() -> list[bytes]:
+        async with session_of(options, "cm") as session:
+            return [c.certificate async for c in administration.list_certificates(session, wanted)]
+
+    found = asyncio.run(run())
+    if not found:
+        raise NotFoundError("No certificate matches; `keyark certificates list` shows those that there are.")
+    if der and len(found) > 1:
+        raise UsageError(
+            f"{len(found)} certificates match and DER holds one; narrow the filter or write PEM."
+        )
+    write_file(
+        out, found[0] if der else encode_pem_certificates([load_certificate(c) for c in found]), mode=0o644
+    )
+    if options["as_json"]:
+        print_json({"file": str(out), "certificates": len(found)})
+    else:
+        say(f"{out}: {len(found)} certificate{'s' if len(found) > 1 else ''}")
+
+
+def certificate_line(certificate: Certificate) -> str:
+    """Return a certificate on one line."""
+    state = CertificateState.Name(certificate.state).removeprefix("CERTIFICATE_STATE_")
+    role = KeyRole.Name(certificate.role).removeprefix("KEY_ROLE_").lower()
+    return (
+        f"{certificate.serial.hex()}  {state}  {role:<10}  until {when(certificate.not_after)}  "
+        f"{certificate.common_name} <{certificate.email}>"
+    )

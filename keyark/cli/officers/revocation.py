@@ -1,0 +1,186 @@
+"""`keyark certificates revoke|hold|release|revoke-own|publish-crls`: out of force and back, and told to all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from keyark.cli.listing import hexadecimal, session_of, when
+from keyark.cli.officers.certificates import DAY, certificate_line, certificates, officer_options
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    password_file_option,
+    password_source,
+)
+from keyark.cli.output import print_json, say, to_json
+from keyark.client.access.sessions import Session
+from keyark.client.administration import lists as administration
+from keyark.client.administration import revocation
+from keyark.client.enrollment.folder import EnrollmentFolder
+from keyark.errors import NotFoundError
+from keyark.statements.revocations import OWN_REASONS
+from keyark.v1.certificates_pb2 import Certificate, Crl
+from keyark.v1.revocation_pb2 import RevocationReason
+from keyark.x509.serials import encode_serial
+
+REASONS: Final = {
+    "unspecified": RevocationReason.REVOCATION_REASON_UNSPECIFIED,
+    "keyCompromise": RevocationReason.REVOCATION_REASON_KEY_COMPROMISE,
+    "affiliationChanged": RevocationReason.REVOCATION_REASON_AFFILIATION_CHANGED,
+    "superseded": RevocationReason.REVOCATION_REASON_SUPERSEDED,
+    "cessationOfOperation": RevocationReason.REVOCATION_REASON_CESSATION_OF_OPERATION,
+    "privilegeWithdrawn": RevocationReason.REVOCATION_REASON_PRIVILEGE_WITHDRAWN,
+}
+"""The names of RFC 5280 section 5.3.1."""
+
+pair_option = click.option("--pair", is_flag=True, help="The other certificate of the pair, too.")
+
+
+reason_option = click.option(
+    "--reason", type=click.Choice(list(REASONS)), default="unspecified", show_default=True
+)
+own_reason_option = click.option(
+    "--reason",
+    type=click.Choice([name for name, reason in REASONS.items() if reason in OWN_REASONS]),
+    default="unspecified",
+    show_default=True,
+)
+since_option = click.option(
+    "--invalid-since", type=DAY, help="Since when (UTC) the key may be in other hands."
+)
+
+
+@certificates.command("revoke")
+@click.argument("serial")
+@pair_option
+@reason_option
+@since_option
+@officer_options
+def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | None, **options: Any) -> None:
+    """Revoke the certificate with a SERIAL number (hexadecimal), for good."""
+
+    async def work(session: Session) -> list[Certificate]:
+        serials = await _serials(session, hexadecimal(serial), both=pair)
+        return await revocation.revoke_certificates(
+            session, serials, reason=REASONS[reason], invalidity_time=_seconds(invalid_since)
+        )
+
+    _run(options, work)
+
+
+@certificates.command("revoke-own")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--only", type=click.Choice(["signing", "encryption"]), help="One certificate instead of both.")
+@own_reason_option
+@since_option
+@password_file_option("File with the password of the signing key; asked on a terminal otherwise.")
+@home_option
+@identity_option("client/enroller")
+@identity_password_option
+@json_option
+def revoke_own(
+    *,
+    folder: Path,
+    only: str | None,
+    reason: str,
+    invalid_since: datetime | None,
+    password_file: Path | None,
+    **options: Any,
+) -> None:
+    """Revoke the certificates in a FOLDER of `keyark enroll`, proving possession of its signing key."""
+    enrolled = EnrollmentFolder(path=folder, ask=password_source(password_file))
+    present = enrolled.present()
+    serials = [
+        encode_serial(certificate.serial_number)
+        for role, certificate in enrolled.certificates_by_role().items()
+        if only in (None, role)
+    ]
+    if not serials:
+        raise NotFoundError(f"{folder} holds no {only} certificate.")
+    _run(
+        options,
+        lambda session: revocation.revoke_own_certificates(
+            session,
+            serials,
+            signing_key=present.private_key,
+            reason=REASONS[reason],
+            invalidity_time=_seconds(invalid_since),
+        ),
+    )
+
+
+@certificates.command("publish-crls")
+@officer_options
+def publish_crls(**options: Any) -> None:
+    """Make new certificate revocation lists at once, with all that is revoked."""
+
+    async def run() -> list[Crl]:
+        async with session_of(options, "cm") as session:
+            return await revocation.publish_crls(session)
+
+    published = asyncio.run(run())
+    if options["as_json"]:
+        print_json([to_json(crl) for crl in published])
+    else:
+        for crl in published:
+            say(f"{crl.name}  number {crl.number}  {crl.size} bytes  until {when(crl.next_update)}")
+
+
+def _seconds(moment: datetime | None) -> int:
+    return int(moment.replace(tzinfo=UTC).timestamp()) if moment else 0
+
+
+@certificates.command("hold")
+@click.argument("serial")
+@pair_option
+@officer_options
+def hold(*, serial: str, pair: bool, **options: Any) -> None:
+    """Put the certificate with a SERIAL number (hexadecimal) on hold until it is released or revoked."""
+
+    async def work(session: Session) -> list[Certificate]:
+        serials = await _serials(session, hexadecimal(serial), both=pair)
+        return await revocation.hold_certificates(session, serials)
+
+    _run(options, work)
+
+
+@certificates.command("release")
+@click.argument("serial")
+@pair_option
+@officer_options
+def release(*, serial: str, pair: bool, **options: Any) -> None:
+    """Put the certificate with a SERIAL number (hexadecimal) in force again that is on hold."""
+
+    async def work(session: Session) -> list[Certificate]:
+        serials = await _serials(session, hexadecimal(serial), both=pair)
+        return await revocation.release_certificates(session, serials)
+
+    _run(options, work)
+
+
+async def _serials(session: Session, serial: bytes, *, both: bool) -> list[bytes]:
+    if not both:
+        return [serial]
+    other = (await administration.get_certificate(session, serial)).pair_serial
+    return [serial, other] if other else [serial]
+
+
+def _run(options: dict[str, Any], work: Callable[[Session], Awaitable[list[Certificate]]]) -> None:
+    async def run() -> list[Certificate]:
+        async with session_of(options, "cm") as session:
+            return await work(session)
+
+    changed = asyncio.run(run())
+    if options["as_json"]:
+        print_json([to_json(certificate) for certificate in changed])
+    else:
+        for certificate in changed:
+            say(certificate_line(certificate))

@@ -1,0 +1,304 @@
+"""`keyark identities`: who has access: what the internal CA issued to services and people, renewed or revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from cryptography import x509
+
+from keyark.cli.officers.certificates import days
+from keyark.cli.officers.revocation import REASONS
+from keyark.cli.options import (
+    F,
+    home_option,
+    json_option,
+    new_identity_password,
+    password_file_option,
+    password_source,
+)
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.client.access.home import Home
+from keyark.client.audit.findings import SECONDS_PER_DAY
+from keyark.deployment.access.authority import DeploymentAuthority
+from keyark.deployment.access.identities import IdentityRenewal
+from keyark.deployment.access.inventory import IN_FORCE, STATES, Inventory, InventoryEntry
+from keyark.deployment.access.own_identity import OwnIdentity
+from keyark.deployment.access.revocation import IdentityRevocation
+from keyark.identity.certificates import identity_of
+from keyark.identity.revoked import IDENTITY_LIST
+from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE, SpiffeId
+from keyark.x509.certificates import load_certificates
+
+
+@click.group(cls=KeyarkGroup)
+def identities() -> None:
+    """Who has access to a deployment: its services and people."""
+
+
+def _authority_options(function: F) -> F:
+    """--authority DIR, and --home DIR for what lies on the same machine."""
+    authority = click.option(
+        "--authority",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The authority's folder; HOME/authority otherwise.",
+    )
+    return authority(_home_option(function))
+
+
+def _home_option(function: F) -> F:
+    """--home DIR, which may be missing."""
+    return click.option(
+        "--home",
+        envvar="KEYARK_HOME",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The deployment's folder, where it is on this machine.",
+    )(function)
+
+
+def _open(authority: Path | None, home: Path | None) -> DeploymentAuthority:
+    if authority is None and home is None:
+        raise UsageError("Name the authority's folder with --authority, or the deployment's with --home.")
+    return DeploymentAuthority.load(authority or Path(home or "") / "authority")
+
+
+@identities.command("list")
+@click.option("--role", help="Only these: client, officer, agent, auditor, rm, cm, drm, drm/transport.")
+@click.option("--state", type=click.Choice(STATES), help="Only certificates in this state.")
+@_authority_options
+@json_option
+def list_(
+    *, role: str | None, state: str | None, authority: Path | None, home: Path | None, as_json: bool
+) -> None:
+    """All certificates that the internal CA issued to services and people, and which of them are in force."""
+    rows = [
+        one
+        for one in Inventory(_open(authority, home)).entries()
+        if state in (None, one.state)
+        and role in (None, one.issued.identity, one.issued.identity.partition("/")[0])
+    ]
+    if as_json:
+        print_json([one.as_json() for one in rows])
+        return
+    for one in rows:
+        say(f"{one.issued.identity:<24} {one.issued.serial:<40} {_state(one)}")
+
+
+@identities.command("show")
+@click.argument("what", metavar="NAME|SERIAL")
+@_authority_options
+@json_option
+def show(*, what: str, authority: Path | None, home: Path | None, as_json: bool) -> None:
+    """All certificates of NAME (client/alice), or the one with a SERIAL number (hexadecimal)."""
+    found = Inventory(_open(authority, home)).find(what)
+    if as_json:
+        print_json([one.as_json() for one in found])
+        return
+    for one in found:
+        issued = one.issued
+        say(f"{issued.identity}  {_state(one)}")
+        say(f"  serial number  {issued.serial}")
+        say(f"  key (SHA-256)  {issued.spki_sha256}")
+        say(f"  valid          {_day(issued.not_before)} to {_day(issued.not_after)}")
+
+
+def _state(one: InventoryEntry) -> str:
+    if one.revoked_at is not None:
+        return f"revoked on {_day(one.revoked_at)}: {one.reason}"
+    return f"{one.state}, until {_day(one.issued.not_after)}" if one.state == IN_FORCE else one.state
+
+
+@identities.command("request")
+@click.argument("name")
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the identity; its place in the home otherwise.",
+)
+@click.option("--trust-domain", help="The deployment's; the home knows it otherwise.")
+@_home_option
+@password_file_option("File with the password that encrypts the key; asked on a terminal otherwise.")
+def request(
+    *,
+    name: str,
+    folder: Path | None,
+    trust_domain: str | None,
+    home: Path | None,
+    password_file: Path | None,
+) -> None:
+    """Make the key of NAME (client/alice, agent/carol, rm) on its owner's machine, and the request to be issued.
+
+    The key stays there. Where NAME has a certificate already, the new key waits beside the present one. Give the
+    command again where a request got lost: the key stays the same.
+    """
+    if trust_domain is None:
+        if home is None:
+            raise UsageError(
+                "Name the trust domain with --trust-domain, or a home that knows it with --home."
+            )
+        trust_domain = Home.load(home).config.trust_domain
+    identity = SpiffeId(trust_domain, name)
+    own = OwnIdentity(folder or _place(home, identity))
+    made = own.request(identity, passwords=_Passwords(password_file))
+    say(f"{made}: have it issued: keyark identities issue {name} {made.name} --authority DIR --out cert.pem")
+    say(f"then: keyark identities install cert.pem --in {own.folder}")
+
+
+@identities.command("issue")
+@click.argument("name")
+@click.argument("request", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the certificate goes, PEM; an older one is replaced.",
+)
+@_authority_options
+def issue(*, name: str, request: Path, out: Path, authority: Path | None, home: Path | None) -> None:
+    """Issue the certificate that REQUEST asks for, if it asks for NAME, whom you expect, and for nothing else.
+
+    NAME is rm, cm, drm, drm/transport, or client, officer, agent, auditor and /NAME.
+    """
+    signer = _open(authority, home)
+    expected = SpiffeId(signer.trust_domain, name)
+    signer.sign_identity(request, expected, out)
+    say(f"{out}: certificate of {expected}")
+    if expected.role != TRANSPORT_ROLE:
+        others = sum(one.state == IN_FORCE for one in Inventory(signer).find(name)) - 1
+        if others:
+            say(f"note: {name} has {others} more in force, see keyark identities show {name}")
+
+
+@identities.command("install")
+@click.argument("certificate", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--in",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of the request; its place in the home otherwise.",
+)
+@_home_option
+@password_file_option("File with the password of the key; asked on a terminal otherwise.")
+def install(*, certificate: Path, folder: Path | None, home: Path | None, password_file: Path | None) -> None:
+    """Put the CERTIFICATE that was issued for a request into force; an agent gets a share key too.
+
+    A service that runs presents it within 30 seconds.
+    """
+    identity = identity_of(load_certificates(certificate)[0])
+    place = folder or _place(home, identity)
+    own = OwnIdentity(place)
+    made = own.install(certificate, anchors=_anchors(home, place), passwords=_Passwords(password_file))
+    say(f"{place}: {identity} is in force")
+    for path in made:
+        say(f"{path}: for `keyark agents rotate` or the DRM's init")
+
+
+def _place(home: Path | None, identity: SpiffeId) -> Path:
+    if home is None:
+        raise UsageError("Name the folder of the identity, or a home with --home.")
+    return home / identity.role if identity.role in SERVICE_ROLES else home / "identities" / identity.path
+
+
+def _anchors(home: Path | None, place: Path) -> Sequence[x509.Certificate]:
+    """The internal CAs that this machine knows."""
+    path = place / "trust-anchor.pem" if home is None else Home.load(home).config.trust_anchor
+    return load_certificates(path) if path.exists() else ()
+
+
+@dataclass(frozen=True)
+class _Passwords:
+    file: Path | None
+
+    def new(self) -> bytes | None:
+        return new_identity_password(self.file, "Password for the key")
+
+    def present(self) -> bytes:
+        return password_source(self.file)(Path("the key")) or b""
+
+
+@identities.command("revoke")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--reason", required=True, type=click.Choice(list(REASONS)), help="As in RFC 5280 section 5.3.1."
+)
+@click.option(
+    "--certificate",
+    "certificates",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A certificate (PEM) to revoke: one alone, or one that the authority has no record of.",
+)
+@_authority_options
+@json_option
+def revoke(
+    *,
+    names: tuple[str, ...],
+    reason: str,
+    certificates: tuple[Path, ...],
+    authority: Path | None,
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Revoke all certificates of NAMES (rm, client/alice) for good; services refuse them within seconds."""
+    if not names and not certificates:
+        raise UsageError("Say whom to revoke: names, or --certificate FILE.")
+    opened = _open(authority, home)
+    revoked = IdentityRevocation(authority=opened, home=home).revoke(
+        names, x509.ReasonFlags(reason), certificates=certificates
+    )
+    if as_json:
+        print_json([asdict(one) for one in revoked])
+        return
+    for one in revoked:
+        say(f"{one.identity}: certificate {one.serial} is revoked")
+    if not revoked:
+        say("all of it was revoked before; the list was handed out again")
+    say(
+        f"the list is {opened.folder / IDENTITY_LIST}; copy it into the folder of every service on another host"
+    )
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+
+
+@identities.command("renew")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--all", "everyone", is_flag=True, help="All that are not revoked, however long they are still valid."
+)
+@click.option("--within", help="Those that end within this time: days (30d) or weeks (4w).")
+@click.option(
+    "--authority",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The authority's folder; HOME/authority otherwise.",
+)
+@home_option
+@json_option
+def renew(
+    *,
+    names: tuple[str, ...],
+    everyone: bool,
+    within: str | None,
+    authority: Path | None,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """New keys and certificates for NAMES (rm, client/alice); running services take them at once."""
+    if (bool(names), everyone, within is not None).count(True) != 1:
+        raise UsageError("Say whom to renew: names, or --all, or --within 30d.")
+    renewal = IdentityRenewal(home=home, authority=DeploymentAuthority.load(authority or home / "authority"))
+    if within is not None:
+        names = tuple(renewal.due(days(within) * SECONDS_PER_DAY))
+    renewed = renewal.renew(tuple(renewal.in_force()) if everyone else names)
+    if as_json:
+        print_json([{"name": one.name, "not_after": one.not_after, "note": one.note} for one in renewed])
+        return
+    for one in renewed:
+        say(f"{one.name}: valid until {_day(one.not_after)}{f'; {one.note}' if one.note else ''}")
+    if not renewed:
+        say("nothing is due")

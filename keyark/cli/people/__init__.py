@@ -1,0 +1,1 @@
+"""Commands of whoever enrolls: enroll, renew, home."""

@@ -1,0 +1,113 @@
+"""`keyark home`: what people need to know of a deployment, from one public file that the internal CA signed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyark.cli.options import Decorator, confirm, home_option
+from keyark.cli.output import KeyarkGroup, UsageError, say, say_aside
+from keyark.deployment.access.authority import DeploymentAuthority
+from keyark.deployment.access.bundle import (
+    BUNDLE,
+    Bundle,
+    BundleSource,
+    create_home,
+    fetch,
+    sign_bundle,
+    update_home,
+)
+
+
+@click.group(cls=KeyarkGroup)
+def home() -> None:
+    """Homes: the public files of a deployment on a person's or program's machine."""
+
+
+@home.command("create")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--from", "source", required=True, metavar="URL|FILE", help="The deployment's deployment.toml.")
+@click.option(
+    "--fingerprint",
+    metavar="HEX",
+    help="The internal CA's, 64 digits, as the operator tells it; shown to be compared on a terminal otherwise.",
+)
+def create(folder: Path, source: str, fingerprint: str | None) -> None:
+    """Make a home in FOLDER, which must not exist or be empty."""
+    bundle = Bundle.parse(fetch(source))
+    if fingerprint is None:
+        if not sys.stdin.isatty():
+            raise UsageError("Give the internal CA's --fingerprint, as the operator tells it.")
+        fingerprint = bundle.fingerprints[0]
+        say_aside(f"The internal CA of {bundle.content.trust_domain} has the fingerprint {fingerprint}")
+        confirm("Is that what the operator told you?")
+    create_home(folder, bundle, believed=fingerprint.lower())
+    say(f"made a home of {bundle.content.trust_domain} in {folder}")
+    say(f"an identity comes next: keyark identities request ROLE/NAME --home {folder}")
+    say("where ROLE is client, agent, officer or auditor")
+
+
+@home.command("update")
+@click.option("--from", "source", required=True, metavar="URL|FILE", help="The newest deployment.toml.")
+@home_option
+def update(source: str, home: Path) -> None:
+    """Take over what changed in a deployment: addresses, CAs, log and transport keys, revoked identities."""
+    bundle = Bundle.parse(fetch(source))
+    update_home(home, bundle)
+    say(f"{home} is as bundle {bundle.content.number} says")
+
+
+def _address_option(role: str) -> Decorator:
+    return click.option(f"--{role}", metavar="HOST:PORT", help=f"Where the {role.upper()} listens.")
+
+
+def _file_option(name: str, parameter: str, text: str) -> Decorator:
+    return click.option(f"--{name}", parameter, type=click.Path(dir_okay=False, path_type=Path), help=text)
+
+
+@home.command("bundle")
+@click.option(
+    "--home",
+    envvar="KEYARK_HOME",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A home that says everything that no other option says.",
+)
+@click.option(
+    "--authority",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The authority's folder; HOME/authority otherwise.",
+)
+@_address_option("rm")
+@_address_option("cm")
+@_address_option("drm")
+@_file_option("ca", "ca", "The issuing CA's chain, the root last: ca.pem of the CM.")
+@_file_option("transport", "transport", "The DRM's transport certificates, the newest first.")
+@_file_option("rm-log", "rm_log_key", "The RM's log.pub.pem.")
+@_file_option("cm-log", "cm_log_key", "The CM's log.pub.pem.")
+@_file_option("out", "out", "Where the bundle goes; HOME/deployment.toml otherwise.")
+def bundle(*, home: Path | None, authority: Path | None, out: Path | None, **parts: Any) -> None:
+    """Sign what people need to know of a deployment, for their homes; the internal CA's key is needed.
+
+    The parts come from a home, or from the services: then no file has to be written by hand.
+    """
+    if home is None and (authority is None or out is None):
+        raise UsageError("Name a home with --home, or --authority and --out.")
+    signer = DeploymentAuthority.load(authority or Path(home or "") / "authority")
+    target = out or Path(home or "") / BUNDLE
+    made = sign_bundle(_source(home, signer, parts), signer, target)
+    say(f"{target}: bundle {made.content.number}; hand it out by any way, it is public")
+    say(f"fingerprint, to be told in another way: {made.fingerprints[0]}")
+
+
+def _source(home: Path | None, signer: DeploymentAuthority, parts: dict[str, Any]) -> BundleSource:
+    given = {name: value for name, value in parts.items() if value is not None}
+    if home is not None:
+        return replace(BundleSource.of_home(home), **given)
+    missing = [name.removesuffix("_key").replace("_", "-") for name in parts if name not in given]
+    if missing:
+        raise UsageError(f"Without --home, give {', '.join(f'--{name}' for name in missing)} too.")
+    return BundleSource(**given, trust_anchor=signer.folder / "internal-ca.pem")

@@ -1,0 +1,153 @@
+"""Passwords: where they come from, how a file with one is read, and how good one is that leaves the machine.
+
+They come from callbacks and files, never from arguments, which land in a process list.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import secrets
+import string
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from keyark.errors import ConfigurationError, InvalidInputError
+from keyark.files import is_there, read_secret_file, write_file
+
+PasswordSource = Callable[[Path], bytes | None]
+"""Given the file that is encrypted, returns its password, or None where there is none to give."""
+
+GENERATED_BYTES: Final = 16
+MAX_PASSWORD: Final = 1_023
+"""Bytes in UTF-8; OpenSSL and others read no more."""
+LEAST_CHARACTERS: Final = 10
+LEAST_GUESSES_LOG10: Final = 10
+"""Ten thousand million guesses, each of 600,000 rounds of PBKDF2."""
+
+_MADE_LENGTH: Final = 22
+_MADE_CHARACTERS: Final = frozenset(string.ascii_letters.encode() + string.digits.encode() + b"-_")
+_MAX_FILE: Final = 4096
+_MAX_LIST: Final = 64 << 20
+_LIST_HEADER: Final = ["email", "password"]
+_ESTIMATED: Final = 72
+"""Characters that the estimate looks at; it takes no more."""
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class PasswordFileError(ConfigurationError):
+    """A password file holds no password that can be typed elsewhere."""
+
+    reason = "PASSWORD_FILE"
+
+
+class WeakPasswordError(InvalidInputError):
+    """A password is too easy to guess for a key that leaves the machine."""
+
+    reason = "WEAK_PASSWORD"
+
+
+def no_password(_: Path) -> bytes | None:
+    """The source for files that are not encrypted."""
+    return None
+
+
+def new_password() -> bytes:
+    """Make a password of 128 random bits, 22 characters; it begins with none that makes it an option or a formula."""
+    while not (password := secrets.token_urlsafe(GENERATED_BYTES))[0].isalnum():
+        pass
+    return password.encode()
+
+
+def read_password(path: Path) -> bytes:
+    """Return the first line of a password file that only its owner may open, in UTF-8.
+
+    A byte-order mark and the end of the line do not count; UTF-16 is read where its mark says so. Raises
+    PasswordFileError for what is no such text, LaxPermissionsError and UnreadableFileError.
+    """
+    data = read_secret_file(path, max_size=_MAX_FILE)
+    try:
+        text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise PasswordFileError(f"{path} is not text in UTF-8; save the password as UTF-8.") from None
+    line = text.split("\n", 1)[0].removesuffix("\r")
+    if not line:
+        raise PasswordFileError(f"{path} has no password in its first line; write one there.")
+    if not line.isprintable():
+        raise PasswordFileError(
+            f"The first line of {path} holds characters that nobody sees or types; write the password as plain text."
+        )
+    password = line.encode()
+    if len(password) > MAX_PASSWORD:
+        raise PasswordFileError(
+            f"The password in {path} has {len(password)} bytes; most programs read at most {MAX_PASSWORD}."
+        )
+    return password
+
+
+def read_made_password(path: Path) -> bytes:
+    """As ``read_password``, for one that ``new_password`` made; raises PasswordFileError for any other."""
+    password = read_password(path)
+    if len(password) != _MADE_LENGTH or not _MADE_CHARACTERS.issuperset(password):
+        raise PasswordFileError(f"{path} does not hold the password that keyark made; choose a new folder.")
+    return password
+
+
+class PasswordList:
+    """A CSV file (0600) with a password for each person, for the operator to hand out: email,password."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def of(self, emails: Sequence[str]) -> dict[str, bytes]:
+        """Return a password for each address; those that are made are durable in the file before they are returned.
+
+        Raises PasswordFileError for a file that is no such list, and the errors of ``read_secret_file``.
+        """
+        known = self._read() if is_there(self._path) else {}
+        made = {email: new_password() for email in emails if email not in known}
+        if made:
+            self._write(known | made)
+        return {email: (known | made)[email] for email in emails}
+
+    def _read(self) -> dict[str, bytes]:
+        text = read_secret_file(self._path, max_size=_MAX_LIST).decode(errors="replace")
+        try:
+            rows = list(csv.reader(io.StringIO(text)))
+        except csv.Error:
+            rows = []
+        if rows[:1] != [_LIST_HEADER] or any(len(row) != len(_LIST_HEADER) for row in rows):
+            raise PasswordFileError(
+                f"{self._path} is not the list of passwords that keyark wrote; put that list back."
+            )
+        return {email: password.encode() for email, password in rows[1:]}
+
+    def _write(self, passwords: Mapping[str, bytes]) -> None:
+        text = io.StringIO()
+        rows = [(email, password.decode()) for email, password in passwords.items()]
+        csv.writer(text).writerows([_LIST_HEADER, *rows])
+        write_file(self._path, text.getvalue().encode(), mode=0o600)
+
+
+def check_strength(password: bytes, *, about: Sequence[str] = ()) -> None:
+    """Raise WeakPasswordError where a password has under 10 characters or can be guessed in fewer than 10^10 tries.
+
+    ``about`` are words that somebody who knows the person tries first: name and e-mail address.
+    """
+    from zxcvbn import zxcvbn  # noqa: PLC0415 — its dictionaries take a tenth of a second to load
+
+    text = password.decode(errors="replace")
+    if len(text) < LEAST_CHARACTERS:
+        raise WeakPasswordError(
+            f"The password has {len(text)} characters, which is too few for a key that leaves this machine; give at "
+            f"least {LEAST_CHARACTERS}, or none: then one is made.",
+            field="password",
+        )
+    if zxcvbn(text[:_ESTIMATED], user_inputs=list(about))["guesses_log10"] < LEAST_GUESSES_LOG10:
+        raise WeakPasswordError(
+            "The password is easy to guess, which is too weak for a key that leaves this machine; give several "
+            "unrelated words, or none: then one is made.",
+            field="password",
+        )

@@ -1,0 +1,51 @@
+"""Channels to the subsystems of a home as one of its identities."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyark.client.access.home import Home
+from keyark.client.access.passwords import PasswordSource, no_password
+from keyark.client.access.renewal import FollowedIdentity
+from keyark.client.access.transport_memory import follow_transport_keys
+from keyark.errors import KeyarkError
+from keyark.rpc.calling.channels import Channel
+from keyark.rpc.calling.retries import DEFAULT_RETRIES, Retries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A channel to one subsystem ("rm", "cm", "drm")."""
+
+    home: Home
+    role: str
+    channel: Channel
+
+
+@asynccontextmanager
+async def open_session(
+    home: Path | str | Home,
+    role: str,
+    *,
+    identity: str,
+    password: PasswordSource = no_password,
+    retries: Retries = DEFAULT_RETRIES,
+) -> AsyncIterator[Session]:
+    """Open a channel to a subsystem as ``identity``, followed when it is renewed. Raises ConfigurationError.
+
+    ``password`` is asked where the identity's key is encrypted. Calls that are idempotent are repeated by ``retries``.
+    """
+    opened = home if isinstance(home, Home) else Home.load(home)
+    followed = FollowedIdentity(opened, role, identity=identity, password=password, retries=retries)
+    try:
+        if role == "drm" and identity.startswith(("agent/", "auditor/")):
+            # Where it is refused or away, its heads are believed under the transport key that is known.
+            with contextlib.suppress(KeyarkError):
+                await follow_transport_keys(opened, followed.channel)
+        yield Session(home=opened, role=role, channel=followed.channel)
+    finally:
+        await followed.channel.close()

@@ -1,0 +1,1 @@
+"""What officers do: lists of enrollments, certificates and keys; approvals; revocation."""

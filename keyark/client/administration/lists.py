@@ -1,0 +1,262 @@
+"""What officers and agents look at: enrollments, certificates, archived keys; paged, never key material."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Final, Protocol, TypeVar
+
+from keyark.client.access.sessions import Session
+from keyark.client.trust.receipts import archive_verifier
+from keyark.client.trust.verification import UnexpectedAnswerError
+from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
+from keyark.rpc.calling.channels import UnaryCall, call
+from keyark.text.characters import counted
+from keyark.transparency.receipts import ArchivalReceipt
+from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
+from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
+from keyark.v1.common_pb2 import PageRequest
+from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
+from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
+from keyark.x509.names import folded_name, normalized_name
+
+TIMEOUT: Final = 30.0
+PAGE: Final = 500
+ANY_CEREMONY: Final = recovery_pb2.CeremonyState.CEREMONY_STATE_UNSPECIFIED
+ANY_STATE: Final = registration_pb2.EnrollmentState.ENROLLMENT_STATE_UNSPECIFIED
+
+
+class AmbiguousOwnerError(KeyarkError):
+    """Several people have the name that was given."""
+
+    reason = "AMBIGUOUS_OWNER"
+    kind = Kind.INVALID
+
+
+class OwnerMismatchError(KeyarkError):
+    """A recovery was asked for by its owner, and the keys' receipts name somebody else."""
+
+    reason = "OWNER_MISMATCH"
+    kind = Kind.PRECONDITION
+
+
+async def list_enrollments(
+    session: Session, state: registration_pb2.EnrollmentState.ValueType = ANY_STATE
+) -> AsyncIterator[registration_pb2.Enrollment]:
+    """Yield every enrollment, or those in a state, oldest first; ``session`` is an officer's with the RM.
+
+    Of those that wait for an officer the first to expire comes first.
+    """
+    stub = RegistrationAdminServiceStub(session.channel)
+    new_request = partial(registration_pb2.ListEnrollmentsRequest, state=state)
+    async for page in pages(stub.ListEnrollments, new_request):
+        for enrollment in page.enrollments:
+            yield enrollment
+
+
+async def get_enrollment(session: Session, enrollment_id: bytes) -> registration_pb2.Enrollment:
+    """Return any enrollment (id of 32 bytes), to an officer of the RM; raises NotFoundError."""
+    stub = RegistrationAdminServiceStub(session.channel)
+    request = registration_pb2.InspectEnrollmentRequest(enrollment_id=enrollment_id)
+    return (await call(stub.InspectEnrollment, request, timeout=TIMEOUT)).enrollment
+
+
+async def list_certificates(
+    session: Session, matching: certificates_pb2.CertificateFilter | None = None
+) -> AsyncIterator[certificates_pb2.Certificate]:
+    """Yield every certificate that matches, or all; ``session`` is an officer's with the CM.
+
+    By name, e-mail address or without a filter the oldest comes first, else what expires first within each
+    standing. Raises InvalidInputError for a malformed filter.
+    """
+    stub = CertificateAdminServiceStub(session.channel)
+    new_request = partial(certificates_pb2.ListCertificatesRequest, filter=matching)
+    async for page in pages(stub.ListCertificates, new_request):
+        for certificate in page.certificates:
+            yield certificate
+
+
+async def get_certificate(session: Session, serial: bytes) -> certificates_pb2.Certificate:
+    """Return the certificate with this serial number (big-endian); raises NotFoundError."""
+    stub = CertificateAdminServiceStub(session.channel)
+    request = certificates_pb2.GetCertificateRequest(serial=serial)
+    return (await call(stub.GetCertificate, request, timeout=TIMEOUT)).certificate
+
+
+async def get_refusal(session: Session, enrollment_id: bytes) -> certificates_pb2.GetRefusalResponse | None:
+    """Return why the CM refused an enrollment (32 bytes) for good, or None where it did not."""
+    stub = CertificateAdminServiceStub(session.channel)
+    request = certificates_pb2.GetRefusalRequest(enrollment_id=enrollment_id)
+    try:
+        return await call(stub.GetRefusal, request, timeout=TIMEOUT)
+    except KeyarkError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return None
+
+
+async def list_keys(
+    session: Session, key_filter: recovery_pb2.KeyFilter | None = None
+) -> AsyncIterator[recovery_pb2.ArchivedKey]:
+    """Yield the archived keys that a filter selects, oldest first; ``session`` is an agent's with the DRM."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    wanted = recovery_pb2.KeyFilter()
+    if key_filter is not None:
+        wanted.CopyFrom(key_filter)
+    if wanted.HasField("owner"):
+        wanted.owner = normalized_name(wanted.owner)
+    new_request = partial(recovery_pb2.ListKeysRequest, filter=wanted)
+    async for page in pages(stub.ListKeys, new_request):
+        for key in page.keys:
+            yield key
+
+
+async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.ArchivedKey]:
+    """Return the certified keys of one person, oldest first; ``session`` is an agent's with the DRM.
+
+    An e-mail address names its mailbox and nobody whose common name it is. A common name is taken where all its keys
+    belong to one mailbox, whatever the case of its letters.
+
+    Raises NotFoundError, and AmbiguousOwnerError with the candidates.
+    """
+    if not owner.strip():
+        raise InvalidInputError("The owner is empty, which would be everybody; name one.", field="owner")
+    wanted = recovery_pb2.KeyFilter(owner=owner, state=recovery_pb2.KeyState.KEY_STATE_CERTIFIED)
+    found = [key async for key in list_keys(session, wanted)]
+    if "@" in owner:
+        found = [key for key in found if key.email.lower() == owner.lower()]
+    if not found:
+        raise NotFoundError(f"No certified key of {owner} is archived; `keyark keys list` shows what is.")
+    if len(mailboxes := Counter(key.email.lower() for key in found)) > 1:
+        candidates = ", ".join(
+            f"{mailbox} ({counted(count, 'key')})" for mailbox, count in sorted(mailboxes.items())
+        )
+        raise AmbiguousOwnerError(
+            f"{owner!r} is the name of several people; name one by the address: {candidates}."
+        )
+    return sorted(found, key=lambda key: key.archived_time_us)
+
+
+def check_owner(receipts: Sequence[ArchivalReceipt], owner: str) -> None:
+    """Raise OwnerMismatchError unless every receipt names this owner: an address, or the name of one person."""
+    wanted, people = folded_name(owner), [receipt.details for receipt in receipts]
+    if "@" in owner:
+        fits = all(person.email.lower() == owner.lower() for person in people)
+    else:
+        fits = all(folded_name(person.common_name) == wanted for person in people)
+        fits = fits and len({person.email.lower() for person in people}) == 1
+    if not fits:
+        named = ", ".join(sorted({f"{person.common_name} <{person.email}>" for person in people}))
+        raise OwnerMismatchError(
+            f"You asked for keys of {owner!r}, and the receipts of the keys that the archive listed name {named}. "
+            "Tell the archive's operator; name a key with --key or --cert instead."
+        )
+
+
+async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:
+    """Return the archived key with this key id (32 bytes); raises NotFoundError."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    return (await call(stub.GetKey, recovery_pb2.GetKeyRequest(key_id=key_id), timeout=TIMEOUT)).key
+
+
+async def list_ceremonies(
+    session: Session, state: recovery_pb2.CeremonyState.ValueType = ANY_CEREMONY
+) -> AsyncIterator[recovery_pb2.Ceremony]:
+    """Yield ceremonies, or those in a state, oldest first, to an agent or auditor of the DRM; nothing is verified."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    async for page in pages(stub.ListCeremonies, partial(recovery_pb2.ListCeremoniesRequest, state=state)):
+        for ceremony in page.ceremonies:
+            yield ceremony
+
+
+async def get_ceremony(session: Session, ceremony_id: bytes) -> recovery_pb2.Ceremony:
+    """Return the ceremony with this id (16 bytes); ``CeremonyReview`` verifies it. Raises NotFoundError."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    request = recovery_pb2.GetCeremonyRequest(ceremony_id=ceremony_id)
+    found = (await call(stub.GetCeremony, request, timeout=TIMEOUT)).ceremony
+    if found.ceremony_id != ceremony_id:
+        raise UnexpectedAnswerError("The archive shows another ceremony than the one asked for.")
+    return found
+
+
+async def list_storage_keys(session: Session) -> list[recovery_pb2.StorageKey]:
+    """Return all storage key generations, the newest last, to an agent or auditor of the DRM; nothing is verified."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    answer = await call(stub.ListStorageKeys, recovery_pb2.ListStorageKeysRequest(), timeout=TIMEOUT)
+    return list(answer.storage_keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvenKey:
+    """An archived key and its archival receipt. Of ``view`` the receipt proves the fields in ``PROVEN`` alone."""
+
+    view: recovery_pb2.ArchivedKey
+    receipt: ArchivalReceipt
+
+    PROVEN: ClassVar[frozenset[str]] = frozenset(
+        {"key_id", "enrollment_id", "caller", "common_name", "email", "archived_time_us", "log_index"}
+    )
+
+    @property
+    def unproven(self) -> list[str]:
+        """The fields of ``view`` that are the archive's word alone."""
+        return [field.name for field, _ in self.view.ListFields() if field.name not in self.PROVEN]
+
+
+async def get_proven_key(session: Session, key_id: bytes) -> ProvenKey:
+    """Return the archived key with this key id (32 bytes), once its receipt says the same of it.
+
+    Raises NotFoundError, UnexpectedAnswerError and the errors of ``ReceiptVerifier.verify``.
+    """
+    stub = KeyRecoveryServiceStub(session.channel)
+    answer = await call(stub.GetKey, recovery_pb2.GetKeyRequest(key_id=key_id), timeout=TIMEOUT)
+    receipt, view = archive_verifier(session.home).verify(answer.receipt), answer.key
+    event, details = receipt.event, receipt.details
+    shown = (view.key_id, view.enrollment_id, view.caller, view.common_name, view.email)
+    proven = (key_id, event.enrollment_id, details.caller, details.common_name, details.email)
+    if event.encryption_spki_sha256 != key_id or shown != proven:
+        raise UnexpectedAnswerError(
+            "The archive shows another key than its receipt proves; ask its operator."
+        )
+    if (view.archived_time_us, view.log_index) != (event.time_us, receipt.index):
+        raise UnexpectedAnswerError(
+            "The archive shows another time than the key's receipt; ask its operator."
+        )
+    return ProvenKey(view=view, receipt=receipt)
+
+
+async def deactivate_key(session: Session, key_id: bytes, *, reason: str) -> recovery_pb2.ArchivedKey:
+    """Keep a key (id of 32 bytes) from being recovered; raises NotFoundError and KeyDeactivatedError."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    request = recovery_pb2.DeactivateKeyRequest(key_id=key_id, reason=reason)
+    return (await call(stub.DeactivateKey, request, timeout=TIMEOUT)).key
+
+
+async def activate_key(session: Session, key_id: bytes, *, reason: str) -> recovery_pb2.ArchivedKey:
+    """Let a key (id of 32 bytes) be recovered again; raises NotFoundError."""
+    stub = KeyRecoveryServiceStub(session.channel)
+    request = recovery_pb2.ActivateKeyRequest(key_id=key_id, reason=reason)
+    return (await call(stub.ActivateKey, request, timeout=TIMEOUT)).key
+
+
+class _Page(Protocol):
+    """A response of any list."""
+
+    next_page_token: str
+
+
+Request = TypeVar("Request")
+Page = TypeVar("Page", bound=_Page)
+
+
+async def pages(method: UnaryCall[Request, Page], new_request: Callable[..., Request]) -> AsyncIterator[Page]:
+    """Yield the pages of a list until there is none after; ``new_request`` takes ``page``."""
+    token = ""
+    while True:
+        request = new_request(page=PageRequest(page_size=PAGE, page_token=token))
+        page = await call(method, request, timeout=TIMEOUT)
+        yield page
+        if not (token := page.next_page_token):
+            return

@@ -1,1 +1,0 @@
-"""Envelopes, storage keys, match checks, shares and tokens; every primitive is cryptography's."""

@@ -1,0 +1,1 @@
+"""What a load test is to do: the plan, its suites and keys, and what each client process is told."""

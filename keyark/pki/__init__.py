@@ -1,1 +1,0 @@
-"""Key types, SubjectPublicKeyInfo, names, statements and certificates: what services and clients share."""

@@ -1,0 +1,111 @@
+"""Calling no service whose identity was revoked.
+
+gRPC verifies a server's certificate and asks nobody about it. So once identities are revoked, a channel trusts one
+certificate alone instead of the internal CA: the one that the service presented when it was asked, after that was
+verified and found not to be revoked. Whoever relays that answer gains nothing, for a handshake then succeeds only with
+the private key of the certificate that was verified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from cryptography import x509
+
+from keyark.errors import KeyarkError, Kind
+from keyark.identity.revoked import IdentityRevokedError, RevokedIdentities
+from keyark.rpc.errors import NoConnectionError
+from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.reach import Reach
+from keyark.x509.certificates import encode_pem_certificates, load_certificate
+
+PROBE_SECONDS: Final = 5.0
+
+Probe = Callable[[str, str, bytes], Awaitable[x509.Certificate]]
+"""Asks an address for the certificate of a name below trust anchors (PEM)."""
+
+
+class ServiceRevokedError(KeyarkError):
+    """Who answers at a service's address has an identity that was revoked, so nothing was sent there."""
+
+    reason = "SERVICE_REVOKED"
+    kind = Kind.UNAVAILABLE
+
+
+async def presented_certificate(address: str, name: str, anchors: bytes) -> x509.Certificate:
+    """Return the certificate that a service presents for a DNS name, verified; raises NoConnectionError."""
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context(cadata=anchors.decode())
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+    except (OSError, TimeoutError):  # ssl's errors are OSErrors
+        raise NoConnectionError(
+            f"{address} did not answer as {name}; check that the service runs: `keyark doctor`."
+        ) from None
+    try:
+        presented: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        return load_certificate(presented.getpeercert(binary_form=True) or b"")
+    finally:
+        writer.close()
+
+
+class ServerPin:
+    """Which certificate a channel to one service trusts: any of the internal CA before identities are revoked."""
+
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        revoked: RevokedIdentities,
+        *,
+        probe: Probe = presented_certificate,
+    ) -> None:
+        self._address, self._name, self._revoked, self._probe = address, name, revoked, probe
+        self._pinned: x509.Certificate | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is revoked that a service could present."""
+        return bool(self._revoked.serials)
+
+    def reach(self, identity: Callable[[], LocalIdentity]) -> Reach:
+        """Return the way to the service, for errors to name."""
+        return Reach(name=self._name, address=self._address, identity=identity, now=lambda: int(time.time()))
+
+    def trusting(self, identity: LocalIdentity) -> LocalIdentity:
+        """Return an identity to open the channel with, which trusts what is pinned."""
+        if self._pinned is None:
+            return identity
+        return replace(identity, trust_anchor=encode_pem_certificates([self._pinned]))
+
+    async def look(self, identity: LocalIdentity, *, failed: Callable[[], bool]) -> bool:
+        """Pin what the service presents, where nothing is, or not what it presents now; returns whether that changed.
+
+        ``failed`` tells whether the channel finds no connection with what is pinned. Raises ServiceRevokedError and
+        NoConnectionError; then nothing is to be sent.
+        """
+        async with self._turn:
+            if self._is_good() and not failed():
+                return False
+            presented = await self._probe(self._address, self._name, identity.trust_anchor)
+            try:
+                self._revoked.check(presented)
+            except IdentityRevokedError:
+                raise ServiceRevokedError(
+                    f"{self._address} presents a revoked identity of {self._name}, so nothing was sent there; give the "
+                    "service a new one with `keyark identities renew`."
+                ) from None
+            changed, self._pinned = presented != self._pinned, presented
+            return changed
+
+    def _is_good(self) -> bool:
+        return self._pinned is not None and self._pinned.serial_number not in self._revoked.serials

@@ -1,0 +1,1 @@
+"""The server: mutual TLS, allow-lists, budgets, refusals, and AuditService."""

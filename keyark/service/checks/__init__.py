@@ -1,0 +1,1 @@
+"""What every service checks for itself of what another one hands it."""

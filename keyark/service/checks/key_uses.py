@@ -1,0 +1,174 @@
+"""One public key, one enrollment, one role: the register behind promise P8, kept by every subsystem.
+
+A row stands under the key's own id. Keys that reveal one another are one key, so the ids of all of them are looked up:
+rows of earlier releases are found like new ones.
+
+The identity keys that sign a request's call and its approval are signing keys too. They belong to no enrollment.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from keyark.errors.enrollment import KeyRoleConflictError, PublicKeyInUseError
+from keyark.records.v1.keys_pb2 import KeyUse
+from keyark.statements.enrollment import Statement
+from keyark.store import ReadTransaction, WriteTransaction
+from keyark.v1.certificates_pb2 import KeyRole
+
+TABLE: Final = "key_uses"
+
+KeyIds: TypeAlias = tuple[bytes, ...]
+"""The ids (32 bytes) of one key: its own first, then those of the keys that reveal it."""
+
+_CALLER_HASH: Final = slice(16, 32)  # of an enrollment id
+
+
+class Possession(enum.Enum):
+    """Whether somebody showed that the caller holds the private half of the encryption key."""
+
+    PROVEN = "proven"
+    """The archive opened the private key and proved that it matches."""
+    ASSERTED = "asserted"
+    """The caller says so, in a statement that the signing key signed."""
+
+    @classmethod
+    def shown_by(cls, evidence: bytes) -> Possession:
+        """PROVEN where there is a receipt, or a wrapped key of which the archive will make one."""
+        return cls.PROVEN if evidence else cls.ASSERTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyClaim:
+    """The keys that a request claims: those of its statement, and the identity keys that signed for the request."""
+
+    statement: Statement
+    encryption_key: Possession
+    signers: Sequence[KeyIds] = ()
+
+
+def check_key_uses(txn: ReadTransaction, claim: KeyClaim) -> None:
+    """Raise where a key belongs to another enrollment or to the other role.
+
+    A key whose possession is proven is not kept from its owner by another caller who only asserted that it has the key.
+    """
+    for key in _enrolled(claim):
+        for use in _others(txn, claim, key):
+            _check_role(use, key.role)
+            _check_enrollment(use, claim.statement)
+    _check_signers(txn, claim)
+
+
+def claim_key_uses(txn: WriteTransaction, claim: KeyClaim) -> None:
+    """Record the keys with their roles, the statement's for this enrollment; raise as ``check_key_uses`` does."""
+    check_key_uses(txn, claim)
+    for key in _enrolled(claim):
+        _put(txn, key, enrollment_id=claim.statement.enrollment_id)
+    _reserve_signers(txn, claim)
+
+
+def reserve_signing_keys(txn: WriteTransaction, claim: KeyClaim) -> None:
+    """Record that the keys of a claim that archives nothing sign, for no enrollment.
+
+    Raises KeyRoleConflictError, and PublicKeyInUseError where the encryption key is archived for another enrollment.
+    The enrollment of the signing key is recorded by the service that issues for it.
+    """
+    signing, *encryption = _enrolled(claim)
+    for use in _others(txn, claim, signing):
+        _check_role(use, signing.role)
+    for key in encryption:
+        for use in _others(txn, claim, key):
+            _check_role(use, key.role)
+            _check_enrollment(use, claim.statement)
+    _check_signers(txn, claim)
+    _reserve(txn, signing)
+    _reserve_signers(txn, claim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Key:
+    ids: KeyIds
+    role: KeyRole.ValueType
+    possession: Possession
+
+
+def _enrolled(claim: KeyClaim) -> Iterator[_Key]:
+    statement = claim.statement
+    yield _signing_key(statement.signing_key_ids)
+    if statement.encryption_spki:
+        yield _Key(
+            ids=statement.encryption_key_ids,
+            role=KeyRole.KEY_ROLE_ENCRYPTION,
+            possession=claim.encryption_key,
+        )
+
+
+def _signing_key(ids: KeyIds) -> _Key:
+    """A key whose signature was verified."""
+    return _Key(ids=ids, role=KeyRole.KEY_ROLE_SIGNING, possession=Possession.PROVEN)
+
+
+def _others(txn: ReadTransaction, claim: KeyClaim, key: _Key) -> Iterator[KeyUse]:
+    """The uses that a key has to agree with; what another caller asserted gives way to what is proven."""
+    caller = claim.statement.enrollment_id[_CALLER_HASH]
+    for key_id in key.ids:
+        use = _find(txn, key_id)
+        if use is None:
+            continue
+        is_anothers_word = use.unproven and use.enrollment_id[_CALLER_HASH] != caller
+        if not (is_anothers_word and key.possession is Possession.PROVEN):
+            yield use
+
+
+def _check_signers(txn: ReadTransaction, claim: KeyClaim) -> None:
+    for ids in claim.signers:
+        for use in _others(txn, claim, _signing_key(ids)):
+            if use.role != KeyRole.KEY_ROLE_SIGNING:
+                raise KeyRoleConflictError(
+                    "An identity key that signed this request, or one that reveals its private half, was enrolled as "
+                    "an encryption key; renew that identity, which makes a new key."
+                )
+
+
+def _reserve_signers(txn: WriteTransaction, claim: KeyClaim) -> None:
+    for ids in claim.signers:
+        _reserve(txn, _signing_key(ids))
+
+
+def _reserve(txn: WriteTransaction, key: _Key) -> None:
+    use = _find(txn, key.ids[0])
+    if use is None or use.unproven:
+        _put(txn, key, enrollment_id=b"")
+
+
+def _put(txn: WriteTransaction, key: _Key, *, enrollment_id: bytes) -> None:
+    """Write the use of a key, unless it says what is known already and better."""
+    unproven = key.possession is Possession.ASSERTED
+    earlier = _find(txn, key.ids[0])
+    if unproven and earlier is not None and not earlier.unproven:
+        return
+    use = KeyUse(enrollment_id=enrollment_id, role=key.role, unproven=unproven)
+    txn.put(TABLE, key.ids[0], use.SerializeToString())
+
+
+def _find(txn: ReadTransaction, key_id: bytes) -> KeyUse | None:
+    value = txn.get(TABLE, key_id)
+    return None if value is None else KeyUse.FromString(value)
+
+
+def _check_enrollment(use: KeyUse, statement: Statement) -> None:
+    if use.enrollment_id not in (b"", statement.enrollment_id):
+        raise PublicKeyInUseError(
+            "A public key of this request belongs to another enrollment; make a new key pair and enroll that."
+        )
+
+
+def _check_role(use: KeyUse, role: KeyRole.ValueType) -> None:
+    if use.role != role:
+        raise KeyRoleConflictError(
+            "A public key of this request, or one that reveals its private half, is already known in the other role; "
+            "a signing key is never archived and an encryption key never signs: make a new key pair."
+        )

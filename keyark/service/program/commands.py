@@ -1,0 +1,218 @@
+"""`keyark-rm|cm|drm init|serve|reload|check|backup`: what the three programs have in common."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import uvloop
+
+from keyark.collection import settle_collector
+from keyark.config import Config, load_config
+from keyark.custody.harden import disable_core_dumps
+from keyark.errors import KeyarkError
+from keyark.files import check_trusted_file, filling
+from keyark.meters import Meters
+from keyark.policy.config import describe_policy
+from keyark.programs import WORKING_FOLDER
+from keyark.service.checks.live_policy import LivePolicy, policy_of
+from keyark.service.control import Command, Commands, answering, ask
+from keyark.service.program.parent import end_with_parent
+from keyark.store import row_keys_beside
+from keyark.text.terminal import describe_refusal, escaped_streams, log_to_stderr, print_line
+
+C = TypeVar("C", bound=Config)
+Adjust = Callable[[C, argparse.Namespace], C]
+
+logger = logging.getLogger(__name__)
+
+
+class Running(Protocol):
+    """A service that takes calls."""
+
+    @property
+    def ready_line(self) -> str:
+        """What to print: "rm ready at 127.0.0.1:7710 as spiffe://example.org/rm"."""
+
+    @property
+    def meters(self) -> Meters:
+        """What it counts."""
+
+    @property
+    def policy(self) -> LivePolicy:
+        """The policy in force."""
+
+    async def reload(self) -> list[str]:
+        """Read again what can be read again and replace all workers; returns a line for each thing done."""
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """What else can be asked of it while it runs."""
+
+
+def nothing_more(_: Any) -> None:
+    """The further commands of a program that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program(Generic[C]):
+    """One service's program: its role ("rm"), its configuration, and what its commands do.
+
+    ``init`` fills the folder of its arguments, which is there, and empty.
+
+    ``adjust`` puts what `serve` was asked for by ``add_serve_arguments`` above the configuration file.
+    """
+
+    role: str
+    config: type[C]
+    run: Callable[[C], AbstractAsyncContextManager[Running]]
+    check: Callable[[C], Sequence[str]]
+    backup: Callable[[C, Path], None]
+    add_init_arguments: Callable[[argparse.ArgumentParser], None]
+    init: Callable[[argparse.Namespace], None]
+    store_folder: Callable[[C], Path]
+    add_commands: Callable[[Any], None] = nothing_more
+    add_serve_arguments: Callable[[argparse.ArgumentParser], None] = nothing_more
+    adjust: Adjust[C] | None = None
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run one command; returns the exit code of the process."""
+        disable_core_dumps()
+        with escaped_streams() as streams:
+            log_to_stderr(f"{self.role} %(levelname)s %(name)s: %(message)s")
+            parsed = self._parser().parse_args(arguments)
+            try:
+                return streams.exit_code(int(parsed.command(parsed) or 0))
+            except KeyarkError as error:
+                print_line(f"{self.role}: {error.message} [{error.reason}]", sys.stderr)
+                return 1
+            except OSError as error:
+                print_line(f"{self.role}: {describe_refusal(error)} [SYSTEM_REFUSAL]", sys.stderr)
+                return 1
+            except KeyboardInterrupt:
+                print_line(f"{self.role}: Stopped before the end. [STOPPED]", sys.stderr)
+                return 130
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(prog=f"keyark-{self.role}")
+        commands = parser.add_subparsers(required=True)
+        init = commands.add_parser(
+            "init", help="make this service's keys, requests for certificates and configuration"
+        )
+        init.add_argument("folder", type=Path, help="a folder that does not exist or is empty")
+        self.add_init_arguments(init)
+        init.set_defaults(command=self._init)
+        row_keys = ", and of its row keys beside it" if self.role == "drm" else ""  # RM and CM keep no tokens
+        for name, command, text in (
+            ("serve", self._serve, "run until SIGTERM or SIGINT, then drain; SIGHUP reloads"),
+            ("reload", self._reload, "let the running service read its files again and replace all workers"),
+            ("policy", self._policy, "check the policy and show the rules in effect, by stage"),
+            (
+                "policy-reload",
+                self._policy_reload,
+                "let the running service put the policy of its file in force",
+            ),
+            ("check", self._check, "check configuration, keys, store and log"),
+            ("backup", self._backup, f"write a consistent copy of the store{row_keys}"),
+        ):
+            sub = commands.add_parser(name, help=text)
+            sub.add_argument("config", type=_absolute, help=f"{self.role}.toml")
+            sub.set_defaults(command=command)
+            if name == "serve":
+                sub.add_argument(
+                    "--parent", type=int, help="end when this process, which started it, has ended"
+                )
+                self.add_serve_arguments(sub)
+            if name == "backup":
+                sub.add_argument("target", type=Path, help="a folder that does not exist")
+        self.add_commands(commands)
+        return parser
+
+    def _init(self, parsed: argparse.Namespace) -> None:
+        with filling(parsed.folder):
+            self.init(parsed)
+        for request in sorted(
+            parsed.folder.rglob("*.csr")
+        ):  # aside, since what the DRM prints is read by programs
+            print_line(
+                f"have {request} signed, and put the answer in {request.with_suffix('.pem')}", sys.stderr
+            )
+
+    def _serve(self, parsed: argparse.Namespace) -> None:
+        check_trusted_file(parsed.config)
+        config = load_config(parsed.config, self.config)
+        config = self.adjust(config, parsed) if self.adjust else config
+        if parsed.parent is not None:
+            end_with_parent(parsed.parent)
+        os.chdir(WORKING_FOLDER)
+        uvloop.run(self._until_signalled(config))
+
+    async def _until_signalled(self, config: C) -> None:
+        stopping = asyncio.Event()
+        hung_up = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, hung_up.set)  # unhandled, one during the start would end it
+        async with self.run(config) as running:
+            loop.add_signal_handler(signal.SIGUSR1, running.meters.write)
+            running.meters.write()
+
+            async def reload(_: Sequence[str]) -> list[str]:
+                return await running.reload()
+
+            commands = Commands({**running.commands, "policy": running.policy.command, "reload": reload})
+            async with answering(self.store_folder(config), commands):
+                reloading = asyncio.create_task(_reload_when(hung_up, commands))
+                settle_collector()
+                print(running.ready_line, flush=True)
+                await stopping.wait()
+                reloading.cancel()
+        running.meters.remove()
+
+    def _reload(self, parsed: argparse.Namespace) -> None:
+        for line in ask(self.store_folder(load_config(parsed.config, self.config)), "reload"):
+            print(line)
+
+    def _policy(self, parsed: argparse.Namespace) -> None:
+        for line in describe_policy(self.role, policy_of(load_config(parsed.config, self.config))):
+            print(line)
+
+    def _policy_reload(self, parsed: argparse.Namespace) -> None:
+        for line in ask(self.store_folder(load_config(parsed.config, self.config)), "policy"):
+            print(line)
+
+    def _check(self, parsed: argparse.Namespace) -> None:
+        for line in self.check(load_config(parsed.config, self.config)):
+            print(line)
+
+    def _backup(self, parsed: argparse.Namespace) -> None:
+        self.backup(load_config(parsed.config, self.config), parsed.target)
+        print(f"store: {parsed.target}")
+        if (row_keys := row_keys_beside(parsed.target)).exists():
+            print(f"row keys: {row_keys}: keep them apart, and destroy old ones after a change of agents")
+
+
+def _absolute(path: str) -> Path:
+    """Return where a file is, also once the service works in another folder."""
+    return Path(path).absolute()
+
+
+async def _reload_when(hung_up: asyncio.Event, commands: Commands) -> None:
+    """Reload at every SIGHUP; nobody waits for the answer, so it goes to the log."""
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        try:
+            await commands.carry_out(["reload"])
+        except KeyarkError as error:
+            logger.error("reloading failed: %s (%s)", error.message, error.reason)  # noqa: TRY400 — typed

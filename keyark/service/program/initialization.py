@@ -1,0 +1,169 @@
+"""What the `init` of every service does: a folder of its own, its identity key, its configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from keyark.custody.shares import QuorumRule, check_quorum
+from keyark.files import write_new_file
+from keyark.identity.certificates import encode_request, request_identity
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType, SigningPrivateKey, generate_signing
+from keyark.keys.private_keys import save_private_key
+from keyark.x509.certificates import load_certificates, save_certificates
+
+SERVICE_TOML: Final = """\
+[service]
+# The deployment's trust domain; certificates of other ones are refused.
+trust_domain = "$trust_domain"
+# Where this service listens.
+listen = "$listen"
+# Its key and certificate for mutual TLS, and the internal CA that it believes.
+identity_key = "identity-key.pem"
+identity_certificate = "identity.pem"
+trust_anchor = "trust-anchor.pem"
+# The identities that the internal CA revoked; a change of the file is taken within seconds. It may be missing before
+# the first revocation, and never after it.
+revoked_identities = "revoked-identities.crl"
+# Lists of public keys whose private half everybody has, which are refused: blocklists of the badkeys project.
+known_keys = []
+# How many calls may be worked on at once, and how many MiB their messages may have. One caller may have a quarter; more
+# are told to try again.
+max_in_flight = 4096
+max_request_mib = 256
+# How long calls may take to end after SIGTERM, seconds.
+drain_seconds = 8.0
+# How many refusals of one caller are logged one by one in an hour; more are counted.
+rejections_per_hour = 100
+
+[store]
+# Folder of the store; one process at a time opens it.
+path = "store"
+# Address space reserved for it, GiB; it takes room on disk only as it fills.
+map_gib = 1024
+
+"""
+
+WORKERS_TOML: Final = """\
+[workers]
+# Processes that $work. As many as cores is best.
+count = 2
+# Items that one worker takes at a time, and that may wait in all.
+max_batch = 64
+max_waiting = 8192
+# How long a worker may take for a batch, seconds, before it is replaced.
+batch_seconds = 30.0
+# After how many batches a worker is replaced: memory cannot be wiped, only given back.
+recycle_after = 20000
+
+"""
+
+ARCHIVE_TOML: Final = """\
+[archive]
+# Storage keys that an archival receipt may name at first; the DRM's init prints the id of the first.
+trusted_storage_keys = ["$storage_key_id"]
+# The recovery agents of the beginning, and how many of them make a quorum. What a quorum changes from then on, storage
+# keys and agents, is believed on its signed word, kept in the store and logged.
+agents = $agents
+quorum = $quorum
+# Whether the agent who asks for a change may be one of the quorum.
+self_approval = $self_approval
+
+"""
+
+DETAILS_TOML: Final = """
+# Which auditors see what entries of the log tell of persons: names, addresses, reasons, who decided. An auditor without
+# a grant sees the leaves alone: types, times, ids and hashes. For some entries only, for example:
+# events = ["REQUEST_REJECTED", "REJECTIONS_COUNTED"]
+[[policy.details]]
+auditors = ["auditor/*"]
+events = ["*"]
+"""
+
+CALLERS_TOML: Final = """\
+[callers]
+# A caller's signed word for its request counts for as long as the RM lets requests wait, days: [approvals] expire_days
+# of rm.toml, and as long again once an officer approved. Without an officer's approval it counts for 15 minutes.
+request_days = 7
+
+"""
+
+PUBLIC: Final = 0o644
+PRIVATE: Final = 0o600
+
+
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every service's `init` asks for."""
+    parser.add_argument("--trust-domain", required=True)
+    parser.add_argument("--listen", required=True, help="HOST:PORT")
+    parser.add_argument(
+        "--trust-anchor", required=True, type=Path, help="certificate of the internal CA, PEM"
+    )
+
+
+def add_archive_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the `init` of a service asks for that believes archival receipts."""
+    parser.add_argument("--storage-key-id", required=True, help="what the DRM's init printed")
+    parser.add_argument(
+        "--agent", action="append", required=True, help="agent/NAME; once per agent of the DRM's init"
+    )
+    parser.add_argument("--quorum", required=True, type=int, help="as in the DRM's init")
+    parser.add_argument(
+        "--quorum-rule",
+        choices=[rule.value for rule in QuorumRule],
+        default=QuorumRule.SEPARATE.value,
+        help="as in the DRM's init",
+    )
+
+
+def archive_values(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the values of ARCHIVE_TOML; raises QuorumError for a quorum that the agents cannot reach."""
+    rule = QuorumRule(arguments.quorum_rule)
+    check_quorum(len(set(arguments.agent)), arguments.quorum, rule=rule)
+    return {
+        "storage_key_id": arguments.storage_key_id,
+        "agents": json.dumps(arguments.agent),
+        "quorum": arguments.quorum,
+        "self_approval": str(rule is not QuorumRule.SEPARATE).lower(),
+    }
+
+
+def init_identity(folder: Path, *, trust_domain: str, role: str, trust_anchor: Path) -> None:
+    """Make the service's identity key and the request for its certificate, and keep the trust anchor.
+
+    The certificate that the internal CA issues goes to identity.pem beside them.
+    """
+    key = new_signing_key(folder / "identity-key.pem", KeyType.EC_P256)
+    save_request(folder / "identity.csr", request_identity(key, SpiffeId(trust_domain, role)))
+    save_certificates(folder / "trust-anchor.pem", load_certificates(trust_anchor))
+
+
+def new_signing_key(path: Path, key_type: KeyType) -> SigningPrivateKey:
+    """Make a private key that signs, and save it (0600)."""
+    key = generate_signing(key_type)
+    save_private_key(path, key)
+    return key
+
+
+def init_log_key(folder: Path) -> None:
+    """Make the Ed25519 key that signs the service's checkpoints: log-key.pem, and log.pub.pem for auditors."""
+    key = new_signing_key(folder / "log-key.pem", KeyType.ED25519)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_new_file(folder / "log.pub.pem", public, mode=PUBLIC)
+
+
+def save_request(path: Path, request: x509.CertificateSigningRequest) -> None:
+    """Write a certificate signing request, PEM."""
+    write_new_file(path, encode_request(request), mode=PUBLIC)
+
+
+def write_config(path: Path, template: str, **values: object) -> None:
+    """Write a configuration file from its template; every placeholder needs a value."""
+    write_new_file(path, Template(template).substitute(values).encode(), mode=PRIVATE)

@@ -1,0 +1,1 @@
+"""What people sign: enrollments, calls, approvals, revocations, decisions on ceremonies; and pairs that answer one."""

@@ -1,0 +1,278 @@
+"""Signed calls: a client says with its identity key which statements it sends, so that nobody enrolls in its name.
+
+One signature covers all statements of a call. RM, CM and DRM each verify it up to the internal CA. CM and DRM get it
+through the RM, which cannot make one: it has no client's identity key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Final, NamedTuple, TypeVar, cast
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from google.protobuf.message import DecodeError
+
+from keyark.contexts import context
+from keyark.errors import InvalidInputError, KeyarkError, Kind, UnauthenticatedError
+from keyark.identity.certificates import identity_of
+from keyark.identity.revoked import RevokedIdentities
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import SigningPrivateKey, SigningPublicKey
+from keyark.keys.related_keys import related_key_ids
+from keyark.keys.signatures import sign_message, verify_message
+from keyark.keys.spki import encode_spki
+from keyark.statements.enrollment import MAX_SIGNATURE_SIZE, Statement
+from keyark.v1.ceremony_pb2 import SignedStatement
+from keyark.v1.statement_pb2 import CallStatement
+from keyark.x509.certificates import CertificateFormatError, Validity, encode_certificate, load_certificate
+from keyark.x509.chains import verify_chain
+
+LABEL: Final = "keyark/v1/enrollment-call"
+VERSION: Final = 1
+CALLER_ROLE: Final = "client"
+MAX_STATEMENTS: Final = 256
+MAX_SIZE: Final = 10 * 1024
+MAX_CERTIFICATE_SIZE: Final = 4 * 1024
+HASH_SIZE: Final = 32
+CLOCK_SKEW_SECONDS: Final = 300
+
+_REMEMBERED_CALLS: Final = 256
+_REMEMBERED_CALLERS: Final = 1024
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class CallSignatureError(KeyarkError):
+    """The call is not signed by the client that it names."""
+
+    reason = "CALL_SIGNATURE"
+    kind = Kind.INVALID
+    is_final = True
+
+
+class CallMismatchError(KeyarkError):
+    """The signed call is another client's, of another deployment, or does not name this statement."""
+
+    reason = "CALL_MISMATCH"
+    kind = Kind.PRECONDITION
+    is_final = True
+
+
+class CallTimeError(KeyarkError):
+    """The call was signed too long ago, or in the future; sent again, the request has a new signature."""
+
+    reason = "CALL_TIME"
+    kind = Kind.PRECONDITION
+
+
+class SignedCall(NamedTuple):
+    """A serialized CallStatement with signature and the signer's certificate (DER), as it is compared and looked up."""
+
+    statement: bytes
+    signature: bytes
+    certificate: bytes
+
+    @classmethod
+    def of(cls, message: SignedStatement) -> SignedCall:
+        """Take a call out of its message."""
+        return cls(message.statement, message.signature, message.certificate)
+
+    @property
+    def message(self) -> SignedStatement:
+        """The call as it travels."""
+        return SignedStatement(
+            statement=self.statement, signature=self.signature, certificate=self.certificate
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallSigner:
+    """A client's identity certificate and its private key."""
+
+    certificate: x509.Certificate
+    private_key: SigningPrivateKey = field(repr=False)
+
+    def sign(self, statements: Sequence[bytes], *, time: int) -> SignedCall:
+        """Sign a call that sends these serialized statements, in this order, at ``time`` (seconds UTC)."""
+        caller = identity_of(self.certificate)
+        raw = CallStatement(
+            version=VERSION,
+            trust_domain=caller.trust_domain,
+            caller=str(caller),
+            time=time,
+            statement_sha256=[sha256(statement).digest() for statement in statements],
+        ).SerializeToString(deterministic=True)
+        signature = sign_message(self.private_key, context(LABEL, raw))
+        return SignedCall(raw, signature, encode_certificate(self.certificate))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A verified call: who sent which statements (their SHA-256, in order), and the sender's ``time`` (seconds UTC)."""
+
+    caller: SpiffeId
+    certificate: x509.Certificate = field(repr=False)
+    time: int
+    statement_sha256: Sequence[bytes] = field(repr=False)
+
+    @cached_property
+    def _named(self) -> frozenset[bytes]:
+        return frozenset(self.statement_sha256)
+
+    @cached_property
+    def signer_key_ids(self) -> tuple[bytes, ...]:
+        """The id of the identity key that signed the call, then those of the keys that reveal it."""
+        public_key = cast("SigningPublicKey", self.certificate.public_key())
+        return related_key_ids(encode_spki(public_key))
+
+    def check_names(self, statement: Statement) -> None:
+        """Raise CallMismatchError unless the statement's own caller sent it with this call.
+
+        Raises InvalidInputError where the key to be archived would reveal the identity key (P8): that signs calls.
+        """
+        if statement.caller != self.caller or statement.sha256 not in self._named:
+            raise CallMismatchError(
+                f"The call that {self.caller} signed does not name this statement; send the request again."
+            )
+        if not set(self.signer_key_ids).isdisjoint(statement.encryption_key_ids):
+            raise InvalidInputError(
+                "The encryption key is the caller's identity key, or reveals it; make a key pair to encrypt with.",
+                field="encryption_spki",
+            )
+
+    def check_sends(self, caller: SpiffeId, statements: Sequence[bytes]) -> None:
+        """Raise CallMismatchError unless ``caller`` signed for these serialized statements and no others, in order."""
+        if self.caller != caller:
+            raise CallMismatchError(f"The call is signed by {self.caller}; {caller} may send its own only.")
+        if list(self.statement_sha256) != [sha256(statement).digest() for statement in statements]:
+            raise CallMismatchError(
+                "The signed call does not name the statements of this call in their order; sign what is sent."
+            )
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """A client's certificate, and the time over which the path that was verified for it holds."""
+
+    certificate: x509.Certificate
+    public_key: SigningPublicKey
+    identity: SpiffeId
+    validity: Validity
+
+
+class CallTrust:
+    """Whose calls count: clients of this trust domain with certificates below these anchors that are not revoked now.
+
+    What was verified is remembered, within bounds: an RM hands the same call along with several batches.
+    """
+
+    def __init__(
+        self, *, trust_domain: str, anchors: Sequence[x509.Certificate], revoked: RevokedIdentities
+    ) -> None:
+        self._trust_domain, self._anchors, self._revoked = trust_domain, anchors, revoked
+        self._calls: dict[SignedCall, Call] = {}
+        self._callers: dict[bytes, _Caller] = {}
+
+    def verify(self, signed: SignedCall, *, now: int, max_age_seconds: int) -> Call:
+        """Return what a client sent, once it is the client's own word and ``now`` (seconds UTC) not too old.
+
+        The certificate has to be valid at the time that the call tells. Raises InvalidInputError with the field,
+        CallMismatchError, CallTimeError, CallSignatureError, UnauthenticatedError, IdentityRevokedError,
+        CertificateFormatError and CertificateChainError.
+        """
+        call = self._calls.get(signed)
+        if call is None:
+            call = self._verify(signed)
+            _remember(self._calls, signed, call, limit=_REMEMBERED_CALLS)
+        self._revoked.check(call.certificate)
+        if call.time > now + CLOCK_SKEW_SECONDS:
+            raise CallTimeError("The call was signed in the future; set the clock of the client.")
+        if call.time < now - max_age_seconds:
+            raise CallTimeError(
+                "The call was signed too long ago; send the same request again, and check the client's clock."
+            )
+        return call
+
+    def _verify(self, signed: SignedCall) -> Call:
+        message = _parse(signed.statement)
+        if message.trust_domain != self._trust_domain:
+            raise CallMismatchError("The call is for another trust domain; sign it for this one.")
+        caller = self._caller(signed.certificate, at=message.time)
+        if message.caller != str(caller.identity):
+            raise CallSignatureError(
+                f"The call names another caller than {caller.identity}, who signed it; sign in your own name."
+            )
+        try:
+            if len(signed.signature) > MAX_SIGNATURE_SIZE:
+                raise InvalidSignature
+            verify_message(caller.public_key, signed.signature, context(LABEL, signed.statement))
+        except InvalidSignature:
+            raise CallSignatureError(
+                f"The call's signature does not verify under the certificate of {caller.identity}; sign the very bytes "
+                "that are sent with its key."
+            ) from None
+        return Call(
+            caller=caller.identity,
+            certificate=caller.certificate,
+            time=message.time,
+            statement_sha256=tuple(message.statement_sha256),
+        )
+
+    def _caller(self, der: bytes, *, at: int) -> _Caller:
+        caller = self._callers.get(der)
+        if caller is None or not caller.validity.not_before <= at <= caller.validity.not_after:
+            caller = self._verify_caller(der, at=at)
+            _remember(self._callers, der, caller, limit=_REMEMBERED_CALLERS)
+        return caller
+
+    def _verify_caller(self, der: bytes, *, at: int) -> _Caller:
+        if len(der) > MAX_CERTIFICATE_SIZE:
+            raise CertificateFormatError(f"A client's certificate has at most {MAX_CERTIFICATE_SIZE} bytes.")
+        certificate = load_certificate(der)
+        path = verify_chain(certificate, intermediates=(), anchors=self._anchors, at=at)
+        identity = identity_of(certificate)
+        if identity.role != CALLER_ROLE or identity.trust_domain != self._trust_domain:
+            raise UnauthenticatedError(f"{identity} is no client here; calls are signed by clients.")
+        validities = [Validity.of(each) for each in path]
+        return _Caller(
+            certificate,
+            cast("SigningPublicKey", certificate.public_key()),
+            identity,
+            Validity(max(v.not_before for v in validities), min(v.not_after for v in validities)),
+        )
+
+
+def _remember(rows: dict[_K, _V], key: _K, value: _V, *, limit: int) -> None:
+    """Keep a value, and forget what was kept longest where there are too many."""
+    if key not in rows and len(rows) >= limit:
+        del rows[next(iter(rows))]
+    rows[key] = value
+
+
+def _parse(raw: bytes) -> CallStatement:
+    """Read the canonical encoding, the only one whose bytes can be signed, hashed and kept."""
+    if len(raw) > MAX_SIZE:
+        raise InvalidInputError(f"The call's statement has more than {MAX_SIZE} bytes.", field="call")
+    try:
+        message = CallStatement.FromString(raw)
+    except DecodeError:
+        raise InvalidInputError("The call's statement is no CallStatement.", field="call") from None
+    message.DiscardUnknownFields()
+    if message.SerializeToString(deterministic=True) != raw:
+        raise InvalidInputError("The call's statement is not in its canonical encoding.", field="call")
+    if message.version != VERSION:
+        raise InvalidInputError(f"This release takes calls of version {VERSION}.", field="version")
+    if message.time <= 0:
+        raise InvalidInputError("The call has no time; sign it with the clock's.", field="time")
+    if not 1 <= len(message.statement_sha256) <= MAX_STATEMENTS:
+        raise InvalidInputError(
+            f"A call names 1 to {MAX_STATEMENTS} statements; split it.", field="statement_sha256"
+        )
+    if any(len(digest) != HASH_SIZE for digest in message.statement_sha256):
+        raise InvalidInputError(f"Hashes have {HASH_SIZE} bytes.", field="statement_sha256")
+    return message

@@ -1,0 +1,232 @@
+"""Requests and decisions count only as their agent's own, canonical, unexpired and bound words."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from keyark.custody.shares import Share
+from keyark.custody.storage import HybridPrivateKey, SealError
+from keyark.deployment.access.authority import DeploymentAuthority
+from keyark.errors import InvalidInputError, KeyarkError
+from keyark.identity.certificates import request_identity
+from keyark.identity.revoked import NOBODY_REVOKED, IdentityRevokedError, RevokedIdentities
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType, generate_signing
+from keyark.service.program.initialization import save_request
+from keyark.statements.ceremonies import (
+    AgentSigner,
+    AgentTrust,
+    Opening,
+    ceremony_digest,
+    check_reason,
+    open_recovered_key,
+    open_released_share,
+    seal_recovered_key,
+    seal_released_share,
+    sign_decision,
+    sign_request,
+    verify_decision,
+    verify_request,
+)
+from keyark.statements.enrollment import new_request_id
+from keyark.text.characters import without_joiners
+from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, SignedStatement
+from keyark.x509.certificates import load_certificates
+from tests.support.running.rpc import identity_list
+
+NOW = int(time.time()) + 86_400  # within the lives of certificates that are made while the tests run
+OPENING = Opening(digest=os.urandom(32), leaf_hash=os.urandom(32))
+RECIPIENT = HybridPrivateKey.generate()
+DAYS = 86_400
+
+
+def authority(folder: Path, domain: str = "example.org") -> DeploymentAuthority:
+    return DeploymentAuthority.create(folder, trust_domain=domain, root_key_type=KeyType.EC_P256)
+
+
+def signer(folder: Path, issuer: DeploymentAuthority, path: str = "agent/alice") -> AgentSigner:
+    key, identity = generate_signing(KeyType.EC_P256), SpiffeId(issuer.trust_domain, path)
+    name = f"{path.replace('/', '-')}-{os.urandom(4).hex()}"
+    save_request(folder / f"{name}.csr", request_identity(key, identity))
+    issuer.sign_identity(folder / f"{name}.csr", identity, folder / f"{name}.pem")
+    return AgentSigner(certificate=load_certificates(folder / f"{name}.pem")[0], private_key=key)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("agents")
+
+
+@pytest.fixture(scope="module")
+def issuer(folder: Path) -> DeploymentAuthority:
+    return authority(folder / "authority")
+
+
+@pytest.fixture(scope="module")
+def alice(folder: Path, issuer: DeploymentAuthority) -> AgentSigner:
+    return signer(folder, issuer)
+
+
+@pytest.fixture(scope="module")
+def trust(issuer: DeploymentAuthority) -> AgentTrust:
+    return AgentTrust(
+        trust_domain="example.org", anchors=[issuer.internal.certificate], revoked=NOBODY_REVOKED
+    )
+
+
+def recovery(**fields: object) -> CeremonyStatement:
+    values: dict[str, object] = {
+        "type": CeremonyType.CEREMONY_TYPE_RECOVER_KEYS,
+        "ceremony_id": new_request_id(),
+        "reason": "disk broke",
+        "key_ids": [bytes(32)],
+        "recipient_public_key": RECIPIENT.public_key.to_bytes(),
+    }
+    return CeremonyStatement(**(values | fields))  # type: ignore[arg-type]
+
+
+def refused(action, *arguments, **options) -> str:  # type: ignore[no-untyped-def]
+    with pytest.raises(KeyarkError) as refusal:
+        action(*arguments, **options)
+    return refusal.value.reason
+
+
+def test_a_request_verifies_as_it_was_signed(alice: AgentSigner, trust: AgentTrust) -> None:
+    signed = sign_request(recovery(), alice)
+    request = verify_request(signed, trust, at=NOW)
+    assert request.requester == alice.agent
+    assert request.digest == ceremony_digest(signed.statement)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": 0},
+        {"type": 99},
+        {"ceremony_id": bytes(16)},
+        {"ceremony_id": b""},
+        {"reason": ""},
+        {"reason": "x" * 501},
+        {"reason": "a\nb"},
+        {"key_ids": []},
+        {"key_ids": [bytes(31)]},
+        {"key_ids": [b"\2" * 32, b"\1" * 32]},
+        {"key_ids": [bytes(32)] * 2},
+        {"key_ids": [n.to_bytes(32, "big") for n in range(101)]},
+        {"recipient_public_key": b""},
+        {"recipient_public_key": bytes(1215)},
+        {"quorum": 2},
+        {"storage_key_id": bytes(32)},
+    ],
+)
+def test_a_malformed_request_is_not_even_signed(alice: AgentSigner, fields: dict[str, object]) -> None:
+    assert refused(sign_request, recovery(**fields), alice) == "INVALID_INPUT"
+
+
+def test_words_of_others_are_refused(
+    folder: Path, issuer: DeploymentAuthority, alice: AgentSigner, trust: AgentTrust
+) -> None:
+    bob, client = signer(folder, issuer, "agent/bob"), signer(folder, issuer, "client/enroller")
+    stranger = signer(folder, authority(folder / "other"), "agent/alice")
+    foreign = signer(folder, authority(folder / "foreign", "example.com"), "agent/alice")
+    good = sign_request(recovery(), alice)
+    for wrong, reason in (
+        (SignedStatement(statement=good.statement, signature=good.signature), "CERTIFICATE_FORMAT"),
+        (bob.sign("keyark/v1/ceremony", good.statement), "CEREMONY_SIGNATURE"),
+        (alice.sign("keyark/v1/ceremony-decision", good.statement), "CEREMONY_SIGNATURE"),
+        (sign_request(recovery(), client), "UNAUTHENTICATED"),
+        (sign_request(recovery(), stranger), "CERTIFICATE_CHAIN"),
+        (sign_request(recovery(), foreign), "CERTIFICATE_CHAIN"),
+    ):
+        assert refused(verify_request, wrong, trust, at=NOW) == reason
+    assert refused(verify_request, good, trust, at=NOW + 10_000 * DAYS) == "CERTIFICATE_EXPIRED"
+    assert refused(verify_request, good, trust, at=NOW - 10_000 * DAYS) == "CERTIFICATE_NOT_YET_VALID"
+
+
+def test_bytes_that_are_not_canonical_are_refused_though_signed(
+    alice: AgentSigner, trust: AgentTrust
+) -> None:
+    raw = sign_request(recovery(), alice).statement
+    for odd in (b"", b"\xff", raw + raw, raw + b"\xf8\x07\x01", raw[:-1], raw + bytes(1 << 20)):
+        signed = alice.sign("keyark/v1/ceremony", odd)
+        assert refused(verify_request, signed, trust, at=NOW) == "INVALID_INPUT"
+
+
+def test_a_decision_is_for_one_opening_and_at_its_time(alice: AgentSigner, trust: AgentTrust) -> None:
+    approve, time_us = Decision.DECISION_APPROVE, NOW * 1_000_000
+    signed = sign_decision(OPENING, alice, decision=approve, time_us=time_us)
+    assert verify_decision(signed, OPENING, trust, at=NOW).approves
+    assert verify_decision(signed, OPENING, trust).agent == alice.agent  # long after, by its own time
+    for other in (
+        Opening(digest=os.urandom(32), leaf_hash=OPENING.leaf_hash),
+        Opening(digest=OPENING.digest, leaf_hash=os.urandom(32)),
+    ):
+        assert refused(verify_decision, signed, other, trust, at=NOW) == "DECISION_MISMATCH"
+    late = sign_decision(OPENING, alice, decision=approve, time_us=(NOW + 10_000 * DAYS) * 1_000_000)
+    assert refused(verify_decision, late, OPENING, trust) == "CERTIFICATE_EXPIRED"
+    for wrong in (
+        {"decision": 0, "time_us": time_us},
+        {"decision": approve, "time_us": 0},
+        {"decision": approve, "time_us": time_us, "reason": "because"},
+        {"decision": Decision.DECISION_REJECT, "time_us": time_us},
+    ):
+        assert refused(sign_decision, OPENING, alice, **wrong) == "INVALID_INPUT"
+
+
+@given(index=st.integers(1, 255), value=st.binary(min_size=32, max_size=32))
+def test_a_released_share_opens_for_its_opening_and_storage_key_only(index: int, value: bytes) -> None:
+    share, key_id = Share(index, value), os.urandom(32)
+    sealed = seal_released_share(share, RECIPIENT.public_key, OPENING, key_id)
+    assert open_released_share(sealed, RECIPIENT, OPENING, key_id) == share
+    elsewhere = Opening(digest=OPENING.digest, leaf_hash=bytes(32))
+    for opening, storage_key_id in ((elsewhere, key_id), (OPENING, bytes(32))):
+        with pytest.raises(SealError):
+            open_released_share(sealed, RECIPIENT, opening, storage_key_id)
+
+
+def test_a_recovered_key_opens_for_its_ceremony_and_key_only() -> None:
+    digest, key_id = os.urandom(32), os.urandom(32)
+    sealed = seal_recovered_key(b"a private key", RECIPIENT.public_key, digest, key_id)
+    assert open_recovered_key(sealed, RECIPIENT, digest, key_id) == b"a private key"
+    stranger = HybridPrivateKey.generate()
+    for key, ceremony, wanted in ((stranger, digest, key_id), (RECIPIENT, key_id, digest)):
+        with pytest.raises(SealError):
+            open_recovered_key(sealed, key, ceremony, wanted)
+
+
+@given(st.text(max_size=600) | st.text(st.characters(max_codepoint=127), max_size=600))
+@example("\U000e0100")
+@example("x" * 501)
+def test_a_reason_is_one_printable_line(text: str) -> None:
+    try:
+        taken = check_reason(text)
+    except InvalidInputError:
+        assert not (1 <= len(text) <= 500 and text.isascii() and text.isprintable() and text.strip())
+    else:
+        assert taken == text
+        assert 1 <= len(text) <= 500
+        assert without_joiners(text).isprintable()
+
+
+def test_the_words_of_a_revoked_agent_count_no_more(issuer: DeploymentAuthority, alice: AgentSigner) -> None:
+    revoked = RevokedIdentities([issuer.internal.certificate])
+    trust = AgentTrust(trust_domain="example.org", anchors=[issuer.internal.certificate], revoked=revoked)
+    request = sign_request(recovery(), alice)
+    decision = sign_decision(OPENING, alice, decision=Decision.DECISION_APPROVE, time_us=NOW * 1_000_000)
+    verify_request(request, trust, at=NOW)
+    serial = alice.certificate.serial_number
+    revoked.take(revoked.newer(identity_list(serial, authority=issuer.internal)))
+    for refuse in (
+        lambda: verify_request(request, trust, at=NOW),
+        lambda: verify_decision(decision, OPENING, trust, at=NOW),
+        lambda: verify_decision(decision, OPENING, trust),  # whatever time it claims
+    ):
+        with pytest.raises(IdentityRevokedError):
+            refuse()
+    assert trust.is_revoked(request)

@@ -43,6 +43,25 @@ def test_every_test_that_the_promises_name_exists():
     assert named > 50
 
 
+@pytest.mark.parametrize("document", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_file_and_function_that_a_guide_to_the_code_names_exists(document: str) -> None:
+    """In a row of a table, functions of the last column stand in one of the row's files."""
+    named = 0
+    for line in (ROOT.parent / document).read_text().splitlines():
+        files = [
+            ROOT.parent / path
+            for path in re.findall(r"`((?:keyark|rm_service|cm_service|drm_service)/[\w/]+\.py)`", line)
+        ]
+        for file in files:
+            assert file.exists(), file
+            named += 1
+        if files and line.startswith("|"):
+            code = "".join(file.read_text() for file in files)
+            for name in re.findall(r"`([a-z_]+)`", line.replace("`...`", "")):
+                assert re.search(rf"def {name}\(", code), f"{line}: {name}"
+    assert named > 8
+
+
 def test_the_guide_to_three_hosts_says_who_enrolls_at_first(deployment_template: Path) -> None:
     """As the file that `keyark-rm init` writes has it."""
     rules = tomllib.loads((deployment_template / "rm" / "rm.toml").read_text())["policy"]["rule"]

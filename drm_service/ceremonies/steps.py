@@ -54,7 +54,7 @@ from drm_service.ceremonies.work import (
 from keyark.clock import Clock
 from keyark.custody.shares import QuorumRule
 from keyark.custody.storage import HybridPrivateKey
-from keyark.errors import InvalidInputError, KeyarkError, Kind, PermissionDeniedError
+from keyark.errors import InvalidInputError, KeyarkError, PermissionDeniedError
 from keyark.errors.recovery import (
     CeremonyCanceledError,
     CeremonyClosedError,
@@ -80,7 +80,6 @@ from keyark.v1.recovery_pb2 import CeremonyState
 WAIT_SECONDS: Final = 15.0
 APPROVE: Final = Decision.DECISION_APPROVE
 REJECT: Final = Decision.DECISION_REJECT
-_AGAIN: Final = (Kind.UNAVAILABLE, Kind.EXHAUSTED, Kind.DEADLINE, Kind.INTERNAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +280,7 @@ class Ceremonies:
             await self.actions[request.type].prepare(request, record)
             await self.journal.open_anew(request, record, key.public_key, why=why)
         except KeyarkError as error:
-            if error.kind in _AGAIN:
+            if not error.kind.is_refusal:
                 raise
             await self._close(record, CeremonyState.CEREMONY_STATE_FAILED, error)
         else:
@@ -302,7 +301,7 @@ class Ceremonies:
                 await self._reopen(self._find(ceremony_id), error.message)
             return
         except KeyarkError as error:
-            if error.kind in _AGAIN:
+            if not error.kind.is_refusal:
                 raise
             await self._close(record, CeremonyState.CEREMONY_STATE_FAILED, error)
             return

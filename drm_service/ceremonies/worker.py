@@ -14,7 +14,7 @@ from drm_service.ceremonies.key_states import check_recoverable
 from drm_service.keys.storage_keys import storage_key_id
 from drm_service.records import damaged_key, read_contents
 from keyark.custody.matching import prove_match
-from keyark.custody.shares import Share, WrongShareError
+from keyark.custody.shares import QuorumNotReachedError, Share, WrongShareError
 from keyark.custody.storage import (
     HybridPrivateKey,
     HybridPublicKey,
@@ -22,7 +22,13 @@ from keyark.custody.storage import (
     StoragePrivateKey,
     StoragePublicKey,
 )
-from keyark.custody.token import check_share, create_software_token, open_software_token, seal_software_token
+from keyark.custody.token import (
+    TokenError,
+    check_share,
+    create_software_token,
+    open_software_token,
+    seal_software_token,
+)
 from keyark.errors import KeyarkError, NotFoundError
 from keyark.records.v1.drm_pb2 import (
     AgentShares,
@@ -134,11 +140,9 @@ class CeremonyWorker:
         try:
             storage_key = self.storage_keys[record.sealed_key.storage_key_id]
             return prove_match(storage_key.open(record.sealed_key, record.leaf), statement.encryption_spki)
-        except KeyError:
-            raise damaged_key(event.enrollment_id) from None
-        except KeyarkError as error:
-            if error.reason in _SHARE_REASONS:
-                raise
+        except (WrongShareError, QuorumNotReachedError, TokenError):
+            raise
+        except (KeyError, KeyarkError):
             raise damaged_key(event.enrollment_id) from None
 
     def change_agents(self, task: ChangeAgentsTask) -> list[SoftwareToken]:
@@ -154,9 +158,6 @@ class CeremonyWorker:
             )
             for key_id, token in self.tokens.items()
         ]
-
-
-_SHARE_REASONS: Final = ("WRONG_SHARE", "QUORUM_NOT_REACHED", "TOKEN")
 
 
 def open_worker(setup: bytes) -> Callable[[list[bytes]], list[bytes]]:

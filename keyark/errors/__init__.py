@@ -28,6 +28,21 @@ class Kind(enum.Enum):
     DEADLINE = "deadline"
     INTERNAL = "internal"
 
+    @property
+    def is_no_answer(self) -> bool:
+        """Whether nobody knows if what was asked for was done."""
+        return self in (Kind.UNAVAILABLE, Kind.DEADLINE)
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may succeed later: the service is away, slow, or has too much to do."""
+        return self.is_no_answer or self is Kind.EXHAUSTED
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the service judged the request, and refused it."""
+        return not self.is_passing and self is not Kind.INTERNAL
+
 
 class KeyarkError(Exception):
     """Base of all typed errors; ``metadata`` holds public facts only.

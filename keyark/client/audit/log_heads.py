@@ -17,7 +17,7 @@ from keyark.client.access.transport_memory import follow_transport_keys
 from keyark.client.audit.findings import Examination, Finding, error
 from keyark.client.trust.receipts import AuditedLog, LogMismatchError, log_verifier, seen_verifier, verify_log
 from keyark.client.trust.witnesses import FOLLOWERS, Unconfirmed, Witnesses
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
 from keyark.files import UnwritableFileError, make_private_folder, read_file, write_file
 from keyark.rpc.calling.channels import call
 from keyark.transparency.checkpoint import Checkpoint, CheckpointError, VerifiedHead
@@ -31,7 +31,6 @@ TIMEOUT: Final = 10.0
 MAX_NOTE: Final = 1 << 16
 UNKNOWN_CHANGE: Final = "UNKNOWN_CHANGE"
 ALARM: Final = "LOG_INCONSISTENT"
-_AWAY: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ class LogAudit:
 
     def check(self) -> None:
         """Raise what is wrong with a log, first where that is more than that its service is away."""
-        if failures := sorted(self.failures.values(), key=lambda failure: failure.kind in _AWAY):
+        if failures := sorted(self.failures.values(), key=lambda failure: failure.kind.is_no_answer):
             raise failures[0]
 
 
@@ -215,7 +214,7 @@ async def _believed_change(examination: Examination, role: str) -> bytes:
             stub, request = AuditServiceStub(session.channel), audit_pb2.CosignCheckpointRequest()
             return bytes((await call(stub.CosignCheckpoint, request, timeout=TIMEOUT)).newest_change)
     except KeyarkError as failure:
-        if failure.kind in _AWAY or failure.reason == ALARM:
+        if failure.kind.is_no_answer or failure.reason == ALARM:
             return b""
         raise
 
@@ -226,7 +225,7 @@ async def _followed(examination: Examination, role: str) -> Checkpoint | None:
         async with examination.session(role, "auditor") as session:
             told = (await LogHead.fetch(session)).told
     except KeyarkError as failure:
-        if failure.kind in _AWAY:
+        if failure.kind.is_no_answer:
             return None
         raise
     return Checkpoint(f"{examination.home.config.trust_domain}/drm", told.followed_size, told.followed_root)

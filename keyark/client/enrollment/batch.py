@@ -16,7 +16,7 @@ from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat
 from keyark.client.enrollment.single import EnrollmentOrder, UserResult, finished_in, issued, prepare_in
 from keyark.client.enrollment.user_list import UserListError
 from keyark.client.trust.verification import Enrolled
-from keyark.errors import KeyarkError, Kind, NotFoundError
+from keyark.errors import KeyarkError, NotFoundError
 from keyark.files import working_in
 from keyark.text.characters import counted
 from keyark.x509.pkcs12 import Pkcs12Form
@@ -25,8 +25,6 @@ BATCH: Final = 16
 PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 30.0, 30.0)
 """Seconds between tries while the RM or what is behind it is away: three minutes in all."""
 PASSWORDS: Final = "passwords.csv"
-
-_AWAY: Final = (Kind.UNAVAILABLE, Kind.EXHAUSTED, Kind.DEADLINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +158,7 @@ def _first_of(profile: str, orders: Sequence[EnrollmentOrder]) -> str:
 
 
 def _is_away(outcome: Enrolled | KeyarkError) -> bool:
-    return isinstance(outcome, KeyarkError) and outcome.kind in _AWAY
+    return isinstance(outcome, KeyarkError) and outcome.kind.is_passing
 
 
 async def enroll_many(

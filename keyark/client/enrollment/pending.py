@@ -23,7 +23,6 @@ FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds between two questions whether an officer has decided; each pause is half as long again as the one before."""
 
-_AWAY: Final = (Kind.UNAVAILABLE, Kind.EXHAUSTED, Kind.DEADLINE)
 
 T = TypeVar("T")
 
@@ -107,7 +106,11 @@ async def wait_for_decision(
         except KeyarkError as error:
             waits = waits or isinstance(error, PendingApprovalError)
             left = deadline - clock()
-            if not waits or left <= 0 or not (isinstance(error, PendingApprovalError) or error.kind in _AWAY):
+            if (
+                not waits
+                or left <= 0
+                or not (isinstance(error, PendingApprovalError) or error.kind.is_passing)
+            ):
                 raise
         await sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)

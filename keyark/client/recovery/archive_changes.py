@@ -33,8 +33,6 @@ TIMEOUT: Final = 60.0
 MAX_PAGES: Final = 100
 MOST_AT_ONCE: Final = 64
 """Changes that a witness takes in one call."""
-_AWAY: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
-_SILENT: Final = (*_AWAY, Kind.DENIED, Kind.EXHAUSTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ class ArchiveChanges:
         try:
             await self._take(ArchivePins.load(self.folder), [change], review)
         except KeyarkError as error:
-            if error.kind not in _SILENT:
+            if not (error.kind.is_passing or error.kind is Kind.DENIED):
                 raise
 
     async def _take(
@@ -118,7 +116,7 @@ class ArchiveChanges:
                     follower, [_proof(change) for change, _ in shown], shown[0][1]
                 )
             except KeyarkError as error:
-                if error.kind in _AWAY:
+                if error.kind.is_no_answer:
                     raise
                 return
 
@@ -133,7 +131,7 @@ class ArchiveChanges:
             try:
                 page = await self._after(newest)
             except KeyarkError as error:
-                if error.kind in _AWAY:
+                if error.kind.is_no_answer:
                     raise
                 return []
             for change in page:

@@ -40,7 +40,7 @@ from keyark.custody.agents import AgentShareKey
 from keyark.custody.shares import Share
 from keyark.custody.storage import HybridPublicKey
 from keyark.custody.token import open_share
-from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.errors import InvalidInputError, KeyarkError
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.retries import DEFAULT_RETRIES, Retries
 from keyark.statements.ceremonies import (
@@ -59,7 +59,6 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 TIMEOUT: Final = 60.0
 PAGE: Final = 200
-_MAYBE: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 _T = TypeVar("_T")
 
 
@@ -119,7 +118,7 @@ class RecoveryClient:
         try:
             return await self._request(statement, owner=owner)
         except KeyarkError as error:
-            if error.kind not in _MAYBE:
+            if not error.kind.is_no_answer:
                 self._keys.recipients.delete(ceremony_id)
             raise
 

@@ -55,7 +55,6 @@ _MOVED: Final = ("CHECKPOINT_GAP", "CHECKPOINT_STALE")
 """The witness accepted another head meanwhile."""
 _ALARM: Final = "LOG_INCONSISTENT"
 _REFUSALS: Final = (Kind.PRECONDITION, Kind.INVALID, Kind.CONFLICT)
-_SILENT: Final = (Kind.UNAVAILABLE, Kind.DEADLINE, Kind.EXHAUSTED, Kind.DENIED)
 _HOME: Final = "home"
 
 Check: TypeAlias = Callable[[], Awaitable[None]]
@@ -120,7 +119,7 @@ class Witnesses:
         The newest tree is remembered where both witnesses confirm it and the home can be written.
         """
         refusals = await self._refusals(heads)
-        silent = {role: error.message for role, error in refusals.items() if error.kind in _SILENT}
+        silent = {role: error.message for role, error in refusals.items() if _is_silent(error)}
         if len(silent) < len(refusals) or _HOME in silent:
             raise _gravest(refusals.values())
         if not silent:
@@ -314,6 +313,11 @@ class ReceiptWitness:
             raise _private(f"{_FOLLOWED} ({error.message})") from error
 
 
+def _is_silent(error: KeyarkError) -> bool:
+    """Whether a witness said nothing of the heads: it is away, or this identity may not ask."""
+    return error.kind.is_passing or error.kind is Kind.DENIED
+
+
 def _newest(heads: Sequence[VerifiedHead]) -> VerifiedHead:
     return max(heads, key=lambda head: head.checkpoint.size)
 
@@ -321,7 +325,7 @@ def _newest(heads: Sequence[VerifiedHead]) -> VerifiedHead:
 def _gravest(refusals: Collection[KeyarkError]) -> KeyarkError:
     """Return what to tell of several refusals: a private log or an alarm first, and who was away last."""
     grave = (error for error in refusals if error.reason in (PrivateLogError.reason, _ALARM))
-    known = (error for error in refusals if error.kind not in _SILENT)
+    known = (error for error in refusals if not _is_silent(error))
     return next(grave, None) or next(known, None) or next(iter(refusals))
 
 

@@ -24,7 +24,6 @@ from keyark.rpc.reach import IdentityEndedError, IdentityNotYetValidError, Servi
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-_PASSING: Final = (Kind.UNAVAILABLE, Kind.DEADLINE)
 _LASTING: Final = (
     IdentityEndedError,
     IdentityNotYetValidError,
@@ -96,7 +95,7 @@ def is_passing(error: KeyarkError) -> bool:
     """Whether the same request may succeed within seconds."""
     if error.is_final or isinstance(error, _LASTING):
         return False
-    return error.kind in _PASSING or (error.kind is Kind.EXHAUSTED and error.retry_after is not None)
+    return error.kind.is_no_answer or (error.kind is Kind.EXHAUSTED and error.retry_after is not None)
 
 
 @cache

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from google.rpc.status_pb2 import Status
 
-from keyark.errors import KeyarkError, Kind
+from keyark.errors import KeyarkError
 from keyark.identity.spiffe import SpiffeId
 from keyark.rpc.errors import internal_error, to_status
 from keyark.rpc.serving.server import current_caller
 from keyark.transparency.rejections import Rejection, RejectionLog, Sender
-
-_NO_REFUSALS: Final = (Kind.EXHAUSTED, Kind.UNAVAILABLE, Kind.DEADLINE, Kind.INTERNAL)
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +47,7 @@ class Refusals:
         return [_status(method, error) for error in errors]
 
     async def _record(self, caller: SpiffeId, method: str, rejections: Sequence[Rejection]) -> None:
-        refused = [each for each in rejections if each.error.kind not in _NO_REFUSALS]
+        refused = [each for each in rejections if each.error.kind.is_refusal]
         if not refused:
             return
         try:

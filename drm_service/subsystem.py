@@ -13,7 +13,7 @@ from drm_service.archival.steps import KeyArchive
 from drm_service.ceremonies import servicer as recovery_servicer
 from drm_service.ceremonies.assembly import build_ceremonies
 from drm_service.ceremonies.key_states import KeyStates
-from drm_service.ceremonies.recovery import Delivery
+from drm_service.ceremonies.recovery import RecoveredKeyDelivery
 from drm_service.ceremonies.servicer import KeyRecoveryServicer
 from drm_service.ceremonies.steps import Ceremonies
 from drm_service.ceremonies.views import CeremonyViews
@@ -204,7 +204,7 @@ def _recovery_service(foundation: Foundation, ceremonies: Ceremonies) -> ServedS
                 quorum_rule=ceremonies.settings.quorum_rule,
                 is_running=ceremonies.is_running,
             ),
-            delivery=Delivery(store=store, log=log, clock=clock),
+            delivery=RecoveredKeyDelivery(store=store, log=log, clock=clock),
         ),
         admission=recovery_servicer.admission(store),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cm_service.issuance.renewals import Renewed
+from cm_service.issuance.renewals import RenewedPair
 from cm_service.issuance.subject_names import NameHolders
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
@@ -30,7 +30,7 @@ class Judged:
     validity: Validity
     approval: Approval | None
     has_receipt: bool
-    renewed: Renewed | None
+    renewed: RenewedPair | None
 
     def request(self, *, now: int, issuer_key_type: str) -> PolicyRequest:
         """Return what rules look at; ``now`` is in seconds UTC."""

@@ -21,14 +21,14 @@ from keyark.x509.certificates import load_certificate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Renewed:
+class RenewedPair:
     """The pair that is renewed, and the enrollment (32 bytes) that it came from."""
 
     enrollment_id: bytes
     pair: PairRecord
 
 
-def check_renewal(txn: ReadTransaction, statement: Statement, now: int) -> Renewed | None:
+def check_renewal(txn: ReadTransaction, statement: Statement, now: int) -> RenewedPair | None:
     """Return the pair that a statement renews, None where it renews none; ``now`` is in seconds UTC.
 
     What the certificate's state is learns only who holds its key. Raises RenewalRefusedError and RenewalOnHoldError of
@@ -58,10 +58,10 @@ def check_renewal(txn: ReadTransaction, statement: Statement, now: int) -> Renew
         )
     if pair.renewed_by not in (b"", statement.enrollment_id):
         raise AlreadyRenewedError("The certificate was renewed before; renew the one that followed it.")
-    return Renewed(enrollment_id=found.enrollment_id, pair=pair)
+    return RenewedPair(enrollment_id=found.enrollment_id, pair=pair)
 
 
-def record_renewal(txn: WriteTransaction, renewed: Renewed, *, by: bytes) -> None:
+def record_renewal(txn: WriteTransaction, renewed: RenewedPair, *, by: bytes) -> None:
     """Record by which enrollment (32 bytes) a pair was renewed, in the transaction that issues its successor."""
     renewed.pair.renewed_by = by
     txn.put(PAIRS, renewed.enrollment_id, renewed.pair.SerializeToString())

@@ -55,7 +55,7 @@ from keyark.x509.serials import new_serial
 STAGE: Final = "issue"
 
 
-class WorkerPool(Protocol):
+class SigningWorkers(Protocol):
     """Where the CA key is."""
 
     async def run(self, items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
@@ -123,7 +123,7 @@ class Issuance:
     clock: Clock
     receipts: ReceiptChecks
     callers: CallerChecks
-    pool: WorkerPool = field(repr=False)
+    pool: SigningWorkers = field(repr=False)
     crl_shards: int = 1
     known_keys: KnownKeys = NO_KNOWN_KEYS
     generation: int = 0

@@ -35,7 +35,7 @@ def ready_profiles() -> Mapping[str, Mapping[str, Any]]:
     return {path.stem: tomllib.loads(path.read_text()) for path in sorted(READY.glob("*.toml"))}
 
 
-class ArchivalRule(enum.Enum):
+class ProfileArchival(enum.Enum):
     """Whether the profile archives the encryption private key."""
 
     REQUIRED = "required"
@@ -52,7 +52,7 @@ class ProfileSettings(Config):
     """[profiles.NAME]: one profile; with ``base``, the ready one of that name and what is changed of it."""
 
     description: Annotated[str, Field(max_length=200)]
-    archival: ArchivalRule = ArchivalRule.REQUIRED
+    archival: ProfileArchival = ProfileArchival.REQUIRED
     caller_signature: CallerSignature = CallerSignature.REQUIRED
     validity_days: Annotated[int, Field(ge=1, le=3650)] = 730
     backdate_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
@@ -84,7 +84,7 @@ class ProfileSettings(Config):
 
     @model_validator(mode="after")
     def _fits_in_certificates(self) -> ProfileSettings:
-        if not self.encryption_key_types and self.archival is not ArchivalRule.FORBIDDEN:
+        if not self.encryption_key_types and self.archival is not ProfileArchival.FORBIDDEN:
             raise misplaced(
                 "without encryption key types there is nothing to archive; set archival to forbidden",
                 "archival",
@@ -153,11 +153,11 @@ class ProfileSettings(Config):
                     f"Profile {statement.profile!r} does not permit {asked} here; it permits "
                     f"{', '.join(t.value for t in permitted) or 'no key'}."
                 )
-        if self.archival is ArchivalRule.REQUIRED and not receipt:
+        if self.archival is ProfileArchival.REQUIRED and not receipt:
             raise ReceiptMissingError(
                 f"Profile {statement.profile!r} requires archival; show the archival receipt of the encryption key."
             )
-        if self.archival is ArchivalRule.FORBIDDEN and receipt:
+        if self.archival is ProfileArchival.FORBIDDEN and receipt:
             raise ArchivalForbiddenError(
                 f"Profile {statement.profile!r} forbids archival; enroll without a wrapped key."
             )

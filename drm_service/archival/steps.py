@@ -47,7 +47,7 @@ from keyark.workers.turns import Turns
 STAGE: Final = "archive"
 
 
-class WorkerPool(Protocol):
+class KeyWorkers(Protocol):
     """Where private keys are opened, proven to match and sealed: it returns ciphertext only."""
 
     async def run(self, items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
@@ -148,7 +148,7 @@ class KeyArchive:
     clock: Clock
     callers: CallerChecks
     waived_profiles: frozenset[str]
-    pool: WorkerPool = field(repr=False)
+    pool: KeyWorkers = field(repr=False)
     known_keys: KnownKeys = NO_KNOWN_KEYS
     turns: Turns = field(default_factory=Turns, repr=False)
 

@@ -147,7 +147,7 @@ class RecoverKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
+class RecoveredKeyDelivery:
     """Gives recovered keys to their requester, the same bytes until it has them, and never after."""
 
     store: Store

@@ -10,7 +10,7 @@ from grpc.aio import ServicerContext
 from drm_service.ceremonies.key_states import KeyStates
 from drm_service.ceremonies.quorum import check_present
 from drm_service.ceremonies.records import find_ceremony
-from drm_service.ceremonies.recovery import Delivery
+from drm_service.ceremonies.recovery import RecoveredKeyDelivery
 from drm_service.ceremonies.steps import Ceremonies
 from drm_service.ceremonies.views import CeremonyViews
 from drm_service.ceremony_rows import CEREMONIES
@@ -72,7 +72,7 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
     key_states: KeyStates
     ceremonies: Ceremonies
     views: CeremonyViews
-    delivery: Delivery
+    delivery: RecoveredKeyDelivery
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
         """The archived keys that a filter selects, oldest first."""

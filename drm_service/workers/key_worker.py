@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyark.custody.envelopes import TransportKeys
+from keyark.custody.envelopes import EnvelopeKeys
 from keyark.custody.matching import prove_fit
 from keyark.custody.storage import StoragePublicKey
 from keyark.custody.uris import load_private_key_by_uri
@@ -33,7 +33,7 @@ def worker_setup(
 class ArchiveKeys:
     """The keys that a worker works with; storage keys by their id."""
 
-    transport: TransportKeys
+    transport: EnvelopeKeys
     storage: Mapping[bytes, StoragePublicKey]
 
 
@@ -46,7 +46,7 @@ def open_worker(setup: bytes) -> Callable[[list[bytes]], list[bytes]]:
     base = Path(settings.base)
     storage = [StoragePublicKey.from_bytes(key) for key in settings.storage_public_keys]
     keys = ArchiveKeys(
-        transport=TransportKeys(load_private_key_by_uri(uri, base) for uri in settings.transport_key_uris),
+        transport=EnvelopeKeys(load_private_key_by_uri(uri, base) for uri in settings.transport_key_uris),
         storage={key.key_id: key for key in storage},
     )
 

@@ -126,7 +126,7 @@ class TransportKey:
         return f"TransportKey({self.key_id.hex()})"
 
 
-class TransportKeys:
+class EnvelopeKeys:
     """The transport keys whose envelopes are taken: the newest, and older ones until they are retired."""
 
     def __init__(self, private_keys: Iterable[PrivateKey]) -> None:

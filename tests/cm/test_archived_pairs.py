@@ -12,12 +12,12 @@ import pytest
 
 from cm_service.issuance.refusals import find_refusal
 from cm_service.issuance.steps import PairRequest
-from cm_service.issuer.profiles import ArchivalRule
+from cm_service.issuer.profiles import ProfileArchival
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, UnavailableError
 from keyark.identity.spiffe import SpiffeId
 from keyark.identity.transport import TransportTrust
 from keyark.keys.key_types import KeyType
-from keyark.policy.rules.enrollment import ReceiptRule, UniqueSubjectName, Validity
+from keyark.policy.rules.enrollment import ReceiptRule, UniqueSubjectName, ValidityRule
 from keyark.service.checks.leaves import enrollment_leaf
 from keyark.statements.enrollment import new_request_id, parse_statement, sign_statement
 from keyark.transparency.archival import MAX_CHANGES, MAX_LINKS, ArchiveEvidence
@@ -50,7 +50,7 @@ class Archived:
         self.log = new_log(NoteSigner.from_private_key(ORIGIN, key))
         self.store = memory_store(self.log)
         profiles, receipts = ca.issuance.profiles, ca.issuance.receipts
-        profiles["person"] = profiles["person"].model_copy(update={"archival": ArchivalRule.REQUIRED})
+        profiles["person"] = profiles["person"].model_copy(update={"archival": ProfileArchival.REQUIRED})
         receipts.keys = FollowedTransportKeys(
             TransportTrust(anchors=[internal_ca().certificate], trust_domain=TRUST_DOMAIN)
         )
@@ -137,7 +137,7 @@ async def test_what_policy_rejects_although_its_key_is_archived_is_refused_for_g
 ) -> None:
     """P1: no later policy certifies a key whose owner was told no."""
     rules = archive.ca.issuance.policy.rules
-    rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+    rules["issue"] = [ValidityRule(name="short", type="Validity", stage="issue", max_days=1)]
     asked = await archive.archived(request())
     assert reasons(await archive.issue(asked)) == ["POLICY_REJECTED"]
     assert archive.refused(asked)
@@ -160,7 +160,7 @@ async def test_what_is_rejected_only_when_it_commits_is_refused_for_good_too(arc
 async def test_a_refusal_for_good_has_its_leaf_in_the_same_commit(archive: Archived) -> None:
     """P6: a CM that is killed right after it refused leaves no refusal that its log does not tell."""
     rules = archive.ca.issuance.policy.rules
-    rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+    rules["issue"] = [ValidityRule(name="short", type="Validity", stage="issue", max_days=1)]
     at_once = await archive.archived(request(0))
     key_archived = archive.log.entry(archive.log.size - 1)
     await archive.issue(at_once)
@@ -185,7 +185,9 @@ async def test_an_enrollment_that_another_call_got_refused_meanwhile_is_not_issu
     refused_meanwhile: list[Any] = []
 
     async def refuse(items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
-        issuance.policy.rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+        issuance.policy.rules["issue"] = [
+            ValidityRule(name="short", type="Validity", stage="issue", max_days=1)
+        ]
         refused_meanwhile.extend(await archive.issue(asked))
         return await InlinePool.run(archive.ca.pool, items)
 
@@ -197,7 +199,7 @@ async def test_an_enrollment_that_another_call_got_refused_meanwhile_is_not_issu
 
 async def test_what_is_rejected_without_an_archived_key_is_not_refused_for_good(ca: Ca) -> None:
     rules = ca.issuance.policy.rules
-    rules["issue"] = [Validity(name="short", type="Validity", stage="issue", max_days=1)]
+    rules["issue"] = [ValidityRule(name="short", type="Validity", stage="issue", max_days=1)]
     asked = request()
     assert reasons(await ca.issue(asked)) == ["POLICY_REJECTED"]
     rules.clear()
@@ -225,7 +227,7 @@ def in_mallorys_name(encryption: bytes, *, signing: int = 190) -> PairRequest:
 
 def permit(archive: Archived) -> None:
     profiles = archive.ca.issuance.profiles
-    profiles["person"] = profiles["person"].model_copy(update={"archival": ArchivalRule.PERMITTED})
+    profiles["person"] = profiles["person"].model_copy(update={"archival": ProfileArchival.PERMITTED})
 
 
 async def test_a_key_that_another_only_claimed_is_still_certified_for_its_owner(archive: Archived) -> None:

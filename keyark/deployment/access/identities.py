@@ -19,7 +19,7 @@ from keyark.x509.certificates import Validity, load_certificates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Renewed:
+class RenewedIdentity:
     """An identity whose certificate was renewed: its name ("rm", "client/alice"), and until when (seconds UTC)."""
 
     name: str
@@ -49,7 +49,7 @@ class IdentityRenewal:
         latest, files = time.time() + within, self.identities()
         return [name for name in self.in_force() if _end(files[name]) < latest]
 
-    def renew(self, names: Sequence[str]) -> list[Renewed]:
+    def renew(self, names: Sequence[str]) -> list[RenewedIdentity]:
         """Renew these identities, and let services that run present the new certificates at once.
 
         Each gets a new key and certificate, switched together; where the key is not here or encrypted, a certificate
@@ -65,7 +65,7 @@ class IdentityRenewal:
         with alone_in(self.authority.folder):
             return [self._renew(name, there[name]) for name in names]
 
-    def _renew(self, name: str, path: Path) -> Renewed:
+    def _renew(self, name: str, path: Path) -> RenewedIdentity:
         if name in ROLES:
             self.authority.replace_identity(
                 IdentityFiles(key=path.with_name("identity-key.pem"), certificate=path)
@@ -76,7 +76,7 @@ class IdentityRenewal:
         end = _end(path)
         if end == self.authority.internal.validity.not_after:
             note = "; ".join(filter(None, [note, "the internal CA ends then too: `keyark authority renew`"]))
-        return Renewed(name=name, not_after=end, note=note)
+        return RenewedIdentity(name=name, not_after=end, note=note)
 
     def _renew_person(self, path: Path) -> str:
         """Renew a person's identity, and with an agent's the certificate in the public file of its share key."""

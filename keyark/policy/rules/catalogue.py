@@ -16,7 +16,7 @@ from keyark.policy.rules.enrollment import (
     RuleSettings,
     SubjectConstraints,
     UniqueSubjectName,
-    Validity,
+    ValidityRule,
 )
 from keyark.policy.rules.renewal import RenewalRule
 from keyark.policy.rules.revocation import RevocationRule
@@ -34,7 +34,7 @@ RULE_TYPES: Final[tuple[type[RuleSettings], ...]] = (
     RevocationRule,
     SubjectConstraints,
     UniqueSubjectName,
-    Validity,
+    ValidityRule,
 )
 
 

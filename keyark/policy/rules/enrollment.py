@@ -156,7 +156,7 @@ class SubjectConstraints(RuleSettings):
         return ACCEPT
 
 
-class Validity(RuleSettings):
+class ValidityRule(RuleSettings):
     """Bounds the lifetime of certificates, in days."""
 
     stages: ClassVar[frozenset[str]] = ISSUE

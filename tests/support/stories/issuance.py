@@ -9,7 +9,7 @@ from typing import Any
 
 from cm_service.issuance.signing_worker import open_worker, worker_setup
 from cm_service.issuance.steps import Issuance, PairRequest
-from cm_service.issuer.profiles import ArchivalRule, ProfileSettings
+from cm_service.issuer.profiles import ProfileArchival, ProfileSettings
 from cm_service.records import PAIRS, TABLES, PairRecord, is_issued
 from keyark.clock import ManualClock
 from keyark.errors import KeyarkError
@@ -68,7 +68,7 @@ class Ca:
             description="without archival",
             signing_key_types=[KeyType.EC_P256],
             encryption_key_types=[KeyType.EC_P256],
-            archival=ArchivalRule.FORBIDDEN,
+            archival=ProfileArchival.FORBIDDEN,
         )
         self.clock = ManualClock(NOW * 1_000_000)
         self.log: Log = new_log(clock=self.clock)

@@ -37,7 +37,7 @@ demo: setup ## the whole story in a terminal: a deployment, an enrollment, an en
 	$(BIN)/python -I -m keyark.cli.demo.commands
 
 up: setup ## a deployment in ./deployment, made if need be, until Ctrl-C; make clean leaves it alone
-	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) < /dev/null
+	@test -e $(DEPLOYMENT)/keyark.toml || $(BIN)/keyark init $(DEPLOYMENT) --authority-password none < /dev/null
 	$(BIN)/keyark up $(DEPLOYMENT)
 
 build/node/installed: $(addprefix tests/interop/node/,package-lock.json package.json enroll.mjs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.running.deployment import Deployment, copy_deployment, deployment_template, running
+
+os.environ.setdefault("KEYARK_AUTHORITY_PASSWORD", "none")  # as scripts say it: no test has a terminal
 
 
 @pytest.fixture(scope="session", name="deployment_template")

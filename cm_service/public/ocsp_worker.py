@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.custody.uris import load_private_key_by_uri
 from keyark.files import write_file
-from keyark.keys.private_keys import KeyFileError, encode_private_key, load_private_key
+from keyark.keys.private_keys import KeyFileError, encode_key_file, load_private_key
 from keyark.records.v1.cm_pb2 import MakeResponderTask, SignOcspTask
 from keyark.x509.authority import Authority
 from keyark.x509.certificates import Validity, encode_certificate, load_certificates
@@ -53,7 +53,8 @@ def make_responder(task: bytes, authority: Authority) -> bytes:
     validity = Validity(request.not_before, request.not_after)
     certificate = issue_responder(authority, key.public_key(), validity=validity)
     pem = certificate.public_bytes(Encoding.PEM)
-    write_file(Path(request.path), encode_private_key(key) + pem, mode=0o600)
+    path = Path(request.path)
+    write_file(path, encode_key_file(path, key) + pem, mode=0o600)
     return encode_certificate(certificate)
 
 

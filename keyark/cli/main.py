@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Final
 
 import click
 
 from keyark import __version__
 from keyark.cli.output import SafeGroup, with_words
+from keyark.keys.at_rest import ask_terminal_with
 
 COMMANDS: Final = {
     "init": ("keyark.cli.operators.deployment", "init"),
@@ -20,6 +22,7 @@ COMMANDS: Final = {
     "certificates": ("keyark.cli.officers.revocation", "certificates"),
     "keys": ("keyark.cli.agents.keys", "keys"),
     "transport-key": ("keyark.cli.operators.transport_key", "transport_key"),
+    "key-password": ("keyark.cli.operators.key_password", "key_password"),
     "authority": ("keyark.cli.operators.authority", "authority"),
     "home": ("keyark.cli.people.home", "home"),
     "identities": ("keyark.cli.operators.identities", "identities"),
@@ -66,3 +69,10 @@ def main() -> None:
 
     Two certificates for every user, the encryption key archived, and back only by a quorum of recovery agents.
     """
+    ask_terminal_with(_ask_key_password)
+
+
+def _ask_key_password(path: Path) -> bytes:
+    module = importlib.import_module("keyark.cli.operators.key_password")
+    password: bytes = module.ask_terminal(path)
+    return password

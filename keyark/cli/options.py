@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar, cast
 import click
 
 from keyark.cli.output import NotConfirmedError, StoppedError, UsageError, say_aside
-from keyark.client.access.passwords import MAX_PASSWORD, PasswordSource, check_strength, read_password
+from keyark.client.access.passwords import PasswordSource, check_strength
 from keyark.extras import Extra, need_extra
+from keyark.keys.password_files import MAX_PASSWORD, read_password
 from keyark.text.terminal import line
 from keyark.x509.pkcs12 import Pkcs12Form
 

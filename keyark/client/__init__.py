@@ -35,7 +35,7 @@ Every error is a `KeyarkError`, and every reason has a class of its own, in `key
 
 from keyark.client import errors
 from keyark.client.access.home import Home, HomeConfig
-from keyark.client.access.passwords import PasswordSource, new_password, no_password, read_password
+from keyark.client.access.passwords import PasswordSource, new_password, no_password
 from keyark.client.access.sessions import Session, open_session
 from keyark.client.administration.approvals import ApprovalClient
 from keyark.client.administration.lists import (
@@ -88,6 +88,7 @@ from keyark.client.trust.verification import Enrolled
 from keyark.client.trust.witnesses import Witnesses
 from keyark.custody.agents import AgentShareKey
 from keyark.keys.key_types import KeyType
+from keyark.keys.password_files import read_password
 from keyark.rpc.calling.retries import NO_RETRIES, Retries
 from keyark.statements.approvals import Approval, Edits
 from keyark.statements.enrollment import PresentCertificate, Statement

@@ -11,7 +11,7 @@ All are a `KeyarkError`. ``reason`` and ``remedy`` are those of the tables in do
 A service of a later release may give a reason that is not known here: that is a `RemoteError`.
 """
 
-from keyark.client.access.passwords import PasswordFileError, WeakPasswordError
+from keyark.client.access.passwords import WeakPasswordError
 from keyark.client.administration.lists import AmbiguousOwnerError, OwnerMismatchError
 from keyark.client.enrollment.folder import FolderTakenError, OtherFormError, OtherRequestError
 from keyark.client.enrollment.pending import (
@@ -124,6 +124,7 @@ from keyark.files import (
 from keyark.identity.revoked import IdentityListError, IdentityRevokedError, OlderIdentityListError
 from keyark.identity.transport import TransportCertificateError
 from keyark.keys.key_types import UnsupportedKeyError
+from keyark.keys.password_files import PasswordFileError
 from keyark.keys.pkcs8 import InvalidPrivateKeyError
 from keyark.keys.private_keys import KeyFileError, PasswordRequiredError, WrongPasswordError
 from keyark.keys.spki import SpkiNotCanonicalError

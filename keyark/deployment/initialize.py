@@ -31,7 +31,11 @@ from keyark.x509.certificates import load_certificates, save_certificates
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentPlan:
-    """What `keyark init` was asked for; ``password`` encrypts people's private keys."""
+    """What `keyark init` was asked for.
+
+    ``password`` encrypts people's private keys; ``authority_password`` and ``key_password`` say where the passwords of
+    the keys of the authority and of the services are (see ``keyark.keys.at_rest``).
+    """
 
     folder: Path
     trust_domain: str = "example.org"
@@ -42,6 +46,8 @@ class DeploymentPlan:
     transport_key_type: KeyType = KeyType.EC_P256
     port_base: int = 7710
     password: bytes | None = field(default=None, repr=False)
+    authority_password: str | None = None
+    key_password: str | None = None
 
     def check(self) -> None:
         """Raise before anything is made where the plan cannot be carried out."""
@@ -81,7 +87,10 @@ def initialize(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
 def _fill(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
     folder = plan.folder
     authority = DeploymentAuthority.create(
-        folder / "authority", trust_domain=plan.trust_domain, root_key_type=plan.ca_key_type
+        folder / "authority",
+        trust_domain=plan.trust_domain,
+        root_key_type=plan.ca_key_type,
+        key_password=plan.authority_password,
     )
     save_certificates(folder / "trust-anchor.pem", [authority.internal.certificate])
     say("made the internal CA and the root in authority/; take their keys offline when you are done")
@@ -193,6 +202,7 @@ def _run_init(plan: DeploymentPlan, role: str, *arguments: str) -> str:
     """Run a service's own init as its operator would; returns what it printed."""
     options = ["--trust-domain", plan.trust_domain, "--listen", plan.addresses[role]]
     options += ["--trust-anchor", str(plan.folder / "trust-anchor.pem"), *arguments]
+    options += ["--key-password", plan.key_password] if plan.key_password else []
     return service_command(role, "init", str(plan.folder / role), *options)
 
 

@@ -17,7 +17,7 @@ from cryptography import x509
 from keyark.errors import ConfigurationError
 from keyark.files import erase_secret_file, exchange_secret_file, finish_secret_exchange, write_file
 from keyark.keys.key_types import PrivateKey
-from keyark.keys.private_keys import AskPassword, encode_private_key, load_private_key
+from keyark.keys.private_keys import AskPassword, encode_key_file, load_private_key
 from keyark.keys.spki import encode_spki
 from keyark.x509.certificates import load_certificates, save_certificates
 
@@ -62,7 +62,7 @@ class IdentityFiles:
         finish_secret_exchange(self.key)
 
     def replace(self, key: PrivateKey, chain: Sequence[x509.Certificate]) -> None:
-        """Switch to another key, kept unencrypted, and its certificate, and erase the former key.
+        """Switch to another key, kept as the folder's keys are, and its certificate, and erase the former key.
 
         The files stay the owner's that they were.
 
@@ -82,7 +82,7 @@ class IdentityFiles:
         """
         owner = self.key.stat()
         erase_secret_file(self.next_key)  # of a renewal that was interrupted before it was decided
-        write_file(self.next_key, encode_private_key(key, password=password), mode=0o600)
+        write_file(self.next_key, encode_key_file(self.next_key, key, password=password), mode=0o600)
         if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
             os.chown(self.next_key, owner.st_uid, owner.st_gid)
 

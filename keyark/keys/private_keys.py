@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from keyark.errors import ConfigurationError
 from keyark.files import make_private_folder, read_secret_file, write_new_file
+from keyark.keys.at_rest import KeyPasswords, key_passwords
 from keyark.keys.key_types import PrivateKey, UnsupportedKeyError, key_type_of
 from keyark.keys.library import PARSING_ERRORS
 from keyark.keys.pbes import encrypt_private_key_info
@@ -52,7 +54,17 @@ def save_private_key(path: Path, private_key: PrivateKey, *, password: bytes | N
     others, and UnwritableFileError.
     """
     make_private_folder(path.parent)
-    write_new_file(path, encode_private_key(private_key, password=password), mode=0o600)
+    write_new_file(path, encode_key_file(path, private_key, password=password), mode=0o600)
+
+
+def encode_key_file(path: Path, private_key: PrivateKey, *, password: bytes | None = None) -> bytes:
+    """Return what a key file holds: encrypted under the password that is given, or else the folder's, if it has one.
+
+    Raises the errors of ``keyark.keys.at_rest``.
+    """
+    if password is None and (kept := key_passwords(path)) is not None:
+        password = kept.password()
+    return encode_private_key(private_key, password=password)
 
 
 def encode_private_key(private_key: PrivateKey, *, password: bytes | None = None) -> bytes:
@@ -77,16 +89,26 @@ def is_encrypted(data: bytes) -> bool:
 def load_private_key(path: Path, *, ask_password: AskPassword | None = None) -> PrivateKey:
     """Load a private key from a file; ``ask_password`` is called only if the key is encrypted.
 
-    Raises LaxPermissionsError where file or folder are open to others, PasswordRequiredError,
-    WrongPasswordError, KeyFileError, UnsupportedKeyError and UnreadableFileError.
+    Where a key-password.toml says where the passwords of a folder are, they are tried, and nobody is asked. Raises
+    LaxPermissionsError where file or folder are open to others, PasswordRequiredError, WrongPasswordError,
+    KeyFileError, UnsupportedKeyError, UnreadableFileError, and the errors of ``keyark.keys.at_rest``.
     """
     data = read_secret_file(path, max_size=MAX_KEY_FILE_SIZE)
     try:
         return _load(path, data, None)
     except PasswordRequiredError:
+        if (kept := key_passwords(path)) is not None:
+            return _load_with(path, data, kept)
         if ask_password is None:
             raise
         return _load(path, data, ask_password())
+
+
+def _load_with(path: Path, data: bytes, kept: KeyPasswords) -> PrivateKey:
+    for password in kept.all():
+        with contextlib.suppress(WrongPasswordError):
+            return _load(path, data, password)
+    raise WrongPasswordError(f"No password that {kept.path} names opens {path}, or the file is damaged.")
 
 
 def _load(path: Path, data: bytes, password: bytes | None) -> PrivateKey:

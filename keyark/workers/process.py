@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from keyark.errors.services import WorkerDiedError, WorkerFailedError, WorkerStartError
+from keyark.keys.at_rest import held_descriptors
 from keyark.programs import WORKING_FOLDER, python_command
 from keyark.workers.frames import HEADER_SIZE, FrameError, body_size, frame, pack, unpack
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
-_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CREDENTIALS_DIRECTORY")
 
 
 @dataclass
@@ -113,7 +114,7 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 — this very interpreter
         python_command("keyark.workers", str(theirs.fileno())),
         cwd=WORKING_FOLDER,
-        pass_fds=[theirs.fileno()],
+        pass_fds=[theirs.fileno(), *held_descriptors],
         stdin=subprocess.DEVNULL,
         env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     )

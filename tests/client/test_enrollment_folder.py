@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from keyark.client.access.passwords import PasswordList, read_password
+from keyark.client.access.passwords import PasswordList
 from keyark.client.enrollment.batch import PASSWORDS, BatchEnrollment
 from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat, OtherRequestError
 from keyark.client.enrollment.single import EnrollmentOrder, enroll_into
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.files import FolderInUseError, working_in
 from keyark.keys.key_types import KeyType, generate
+from keyark.keys.password_files import read_password
 from keyark.keys.private_keys import save_private_key
 from keyark.statements.pairs import CertificateMismatchError
 from tests.support.running.deployment import Deployment

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from cm_service.rollover import make_key
-from keyark.client.access.passwords import PasswordFileError, read_made_password
+from keyark.client.access.passwords import read_made_password
 from keyark.client.enrollment.batch import BatchEnrollment
 from keyark.client.enrollment.client import EnrollmentClient
 from keyark.client.enrollment.folder import EnrollmentFolder, FolderTakenError, KeyFormat, OtherFormError
@@ -16,6 +16,7 @@ from keyark.client.enrollment.single import EnrollmentOrder, enroll_into
 from keyark.client.enrollment.user_list import UserListError
 from keyark.errors import ConfigurationError
 from keyark.keys.key_types import KeyType, generate
+from keyark.keys.password_files import PasswordFileError
 from keyark.keys.private_keys import load_private_key, save_private_key
 from keyark.x509.pkcs12 import Pkcs12Form, form_of
 from tests.support.running.deployment import copy_deployment, running

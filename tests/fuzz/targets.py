@@ -24,7 +24,7 @@ from cm_service.public.web import _from_url
 from drm_service.config import DrmConfig
 from keyark.cli.auditors.audit_log import entry_line
 from keyark.client.access.home import Home
-from keyark.client.access.passwords import PasswordList, read_password
+from keyark.client.access.passwords import PasswordList
 from keyark.client.access.transport_memory import _remembered
 from keyark.client.audit.log_entries import SHOWN, Proof, ReadEntry
 from keyark.client.audit.log_reading import LogPositions
@@ -48,6 +48,7 @@ from keyark.identity.spiffe import SpiffeId, check_trust_domain
 from keyark.identity.transport import TransportTrust, transport_spki
 from keyark.keys.key_types import KeyType, key_type_of
 from keyark.keys.known_keys import KnownKeys
+from keyark.keys.password_files import read_password
 from keyark.keys.pkcs8 import parse_private_key_info
 from keyark.keys.private_keys import load_private_key
 from keyark.keys.spki import encode_spki, load_spki

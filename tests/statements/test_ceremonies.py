@@ -47,7 +47,9 @@ DAYS = 86_400
 
 
 def authority(folder: Path, domain: str = "example.org") -> DeploymentAuthority:
-    return DeploymentAuthority.create(folder, trust_domain=domain, root_key_type=KeyType.EC_P256)
+    return DeploymentAuthority.create(
+        folder, trust_domain=domain, root_key_type=KeyType.EC_P256, key_password=None
+    )
 
 
 def signer(folder: Path, issuer: DeploymentAuthority, path: str = "agent/alice") -> AgentSigner:

@@ -78,7 +78,9 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 async def _tell(story: Story, folder: Path) -> None:
     home = folder / "deployment"
     story.title("keyark: an enrollment with archival, and the recovery of the key")
-    command = python_command("keyark.cli", "init", str(home), "--port-base", str(free_ports()))
+    command = python_command(
+        "keyark.cli", "init", str(home), "--port-base", str(free_ports()), "--authority-password=none"
+    )
     await _run(command, story)
     async with _deployment(home, story):
         key_id = await _enroll_alice(story, home, folder / "alice")

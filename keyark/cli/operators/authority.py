@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from keyark.cli.operators.key_password import authority_password as chosen_password
+from keyark.cli.operators.key_password import authority_password_option
 from keyark.cli.options import F
 from keyark.cli.output import KeyarkGroup, UsageError, say
 from keyark.deployment.access.authority import DeploymentAuthority
@@ -54,10 +56,14 @@ def authority() -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--trust-domain", required=True)
 @click.option("--ca-key", default=KeyType.EC_P256.value, show_default=True, help="Key type of the root.")
-def init(folder: Path, trust_domain: str, ca_key: str) -> None:
+@authority_password_option
+def init(folder: Path, trust_domain: str, ca_key: str, authority_password: str) -> None:
     """Make the internal CA and the root in FOLDER, which must not exist or be empty."""
     key_type = parse_key_type(ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
-    DeploymentAuthority.create(folder, trust_domain=trust_domain, root_key_type=key_type)
+    password = chosen_password(authority_password, folder)
+    DeploymentAuthority.create(
+        folder, trust_domain=trust_domain, root_key_type=key_type, key_password=password
+    )
     say(f"made the internal CA and the root of {trust_domain} in {folder}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from keyark.cli.officers.certificates import days
+from keyark.cli.operators.key_password import authority_password, authority_password_option
 from keyark.cli.options import home_option, json_option, needs, new_identity_password, password_file_option
 from keyark.cli.output import print_json, say, say_aside
 from keyark.client.audit.findings import SECONDS_PER_DAY
@@ -50,6 +51,12 @@ from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_t
 @password_file_option(
     "File with the password that encrypts people's private keys; asked on a terminal otherwise."
 )
+@authority_password_option
+@click.option(
+    "--key-password",
+    metavar="SOURCE",
+    help="Where the password of the services' keys is: file:/PATH or credential:NAME; unencrypted otherwise.",
+)
 @json_option
 @needs("server")
 def init(folder: Path, **options: Any) -> None:
@@ -70,6 +77,8 @@ def init(folder: Path, **options: Any) -> None:
         ),
         port_base=options["port_base"],
         password=new_identity_password(options["password_file"], "Password for people's private keys"),
+        authority_password=authority_password(options["authority_password"], folder / "authority"),
+        key_password=options["key_password"],
     )
     as_json: bool = options["as_json"]
     initialize(plan, (lambda _: None) if as_json else say)

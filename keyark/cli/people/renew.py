@@ -20,11 +20,11 @@ from keyark.cli.options import (
     pkcs12_form_option,
 )
 from keyark.cli.people.enroll import key_options, key_type, open_client, report, run_one
-from keyark.client.access.passwords import read_password
 from keyark.client.enrollment.folder import EnrollmentFolder
 from keyark.client.enrollment.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.errors import ConfigurationError
 from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES
+from keyark.keys.password_files import read_password
 
 
 @click.command()

@@ -1,11 +1,10 @@
-"""Passwords: where they come from, how a file with one is read, and how good one is that leaves the machine.
+"""Passwords of people: where they come from, lists of them, and how good one is that leaves the machine.
 
 They come from callbacks and files, never from arguments, which land in a process list.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import secrets
@@ -14,33 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from keyark.errors import ConfigurationError, InvalidInputError
+from keyark.errors import InvalidInputError
 from keyark.files import is_there, read_secret_file, write_file
+from keyark.keys.password_files import PasswordFileError, read_password
 
 PasswordSource = Callable[[Path], bytes | None]
 """Given the file that is encrypted, returns its password, or None where there is none to give."""
 
 GENERATED_BYTES: Final = 16
-MAX_PASSWORD: Final = 1_023
-"""Bytes in UTF-8; OpenSSL and others read no more."""
 LEAST_CHARACTERS: Final = 10
 LEAST_GUESSES_LOG10: Final = 10
 """Ten thousand million guesses, each of 600,000 rounds of PBKDF2."""
 
 _MADE_LENGTH: Final = 22
 _MADE_CHARACTERS: Final = frozenset(string.ascii_letters.encode() + string.digits.encode() + b"-_")
-_MAX_FILE: Final = 4096
 _MAX_LIST: Final = 64 << 20
 _LIST_HEADER: Final = ["email", "password"]
 _ESTIMATED: Final = 72
 """Characters that the estimate looks at; it takes no more."""
-_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
-class PasswordFileError(ConfigurationError):
-    """A password file holds no password that can be typed elsewhere."""
-
-    reason = "PASSWORD_FILE"
 
 
 class WeakPasswordError(InvalidInputError):
@@ -59,32 +49,6 @@ def new_password() -> bytes:
     while not (password := secrets.token_urlsafe(GENERATED_BYTES))[0].isalnum():
         pass
     return password.encode()
-
-
-def read_password(path: Path) -> bytes:
-    """Return the first line of a password file that only its owner may open, in UTF-8.
-
-    A byte-order mark and the end of the line do not count; UTF-16 is read where its mark says so. Raises
-    PasswordFileError for what is no such text, LaxPermissionsError and UnreadableFileError.
-    """
-    data = read_secret_file(path, max_size=_MAX_FILE)
-    try:
-        text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise PasswordFileError(f"{path} is not text in UTF-8; save the password as UTF-8.") from None
-    line = text.split("\n", 1)[0].removesuffix("\r")
-    if not line:
-        raise PasswordFileError(f"{path} has no password in its first line; write one there.")
-    if not line.isprintable():
-        raise PasswordFileError(
-            f"The first line of {path} holds characters that nobody sees or types; write the password as plain text."
-        )
-    password = line.encode()
-    if len(password) > MAX_PASSWORD:
-        raise PasswordFileError(
-            f"The password in {path} has {len(password)} bytes; most programs read at most {MAX_PASSWORD}."
-        )
-    return password
 
 
 def read_made_password(path: Path) -> bytes:

@@ -30,7 +30,6 @@ from keyark.client.access.passwords import (
     new_password,
     no_password,
     read_made_password,
-    read_password,
 )
 from keyark.client.enrollment.client import PreparedEnrollment
 from keyark.client.trust.verification import Enrolled
@@ -47,6 +46,7 @@ from keyark.files import (
     write_new_file,
 )
 from keyark.keys.key_types import RSA_KEY_TYPES, KeyType, PrivateKey, narrow_signing_key
+from keyark.keys.password_files import read_password
 from keyark.keys.private_keys import MAX_KEY_FILE_SIZE, is_encrypted, load_private_key, save_private_key
 from keyark.keys.spki import encode_spki
 from keyark.statements.enrollment import MAX_STATEMENT_SIZE, PresentCertificate, Statement, parse_statement

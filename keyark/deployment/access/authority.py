@@ -37,6 +37,7 @@ from keyark.identity.revoked import (
 from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId, check_trust_domain
 from keyark.keys.key_types import KeyType, generate_signing, narrow_signing_key
 from keyark.keys.private_keys import load_private_key
+from keyark.keys.reencryption import begin_encrypted
 from keyark.service.program.initialization import PRIVATE, PUBLIC, new_signing_key
 from keyark.x509.authority import (
     Authority,
@@ -111,10 +112,17 @@ class DeploymentAuthority:
         )
 
     @classmethod
-    def create(cls, folder: Path, *, trust_domain: str, root_key_type: KeyType) -> DeploymentAuthority:
-        """Make both CAs in a new folder: internal-ca.pem, root.pem, and their keys beside them (0600)."""
+    def create(
+        cls, folder: Path, *, trust_domain: str, root_key_type: KeyType, key_password: str | None
+    ) -> DeploymentAuthority:
+        """Make both CAs in a new folder: internal-ca.pem, root.pem, and their keys beside them (0600).
+
+        The keys are encrypted under the password of the source ``key_password`` (see ``keyark.keys.at_rest``), if any.
+        """
         check_trust_domain(trust_domain, field="--trust-domain")
         with filling(folder):
+            if key_password is not None:
+                begin_encrypted(folder, key_password)
             now = int(time.time())
             internal = create_internal_ca(
                 new_signing_key(folder / "internal-ca-key.pem", KeyType.EC_P256),

@@ -21,6 +21,7 @@ from keyark.config import Config, load_config
 from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.files import check_trusted_file, filling
+from keyark.keys.reencryption import begin_encrypted
 from keyark.meters import Meters
 from keyark.policy.config import describe_policy
 from keyark.programs import WORKING_FOLDER
@@ -139,6 +140,8 @@ class Program(Generic[C]):
 
     def _init(self, parsed: argparse.Namespace) -> None:
         with filling(parsed.folder):
+            if parsed.key_password is not None:
+                begin_encrypted(parsed.folder, parsed.key_password)
             self.init(parsed)
         for request in sorted(
             parsed.folder.rglob("*.csr")

@@ -106,6 +106,11 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-anchor", required=True, type=Path, help="certificate of the internal CA, PEM"
     )
+    parser.add_argument(
+        "--key-password",
+        metavar="SOURCE",
+        help="encrypt the keys; where their password is: file:/PATH, credential:NAME of systemd, or descriptor:N",
+    )
 
 
 def add_archive_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from keyark.errors import ConfigurationError
 from keyark.files import is_there
 from keyark.identity.revoked import RevokedIdentities
+from keyark.keys.reencryption import unencrypted_keys
 from keyark.policy.config import build_engine
 from keyark.rpc.identities import LocalIdentity
 from keyark.service.program.assembly import load_identity, make_store_folder
@@ -74,6 +75,7 @@ def check(
         *_identity_lines(identity),
         f"policy: {rules} rules",
         *keys,
+        _bare_keys_line(config.service.folder),
         stored,
         f"address: {config.service.listen} is free",
         f"{role} is fit to run",
@@ -133,3 +135,12 @@ def backup(
             await store.close()
 
     asyncio.run(copy())
+
+
+def _bare_keys_line(folder: Path) -> str:
+    """Say which keys in a service's folder whoever takes its disk can use."""
+    bare = unencrypted_keys(folder)
+    if not bare:
+        return "keys: all in the folder are encrypted"
+    names = ", ".join(str(file.relative_to(folder)) for file in bare)
+    return f"keys: not encrypted are {names}; `keyark key-password set {folder} SOURCE` encrypts them"

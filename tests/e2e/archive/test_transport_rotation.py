@@ -346,7 +346,7 @@ def of_the_drm_itself(folder: Path, certificate: Path) -> None:
 
 def of_another_authority(folder: Path, certificate: Path) -> None:
     other = DeploymentAuthority.create(
-        folder / "other", trust_domain="example.org", root_key_type=KeyType.EC_P256
+        folder / "other", trust_domain="example.org", root_key_type=KeyType.EC_P256, key_password=None
     )
     other.sign_identity(
         certificate.with_name("transport.csr"), SpiffeId("example.org", "drm/transport"), certificate

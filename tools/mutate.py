@@ -35,7 +35,9 @@ def main() -> None:
     """Print what survived."""
     parser = argparse.ArgumentParser(description="Find changes of a module that its tests do not notice.")
     parser.add_argument("module", help="for example drm_service/archival/linking.py")
-    parser.add_argument("tests", nargs="*", help="files or folders; those of the module's package otherwise")
+    parser.add_argument(
+        "tests", nargs="*", help="files or folders; those that mirror or import the module otherwise"
+    )
     parser.add_argument("--survivors", action="store_true", help="try only what survived the last time")
     asked = parser.parse_args()
     module = Path(asked.module)
@@ -45,7 +47,7 @@ def main() -> None:
     if asked.survivors and not names:
         print("Nothing survived the last time.")
         return
-    prepare(folder, module, asked.tests or [tests_of(module)])
+    prepare(folder, module, asked.tests or tests_of(module))
     subprocess.run([*MUTMUT, "run", "--max-children", "1", *names], cwd=folder, check=True)
     survived = survivors(folder, names)
     kept.write_text("\n".join(survived))
@@ -54,10 +56,18 @@ def main() -> None:
     print(f"{len(survived)} changes of {module} survived.")
 
 
-def tests_of(module: Path) -> str:
-    """Return the folder of tests that mirrors a module's package."""
+def tests_of(module: Path) -> list[str]:
+    """Return the folder of tests that mirrors a module's package, or else the files of tests that import the module.
+
+    Ends the program where there is neither.
+    """
     package = module.parts[1] if module.parts[0] == "keyark" else module.parts[0].removesuffix("_service")
-    return f"tests/{package}"
+    if (ROOT / "tests" / package).is_dir():
+        return [f"tests/{package}"]
+    dotted = ".".join(module.with_suffix("").parts).removesuffix(".__init__")
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    found = [str(path.relative_to(ROOT)) for path in files if f"from {dotted} import " in path.read_text()]
+    return found or sys.exit(f"No test imports {module}; name the files that use it: TESTS=...")
 
 
 def prepare(folder: Path, module: Path, tests: list[str]) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from keyark.custody.uris import load_private_key_by_uri
+from keyark.errors import KeyarkError
 from keyark.errors.services import SigningMismatchError
+from keyark.keys.spki import encode_spki
 from keyark.records.v1.cm_pb2 import PairRecord, SignPairResult, SignPairTask
 from keyark.statements.enrollment import Statement
-from keyark.x509.certificates import Validity, load_certificates
+from keyark.x509.certificates import Validity, load_certificate, load_certificates
 from keyark.x509.end_entity import EndEntityIssuer
 from keyark.x509.end_entity_profile import EndEntityProfile
 
@@ -75,5 +77,17 @@ def check_signed(signed: SignPairResult, record: PairRecord, statement: Statemen
         (signed.signing_certificate, record.signing_serial, statement.signing_spki),
         (signed.encryption_certificate, record.encryption_serial, statement.encryption_spki),
     ):
-        if serial not in certificate or spki not in certificate or bool(certificate) != bool(spki):
+        if not _is_requested(certificate, serial, spki):
             raise SigningMismatchError("The signed certificate is not the requested one; nothing was issued.")
+
+
+def _is_requested(der: bytes, serial: bytes, spki: bytes) -> bool:
+    """Whether a certificate has a serial number and a public key; without a key there must be none."""
+    if not spki:
+        return not der
+    try:
+        certificate = load_certificate(der)
+    except KeyarkError:
+        return False
+    is_same_key = encode_spki(certificate.public_key()) == spki
+    return is_same_key and certificate.serial_number == int.from_bytes(serial)

@@ -127,8 +127,10 @@ class AcceptedHeads:
         """Check that a signed head is one of the log that is followed, older or newer than the accepted tree.
 
         ``link`` leads from the smaller of the two to the larger. Raises CheckpointGapError where it is between others,
-        CheckpointMismatchError where it proves nothing; before the first accepted tree there is nothing to check.
+        CheckpointMismatchError where it proves nothing, and CheckpointOriginError for a head of another log. Before the
+        first accepted tree there is nothing else to check.
         """
+        self._check_origin(head.checkpoint)
         if self.size == 0 or self.remembers(head.checkpoint):
             return
         accepted = Checkpoint(self.origin, self.size, self.root)
@@ -160,8 +162,7 @@ class AcceptedHeads:
 
     def _check(self, head: VerifiedHead) -> None:
         checkpoint = head.checkpoint
-        if checkpoint.origin != self.origin:
-            raise CheckpointOriginError(f"The checkpoint is that of another log than {self.origin}.")
+        self._check_origin(checkpoint)
         if tree := self._known.get(checkpoint.size):
             if tree.root != checkpoint.root:
                 raise self._contradicted(head)
@@ -174,6 +175,10 @@ class AcceptedHeads:
             raise StaleCheckpointError(
                 f"The checkpoint of {checkpoint.size} leaves is older than what is remembered; get the receipt anew."
             )
+
+    def _check_origin(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.origin != self.origin:
+            raise CheckpointOriginError(f"The checkpoint is that of another log than {self.origin}.")
 
     def _confirm(self, head: VerifiedHead) -> None:
         """Accept the proposed trees up to a signed one, whose root binds them all; an older head changes nothing."""

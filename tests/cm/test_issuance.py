@@ -119,6 +119,17 @@ def another_key(role: str) -> Any:
     return alter
 
 
+def hidden(results: list[bytes]) -> list[bytes]:
+    """Each certificate follows one for another key: the serial number and the key are somewhere in the bytes."""
+    altered = []
+    for result in results:
+        pair = SignPairResult.FromString(result)
+        forged = issue_pair(issuing_ca(), signing_spki=spki(KeyType.EC_P256, 99))
+        pair.signing_certificate = forged.signing + pair.signing_certificate
+        altered.append(pair.SerializeToString())
+    return altered
+
+
 def no_encryption(results: list[bytes]) -> list[bytes]:
     """The signing certificate alone."""
     return [
@@ -130,7 +141,8 @@ def no_encryption(results: list[bytes]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    "alter", [only_one, crossed, dead, another_key("signing"), another_key("encryption"), no_encryption]
+    "alter",
+    [only_one, crossed, dead, another_key("signing"), another_key("encryption"), hidden, no_encryption],
 )
 async def test_what_was_not_asked_for_is_not_issued_and_a_retry_burns_the_serials(ca: Ca, alter: Any) -> None:
     requests = [request(0), request(1)]

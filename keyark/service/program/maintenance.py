@@ -143,4 +143,4 @@ def _bare_keys_line(folder: Path) -> str:
     if not bare:
         return "keys: all in the folder are encrypted"
     names = ", ".join(str(file.relative_to(folder)) for file in bare)
-    return f"keys: not encrypted are {names}; `keyark key-password set {folder} SOURCE` encrypts them"
+    return f"keys: not encrypted are {names}; `keyark key-password set` encrypts them"

@@ -76,7 +76,16 @@ def test_services_and_their_workers_take_nothing_from_the_working_folder(
     planted: Planted, tmp_path: Path
 ) -> None:
     deployment = tmp_path / "deployment"
-    made = run(script("keyark"), "init", deployment, "--port-base", free_ports(), cwd=planted.folder)
+    made = run(
+        script("keyark"),
+        "init",
+        deployment,
+        "--port-base",
+        free_ports(),
+        "--authority-password",
+        "none",
+        cwd=planted.folder,
+    )
     assert made.returncode == 0, made.stderr
     process = subprocess.Popen(
         [script("keyark"), "up", deployment], cwd=planted.folder, stdout=subprocess.PIPE, text=True

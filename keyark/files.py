@@ -64,6 +64,14 @@ def read_file(path: Path, *, max_size: int) -> bytes:
         return _read(descriptor, path, max_size)
 
 
+@contextlib.contextmanager
+def opened_file(path: Path) -> Iterator[int]:
+    """Open a regular file to read from its descriptor; raises UnreadableFileError, for a pipe or a device too."""
+    with _opened(path) as descriptor:
+        _regular(descriptor, path)
+        yield descriptor
+
+
 def read_secret_file(path: Path, *, max_size: int) -> bytes:
     """Return the bytes of a file that nobody but its owner can read or replace.
 

@@ -192,8 +192,8 @@ class Words(click.types.StringParamType):
     """Text of the command line; paths, which may be any bytes, are no such text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the text; fails for bytes that are no UTF-8, which Python passes on as lone surrogates."""
-        text = super().convert(value, param, ctx)
+        """Return the text without spaces around it; fails for bytes that are no UTF-8: lone surrogates in Python."""
+        text = super().convert(value, param, ctx).strip()
         _check_given(text, param, ctx)
         try:
             text.encode()

@@ -178,6 +178,6 @@ REMEDIES: Final = {
     "WEAK_PASSWORD": "Choose a longer password.",
     "FOLDER_TAKEN": "Choose a new folder: nothing of anybody else is replaced.",
     "OTHER_FORM": "Give the options of the first time, or choose another folder.",
-    "OTHER_REQUEST": "Choose another folder: this one holds another person's request.",
+    "OTHER_REQUEST": "Choose another folder, or delete this one if the request that it holds was refused.",
     "USER_LIST": "Correct the line of the list that the message names.",
 }

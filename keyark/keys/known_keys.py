@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from keyark.errors import ConfigurationError
+from keyark.files import UnreadableFileError, opened_file
 from keyark.keys.key_types import EC_KEY_TYPES, RSA_KEY_TYPES, KeyType
 from keyark.keys.spki import key_bytes, rsa_modulus, spki_key_type
 from keyark.keys.weak_keys import WeakKeyError
@@ -62,8 +63,10 @@ class _HashList(Sequence[bytes]):
     @classmethod
     def load(cls, path: Path) -> _HashList:
         try:
-            with path.open("rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with opened_file(path) as descriptor:
+                data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        except UnreadableFileError as error:
+            raise ConfigurationError(f"The list of known keys cannot be read: {error.message}") from None
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"The list of known keys {path} cannot be read: {error}.") from None
         hashes, last = cls(data), b""

@@ -25,7 +25,10 @@ POP_DIRECTIONAL_ISOLATE: Final = "\u2069"
 
 
 def line(text: str) -> str:
-    """Return a text on one line; a character that nobody sees is an escape: ``\\n``, ``\\x1b``, ``\\u202e``."""
+    """Return a text on one line; a character that nobody sees is an escape: ``\\n``, ``\\x1b``, ``\\u202e``.
+
+    A byte of a file name that is no UTF-8, which Python keeps as a lone surrogate, is shown as that byte: ``\\xff``.
+    """
     unseen = set(unseen_positions(text))
     if not unseen:
         return text
@@ -33,6 +36,8 @@ def line(text: str) -> str:
 
 
 def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
 

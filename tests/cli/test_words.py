@@ -37,6 +37,15 @@ def test_no_command_takes_an_empty_word(empty: str) -> None:
         assert (done.exit_code, "it is empty" in done.output) == (2, True), (path, words, done.output)
 
 
+def test_a_word_has_no_spaces_around_it_for_any_command() -> None:
+    for path, parameter in takers(main):
+        if isinstance(parameter.type, click.types.StringParamType):
+            context = click.Context(click.Command(path[-1]))
+            assert (
+                parameter.type.convert(" pia@example.org\u00a0", parameter, context) == "pia@example.org"
+            ), path
+
+
 def test_a_mistyped_command_is_told_what_it_may_have_been() -> None:
     for words, meant in (("renw", "renew"), ("certificate", "certificates"), ("recover aprove", "approve")):
         done = CliRunner().invoke(main, words.split())

@@ -1,5 +1,6 @@
 """No file of another run or a person in --out is ever replaced, and keys are kept in the form that is asked for."""
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from keyark.client.enrollment.folder import EnrollmentFolder, FolderTakenError, 
 from keyark.client.enrollment.single import EnrollmentOrder, enroll_into
 from keyark.client.enrollment.user_list import UserListError
 from keyark.errors import ConfigurationError
+from keyark.files import LaxPermissionsError
 from keyark.keys.key_types import KeyType, generate
 from keyark.keys.password_files import PasswordFileError
 from keyark.keys.private_keys import load_private_key, save_private_key
@@ -192,6 +194,36 @@ def test_the_next_ca_key_is_kept_when_its_request_was_moved_away(deployment_fold
     with pytest.raises(ConfigurationError, match="--ca-key ec-p256"):
         make_key(config, "Next CA", "ec-p384")
     assert load_private_key(key_path)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("key_format", KeyFormat)
+async def test_a_folder_of_a_list_that_others_may_write_is_refused_before_anybody_is_enrolled(
+    client: EnrollmentClient, tmp_path: Path, key_format: KeyFormat
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    with pytest.raises(LaxPermissionsError, match=r"mode 0777"):
+        await BatchEnrollment(client=client, out=out, key_format=key_format).run([OLGA])
+    assert list(tmp_path.glob("out/*")) == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_row_of_a_list_that_was_refused_starts_anew_once_its_folder_is_deleted(
+    client: EnrollmentClient, tmp_path: Path
+) -> None:
+    batch = BatchEnrollment(client=client, out=tmp_path / "out")
+    refused = replace(PAUL, common_name="Paul")
+    folder = EnrollmentFolder(path=tmp_path / "out" / PAUL.email)
+    folder.make_usable()
+    folder.save(await client.prepare(common_name=refused.common_name, email=refused.email))
+    (result,) = await batch.run([PAUL])
+    assert result.error is not None
+    assert "or delete this one if that request was refused" in result.error.message
+    shutil.rmtree(folder.path)
+    (result,) = await batch.run([PAUL])
+    assert result.error is None
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -99,6 +99,26 @@ def test_a_list_keeps_what_it_made(tmp_path):
     assert rows["alice@example.org"] == first["alice@example.org"].decode()
 
 
+FORMULAS = ["=cmd@example.org", "+1@example.org", "-x@example.org", "'=cmd@example.org"]
+
+
+def test_no_address_of_a_list_is_a_formula_of_a_spreadsheet_and_each_is_found_again(tmp_path):
+    path = tmp_path / "passwords.csv"
+    emails = [*FORMULAS, "o'hara@example.org", "'quoted'@example.org"]
+    made = PasswordList(path).of(emails)
+    assert PasswordList(path).of(emails[::-1]) == made
+    assert len(set(made.values())) == len(emails)
+    cells = [row[0] for row in csv.reader(path.read_text().splitlines())][1:]
+    assert cells == [*(f"'{email}" for email in FORMULAS), *emails[4:]]
+
+
+def test_a_list_of_before_that_holds_a_formula_keeps_its_passwords(tmp_path):
+    password_file(tmp_path, b"email,password\n=cmd@example.org,secret\n").rename(tmp_path / "passwords.csv")
+    assert PasswordList(tmp_path / "passwords.csv").of(["=cmd@example.org"]) == {
+        "=cmd@example.org": b"secret"
+    }
+
+
 def test_a_list_of_somebody_elses_making_is_left_alone(tmp_path):
     path = password_file(tmp_path, b"mail;pass\n")
     with pytest.raises(PasswordFileError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ GOOD = known_list([spki(KeyType.EC_P256, number) for number in range(3)])
 def test_what_is_no_list_is_refused_at_the_start(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ConfigurationError, match="list of known keys"):
         KnownKeys.load([list_file(tmp_path, data)])
+
+
+def test_a_pipe_or_a_device_is_refused_at_once_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConfigurationError, match=r"list of known keys cannot be read.*and no file"):
+            KnownKeys.load([path])
 
 
 def test_a_list_that_is_missing_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def assert_harmless(output: str) -> None:
     for one in output.split("\n"):
         assert list(unseen_positions(one)) == []
         assert not one.startswith("forged line")
+
+
+def test_a_byte_of_a_file_name_that_is_no_text_is_shown_as_that_byte() -> None:
+    assert line(os.fsdecode(b"sch\xf6n\x80\xff")) == r"sch\xf6n\x80\xff"
+    assert line("\ud800\udc7f") == r"\ud800\udc7f"
 
 
 @given(st.text())

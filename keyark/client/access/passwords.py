@@ -29,6 +29,7 @@ _MADE_LENGTH: Final = 22
 _MADE_CHARACTERS: Final = frozenset(string.ascii_letters.encode() + string.digits.encode() + b"-_")
 _MAX_LIST: Final = 64 << 20
 _LIST_HEADER: Final = ["email", "password"]
+_FORMULA: Final = tuple("=+-@")
 _ESTIMATED: Final = 72
 """Characters that the estimate looks at; it takes no more."""
 
@@ -60,7 +61,10 @@ def read_made_password(path: Path) -> bytes:
 
 
 class PasswordList:
-    """A CSV file (0600) with a password for each person, for the operator to hand out: email,password."""
+    """A CSV file (0600) with a password for each person, for the operator to hand out: email,password.
+
+    An address that a spreadsheet would take for a formula has an apostrophe before it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -86,13 +90,27 @@ class PasswordList:
             raise PasswordFileError(
                 f"{self._path} is not the list of passwords that keyark wrote; put that list back."
             )
-        return {email: password.encode() for email, password in rows[1:]}
+        return {_address(cell): password.encode() for cell, password in rows[1:]}
 
     def _write(self, passwords: Mapping[str, bytes]) -> None:
         text = io.StringIO()
-        rows = [(email, password.decode()) for email, password in passwords.items()]
+        rows = [(_cell(email), password.decode()) for email, password in passwords.items()]
         csv.writer(text).writerows([_LIST_HEADER, *rows])
         write_file(self._path, text.getvalue().encode(), mode=0o600)
+
+
+def _cell(email: str) -> str:
+    return f"'{email}" if _is_like_a_formula(email) else email
+
+
+def _address(cell: str) -> str:
+    """Return the address of a cell; earlier versions of keyark wrote none with an apostrophe before it."""
+    return cell[1:] if cell.startswith("'") and _is_like_a_formula(cell) else cell
+
+
+def _is_like_a_formula(text: str) -> bool:
+    """Whether a text begins as a formula does, after apostrophes, which are doubled so that both are told apart."""
+    return text.lstrip("'").startswith(_FORMULA)
 
 
 def check_strength(password: bytes, *, about: Sequence[str] = ()) -> None:

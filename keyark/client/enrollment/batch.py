@@ -17,7 +17,7 @@ from keyark.client.enrollment.single import EnrollmentOrder, UserResult, finishe
 from keyark.client.enrollment.user_list import UserListError
 from keyark.client.trust.verification import Enrolled
 from keyark.errors import KeyarkError, NotFoundError
-from keyark.files import working_in
+from keyark.files import check_own_folder, working_in
 from keyark.text.characters import counted
 from keyark.x509.pkcs12 import Pkcs12Form
 
@@ -46,10 +46,12 @@ class BatchEnrollment:
     ) -> list[UserResult]:
         """Enroll them all; one user's failure leaves the others alone. Results stand in the order of the orders.
 
-        Raises FolderInUseError where another run works below ``out``.
+        Raises FolderInUseError where another run works below ``out``, ForeignOwnerError and LaxPermissionsError where
+        others could replace what is in it.
         """
         results: list[UserResult] = []
         with working_in(self.out):
+            check_own_folder(self.out)
             for start in range(0, len(orders), BATCH):
                 for result in await self._run_batch(orders[start : start + BATCH]):
                     results.append(result)

@@ -142,7 +142,7 @@ def check_same_order(statement: Statement, order: EnrollmentOrder, folder: Enrol
     if any(wanted != saved for wanted, saved in asked):
         raise OtherRequestError(
             f"{folder.path} holds the enrollment of {statement.common_name} <{statement.email}>, request "
-            f"{statement.request_id.hex()}; choose another folder."
+            f"{statement.request_id.hex()}; choose another folder, or delete this one if that request was refused."
         )
 
 

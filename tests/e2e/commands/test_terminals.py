@@ -157,7 +157,8 @@ async def test_arguments_that_are_no_utf_8_are_refused_in_a_sentence(
     monkeypatch.setenv("KEYARK_HOME", str(home))
     done = await asyncio.to_thread(CliRunner().invoke, main, words)
     assert done.exit_code == 2, done.output
-    assert "\\udc" in done.output
+    quoted_by_click = "No such" in done.output
+    assert ("\\udc" if quoted_by_click else "\\x") in done.output
     assert not (tmp_path / "out").exists()
 
 
@@ -169,5 +170,5 @@ async def test_folders_whose_names_are_no_utf_8_are_worked_in(
     for form in ([], ["--json"]):
         done = await asyncio.to_thread(CliRunner().invoke, main, [*words, *form])
         assert done.exit_code == 0, done.output
-        assert "sch\\udcf6n" in done.output
+        assert ("sch\\udcf6n" if form else "sch\\xf6n") in done.output
     assert (out / "signing.pem").exists()

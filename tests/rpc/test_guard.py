@@ -22,9 +22,10 @@ from keyark.errors import (
 from keyark.errors.services import StoreFullError
 from keyark.identity.revoked import IdentityRevokedError
 from keyark.meters import Meters
-from keyark.rpc.calling.channels import call
+from keyark.rpc.calling.channels import Channel, call
 from keyark.rpc.errors import InternalError, from_rpc_error
 from keyark.rpc.identities import PeerReader
+from keyark.rpc.serving import guard
 from keyark.v1 import audit_pb2
 from tests.support.keys.pki import TRUST_DOMAIN
 from tests.support.running.rpc import (
@@ -42,6 +43,7 @@ from tests.support.running.rpc import (
 REQUEST = audit_pb2.GetCheckpointRequest()
 METHOD = "/keyark.v1.AuditService/ListEntries"
 METHOD_ASKED = "/keyark.v1.AuditService/GetCheckpoint"
+WATCH = "/grpc.health.v1.Health/Watch"
 MALFORMED = b"\xff\xff\xff"
 
 
@@ -125,6 +127,66 @@ async def test_health_can_be_watched_until_the_service_stops() -> None:
             while await watch.read() is not grpc.aio.EOF:
                 pass
     assert isinstance(from_rpc_error(caught.value), UnavailableError)
+
+
+async def test_a_stream_whose_message_arrives_while_the_service_stops_does_not_hold_it_up() -> None:
+    servicer = Scripted()
+    async with (
+        serving(servicer, budgets=budgets(streams=4)) as server,
+        channel_to(server, identity("client/a")) as first,
+        channel_to(server, identity("client/b")) as second,
+    ):
+        watch = health_pb2_grpc.HealthStub(first).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+        late = second.stream_stream("/grpc.health.v1.Health/Watch")()
+        await late.wait_for_connection()
+        assert await has_no_room_for_a_stream(second)  # the late one has it, so the service handles it
+        draining = asyncio.ensure_future(server.drain(600))
+        with pytest.raises(grpc.aio.AioRpcError):
+            while await watch.read() is not grpc.aio.EOF:
+                pass
+        await late.write(b"")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await late.read()
+        await draining
+    assert "is stopping" in str(caught.value.details())
+    assert ("spiffe://example.org/client/b", WATCH, "UNAVAILABLE") in servicer.rejected
+
+
+async def has_no_room_for_a_stream(channel: Channel) -> bool:
+    """Say whether a caller's share of streams is used up; one more is opened, and ended, where there is room."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    try:
+        await watch.read()
+    except grpc.aio.AioRpcError as error:
+        return isinstance(from_rpc_error(error), OverloadedError)
+    watch.cancel()
+    return False
+
+
+async def test_a_stream_that_its_caller_ends_is_no_refusal_and_the_service_is_not_stopping() -> None:
+    servicer = Scripted()
+    async with (
+        serving(servicer, budgets=budgets(streams=1)) as server,
+        channel_to(server, identity("client/a")) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        while await has_no_room_for_a_stream(channel):  # until the service knows that it was ended
+            pass
+        assert {reason for _, _, reason in servicer.rejected} <= {"OVERLOADED"}
+
+
+async def test_a_handler_that_never_ends_is_ended_and_its_caller_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "HANDLING_SECONDS", 0.01)
+    servicer = Scripted(asyncio.Event().wait)
+    async with serving(servicer) as server, channel_to(server, identity("auditor/a")) as channel:
+        with pytest.raises(DeadlineExceededError, match="with the same request id"):
+            await call(stub(channel).GetCheckpoint, REQUEST, timeout=60)
+    assert servicer.rejected == [("spiffe://example.org/auditor/a", METHOD_ASKED, "DEADLINE_EXCEEDED")]
 
 
 async def test_streams_are_bounded() -> None:

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakSet
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -74,7 +75,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._budgets, self._on_rejected = budgets, on_rejected
         self.calls: Counter[str] = Counter()
         self.unserved: Counter[str] = Counter({UNKNOWN_METHOD: 0, UNREAD_MESSAGE: 0})
-        self._streams: set[asyncio.Future[None]] = set()
+        self._streams: WeakSet[asyncio.Future[None]] = WeakSet()
         self._stopping = False
         self._outliving = Outliving()
         self._wrapped: dict[str, Handler] = {}
@@ -212,8 +213,6 @@ class Guard(grpc.aio.ServerInterceptor):
             if not self._stopping:
                 raise
             raise UnavailableError("The service is stopping; try again later.") from None
-        finally:
-            self._streams.discard(stream)
 
     @asynccontextmanager
     async def _telling_errors(self, method: str, context: Context) -> AsyncIterator[None]:

@@ -16,6 +16,7 @@ from keyark.custody.envelopes import (
     ENVELOPE_LABEL,
     MAX_ENVELOPE_SIZE,
     EnvelopeError,
+    EnvelopeKeys,
     TransportKey,
     TransportPublicKey,
     UnknownTransportKeyError,
@@ -182,8 +183,9 @@ def test_all_failures_look_the_same(key_type):
 def test_the_largest_private_key_fits_and_a_larger_one_does_not(key_type):
     largest = bytes(MAX_PRIVATE_KEY_SIZE)
     assert transport_key(key_type).open(sealed(key_type, largest), STATEMENT) == largest
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match=f"more than {MAX_PRIVATE_KEY_SIZE} bytes") as caught:
         sealed(key_type, largest + b"\0")
+    assert caught.value.field == "private_key"
 
 
 def test_a_larger_key_that_others_sealed_is_refused():
@@ -218,6 +220,21 @@ def test_an_rsa_envelope_with_a_secret_of_another_size_is_refused():
     assert transport_key(KeyType.RSA_3072).open(envelope(bytes(32)), STATEMENT) == PLAINTEXT
     for size in (0, 16, 31, 33):
         refusal(KeyType.RSA_3072, envelope(bytes(size)))
+
+
+def test_of_several_transport_keys_the_named_one_opens():
+    keys = EnvelopeKeys([private_key(KeyType.EC_P256), private_key(KeyType.RSA_3072)])
+    for key_type in TRANSPORT_TYPES:
+        assert keys.open(sealed(key_type), STATEMENT) == PLAINTEXT
+        with pytest.raises(EnvelopeError):
+            keys.open(sealed(key_type), sha256(b"another").digest())
+        with pytest.raises(UnknownTransportKeyError) as caught:
+            keys.open(sealed(key_type, number=1), STATEMENT)
+        assert caught.value.metadata == {"transport_key_id": sha256(spki(key_type, 1)).hexdigest()}
+    with pytest.raises(EnvelopeError):
+        keys.open(b"\xff", STATEMENT)
+    with pytest.raises(UnknownTransportKeyError):
+        EnvelopeKeys([]).open(sealed(KeyType.EC_P256), STATEMENT)
 
 
 @pytest.mark.parametrize("key_type", [KeyType.EC_P384, KeyType.RSA_2048, KeyType.X25519, KeyType.ML_KEM_768])

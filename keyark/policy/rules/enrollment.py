@@ -284,10 +284,11 @@ class CallerSubjects(RuleSettings):
         grants = [
             grant for grant in self.callers if grant.caller == path and grant.covers_address(request.email)
         ]
+        way_out = f"an administrator grants it in rule {self.name}"
         if not grants:
-            return Reject(f"{path} may not enroll this e-mail address")
+            return Reject(f"{path} may not enroll this e-mail address; {way_out}")
         if not any(grant.covers_name(request.common_name) for grant in grants):
-            return Reject(f"{path} may not enroll this common name under this e-mail address")
+            return Reject(f"{path} may not enroll this common name under this e-mail address; {way_out}")
         return ACCEPT
 
 

@@ -124,7 +124,7 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
     ) -> pb.ListCeremoniesResponse:
         """The ceremonies, oldest first; a page holds those of its rows that are in the state asked for."""
         await self.ceremonies.expire()
-        page = page_of(request.page)
+        page = page_of(request.page, query=pb.ListCeremoniesRequest(state=request.state))
         rows = await self.store.view(lambda txn: txn.scan(CEREMONIES, after=page.after, limit=page.limit))
         records = [CeremonyRecord.FromString(value) for _, value in rows]
         views = [self.views.brief(record) for record in records]

@@ -17,6 +17,7 @@ from keyark.cli.options import (
     identity_option,
     identity_password_option,
     json_option,
+    paging_options,
     password_source,
 )
 from keyark.cli.output import (
@@ -33,6 +34,7 @@ from keyark.cli.output import (
 from keyark.client.access.home import Home
 from keyark.client.access.sessions import Session, open_session
 from keyark.client.administration import lists as administration
+from keyark.client.administration.paging import Paging
 from keyark.client.trust.witnesses import Witnesses
 from keyark.rpc.calling.retries import NO_RETRIES
 from keyark.statements.enrollment import reread_statement
@@ -64,23 +66,33 @@ def enrollments() -> None:
 @home_option
 @identity_option("officer/officer")
 @identity_password_option
+@paging_options
 @json_option
 def list_enrollments(*, state: str | None, **options: Any) -> None:
     """List enrollments, oldest first."""
     wanted = STATES.get(state or "", EnrollmentState.ENROLLMENT_STATE_UNSPECIFIED)
-    print_all(options, "rm", lambda s: administration.list_enrollments(s, wanted), enrollment_line)
+    print_all(
+        options, "rm", lambda s, part: administration.list_enrollments(s, wanted, part), enrollment_line
+    )
 
 
 def print_all(
-    options: dict[str, Any], role: str, fetch: Callable[[Session], AsyncIterator[M]], line: Callable[[M], str]
+    options: dict[str, Any],
+    role: str,
+    fetch: Callable[[Session, Paging], AsyncIterator[M]],
+    line: Callable[[M], str],
 ) -> None:
-    """Print every message as it comes; JSON is one array."""
+    """Print every message of the part that the options name as it comes, and where the list goes on.
+
+    JSON is one array, or an object with the array and the next page token where a part was asked for.
+    """
     as_json: bool = options["as_json"]
+    paging = Paging(token=options["page_token"], limit=options["limit"])
 
     async def run() -> list[dict[str, Any]]:
         collected = []
         async with session_of(options, role) as session:
-            async for message in fetch(session):
+            async for message in fetch(session, paging):
                 if is_unread():
                     break
                 if as_json:
@@ -91,10 +103,17 @@ def print_all(
 
     collected = asyncio.run(run())
     if as_json:
-        print_json(collected)
-    else:
-        end_unread()
-        say_unproven(role)
+        print_json(_page(collected, paging) if paging.token or paging.limit else collected)
+        return
+    end_unread()
+    say_unproven(role)
+    if paging.next_token:
+        say_aside(f"more        go on with --page-token {paging.next_token}")
+
+
+def _page(collected: list[dict[str, Any]], paging: Paging) -> dict[str, Any]:
+    following = {"next_page_token": paging.next_token} if paging.next_token else {}
+    return {"entries": collected} | following
 
 
 def say_unproven(role: str) -> None:

@@ -89,6 +89,16 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(function)
 
 
+def paging_options(function: F) -> F:
+    """--limit and --page-token: a part of a list."""
+    for option in (
+        click.option("--page-token", default="", help="Go on from where an earlier part of this list ended."),
+        click.option("--limit", type=click.IntRange(1), help="At most so many entries; all otherwise."),
+    ):
+        function = option(function)
+    return function
+
+
 def password_file_option(text: str) -> Decorator:
     """--password-file FILE."""
     return click.option("--password-file", type=click.Path(dir_okay=False, path_type=Path), help=text)

@@ -55,6 +55,7 @@ from keyark.client.administration.lists import (
     list_keys,
     list_storage_keys,
 )
+from keyark.client.administration.paging import Paging
 from keyark.client.administration.revocation import (
     hold_certificates,
     publish_crls,
@@ -141,6 +142,7 @@ __all__ = [
     "LogEntry",
     "LogPositions",
     "LogReading",
+    "Paging",
     "PasswordSource",
     "PersonTrail",
     "Pkcs12Form",

@@ -45,7 +45,7 @@ def page_of(request: PageRequest, *, query: Message | None = None) -> Page:
     """
     if query is not None:
         _check_given(query)
-    binding = b"" if query is None else sha256(query.SerializeToString(deterministic=True)).digest()[:_QUERY]
+    binding = b"" if query is None else _binding(query)
     limit = min(request.page_size or DEFAULT_SIZE, LARGEST_SIZE)
     if not request.page_token:
         return Page(limit, None, binding)
@@ -58,6 +58,12 @@ def page_of(request: PageRequest, *, query: Message | None = None) -> Page:
             "The page token is not one of this query; start with an empty one.", field="page.page_token"
         )
     return Page(limit, token[len(binding) :], binding)
+
+
+def _binding(query: Message) -> bytes:
+    """Return what a query's tokens begin with; queries of two lists differ although both are empty."""
+    name, words = query.DESCRIPTOR.full_name.encode(), query.SerializeToString(deterministic=True)
+    return sha256(name + b"\0" + words).digest()[:_QUERY]
 
 
 def _check_given(query: Message) -> None:

@@ -13,7 +13,13 @@ from cryptography import x509
 
 from keyark.cli.agents.ceremonies import UNCONFIRMED, say_unconfirmed
 from keyark.cli.listing import hexadecimal, print_all, print_one, when, witnesses_of
-from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    paging_options,
+)
 from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, to_json
 from keyark.client.administration import lists as administration
 from keyark.client.trust.witnesses import Unconfirmed
@@ -40,6 +46,7 @@ def keys() -> None:
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
+@paging_options
 @json_option
 def list_keys(**options: Any) -> None:
     """List archived keys, oldest first; what is given has to fit, all of it."""
@@ -51,7 +58,7 @@ def list_keys(**options: Any) -> None:
         archived_until_us=_microseconds(options["until"]),
         failed=options["failed"],
     )
-    print_all(options, "drm", lambda session: administration.list_keys(session, key_filter), key_line)
+    print_all(options, "drm", lambda s, part: administration.list_keys(s, key_filter, part), key_line)
 
 
 @keys.command("show")

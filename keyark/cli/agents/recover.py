@@ -30,6 +30,7 @@ from keyark.cli.options import (
     identity_password_option,
     json_option,
     key_password,
+    paging_options,
     password_file_option,
     pkcs12_form_option,
 )
@@ -115,11 +116,12 @@ async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
+@paging_options
 @json_option
 def list_(**options: Any) -> None:
     """List recoveries and other ceremonies, oldest first, as the archive tells them; `show` verifies one."""
     wanted = CeremonyState.Value(f"CEREMONY_STATE_{options['state'] or 'UNSPECIFIED'}")
-    print_all(options, "drm", lambda session: administration.list_ceremonies(session, wanted), show_line)
+    print_all(options, "drm", lambda s, part: administration.list_ceremonies(s, wanted, part), show_line)
 
 
 @recover.command()

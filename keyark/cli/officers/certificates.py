@@ -11,7 +11,13 @@ from typing import Any, Final, TypeVar
 import click
 
 from keyark.cli.listing import hexadecimal, print_all, print_one, session_of, when
-from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
+from keyark.cli.options import (
+    home_option,
+    identity_option,
+    identity_password_option,
+    json_option,
+    paging_options,
+)
 from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
 from keyark.client.administration import lists as administration
 from keyark.errors import NotFoundError
@@ -51,7 +57,9 @@ def filter_options(function: F) -> F:
             click.option("--expires-from", type=DAY, help="Expires at this time (UTC) or later."),
             click.option("--expires-until", type=DAY, help="Expires at this time (UTC) or before."),
             click.option(
-                "--expires-within", type=click.IntRange(1), help="In force, and expires within so many days."
+                "--expires-within",
+                type=click.IntRange(1),
+                help="In force, and expires within so many days, all of the last.",
             ),
         )
     ):
@@ -66,7 +74,7 @@ def take_filter(options: dict[str, Any]) -> CertificateFilter:
     if within is not None:
         if state or earliest or latest:
             raise UsageError("--expires-within stands alone: it means certificates that are in force.")
-        state, latest = "valid", datetime.now(UTC) + timedelta(days=within)
+        state, latest = "valid", _end_of_day(within)
     serial, key = options.pop("serial"), options.pop("key")
     name = f"CERTIFICATE_STATE_{(state or 'unspecified').upper().replace('-', '_')}"
     return CertificateFilter(
@@ -81,6 +89,13 @@ def take_filter(options: dict[str, Any]) -> CertificateFilter:
     )
 
 
+def _end_of_day(days_ahead: int) -> datetime:
+    """Return the last second of the day (UTC) in so many days: page tokens of such a list fit for a day."""
+    return (datetime.now(UTC) + timedelta(days=days_ahead)).replace(
+        hour=23, minute=59, second=59, microsecond=0
+    )
+
+
 def _seconds(moment: datetime | None) -> int:
     return int(moment.replace(tzinfo=UTC).timestamp()) if moment else 0
 
@@ -92,11 +107,14 @@ def certificates() -> None:
 
 @certificates.command("list")
 @filter_options
+@paging_options
 @officer_options
 def list_certificates(**options: Any) -> None:
     """List certificates: all, or those for which everything given holds."""
     wanted = take_filter(options)
-    print_all(options, "cm", lambda s: administration.list_certificates(s, wanted), certificate_line)
+    print_all(
+        options, "cm", lambda s, part: administration.list_certificates(s, wanted, part), certificate_line
+    )
 
 
 @certificates.command("show")
@@ -111,13 +129,16 @@ def show_certificate(serial: str, **options: Any) -> None:
 
 
 @certificates.command("expiring")
-@click.option("--within", required=True, help="Days, such as 30d, or weeks, such as 4w.")
+@click.option("--within", required=True, help="Days, such as 30d, or weeks, such as 4w; all of the last day.")
+@paging_options
 @officer_options
 def list_expiring(*, within: str, **options: Any) -> None:
     """List the certificates in force that expire soon, the first to expire first."""
-    latest = datetime.now(UTC) + timedelta(days=days(within))
-    wanted = CertificateFilter(state=CertificateState.CERTIFICATE_STATE_VALID, expires_until=_seconds(latest))
-    print_all(options, "cm", lambda s: administration.list_certificates(s, wanted), certificate_line)
+    latest = _seconds(_end_of_day(days(within)))
+    wanted = CertificateFilter(state=CertificateState.CERTIFICATE_STATE_VALID, expires_until=latest)
+    print_all(
+        options, "cm", lambda s, part: administration.list_certificates(s, wanted, part), certificate_line
+    )
 
 
 def days(text: str) -> int:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Final, Protocol, TypeVar
+from typing import ClassVar, Final
 
 from keyark.client.access.sessions import Session
+from keyark.client.administration.paging import TIMEOUT, Paging, entries
 from keyark.client.trust.receipts import archive_verifier
 from keyark.client.trust.verification import UnexpectedAnswerError
 from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
-from keyark.rpc.calling.channels import UnaryCall, call
+from keyark.rpc.calling.channels import call
 from keyark.text.characters import counted
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1 import certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateAdminServiceStub
-from keyark.v1.common_pb2 import PageRequest
 from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 from keyark.v1.registration_pb2_grpc import RegistrationAdminServiceStub
 from keyark.x509.names import folded_name, normalized_name
 
-TIMEOUT: Final = 30.0
-PAGE: Final = 500
+PAIR: Final = 2
 ANY_CEREMONY: Final = recovery_pb2.CeremonyState.CEREMONY_STATE_UNSPECIFIED
 ANY_STATE: Final = registration_pb2.EnrollmentState.ENROLLMENT_STATE_UNSPECIFIED
 
@@ -43,7 +42,9 @@ class OwnerMismatchError(KeyarkError):
 
 
 async def list_enrollments(
-    session: Session, state: registration_pb2.EnrollmentState.ValueType = ANY_STATE
+    session: Session,
+    state: registration_pb2.EnrollmentState.ValueType = ANY_STATE,
+    paging: Paging | None = None,
 ) -> AsyncIterator[registration_pb2.Enrollment]:
     """Yield every enrollment, or those in a state, oldest first; ``session`` is an officer's with the RM.
 
@@ -51,9 +52,8 @@ async def list_enrollments(
     """
     stub = RegistrationAdminServiceStub(session.channel)
     new_request = partial(registration_pb2.ListEnrollmentsRequest, state=state)
-    async for page in pages(stub.ListEnrollments, new_request):
-        for enrollment in page.enrollments:
-            yield enrollment
+    async for enrollment in entries(stub.ListEnrollments, new_request, lambda page: page.enrollments, paging):
+        yield enrollment
 
 
 async def get_enrollment(session: Session, enrollment_id: bytes) -> registration_pb2.Enrollment:
@@ -64,7 +64,9 @@ async def get_enrollment(session: Session, enrollment_id: bytes) -> registration
 
 
 async def list_certificates(
-    session: Session, matching: certificates_pb2.CertificateFilter | None = None
+    session: Session,
+    matching: certificates_pb2.CertificateFilter | None = None,
+    paging: Paging | None = None,
 ) -> AsyncIterator[certificates_pb2.Certificate]:
     """Yield every certificate that matches, or all; ``session`` is an officer's with the CM.
 
@@ -73,9 +75,11 @@ async def list_certificates(
     """
     stub = CertificateAdminServiceStub(session.channel)
     new_request = partial(certificates_pb2.ListCertificatesRequest, filter=matching)
-    async for page in pages(stub.ListCertificates, new_request):
-        for certificate in page.certificates:
-            yield certificate
+    found = entries(
+        stub.ListCertificates, new_request, lambda page: page.certificates, paging, most_per_row=PAIR
+    )
+    async for certificate in found:
+        yield certificate
 
 
 async def get_certificate(session: Session, serial: bytes) -> certificates_pb2.Certificate:
@@ -98,7 +102,7 @@ async def get_refusal(session: Session, enrollment_id: bytes) -> certificates_pb
 
 
 async def list_keys(
-    session: Session, key_filter: recovery_pb2.KeyFilter | None = None
+    session: Session, key_filter: recovery_pb2.KeyFilter | None = None, paging: Paging | None = None
 ) -> AsyncIterator[recovery_pb2.ArchivedKey]:
     """Yield the archived keys that a filter selects, oldest first; ``session`` is an agent's with the DRM."""
     stub = KeyRecoveryServiceStub(session.channel)
@@ -108,9 +112,8 @@ async def list_keys(
     if wanted.HasField("owner"):
         wanted.owner = normalized_name(wanted.owner)
     new_request = partial(recovery_pb2.ListKeysRequest, filter=wanted)
-    async for page in pages(stub.ListKeys, new_request):
-        for key in page.keys:
-            yield key
+    async for key in entries(stub.ListKeys, new_request, lambda page: page.keys, paging):
+        yield key
 
 
 async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.ArchivedKey]:
@@ -162,13 +165,15 @@ async def get_key(session: Session, key_id: bytes) -> recovery_pb2.ArchivedKey:
 
 
 async def list_ceremonies(
-    session: Session, state: recovery_pb2.CeremonyState.ValueType = ANY_CEREMONY
+    session: Session,
+    state: recovery_pb2.CeremonyState.ValueType = ANY_CEREMONY,
+    paging: Paging | None = None,
 ) -> AsyncIterator[recovery_pb2.Ceremony]:
     """Yield ceremonies, or those in a state, oldest first, to an agent or auditor of the DRM; nothing is verified."""
     stub = KeyRecoveryServiceStub(session.channel)
-    async for page in pages(stub.ListCeremonies, partial(recovery_pb2.ListCeremoniesRequest, state=state)):
-        for ceremony in page.ceremonies:
-            yield ceremony
+    new_request = partial(recovery_pb2.ListCeremoniesRequest, state=state)
+    async for ceremony in entries(stub.ListCeremonies, new_request, lambda page: page.ceremonies, paging):
+        yield ceremony
 
 
 async def get_ceremony(session: Session, ceremony_id: bytes) -> recovery_pb2.Ceremony:
@@ -239,24 +244,3 @@ async def activate_key(session: Session, key_id: bytes, *, reason: str) -> recov
     stub = KeyRecoveryServiceStub(session.channel)
     request = recovery_pb2.ActivateKeyRequest(key_id=key_id, reason=reason)
     return (await call(stub.ActivateKey, request, timeout=TIMEOUT)).key
-
-
-class _Page(Protocol):
-    """A response of any list."""
-
-    next_page_token: str
-
-
-Request = TypeVar("Request")
-Page = TypeVar("Page", bound=_Page)
-
-
-async def pages(method: UnaryCall[Request, Page], new_request: Callable[..., Request]) -> AsyncIterator[Page]:
-    """Yield the pages of a list until there is none after; ``new_request`` takes ``page``."""
-    token = ""
-    while True:
-        request = new_request(page=PageRequest(page_size=PAGE, page_token=token))
-        page = await call(method, request, timeout=TIMEOUT)
-        yield page
-        if not (token := page.next_page_token):
-            return

@@ -378,3 +378,45 @@ def test_services_refuse_to_start_on_lax_permissions(tmp_path: Path) -> None:
 def test_every_command_explains_itself(command: str) -> None:
     assert "Usage: " in keyark(command, "--help").stdout
     assert keyark(command, "--no-such-option", code=2).stderr
+
+
+def test_a_list_in_parts_is_the_whole_list(home: Path, tmp_path: Path) -> None:
+    people = [f"part{number}@example.org" for number in range(3)]
+    for number, email in enumerate(people):
+        enroll(home, tmp_path / str(number), email)
+        keyark("recover", "request", "--owner", email, "--reason", "lost", "--home", home)
+    for words in (
+        ("enrollments", "list"),
+        ("certificates", "list"),
+        ("certificates", "expiring", "--within", "200w"),
+        ("keys", "list"),
+        ("recover", "list", "--state", "open"),
+    ):
+        command = (*words, "--home", home, "--json")
+        whole = json.loads(keyark(*command).stdout)
+        most = 3 if words[0] == "certificates" else 2  # a pair is not split
+        parts, token = [], ""
+        while not parts or token:
+            part = json.loads(
+                keyark(*command, "--limit", 2, *(("--page-token", token) if token else ())).stdout
+            )
+            assert len(part["entries"]) <= most
+            parts.append(part["entries"])
+            token = part.get("next_page_token", "")
+        assert [entry for part in parts for entry in part] == whole
+        assert len(whole) >= 3, words
+
+
+def test_people_are_told_the_next_page_and_a_token_of_another_list_is_usage(
+    home: Path, tmp_path: Path
+) -> None:
+    for number in range(2):
+        enroll(home, tmp_path / str(number), f"next{number}@example.org")
+    first = keyark("keys", "list", "--home", home, "--limit", 1)
+    (token,) = [line.split()[-1] for line in first.stderr.splitlines() if line.startswith("more")]
+    rest = keyark("keys", "list", "--home", home, "--page-token", token)
+    assert (first.stdout + rest.stdout) == keyark("keys", "list", "--home", home).stdout
+    assert "more" not in rest.stderr
+    for wrong in (("keys", "list", "--state", "certified"), ("enrollments", "list"), ("audit", "log")):
+        done = keyark(*wrong, "--home", home, "--page-token", token, code=1)
+        assert "INVALID_INPUT" in done.stderr

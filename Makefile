@@ -31,6 +31,7 @@ protos: setup ## generate the code of the gRPC contract anew
 
 docs: setup ## the SDK's reference in build/reference/index.html, and the tables of errors in docs/protocol.md
 	$(BIN)/python -m tools.error_tables
+	$(BIN)/python -m tools.cli_reference
 	$(BIN)/python -m pdoc keyark.client keyark.client.blocking --no-show-source --output-directory build/reference
 
 demo: setup ## the whole story in a terminal: a deployment, an enrollment, an encrypted message

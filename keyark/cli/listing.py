@@ -29,8 +29,8 @@ from keyark.cli.output import (
     print_json,
     say,
     say_aside,
-    to_json,
 )
+from keyark.cli.shape import to_json
 from keyark.client.access.home import Home
 from keyark.client.access.sessions import Session, open_session
 from keyark.client.administration import lists as administration

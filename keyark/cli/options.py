@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -61,8 +62,17 @@ class _IdentityOption(click.Option):
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: FBT001, FBT002 (click's own)
         """Return the default; --home was read before, since commands declare it before --as."""
         usual = super().get_default(ctx, call=call)
+        if isinstance(usual, str) and (named := _identity_of_shell(usual)):
+            return named
         home = ctx.params.get("home")
         return only_identity(home, usual) if isinstance(home, Path) and isinstance(usual, str) else usual
+
+
+def _identity_of_shell(usual: str) -> str:
+    """Return the identity that KEYARK_AS names for the role of ``usual``; it may name one for each role."""
+    role, _, _ = usual.partition("/")
+    named = os.environ.get("KEYARK_AS", "").split()
+    return next((one for one in named if one.partition("/")[0] == role), "")
 
 
 def only_identity(home: Path, usual: str) -> str:
@@ -80,7 +90,7 @@ def identity_option(default: str) -> Decorator:
         cls=_IdentityOption,
         default=default,
         show_default=f"{default}, or the home's only {default.partition('/')[0]}",
-        help="Which identity below HOME/identities acts.",
+        help="Which identity below HOME/identities acts; KEYARK_AS in the environment names one for each role.",
     )
 
 

@@ -7,17 +7,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn, TextIO
 
 import click
 from click.core import ParameterSource
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import DecodeError, Message
 
 from keyark.client.enrollment.pending import EnrollmentRejectedError, PendingApprovalError
-from keyark.client.trust.verification import UnexpectedAnswerError
-from keyark.errors import ConfigurationError, KeyarkError, Kind, PolicyRejectedError
+from keyark.errors import ConfigurationError, InvalidInputError, KeyarkError, Kind, PolicyRejectedError
 from keyark.text.characters import resemblances
 from keyark.text.terminal import (
     describe_refusal,
@@ -40,25 +37,34 @@ UNREAD: Final = 141
 """128 + SIGPIPE, as a shell reports a command whose reader closed the pipe before its end."""
 
 
-def to_json(message: Message) -> dict[str, Any]:
-    """Return a message as proto3 JSON with proto field names; raises UnexpectedAnswerError for one that has no JSON."""
-    try:
-        return MessageToDict(message, preserving_proto_field_name=True)
-    except (TypeError, ValueError, DecodeError):
-        raise UnexpectedAnswerError(
-            "The service's answer holds what cannot be shown as JSON; ask its operator."
-        ) from None
-
-
 def json_text(value: dict[str, Any] | Sequence[dict[str, Any]]) -> str:
     """Return one object or one array as text."""
     return escaped_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+class _Answer:
+    """What a command printed for scripts: one document at most, or lines that are a document each."""
+
+    is_wanted = False
+    is_given = False
+
+
 def print_json(value: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
     """Print one object or one array."""
+    _Answer.is_given = True
     for part in json_text(value).split("\n"):
         say(part)
+
+
+def say_or_print(
+    options: Mapping[str, Any], facts: dict[str, Any] | Sequence[dict[str, Any]], lines: Sequence[str]
+) -> None:
+    """Print facts for scripts where --json was given, else lines for people."""
+    if options["as_json"]:
+        print_json(facts)
+    else:
+        for text in lines:
+            say(text)
 
 
 def say(text: str) -> None:
@@ -152,6 +158,10 @@ def exit_code(error: KeyarkError) -> int:
         return REJECTED
     if isinstance(error, StoppedError):
         return STOPPED
+    if isinstance(error, UsageError) or (
+        isinstance(error, InvalidInputError) and error.field.startswith("--")
+    ):
+        return USAGE
     return PENDING if isinstance(error, PendingApprovalError) else FAILED
 
 
@@ -161,6 +171,16 @@ def describe_error(error: KeyarkError) -> list[str]:
     if isinstance(error, PolicyRejectedError):
         more += [f"{v.subsystem} rule {v.rule}: {v.message}" for v in error.violations]
     return [first, *(f"  {part}" for part in more)]
+
+
+def error_facts(error: KeyarkError) -> dict[str, Any]:
+    """Return an error for scripts: its reason, its sentence, what to do, and every rule that rejects."""
+    facts: dict[str, Any] = {"reason": error.reason, "message": error.message, "remedy": error.remedy}
+    if isinstance(error, PolicyRejectedError):
+        facts["violations"] = [
+            {"subsystem": v.subsystem, "rule": v.rule, "message": v.message} for v in error.violations
+        ]
+    return facts
 
 
 def _check_given(value: Any, param: click.Parameter | None, ctx: click.Context | None) -> None:
@@ -225,6 +245,16 @@ class SystemRefusalError(KeyarkError):
 class KeyarkGroup(click.Group):
     """A command group that turns typed errors into one message and the exit code of the design."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the words name; for an unknown one, what it may have been is told."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand:
+            known = self.list_commands(ctx)
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=known, ctx=ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a KeyarkError is printed to stderr and ends the process with its code."""
         try:
@@ -235,13 +265,29 @@ class KeyarkGroup(click.Group):
             _fail(ctx, StoppedError.before_the_end())
         except OSError as error:
             _fail(ctx, SystemRefusalError(describe_refusal(error)))
+        except click.UsageError as error:  # click tells it for people, and ends the process
+            _answer_with(error_facts(UsageError(error.format_message())))
+            _Answer.is_given = True
+            raise
 
 
 def _fail(ctx: click.Context, error: KeyarkError) -> NoReturn:
     first, *more = describe_error(error)
     for part in (f"keyark: {first}", *more):
         say_aside(part)
-    ctx.exit(USAGE if isinstance(error, UsageError) else exit_code(error))
+    _answer_with(error_facts(error))
+    ctx.exit(exit_code(error))
+
+
+def _answer_with(facts: dict[str, Any]) -> None:
+    """Print an error as the answer for scripts, where one is wanted and none was given yet."""
+    if _Answer.is_wanted and not _Answer.is_given:
+        print_json({"error": facts})
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    options = words[: words.index("--")] if "--" in words else words
+    return not {"--json", "--json-lines"}.isdisjoint(options)
 
 
 class SafeGroup(KeyarkGroup):
@@ -249,6 +295,11 @@ class SafeGroup(KeyarkGroup):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command on streams that escape what controls a terminal, and that it outlives."""
+        given = options.get("args") or (arguments[0] if arguments else None)
+        _Answer.is_wanted, _Answer.is_given = (
+            _wants_json(sys.argv[1:] if given is None else list(given)),
+            False,
+        )
         with escaped_streams() as streams:
             try:
                 return super().main(*arguments, **options)

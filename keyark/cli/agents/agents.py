@@ -19,7 +19,8 @@ from keyark.cli.options import (
     identity_password_option,
     json_option,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, say_aside, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, say_aside
+from keyark.cli.shape import to_json
 from keyark.client.access.home import Home
 from keyark.client.administration import lists as administration
 from keyark.client.recovery.archive_pins import ArchivePins, PinsMissingError
@@ -108,6 +109,7 @@ def rotate(**options: Any) -> None:
 )
 @home_option
 @identity_option("agent/alice")
+@json_option
 def pin(**options: Any) -> None:
     """Note on this agent's own disk who the agents are; its client releases shares among these only.
 
@@ -131,7 +133,10 @@ def pin(**options: Any) -> None:
     with contextlib.suppress(ConfigurationError):  # nothing was pinned before, or it cannot be read any more
         pins = pins.after(ArchivePins.load(folder))
     pins.save(folder)
-    _show_pins(pins)
+    if options["as_json"]:
+        print_json(_pin_facts(pins))
+    else:
+        _show_pins(pins)
 
 
 @agents.command()
@@ -156,19 +161,20 @@ def pins(**options: Any) -> None:
             "of date; give the command again where RM, CM and DRM answer."
         )
     if options["as_json"]:
-        print_json(
-            {
-                "fingerprint": pinned.fingerprint,
-                "quorum": pinned.quorum,
-                "agents": sorted(pinned.agents),
-                "storage_keys": [key_id.hex() for key_id in pinned.storage_keys],
-                "pin_epochs": list(pinned.pin_epochs),
-                "newest_change": pinned.newest_change.hex(),
-                "followed": not behind,
-            }
-        )
+        print_json(_pin_facts(pinned) | {"followed": not behind})
     else:
         _show_pins(pinned)
+
+
+def _pin_facts(pinned: ArchivePins) -> dict[str, Any]:
+    return {
+        "fingerprint": pinned.fingerprint,
+        "quorum": pinned.quorum,
+        "agents": sorted(pinned.agents),
+        "storage_keys": [key_id.hex() for key_id in pinned.storage_keys],
+        "pin_epochs": list(pinned.pin_epochs),
+        "newest_change": pinned.newest_change.hex(),
+    }
 
 
 async def _followed(options: dict[str, Any]) -> tuple[ArchivePins, str]:

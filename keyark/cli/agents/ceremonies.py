@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from keyark.cli.options import password_source
 from keyark.cli.output import UsageError, careful, print_json, say
+from keyark.cli.shape import rfc3339
 from keyark.client.recovery.client import RecoveryClient
 from keyark.client.recovery.decisions import quorum_of
 from keyark.client.recovery.review import ReviewedCeremony
@@ -197,7 +198,7 @@ def ceremony_facts(ceremony: ReviewedCeremony) -> dict[str, Any]:
         "requester": message.requester,
         "reason": message.reason,
         "opened_log_index": ceremony.opened.index,
-        "expires_time_us": ceremony.opened.event.expires_time_us,
+        "expires_time": rfc3339(ceremony.opened.event.expires_time_us / 1e6),
         "keys": [
             {
                 "key_id": owner.event.encryption_spki_sha256.hex(),

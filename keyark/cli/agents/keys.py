@@ -20,7 +20,8 @@ from keyark.cli.options import (
     json_option,
     paging_options,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say, to_json
+from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say
+from keyark.cli.shape import to_json
 from keyark.client.administration import lists as administration
 from keyark.client.trust.witnesses import Unconfirmed
 from keyark.keys.spki import encode_spki

@@ -43,6 +43,7 @@ from keyark.cli.output import (
     print_json,
     say,
     say_aside,
+    say_or_print,
     tell,
 )
 from keyark.client.access.passwords import new_password
@@ -274,6 +275,7 @@ def _tell_collected(
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
+@json_option
 def acknowledge(ceremony_id: str, **options: Any) -> None:
     """Say that the collected files are safe, where `collect` could not tell the archive any more."""
 
@@ -282,7 +284,7 @@ def acknowledge(ceremony_id: str, **options: Any) -> None:
             await client.acknowledge(parse_ceremony_id(ceremony_id))
 
     asyncio.run(run())
-    say("the archive erased them")
+    say_or_print(options, {"ceremony_id": ceremony_id, "erased": True}, ["the archive erased them"])
 
 
 def _tell(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from keyark.cli.agents.ceremonies import say_unconfirmed
 from keyark.cli.auditors.audit_log import show_log
 from keyark.cli.listing import witnesses_of
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
-from keyark.cli.output import KeyarkGroup, print_json, say
+from keyark.cli.output import KeyarkGroup, error_facts, print_json, say
 from keyark.client.audit.log_heads import LogAudit, audit_logs
 from keyark.client.trust.receipts import AuditedLog, verify_receipt_file
 from keyark.client.trust.witnesses import Unconfirmed
@@ -70,7 +70,8 @@ def verify(**options: Any) -> None:
 
     audited = asyncio.run(run())
     if options["as_json"]:
-        print_json([_facts(role, log, audited.unconfirmed) for role, log in audited.logs.items()])
+        failed = [{"log": role, "error": error_facts(error)} for role, error in audited.failures.items()]
+        print_json([*(_facts(role, log, audited.unconfirmed) for role, log in audited.logs.items()), *failed])
     else:
         _show(audited)
     audited.check()
@@ -88,6 +89,7 @@ def _show(audited: LogAudit) -> None:
 
 def _facts(role: str, log: AuditedLog, unconfirmed: Unconfirmed) -> dict[str, Any]:
     facts = {
+        "log": role,
         "origin": log.checkpoint.origin,
         "entries": log.entries,
         "erased_details": log.erased,

@@ -18,7 +18,8 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import PENDING, UsageError, careful, print_json, say, to_json
+from keyark.cli.output import PENDING, UsageError, careful, print_json, say
+from keyark.cli.shape import to_json
 from keyark.client.access.home import Home
 from keyark.client.administration.approvals import ApprovalClient, check_shown, verified_approval
 from keyark.client.enrollment.client import TIMEOUT

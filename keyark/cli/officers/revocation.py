@@ -20,7 +20,8 @@ from keyark.cli.options import (
     password_file_option,
     password_source,
 )
-from keyark.cli.output import print_json, say, to_json
+from keyark.cli.output import print_json, say
+from keyark.cli.shape import to_json
 from keyark.client.access.sessions import Session
 from keyark.client.administration import lists as administration
 from keyark.client.administration import revocation

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from cryptography import x509
 
-from keyark.cli.options import home_option, needs
-from keyark.cli.output import KeyarkGroup, say
+from keyark.cli.options import home_option, json_option, needs
+from keyark.cli.output import KeyarkGroup, say_or_print
+from keyark.cli.shape import rfc3339
 from keyark.deployment.issuing_ca import IssuingCa, show_key_id
 from keyark.keys.key_types import CA_KEY_TYPES
 from keyark.x509.authority import describe_name
+from keyark.x509.serials import serial_text
 
 
 @click.group(cls=KeyarkGroup)
@@ -22,10 +25,11 @@ def ca() -> None:
 
 @ca.command("show")
 @home_option
-def show(home: Path) -> None:
+@json_option
+def show(home: Path, **options: Any) -> None:
     """Show the chain, from the issuing CA to the root."""
-    for certificate in IssuingCa(home=home).chain():
-        say(_line(certificate))
+    chain = IssuingCa(home=home).chain()
+    say_or_print(options, [_facts(one) for one in chain], [_line(one) for one in chain])
 
 
 @ca.command("request")
@@ -33,13 +37,21 @@ def show(home: Path) -> None:
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where it goes, PEM."
 )
+@json_option
 @needs("server")
-def request(home: Path, out: Path) -> None:
+def request(home: Path, out: Path, **options: Any) -> None:
     """Write the issuing CA's certificate request, for another root to sign."""
     issuing = IssuingCa(home=home)
     asked = issuing.write_request(out)
-    say(f"{out}: have {describe_name(asked.subject)} certified with CA:TRUE, keyCertSign and cRLSign,")
-    say(f"subject key identifier {show_key_id(issuing.chain()[0])}; the request asks for all of it")
+    key_id = show_key_id(issuing.chain()[0])
+    say_or_print(
+        options,
+        {"request": str(out), "subject": describe_name(asked.subject), "subject_key_identifier": key_id},
+        [
+            f"{out}: have {describe_name(asked.subject)} certified with CA:TRUE, keyCertSign and cRLSign,",
+            f"subject key identifier {key_id}; the request asks for all of it",
+        ],
+    )
 
 
 @ca.command("install")
@@ -50,21 +62,24 @@ def request(home: Path, out: Path) -> None:
     is_flag=True,
     help="Nothing was issued yet, as the CM confirms; another subject key identifier may come.",
 )
+@json_option
 @needs("server")
-def install(home: Path, chain: Path, *, fresh: bool) -> None:
+def install(home: Path, chain: Path, *, fresh: bool, **options: Any) -> None:
     """Put the CHAIN (PEM, with the root) that another root signed in force; services take it at their next start."""
     issuing = IssuingCa(home=home)
-    for certificate in issuing.install(chain, now=int(time.time()), is_fresh=fresh):
-        say(_line(certificate))
-    _say_what_follows(issuing)
+    installed = issuing.install(chain, now=int(time.time()), is_fresh=fresh)
+    next_steps = _what_follows(issuing)
+    facts = {"chain": [_facts(one) for one in installed], "next_steps": next_steps}
+    say_or_print(options, facts, [*(_line(one) for one in installed), *next_steps])
 
 
 @ca.command("rollover")
 @home_option
 @click.option("--name", required=True, help="Common name of the issuing CA with its new key.")
 @click.option("--ca-key", default="ec-p256", show_default=True, help=" ".join(t.value for t in CA_KEY_TYPES))
+@json_option
 @needs("server")
-def rollover(home: Path, *, name: str, ca_key: str) -> None:
+def rollover(home: Path, *, name: str, ca_key: str, **options: Any) -> None:
     """Give the CA another key; the present one goes on signing CRLs and OCSP of what it signed.
 
     Services take it at their next start, the DRM first. Where the root is elsewhere, the command says what to have
@@ -72,23 +87,33 @@ def rollover(home: Path, *, name: str, ca_key: str) -> None:
     """
     issuing = IssuingCa(home=home)
     made = issuing.roll_over(name, ca_key)
-    if not made.is_in_force:
-        say(
-            f"have {made.request} signed, put the chain (the CA's certificate first, the root last) in {made.chain},"
-        )
-        say("and repeat this; nothing else has changed so far")
-        return
-    say(f"{made.chain}: signs from the CM's next start on")
-    _say_what_follows(issuing)
-
-
-def _say_what_follows(issuing: IssuingCa) -> None:
-    for line in issuing.to_carry():
-        say(line)
-    if issuing.has_drm:
-        say(f"restart the services, and give everybody {issuing.public_chains}")
+    if made.is_in_force:
+        next_steps = _what_follows(issuing)
+        lines = [f"{made.chain}: signs from the CM's next start on", *next_steps]
     else:
-        say("then restart the CM")
+        next_steps = lines = [
+            f"have {made.request} signed, put the chain (the CA's certificate first, the root last) in {made.chain},",
+            "and repeat this; nothing else has changed so far",
+        ]
+    facts = {"is_in_force": made.is_in_force, "request": str(made.request), "chain": str(made.chain)}
+    say_or_print(options, facts | {"next_steps": next_steps}, lines)
+
+
+def _what_follows(issuing: IssuingCa) -> list[str]:
+    if issuing.has_drm:
+        last = f"restart the services, and give everybody {issuing.public_chains}"
+    else:
+        last = "then restart the CM"
+    return [*issuing.to_carry(), last]
+
+
+def _facts(certificate: x509.Certificate) -> dict[str, Any]:
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial": serial_text(certificate.serial_number),
+        "not_after": rfc3339(certificate.not_valid_after_utc.timestamp()),
+    }
 
 
 def _line(certificate: x509.Certificate) -> str:

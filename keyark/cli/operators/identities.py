@@ -21,6 +21,7 @@ from keyark.cli.options import (
     password_source,
 )
 from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.cli.shape import with_times
 from keyark.client.access.home import Home
 from keyark.client.audit.findings import SECONDS_PER_DAY
 from keyark.deployment.access.authority import DeploymentAuthority
@@ -81,7 +82,7 @@ def list_(
         and role in (None, one.issued.identity, one.issued.identity.partition("/")[0])
     ]
     if as_json:
-        print_json([one.as_json() for one in rows])
+        print_json([with_times(one.as_json()) for one in rows])
         return
     for one in rows:
         say(f"{one.issued.identity:<24} {one.issued.serial:<40} {_state(one)}")
@@ -95,7 +96,7 @@ def show(*, what: str, authority: Path | None, home: Path | None, as_json: bool)
     """All certificates of NAME (client/alice), or the one with a SERIAL number (hexadecimal)."""
     found = Inventory(_open(authority, home)).find(what)
     if as_json:
-        print_json([one.as_json() for one in found])
+        print_json([with_times(one.as_json()) for one in found])
         return
     for one in found:
         issued = one.issued
@@ -296,7 +297,7 @@ def renew(
         names = tuple(renewal.due(days(within) * SECONDS_PER_DAY))
     renewed = renewal.renew(tuple(renewal.in_force()) if everyone else names)
     if as_json:
-        print_json([{"name": one.name, "not_after": one.not_after, "note": one.note} for one in renewed])
+        print_json([with_times(asdict(one)) for one in renewed])
         return
     for one in renewed:
         say(f"{one.name}: valid until {_day(one.not_after)}{f'; {one.note}' if one.note else ''}")

@@ -25,6 +25,7 @@ from keyark.cli.options import (
 from keyark.cli.output import (
     FAILED,
     PENDING,
+    REJECTED,
     UsageError,
     describe_error,
     exit_code,
@@ -130,7 +131,7 @@ def run_one(
 
 
 def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
-    """Enroll every row of the CSV file; a line per user, and exit 1 that names the failures."""
+    """Enroll every row of the CSV file; a line per user, and a sentence that names those who failed."""
     if options["name"] or options["email"] or options["request_id"] or options["wait"]:
         raise UsageError("--csv names the users; leave --name, --email, --request-id and --wait out.")
     users = read_users(options["csv_file"], profile=options["profile"])
@@ -154,7 +155,8 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
             say(_line(result))
     if failed:
         say_aside(f"keyark: {len(failed)} of {len(results)} failed: {', '.join(r.email for r in failed)}")
-        ctx.exit(FAILED)
+        codes = {exit_code(result.error) for result in failed if result.error is not None}
+        ctx.exit(REJECTED if codes == {REJECTED} else FAILED)
     if pending:
         say_aside(f"keyark: {len(pending)} of {len(results)} wait for an officer; run it again later")
         ctx.exit(PENDING)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from keyark.cli.options import Decorator, confirm, home_option
-from keyark.cli.output import KeyarkGroup, UsageError, say, say_aside
+from keyark.cli.options import Decorator, confirm, home_option, json_option
+from keyark.cli.output import KeyarkGroup, UsageError, say_aside, say_or_print
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.bundle import (
     BUNDLE,
@@ -36,7 +36,8 @@ def home() -> None:
     metavar="HEX",
     help="The internal CA's, 64 digits, as the operator tells it; shown to be compared on a terminal otherwise.",
 )
-def create(folder: Path, source: str, fingerprint: str | None) -> None:
+@json_option
+def create(folder: Path, source: str, fingerprint: str | None, **options: Any) -> None:
     """Make a home in FOLDER, which must not exist or be empty."""
     bundle = Bundle.parse(fetch(source))
     if fingerprint is None:
@@ -46,19 +47,27 @@ def create(folder: Path, source: str, fingerprint: str | None) -> None:
         say_aside(f"The internal CA of {bundle.content.trust_domain} has the fingerprint {fingerprint}")
         confirm("Is that what the operator told you?")
     create_home(folder, bundle, believed=fingerprint.lower())
-    say(f"made a home of {bundle.content.trust_domain} in {folder}")
-    say(f"an identity comes next: keyark identities request ROLE/NAME --home {folder}")
-    say("where ROLE is client, agent, officer or auditor")
+    say_or_print(
+        options,
+        {"folder": str(folder), "trust_domain": bundle.content.trust_domain, "bundle": bundle.content.number},
+        [
+            f"made a home of {bundle.content.trust_domain} in {folder}",
+            f"an identity comes next: keyark identities request ROLE/NAME --home {folder}",
+            "where ROLE is client, agent, officer or auditor",
+        ],
+    )
 
 
 @home.command("update")
 @click.option("--from", "source", required=True, metavar="URL|FILE", help="The newest deployment.toml.")
 @home_option
-def update(source: str, home: Path) -> None:
+@json_option
+def update(source: str, home: Path, **options: Any) -> None:
     """Take over what changed in a deployment: addresses, CAs, log and transport keys, revoked identities."""
     bundle = Bundle.parse(fetch(source))
     update_home(home, bundle)
-    say(f"{home} is as bundle {bundle.content.number} says")
+    facts = {"folder": str(home), "bundle": bundle.content.number}
+    say_or_print(options, facts, [f"{home} is as bundle {bundle.content.number} says"])
 
 
 def _address_option(role: str) -> Decorator:
@@ -89,7 +98,10 @@ def _file_option(name: str, parameter: str, text: str) -> Decorator:
 @_file_option("rm-log", "rm_log_key", "The RM's log.pub.pem.")
 @_file_option("cm-log", "cm_log_key", "The CM's log.pub.pem.")
 @_file_option("out", "out", "Where the bundle goes; HOME/deployment.toml otherwise.")
-def bundle(*, home: Path | None, authority: Path | None, out: Path | None, **parts: Any) -> None:
+@json_option
+def bundle(
+    *, home: Path | None, authority: Path | None, out: Path | None, as_json: Any, **parts: Any
+) -> None:
     """Sign what people need to know of a deployment, for their homes; the internal CA's key is needed.
 
     The parts come from a home, or from the services: then no file has to be written by hand.
@@ -99,8 +111,14 @@ def bundle(*, home: Path | None, authority: Path | None, out: Path | None, **par
     signer = DeploymentAuthority.load(authority or Path(home or "") / "authority")
     target = out or Path(home or "") / BUNDLE
     made = sign_bundle(_source(home, signer, parts), signer, target)
-    say(f"{target}: bundle {made.content.number}; hand it out by any way, it is public")
-    say(f"fingerprint, to be told in another way: {made.fingerprints[0]}")
+    say_or_print(
+        {"as_json": as_json},
+        {"file": str(target), "bundle": made.content.number, "fingerprint": made.fingerprints[0]},
+        [
+            f"{target}: bundle {made.content.number}; hand it out by any way, it is public",
+            f"fingerprint, to be told in another way: {made.fingerprints[0]}",
+        ],
+    )
 
 
 def _source(home: Path | None, signer: DeploymentAuthority, parts: dict[str, Any]) -> BundleSource:

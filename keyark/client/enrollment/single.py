@@ -62,7 +62,12 @@ class UserResult:
         }
         if self.error is not None:
             state = "PENDING_APPROVAL" if self.is_pending else "FAILED"
-            told = {"state": state, "reason": self.error.reason, "message": self.error.message}
+            told = {
+                "state": state,
+                "reason": self.error.reason,
+                "message": self.error.message,
+                "remedy": self.error.remedy,
+            }
             return result | self.error.metadata | told if self.is_pending else result | told
         return result | {
             "state": "ISSUED",

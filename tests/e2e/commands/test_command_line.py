@@ -194,7 +194,7 @@ def test_what_was_issued_and_archived_is_listed_and_shown(home: Path, tmp_path: 
     keys = json.loads(keyark("keys", "list", "--home", home, "--as", "agent/bob", "--json").stdout)
     assert "listed@example.org" in [k["email"] for k in keys]
     enrollments = json.loads(keyark("enrollments", "list", "--home", home, "--json").stdout)
-    assert result["request_id"] in [_hex(e["enrollment_id"])[:32] for e in enrollments]
+    assert result["request_id"] in [e["enrollment_id"][:32] for e in enrollments]
     environment = {**os.environ, "KEYARK_HOME": str(home)}
     assert "listed@example.org" in keyark("keys", "list", env=environment).stdout
 
@@ -218,7 +218,7 @@ def test_certificates_are_found_and_exported_by_what_is_known_of_them(home: Path
     listed = ("certificates", "list", "--home", home, "--json")
     found = json.loads(keyark(*listed, "--email", "finder@EXAMPLE.org").stdout)
     assert [c["role"] for c in found] == ["KEY_ROLE_SIGNING", "KEY_ROLE_ENCRYPTION"]
-    serial, key = (base64.b64decode(found[1][name]).hex() for name in ("serial", "spki_sha256"))
+    serial, key = (found[1][name] for name in ("serial", "spki_sha256"))
     for words in (("--serial", serial), ("--key", key), ("--key", key, "--state", "valid")):
         assert json.loads(keyark(*listed, *words).stdout) == found[1:]
     assert found[0] in json.loads(keyark(*listed, "--expires-within", 3650).stdout)
@@ -250,7 +250,7 @@ def test_a_wrong_search_is_refused_with_its_reason(
 
 def serials(home: Path, email: str) -> list[str]:
     found = json.loads(keyark("certificates", "list", "--home", home, "--email", email, "--json").stdout)
-    return [base64.b64decode(c["serial"]).hex() for c in found]
+    return [c["serial"] for c in found]
 
 
 def test_an_officer_revokes_holds_and_releases(home: Path, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_an_officer_revokes_holds_and_releases(home: Path, tmp_path: Path) -> No
     (told,) = json.loads(keyark("certificates", *words, *at_home).stdout)
     assert told["state"] == "CERTIFICATE_STATE_REVOKED"
     assert told["revocation_reason"] == "REVOCATION_REASON_SUPERSEDED"
-    assert told["invalidity_time"] == "1767225600"
+    assert told["invalidity_time"] == "2026-01-01T00:00:00Z"
     again = ("revoke", signing, "--reason", "cessationOfOperation")
     assert "ALREADY_REVOKED" in keyark("certificates", *again, *at_home, code=1).stderr
     assert "NOT_FOUND" in keyark("certificates", "revoke", "0102", *at_home, code=1).stderr
@@ -278,7 +278,7 @@ def test_what_expires_soon_is_listed(home: Path, tmp_path: Path) -> None:
     assert json.loads(keyark(*words, "1d").stdout) == []
     found = json.loads(keyark(*words, "5200w").stdout)
     assert {"expiring@example.org"} <= {certificate["email"] for certificate in found}
-    assert found == sorted(found, key=lambda certificate: int(certificate["not_after"]))
+    assert found == sorted(found, key=lambda certificate: certificate["not_after"])
     for wrong in ("30", "d", "0d", "-3d", "3m"):
         assert "say 30d" in keyark(*words, wrong, code=2).stderr
 
@@ -335,12 +335,22 @@ def test_init_refuses_a_folder_that_holds_anything(tmp_path: Path) -> None:
         (("--agents", "alice", "--quorum", "1"), "--allow-single-agent"),
         (("--agents", "alice,bob,carol", "--quorum", "4"), "between 1 and"),
         (("--agents", "alice,alice,bob"), "twice"),
-        (("--ca-key", "ml-kem-768"), "ec-p256"),
-        (("--trust-domain", "Not A Domain"), "trust"),
     ],
 )
 def test_init_refuses_plans_that_cannot_work(tmp_path: Path, options: tuple[str, ...], way_out: str) -> None:
     done = keyark("init", tmp_path / "deployment", *options, code=1)
+    assert way_out in done.stderr
+    assert not (tmp_path / "deployment").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [(("--ca-key", "ml-kem-768"), "ec-p256"), (("--trust-domain", "Not A Domain"), "trust")],
+)
+def test_a_value_that_an_option_does_not_take_is_a_usage_error(
+    tmp_path: Path, options: tuple[str, ...], way_out: str
+) -> None:
+    done = keyark("init", tmp_path / "deployment", *options, code=2)
     assert way_out in done.stderr
     assert not (tmp_path / "deployment").exists()
 

@@ -159,7 +159,8 @@ def exit_code(error: KeyarkError) -> int:
     if isinstance(error, StoppedError):
         return STOPPED
     if isinstance(error, UsageError) or (
-        isinstance(error, InvalidInputError) and error.field.startswith("--")
+        isinstance(error, InvalidInputError)
+        and (error.field.startswith("--") or error.field.endswith("page_token"))
     ):
         return USAGE
     return PENDING if isinstance(error, PendingApprovalError) else FAILED

@@ -133,7 +133,7 @@ def test_keys_are_encrypted_when_a_password_is_given(home: Path, tmp_path: Path)
 
 
 def test_a_key_type_that_does_not_fit_is_refused_with_those_that_do(home: Path, tmp_path: Path) -> None:
-    done = enroll(home, tmp_path / "out", "alice@example.org", "--encryption-key", "ed25519", code=1)
+    done = enroll(home, tmp_path / "out", "alice@example.org", "--encryption-key", "ed25519", code=2)
     assert "x25519" in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -152,7 +152,7 @@ def test_many_are_enrolled_from_csv_and_failures_are_named(home: Path, tmp_path:
         "Carol Example,carol@example.org,x25519\n"
     )
     out = tmp_path / "out"
-    first = keyark("enroll", "--home", home, "--csv", users, "--out", out, "--json", code=1)
+    first = keyark("enroll", "--home", home, "--csv", users, "--out", out, "--json", code=3)
     assert "1 of 3 failed: eve@example.com" in first.stderr
     users.write_text(users.read_text().replace("Eve Example,eve@example.com,\n", ""))
     second = keyark("enroll", "--home", home, "--csv", users, "--out", out, "--json")
@@ -428,5 +428,5 @@ def test_people_are_told_the_next_page_and_a_token_of_another_list_is_usage(
     assert (first.stdout + rest.stdout) == keyark("keys", "list", "--home", home).stdout
     assert "more" not in rest.stderr
     for wrong in (("keys", "list", "--state", "certified"), ("enrollments", "list"), ("audit", "log")):
-        done = keyark(*wrong, "--home", home, "--page-token", token, code=1)
-        assert "INVALID_INPUT" in done.stderr
+        done = keyark(*wrong, "--home", home, "--page-token", token, "--json", code=2)
+        assert json.loads(done.stdout)["error"]["reason"] == "INVALID_INPUT"

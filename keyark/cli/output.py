@@ -287,8 +287,7 @@ def _answer_with(facts: dict[str, Any]) -> None:
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    options = words[: words.index("--")] if "--" in words else words
-    return not {"--json", "--json-lines"}.isdisjoint(options)
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 class SafeGroup(KeyarkGroup):

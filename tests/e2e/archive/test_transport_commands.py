@@ -136,4 +136,4 @@ def test_replace_lost_as_an_operator_does(home: Path) -> None:
 
 
 def test_a_key_type_that_transport_keys_do_not_have_is_refused(home: Path) -> None:
-    keyark("transport-key", "rotate", "--home", home, "--key-type", "ed25519", code=1)
+    keyark("transport-key", "rotate", "--home", home, "--key-type", "ed25519", code=2)

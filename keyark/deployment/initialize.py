@@ -25,6 +25,7 @@ from keyark.identity.certificates import request_identity
 from keyark.identity.spiffe import SpiffeId, check_trust_domain
 from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, check_key_type, generate_signing
 from keyark.keys.private_keys import save_private_key
+from keyark.service.program.answers import REQUEST
 from keyark.service.program.initialization import PRIVATE, PUBLIC, save_request
 from keyark.x509.certificates import load_certificates, save_certificates
 
@@ -210,6 +211,7 @@ def _certify_services(plan: DeploymentPlan, authority: DeploymentAuthority) -> N
     """Sign the requests that the services made, and hand each the public certificates that it needs."""
     for role in ("rm", "cm", "drm"):
         folder = plan.folder / role
+        (folder / REQUEST).unlink()
         authority.sign_identity(
             folder / "identity.csr", SpiffeId(plan.trust_domain, role), folder / "identity.pem"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
@@ -30,6 +31,7 @@ from keyark.keys.key_types import (
     key_type_of,
 )
 from keyark.keys.library import PARSING_ERRORS
+from keyark.keys.spki import encode_spki
 from keyark.x509.authority import (
     Authority,
     CertificateRequestError,
@@ -139,6 +141,11 @@ def identity_of(certificate: x509.Certificate) -> SpiffeId:
             f"The certificate has {len(uris)} URI names where one says who it is; use one of this deployment."
         )
     return SpiffeId.parse(uris[0], field="certificate")
+
+
+def fingerprint(anchor: x509.Certificate) -> str:
+    """Return the SHA-256 of an internal CA's key, 64 hexadecimal digits; renewing its certificate leaves it alone."""
+    return sha256(encode_spki(anchor.public_key())).hexdigest()
 
 
 def asked_identity(request: x509.CertificateSigningRequest) -> SpiffeId:

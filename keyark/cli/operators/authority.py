@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from keyark.cli.operators.key_password import authority_password as chosen_password
 from keyark.cli.operators.key_password import authority_password_option
-from keyark.cli.options import F
-from keyark.cli.output import KeyarkGroup, UsageError, say
+from keyark.cli.options import F, confirm
+from keyark.cli.output import KeyarkGroup, UsageError, say, say_aside
+from keyark.deployment.access.answering import ADDRESSED, Asked, answer, bundle_of
 from keyark.deployment.access.authority import DeploymentAuthority
+from keyark.deployment.access.bundle import BUNDLE
 from keyark.deployment.access.internal_ca import InternalCaRenewal
+from keyark.identity.certificates import fingerprint
 from keyark.keys.key_types import CA_KEY_TYPES, KeyType, parse_key_type
 
 
@@ -61,10 +65,11 @@ def init(folder: Path, trust_domain: str, ca_key: str, authority_password: str) 
     """Make the internal CA and the root in FOLDER, which must not exist or be empty."""
     key_type = parse_key_type(ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
     password = chosen_password(authority_password, folder)
-    DeploymentAuthority.create(
+    made = DeploymentAuthority.create(
         folder, trust_domain=trust_domain, root_key_type=key_type, key_password=password
     )
     say(f"made the internal CA and the root of {trust_domain} in {folder}")
+    say(f"fingerprint, to be told in another way: {fingerprint(made.internal.certificate)}")
 
 
 @authority.command("renew")
@@ -100,3 +105,75 @@ def sign_ca(request: Path, name: str, authority: Path | None, home: Path | None,
     """Issue the certificate of the issuing CA, followed by the root's; the root's key is needed for nothing else."""
     _open(authority, home).sign_issuing_ca(request, name, out)
     say(f"{out}: certificate of {name}, then the root")
+
+
+@authority.command("answer")
+@click.argument("requests", nargs=-1, required=True, metavar="NAME=FILE...")
+@click.option(
+    "--fingerprint",
+    "fingerprints",
+    multiple=True,
+    metavar="HEX",
+    help="Of a request, as its maker saw it; once for each. Shown to be compared on a terminal otherwise.",
+)
+@click.option(
+    "--ca-name", help="Common name that the CM has to ask for; Issuing CA of TRUST-DOMAIN otherwise."
+)
+@click.option("--rm", metavar="HOST:PORT", help="Where people reach the RM; for the bundle.")
+@click.option("--cm", metavar="HOST:PORT", help="Where people reach the CM.")
+@click.option("--drm", metavar="HOST:PORT", help="Where people reach the DRM.")
+@click.option(
+    "--bundle",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=BUNDLE,
+    show_default=True,
+    help="Where the bundle goes, if all three services are answered.",
+)
+@_authority_options
+@_out_option
+def answer_requests(
+    *,
+    requests: tuple[str, ...],
+    fingerprints: tuple[str, ...],
+    ca_name: str | None,
+    bundle: Path,
+    authority: Path | None,
+    home: Path | None,
+    out: Path,
+    **addresses: str | None,
+) -> None:
+    """Answer the requests of many at once, in one file that all of them take.
+
+    NAME is whom you expect (rm, cm, drm, agent/alice), FILE is the request.json of a service or the identity.csr of a
+    person. The answers for RM, CM and DRM together also make the bundle for people's homes.
+    """
+    named = [one.partition("=") for one in requests]
+    if any(not name or not path for name, _, path in named) or len({name for name, _, _ in named}) != len(
+        named
+    ):
+        raise UsageError("Name each request once, as NAME=FILE: agent/alice=alice/identity.csr.")
+    asked = Asked.read({name: Path(path) for name, _, path in named})
+    known = {role: address for role, address in addresses.items() if address is not None}
+    if asked.whole and len(known) != len(ADDRESSED):
+        raise UsageError("Say where people reach the services: --rm, --cm and --drm.")
+    signer = _open(authority, home)
+    _compare(asked, fingerprints)
+    name = ca_name or f"Issuing CA of {signer.trust_domain}"[:64]
+    issued = answer(asked, signer, ca_name=name, out=out)
+    say(f"{out}: answers {', '.join(asked.files)}; hand it to each of them, it is public")
+    if asked.whole:
+        made = bundle_of(asked, issued, signer, addresses=known, out=bundle)
+        say(f"{bundle}: bundle {made.content.number}, for `keyark home create`")
+        say(f"fingerprint, to be told in another way: {made.fingerprints[0]}")
+
+
+def _compare(asked: Asked, told: tuple[str, ...]) -> None:
+    """Hold the requests against what their makers told; raises UsageError where nobody can compare."""
+    if told:
+        asked.check([one.lower() for one in told])
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("Give the --fingerprint of each request, as its maker saw it.")
+    for name, one in asked.fingerprints.items():
+        say_aside(f"{name}  {one}")
+    confirm("Are these the fingerprints that their makers told you?")

@@ -147,6 +147,7 @@ def request(
     made = own.request(identity, passwords=_Passwords(password_file))
     say(f"{made}: have it issued: keyark identities issue {name} {made.name} --authority DIR --out cert.pem")
     say(f"then: keyark identities install cert.pem --in {own.folder}")
+    say(f"fingerprint of the request, to be told the authority in another way: {own.fingerprint}")
 
 
 @identities.command("issue")
@@ -187,11 +188,12 @@ def issue(*, name: str, request: Path, out: Path, authority: Path | None, home: 
 def install(*, certificate: Path, folder: Path | None, home: Path | None, password_file: Path | None) -> None:
     """Put the CERTIFICATE that was issued for a request into force; an agent gets a share key too.
 
+    CERTIFICATE is a PEM file, or with --in the answer of `keyark authority answer`.
     A service that runs presents it within 30 seconds.
     """
-    identity = identity_of(load_certificates(certificate)[0])
-    place = folder or _place(home, identity)
+    place = folder or _place(home, identity_of(load_certificates(certificate)[0]))
     own = OwnIdentity(place)
+    identity = own.identity
     made = own.install(certificate, anchors=_anchors(home, place), passwords=_Passwords(password_file))
     say(f"{place}: {identity} is in force")
     for path in made:

@@ -14,7 +14,6 @@ import tomllib
 import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
-from hashlib import sha256
 from pathlib import Path
 from string import Template
 from typing import Annotated, Final, Literal
@@ -32,12 +31,11 @@ from keyark.contexts import context
 from keyark.deployment.access.authority import CONFIG, DeploymentAuthority
 from keyark.errors import KeyarkError, Kind
 from keyark.files import alone_in, filling, read_file, write_file
-from keyark.identity.certificates import check_issuer, identity_of
+from keyark.identity.certificates import check_issuer, fingerprint, identity_of
 from keyark.identity.revoked import IDENTITY_LIST, RevokedIdentities, load_revoked
 from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId
 from keyark.keys.library import PARSING_ERRORS
 from keyark.keys.signatures import sign_message, verify_message
-from keyark.keys.spki import encode_spki
 from keyark.service.program.initialization import PRIVATE, PUBLIC
 from keyark.x509.certificates import load_pem_certificates
 
@@ -171,11 +169,6 @@ class Bundle:
             _check_log_key(text)
         if self.content.revoked_identities:
             RevokedIdentities(self.anchors).newer(self.content.revoked_identities.encode())
-
-
-def fingerprint(anchor: x509.Certificate) -> str:
-    """Return the SHA-256 of an internal CA's key, 64 hexadecimal digits; renewing its certificate leaves it alone."""
-    return sha256(encode_spki(anchor.public_key())).hexdigest()
 
 
 def fetch(source: str) -> bytes:

@@ -23,6 +23,7 @@ from keyark.identity.files import IdentityFiles
 from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE, SpiffeId
 from keyark.keys.key_types import KeyType, SigningPrivateKey, generate_signing, narrow_signing_key
 from keyark.keys.private_keys import AskPassword, load_private_key, save_private_key
+from keyark.service.program.answers import MAX_SIZE, Answer, is_answer, request_fingerprint
 from keyark.x509.authority import load_certificate_request
 from keyark.x509.certificates import load_certificates
 
@@ -54,6 +55,16 @@ class OwnIdentity:
     def request_file(self) -> Path:
         """The request for the authority, PEM; nothing in it is secret."""
         return self.folder / REQUEST
+
+    @property
+    def fingerprint(self) -> str:
+        """What the operator of the authority compares: the SHA-256 of the request."""
+        return request_fingerprint(read_file(self.request_file, max_size=MAX_REQUEST))
+
+    @property
+    def identity(self) -> SpiffeId:
+        """Whom the request in the folder asks for."""
+        return self._asked()
 
     def request(self, identity: SpiffeId, *, passwords: Passwords) -> Path:
         """Make a key and the request for its certificate; returns the request.
@@ -88,7 +99,8 @@ class OwnIdentity:
         Raises ConfigurationError where it is not what was asked for, CertificateRequestError where none of ``anchors``
         signed it (not looked at where there are none), and the errors of ``load_private_key``. The present one stays.
         """
-        chain, identity = load_certificates(certificate), self._asked()
+        identity = self._asked()
+        chain = _issued(certificate, identity, anchors)
         if identity_of(chain[0]) != identity:
             raise ConfigurationError(f"{certificate} is not the certificate of {identity}.")
         if anchors:
@@ -115,6 +127,17 @@ class OwnIdentity:
     def _check(self, identity: SpiffeId, there: SpiffeId) -> None:
         if there != identity:
             raise ConfigurationError(f"{self.folder} belongs to {there}; name another folder for {identity}.")
+
+
+def _issued(path: Path, identity: SpiffeId, anchors: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Read the certificate from a file of its own, or from an answer to many."""
+    data = read_file(path, max_size=MAX_SIZE)
+    if not is_answer(data):
+        return load_certificates(path)
+    answer = Answer.parse(data)
+    if anchors:
+        answer.verify(anchors)
+    return answer.chain(identity.path)
 
 
 def _save(files: IdentityFiles, key: SigningPrivateKey, *, password: bytes | None) -> None:

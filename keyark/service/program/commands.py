@@ -27,6 +27,8 @@ from keyark.policy.config import describe_policy
 from keyark.programs import WORKING_FOLDER
 from keyark.service.checks.live_policy import LivePolicy, policy_of
 from keyark.service.control import Command, Commands, answering, ask
+from keyark.service.program.answers import REQUEST, take_answer, write_host_request
+from keyark.service.program.initialization import check_anchor
 from keyark.service.program.parent import end_with_parent
 from keyark.store import row_keys_beside
 from keyark.text.terminal import describe_refusal, escaped_streams, log_to_stderr, print_line
@@ -132,6 +134,11 @@ class Program(Generic[C]):
                 sub.add_argument(
                     "--parent", type=int, help="end when this process, which started it, has ended"
                 )
+                sub.add_argument(
+                    "--answer",
+                    type=_absolute,
+                    help="the authority's answer, taken where there is no identity yet",
+                )
                 self.add_serve_arguments(sub)
             if name == "backup":
                 sub.add_argument("target", type=Path, help="a folder that does not exist")
@@ -139,19 +146,33 @@ class Program(Generic[C]):
         return parser
 
     def _init(self, parsed: argparse.Namespace) -> None:
+        believed = check_anchor(parsed.trust_anchor, parsed.fingerprint)
         with filling(parsed.folder):
             if parsed.key_password is not None:
                 begin_encrypted(parsed.folder, parsed.key_password)
             self.init(parsed)
+            asked = write_host_request(parsed.folder, self.role)
         for request in sorted(
             parsed.folder.rglob("*.csr")
         ):  # aside, since what the DRM prints is read by programs
             print_line(
                 f"have {request} signed, and put the answer in {request.with_suffix('.pem')}", sys.stderr
             )
+        print_line(
+            f"or all at once: send {parsed.folder / REQUEST} (fingerprint {asked}) to the authority, and start with "
+            f"keyark-{self.role} serve {parsed.folder / self.role}.toml --answer FILE",
+            sys.stderr,
+        )
+        print_line(
+            f"believes the internal CA with the fingerprint {believed}: is it what the authority's operator told you?",
+            sys.stderr,
+        )
 
     def _serve(self, parsed: argparse.Namespace) -> None:
         check_trusted_file(parsed.config)
+        if parsed.answer is not None:
+            for path in take_answer(parsed.config.parent, self.role, parsed.answer):
+                logger.info("took %s from the authority's answer", path)
         config = load_config(parsed.config, self.config)
         config = self.adjust(config, parsed) if self.adjust else config
         if parsed.parent is not None:

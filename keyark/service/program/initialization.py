@@ -12,8 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyark.custody.shares import QuorumRule, check_quorum
+from keyark.errors import ConfigurationError
 from keyark.files import write_new_file
-from keyark.identity.certificates import encode_request, request_identity
+from keyark.identity.certificates import encode_request, fingerprint, request_identity
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType, SigningPrivateKey, generate_signing
 from keyark.keys.private_keys import save_private_key
@@ -107,6 +108,11 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust-anchor", required=True, type=Path, help="certificate of the internal CA, PEM"
     )
     parser.add_argument(
+        "--fingerprint",
+        metavar="HEX",
+        help="of the internal CA, as the authority's operator tells it; another --trust-anchor is refused",
+    )
+    parser.add_argument(
         "--key-password",
         metavar="SOURCE",
         help="encrypt the keys; where their password is: file:/PATH, credential:NAME of systemd, or descriptor:N",
@@ -138,6 +144,17 @@ def archive_values(arguments: argparse.Namespace) -> dict[str, object]:
         "quorum": arguments.quorum,
         "self_approval": str(rule is not QuorumRule.SEPARATE).lower(),
     }
+
+
+def check_anchor(trust_anchor: Path, expected: str | None) -> str:
+    """Return the fingerprint of the internal CA; raises ConfigurationError where another one is expected."""
+    found = fingerprint(load_certificates(trust_anchor)[0])
+    if expected is not None and expected.lower() != found:
+        raise ConfigurationError(
+            f"{trust_anchor} is the internal CA with the fingerprint {found}, which is not the expected one; ask the "
+            "authority's operator for both again."
+        )
+    return found
 
 
 def init_identity(folder: Path, *, trust_domain: str, role: str, trust_anchor: Path) -> None:

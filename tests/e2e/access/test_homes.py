@@ -22,11 +22,11 @@ from keyark.deployment.access.bundle import (
     OlderBundleError,
     create_home,
     fetch,
-    fingerprint,
     sign_bundle,
     update_home,
 )
 from keyark.errors import KeyarkError
+from keyark.identity.certificates import fingerprint
 from keyark.identity.revoked import OlderIdentityListError
 from tests.support.running.deployment import Deployment
 from tests.support.running.processes import keyark, run_printed

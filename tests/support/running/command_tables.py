@@ -185,8 +185,11 @@ def _words_of_program(
 ) -> Callable[[Path, Path, Path], list[str]]:
     def values(action: argparse.Action, place: Path, home: Path, tmp: Path) -> list[str]:
         agents = home / "identities" / "agent"
+        config = home / role / f"{role}.toml"
+        if asked.dest == "answer":  # a service that has its identity would not read it, but serve
+            config = home / "keyark.toml"
         paths = {
-            "config": [home / role / f"{role}.toml"],
+            "config": [config],
             "trust_anchor": [home / "trust-anchor.pem"],
             "agent": [agents / name / "share-key.json" for name in ("alice", "bob", "carol")],
         }

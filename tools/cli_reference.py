@@ -58,7 +58,7 @@ def described(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     rows = [
         record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))
     ]
-    rows = [(names, text) for names, text in rows if names != "--help"]
+    rows = [(names, text) for names, text in rows if not names.endswith("--help")]
     if rows:
         yield "| option | |"
         yield "|---|---|"

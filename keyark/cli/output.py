@@ -318,3 +318,4 @@ class UsageError(ConfigurationError):
     """The command's words do not fit together."""
 
     reason = "USAGE"
+    remedy = "Correct the command's words; `--help` after them explains each."

@@ -10,7 +10,6 @@ REMEDIES: Final = {
     # Any call
     "INTERNAL": "Report it with the traceback: keyark raises a more specific error where it knows the cause.",
     "INVALID_INPUT": "Correct the field that the error names, and send a new request.",
-    "USAGE": "Correct the command's words; `--help` after them explains each.",
     "CONFIGURATION": "Correct the file or setting that the message names.",
     "UNAUTHENTICATED": "Connect with TLS 1.3 and one identity that is in force; renew one that expired.",
     "PERMISSION_DENIED": "Call as an identity whose role may do this.",

@@ -23,7 +23,13 @@ from keyark.files import (
     write_file,
 )
 from keyark.keys.at_rest import FILE, LEVELS, KeyPasswordError, KeyPasswords, check_source, read_key_passwords
-from keyark.keys.private_keys import MAX_KEY_FILE_SIZE, encode_key_file, is_encrypted, load_private_key
+from keyark.keys.private_keys import (
+    MAX_KEY_FILE_SIZE,
+    WrongPasswordError,
+    encode_key_file,
+    is_encrypted,
+    load_private_key,
+)
 
 _MODE: Final = 0o600
 _BEGIN: Final = b"-----BEGIN "
@@ -50,6 +56,8 @@ def encrypt_keys(folder: Path, source: str) -> list[Path]:
         sources = [] if before is None else [s for s in (before.current, *before.former) if s is not None]
         former = tuple(dict.fromkeys(name for name in sources if name != source))
         KeyPasswords(path=path, current=source).password()  # it can be had, or nothing changes
+        if source in sources:
+            _check_open(folder, source)
         _write(KeyPasswords(path=path, current=source, former=former))
         files = _rewrite(folder)
         _write(KeyPasswords(path=path, current=source))
@@ -98,6 +106,18 @@ def key_files(folder: Path) -> Iterator[tuple[Path, bytes]]:
     for file in sorted(path for depth in depths for path in folder.glob(depth)):
         if file.is_file() and not file.is_symlink() and _begins_with_a_key(file):
             yield file, read_secret_file(file, max_size=MAX_KEY_FILE_SIZE)
+
+
+def _check_open(folder: Path, source: str) -> None:
+    """Raise KeyPasswordError where a source that stays gives another password than the keys are under."""
+    try:
+        for file, _ in key_files(folder):
+            load_private_key(file)
+    except WrongPasswordError:
+        raise KeyPasswordError(
+            f"{source} gives another password than the one that the keys in {folder} are under; nothing was changed. "
+            "Give the present one there, name another source (file:/PATH), and only then this one again."
+        ) from None
 
 
 def _begins_with_a_key(file: Path) -> bool:

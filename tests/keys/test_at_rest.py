@@ -128,6 +128,20 @@ def test_what_stops_at_any_key_leaves_all_open_and_goes_on(
     assert len(unencrypted_keys(folder)) == (2 if what == "decrypt" else 0)
 
 
+def test_a_source_that_gives_another_password_now_changes_nothing(
+    folder: Path, sources, tmp_path: Path
+) -> None:
+    before = halves(folder)
+    encrypt_keys(folder, sources[0])
+    said = (folder / FILE).read_text()
+    password_file(tmp_path, "first", SECOND)
+    with pytest.raises(KeyPasswordError, match="name another source"):
+        encrypt_keys(folder, sources[0])
+    assert (folder / FILE).read_text() == said
+    password_file(tmp_path, "first", FIRST)
+    assert halves(folder) == before
+
+
 def test_keys_under_the_new_and_the_former_password_open_side_by_side(folder: Path, sources) -> None:
     """As a machine that stopped in the midst leaves them, with a copy that was not put in place yet."""
     before = halves(folder)

@@ -111,8 +111,8 @@ def test_an_authority_without_its_root_key_signs_identities_and_no_issuing_ca(
 
 
 def test_a_trust_domain_that_there_cannot_be_makes_no_authority(tmp_path: Path) -> None:
-    for domain, code in (("Example.org", 1), ("", 2), ("a b", 1)):
-        keyark("authority", "init", tmp_path / "authority", "--trust-domain", domain, code=code)
+    for domain in ("Example.org", "", "a b"):
+        keyark("authority", "init", tmp_path / "authority", "--trust-domain", domain, code=2)
     assert not (tmp_path / "authority").exists()
 
 

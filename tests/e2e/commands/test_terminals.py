@@ -116,7 +116,7 @@ async def test_an_error_that_cannot_be_told_keeps_its_code(
     words = ["enroll", "--home", str(home), "--csv", f"{tmp_path}/users.csv", "--out", str(tmp_path / "out")]
     with OUTPUTS[how]() as stream, OUTPUTS[how]() as aside:
         code, _ = await run(monkeypatch, words, stdout=stream, stderr=aside)
-    assert code == 1
+    assert code == 3
 
 
 @pytest.mark.parametrize("how", ["reader gone", "full", "closed"])

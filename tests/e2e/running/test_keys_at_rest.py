@@ -45,7 +45,9 @@ def test_everything_that_makes_keys_makes_them_encrypted(home: Path, tmp_path: P
         keyark("identities", "renew", "--all", "--home", home)
         keyark("reload", "--home", home)
         enroll(home, "carol")
+        assert bare(home) == []
     keyark("ca", "rollover", "--home", home, "--name", "Issuing CA 2")
+    assert bare(home) == []
     source = password_file(tmp_path / "second", b"another place")
     for role in ROLES:
         keyark("key-password", "set", home / role, source)

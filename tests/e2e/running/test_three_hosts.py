@@ -204,6 +204,18 @@ def test_a_service_takes_no_answer_for_other_keys_or_without_its_part(ceremony: 
     assert files_of(folder / "cm") == before
 
 
+def test_a_drm_takes_no_transport_certificate_of_another_key(ceremony: Ceremony) -> None:
+    folder = ceremony.folder / "drm"
+    request = folder / "transport-keys" / "1" / "transport.csr"
+    asked = request.read_bytes()
+    request.write_bytes((folder / "identity.csr").read_bytes())
+    before = files_of(folder)
+    with pytest.raises(AnswerError, match="of another key"):
+        take_answer(folder, "drm", ceremony.folder / "services.answer")
+    assert files_of(folder) == before
+    request.write_bytes(asked)
+
+
 def test_what_is_taken_comes_from_the_answer_once(ceremony: Ceremony) -> None:
     folder = ceremony.folder
     taken = take_answer(folder / "drm", "drm", folder / "services.answer")

@@ -29,6 +29,7 @@ CLASSES = [
     if inspect.isclass(each := getattr(errors, name)) and issubclass(each, KeyarkError)
 ]
 FOR_OPERATORS = {  # of commands on the service's own host, and of its start
+    "AUTHORITY_ANSWER",
     "CHANGE_NEVER_BELIEVED",
     "EVIDENCE_UNCONFIRMED",
     "IDENTITY_LIST",
@@ -67,7 +68,7 @@ def test_every_class_of_the_sdk_has_a_remedy_and_every_remedy_a_class():
     ids=lambda package: package.__name__,
 )
 def test_every_error_of_a_service_is_documented(package):
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if module.name.endswith("__main__"):
             continue
         defined = vars(importlib.import_module(module.name)).values()

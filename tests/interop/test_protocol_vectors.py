@@ -394,9 +394,9 @@ def test_a_transport_key_follows_by_the_word_of_the_key_in_force_only(take, refu
 
 def test_every_documented_reason_has_its_grpc_code():
     for package in (rm_service, cm_service, drm_service):
-        for module in pkgutil.iter_modules(package.__path__):
-            if module.name != "__main__":
-                importlib.import_module(f"{package.__name__}.{module.name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(".__main__"):
+                importlib.import_module(module.name)
     for reason, code in documented_reasons().items():
         found = error_class(reason)
         assert found is not None, f"{reason} is no reason of the code"

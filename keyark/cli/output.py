@@ -82,6 +82,7 @@ class OutputLostError(KeyarkError):
 
     reason = "OUTPUT_LOST"
     kind = Kind.PRECONDITION
+    remedy = "Let standard output go to a terminal or a file, or name a --password-file."
 
 
 def check_heard(stream: TextIO | None) -> None:
@@ -103,6 +104,7 @@ def tell(text: str, stream: TextIO | None) -> None:
     try:
         if stream is None:
             raise ValueError("closed")
+        _Answer.is_given = _Answer.is_given or stream is sys.stdout
         print(text, file=stream, flush=True)
         if (lost := why_lost(stream)) is not None:
             raise lost
@@ -130,6 +132,7 @@ class StoppedError(KeyarkError):
 
     reason = "STOPPED"
     kind = Kind.PRECONDITION
+    remedy = "Give the same command again; it goes on."
 
     @classmethod
     def before_the_end(cls) -> StoppedError:
@@ -144,6 +147,7 @@ class NotConfirmedError(KeyarkError):
 
     reason = "NOT_CONFIRMED"
     kind = Kind.PRECONDITION
+    remedy = "Answer with yes; scripts give --yes."
 
 
 def careful(name: str) -> str:
@@ -241,6 +245,7 @@ class SystemRefusalError(KeyarkError):
 
     reason = "SYSTEM_REFUSAL"
     kind = Kind.PRECONDITION
+    remedy = "Give the command the room, the permission or the name that the system refuses it."
 
 
 class KeyarkGroup(click.Group):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from keyark.errors.remedies import REMEDIES
+from keyark.errors.remedies import MESSAGE_SAYS, REMEDIES
 
 
 class Kind(enum.Enum):
@@ -69,7 +69,8 @@ class KeyarkError(Exception):
             if cls.reason in _BY_REASON:
                 raise TypeError(f"two error classes give the reason {cls.reason}")
             _BY_REASON[cls.reason] = cls
-            cls.remedy = REMEDIES.get(cls.reason, cls.remedy)
+            inherited = MESSAGE_SAYS if cls.remedy == REMEDIES["INTERNAL"] else cls.remedy
+            cls.remedy = REMEDIES.get(cls.reason, inherited)
 
 
 _BY_REASON: dict[str, type[KeyarkError]] = {"INTERNAL": KeyarkError}

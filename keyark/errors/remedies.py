@@ -6,6 +6,9 @@ from typing import Final
 
 TELL_AND_REPEAT: Final = "Keep the request and tell the operator; send the same again when the cause is gone."
 
+MESSAGE_SAYS: Final = "Do what the message says."
+"""Of errors that no service answers with: each sentence has its way out."""
+
 REMEDIES: Final = {
     # Any call
     "INTERNAL": "Report it with the traceback: keyark raises a more specific error where it knows the cause.",

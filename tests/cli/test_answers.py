@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
+from keyark.cli.main import COMMANDS, main
 from keyark.cli.shape import to_json
 from keyark.client.trust.verification import UnexpectedAnswerError
+from keyark.errors import KeyarkError
+from keyark.errors.remedies import REMEDIES
 from keyark.v1 import certificates_pb2, recovery_pb2
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 from tests.support.running.processes import keyark
-from tools.cli_reference import DOCUMENT, with_reference
+from tools.cli_reference import DOCUMENT, commands, with_reference
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,27 @@ def test_the_shell_names_an_identity_for_each_role(monkeypatch, deployment_folde
         assert f"no identity '{missing}'" in message
     done = keyark("keys", "list", "--as", "agent/erin", "--home", deployment_folder, "--json", code=1)
     assert "agent/erin" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_every_command_that_ends_by_itself_takes_json() -> None:
+    without = [
+        " ".join(path)
+        for path, command in commands(main, ())
+        if not {"--json", "--json-lines"}
+        & {option for parameter in command.params for option in parameter.opts}
+    ]
+    assert without == ["up"]
+
+
+def every_error(error: type[KeyarkError]) -> set[type[KeyarkError]]:
+    return {error}.union(*(every_error(below) for below in error.__subclasses__()))
+
+
+def test_no_error_but_one_that_nobody_foresaw_is_to_be_reported() -> None:
+    for path, _ in COMMANDS.values():
+        importlib.import_module(path)
+    for error in every_error(KeyarkError):
+        assert (error.remedy == REMEDIES["INTERNAL"]) == (error.reason == "INTERNAL"), error
 
 
 def test_the_reference_of_commands_is_that_of_todays_commands() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from keyark.cli.operators.key_password import authority_password as chosen_password
 from keyark.cli.operators.key_password import authority_password_option
-from keyark.cli.options import F, confirm
-from keyark.cli.output import KeyarkGroup, UsageError, say, say_aside
+from keyark.cli.options import F, confirm, json_option
+from keyark.cli.output import KeyarkGroup, UsageError, say_aside, say_or_print
+from keyark.cli.shape import rfc3339
 from keyark.deployment.access.answering import ADDRESSED, Asked, answer, bundle_of
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.bundle import BUNDLE
@@ -61,39 +63,55 @@ def authority() -> None:
 @click.option("--trust-domain", required=True)
 @click.option("--ca-key", default=KeyType.EC_P256.value, show_default=True, help="Key type of the root.")
 @authority_password_option
-def init(folder: Path, trust_domain: str, ca_key: str, authority_password: str) -> None:
+@json_option
+def init(folder: Path, trust_domain: str, ca_key: str, authority_password: str, **options: Any) -> None:
     """Make the internal CA and the root in FOLDER, which must not exist or be empty."""
     key_type = parse_key_type(ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
     password = chosen_password(authority_password, folder)
     made = DeploymentAuthority.create(
         folder, trust_domain=trust_domain, root_key_type=key_type, key_password=password
     )
-    say(f"made the internal CA and the root of {trust_domain} in {folder}")
-    say(f"fingerprint, to be told in another way: {fingerprint(made.internal.certificate)}")
+    shown = fingerprint(made.internal.certificate)
+    say_or_print(
+        options,
+        {"folder": str(folder), "trust_domain": trust_domain, "fingerprint": shown},
+        [
+            f"made the internal CA and the root of {trust_domain} in {folder}",
+            f"fingerprint, to be told in another way: {shown}",
+        ],
+    )
 
 
 @authority.command("renew")
 @_authority_options
-def renew(*, authority: Path | None, home: Path | None) -> None:
+@json_option
+def renew(*, authority: Path | None, home: Path | None, **options: Any) -> None:
     """Give the internal CA a certificate that ends later; its key and name stay, and what it signed stays good.
 
     It works also when it has ended and everything is stopped. With --home the deployment there gets it too.
     """
     renewed = InternalCaRenewal(authority=_open(authority, home), home=home).renew()
-    say(f"the internal CA is valid until {renewed.until:%Y-%m-%d}; its key and name stay")
-    for path in renewed.files:
-        say(f"{path}: has it")
-    say(
+    next_steps = [
         f"copy {renewed.source} over the trust anchor (trust-anchor.pem) of every service and home on other hosts, "
         "and restart services that run"
-    )
+    ]
     if renewed.list_file is not None:
-        say(f"copy {renewed.list_file} there too")
+        next_steps.append(f"copy {renewed.list_file} there too")
     if home is not None:
-        say(
+        next_steps.append(
             f"then renew what ended with it or would: `keyark identities renew --all --home {home}` and `keyark "
             f"transport-key renew --home {home}`"
         )
+    files, until = [str(path) for path in renewed.files], rfc3339(renewed.until.timestamp())
+    say_or_print(
+        options,
+        {"not_after": until, "files": files, "next_steps": next_steps},
+        [
+            f"the internal CA is valid until {renewed.until:%Y-%m-%d}; its key and name stay",
+            *(f"{path}: has it" for path in files),
+            *next_steps,
+        ],
+    )
 
 
 @authority.command("sign-ca")
@@ -101,10 +119,15 @@ def renew(*, authority: Path | None, home: Path | None) -> None:
 @click.option("--name", required=True, help="Common name that the request has to ask for.")
 @_authority_options
 @_out_option
-def sign_ca(request: Path, name: str, authority: Path | None, home: Path | None, out: Path) -> None:
+@json_option
+def sign_ca(
+    request: Path, name: str, authority: Path | None, home: Path | None, out: Path, **options: Any
+) -> None:
     """Issue the certificate of the issuing CA, followed by the root's; the root's key is needed for nothing else."""
     _open(authority, home).sign_issuing_ca(request, name, out)
-    say(f"{out}: certificate of {name}, then the root")
+    say_or_print(
+        options, {"certificate": str(out), "name": name}, [f"{out}: certificate of {name}, then the root"]
+    )
 
 
 @authority.command("answer")
@@ -131,6 +154,7 @@ def sign_ca(request: Path, name: str, authority: Path | None, home: Path | None,
 )
 @_authority_options
 @_out_option
+@json_option
 def answer_requests(
     *,
     requests: tuple[str, ...],
@@ -140,6 +164,7 @@ def answer_requests(
     authority: Path | None,
     home: Path | None,
     out: Path,
+    as_json: Any,
     **addresses: str | None,
 ) -> None:
     """Answer the requests of many at once, in one file that all of them take.
@@ -160,11 +185,16 @@ def answer_requests(
     _compare(asked, fingerprints)
     name = ca_name or f"Issuing CA of {signer.trust_domain}"[:64]
     issued = answer(asked, signer, ca_name=name, out=out)
-    say(f"{out}: answers {', '.join(asked.files)}; hand it to each of them, it is public")
+    facts: dict[str, Any] = {"file": str(out), "answered": list(asked.files)}
+    lines = [f"{out}: answers {', '.join(asked.files)}; hand it to each of them, it is public"]
     if asked.whole:
         made = bundle_of(asked, issued, signer, addresses=known, out=bundle)
-        say(f"{bundle}: bundle {made.content.number}, for `keyark home create`")
-        say(f"fingerprint, to be told in another way: {made.fingerprints[0]}")
+        facts |= {"bundle": str(bundle), "number": made.content.number, "fingerprint": made.fingerprints[0]}
+        lines += [
+            f"{bundle}: bundle {made.content.number}, for `keyark home create`",
+            f"fingerprint, to be told in another way: {made.fingerprints[0]}",
+        ]
+    say_or_print({"as_json": as_json}, facts, lines)
 
 
 def _compare(asked: Asked, told: tuple[str, ...]) -> None:

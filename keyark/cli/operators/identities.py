@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from cryptography import x509
@@ -20,7 +21,7 @@ from keyark.cli.options import (
     password_file_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, say_or_print
 from keyark.cli.shape import with_times
 from keyark.client.access.home import Home
 from keyark.client.audit.findings import SECONDS_PER_DAY
@@ -123,6 +124,7 @@ def _state(one: InventoryEntry) -> str:
 @click.option("--trust-domain", help="The deployment's; the home knows it otherwise.")
 @_home_option
 @password_file_option("File with the password that encrypts the key; asked on a terminal otherwise.")
+@json_option
 def request(
     *,
     name: str,
@@ -130,6 +132,7 @@ def request(
     trust_domain: str | None,
     home: Path | None,
     password_file: Path | None,
+    **options: Any,
 ) -> None:
     """Make the key of NAME (client/alice, agent/carol, rm) on its owner's machine, and the request to be issued.
 
@@ -145,9 +148,15 @@ def request(
     identity = SpiffeId(trust_domain, name)
     own = OwnIdentity(folder or _place(home, identity))
     made = own.request(identity, passwords=_Passwords(password_file))
-    say(f"{made}: have it issued: keyark identities issue {name} {made.name} --authority DIR --out cert.pem")
-    say(f"then: keyark identities install cert.pem --in {own.folder}")
-    say(f"fingerprint of the request, to be told the authority in another way: {own.fingerprint}")
+    say_or_print(
+        options,
+        {"identity": name, "folder": str(own.folder), "request": str(made), "fingerprint": own.fingerprint},
+        [
+            f"{made}: have it issued: keyark identities issue {name} {made.name} --authority DIR --out cert.pem",
+            f"then: keyark identities install cert.pem --in {own.folder}",
+            f"fingerprint of the request, to be told the authority in another way: {own.fingerprint}",
+        ],
+    )
 
 
 @identities.command("issue")
@@ -160,7 +169,10 @@ def request(
     help="Where the certificate goes, PEM; an older one is replaced.",
 )
 @_authority_options
-def issue(*, name: str, request: Path, out: Path, authority: Path | None, home: Path | None) -> None:
+@json_option
+def issue(
+    *, name: str, request: Path, out: Path, authority: Path | None, home: Path | None, **options: Any
+) -> None:
     """Issue the certificate that REQUEST asks for, if it asks for NAME, whom you expect, and for nothing else.
 
     NAME is rm, cm, drm, drm/transport, or client, officer, agent, auditor and /NAME.
@@ -168,11 +180,13 @@ def issue(*, name: str, request: Path, out: Path, authority: Path | None, home: 
     signer = _open(authority, home)
     expected = SpiffeId(signer.trust_domain, name)
     signer.sign_identity(request, expected, out)
-    say(f"{out}: certificate of {expected}")
+    others = 0
     if expected.role != TRANSPORT_ROLE:
         others = sum(one.state == IN_FORCE for one in Inventory(signer).find(name)) - 1
-        if others:
-            say(f"note: {name} has {others} more in force, see keyark identities show {name}")
+    lines = [f"{out}: certificate of {expected}"]
+    if others:
+        lines.append(f"note: {name} has {others} more in force, see keyark identities show {name}")
+    say_or_print(options, {"identity": name, "certificate": str(out), "others_in_force": others}, lines)
 
 
 @identities.command("install")
@@ -185,7 +199,15 @@ def issue(*, name: str, request: Path, out: Path, authority: Path | None, home: 
 )
 @_home_option
 @password_file_option("File with the password of the key; asked on a terminal otherwise.")
-def install(*, certificate: Path, folder: Path | None, home: Path | None, password_file: Path | None) -> None:
+@json_option
+def install(
+    *,
+    certificate: Path,
+    folder: Path | None,
+    home: Path | None,
+    password_file: Path | None,
+    **options: Any,
+) -> None:
     """Put the CERTIFICATE that was issued for a request into force; an agent gets a share key too.
 
     CERTIFICATE is a PEM file, or with --in the answer of `keyark authority answer`.
@@ -195,9 +217,14 @@ def install(*, certificate: Path, folder: Path | None, home: Path | None, passwo
     own = OwnIdentity(place)
     identity = own.identity
     made = own.install(certificate, anchors=_anchors(home, place), passwords=_Passwords(password_file))
-    say(f"{place}: {identity} is in force")
-    for path in made:
-        say(f"{path}: for `keyark agents rotate` or the DRM's init")
+    say_or_print(
+        options,
+        {"identity": identity.path, "folder": str(place), "share_keys": [str(path) for path in made]},
+        [
+            f"{place}: {identity} is in force",
+            *(f"{path}: for `keyark agents rotate` or the DRM's init" for path in made),
+        ],
+    )
 
 
 def _place(home: Path | None, identity: SpiffeId) -> Path:
@@ -254,7 +281,7 @@ def revoke(
         names, x509.ReasonFlags(reason), certificates=certificates
     )
     if as_json:
-        print_json([asdict(one) for one in revoked])
+        print_json([with_times(asdict(one)) for one in revoked])
         return
     for one in revoked:
         say(f"{one.identity}: certificate {one.serial} is revoked")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from keyark.keys.private_keys import load_private_key
+from keyark.keys.spki import encode_spki
 
 Handler = Callable[[list[bytes]], list[bytes]]
 
@@ -75,3 +79,9 @@ def stuck(setup: bytes) -> Handler:
         return batch
 
     return work
+
+
+def opens_key(setup: bytes) -> Handler:
+    """Open the private key in a file, as a worker does that holds one; answer each item with its public key."""
+    key = load_private_key(Path(os.fsdecode(setup)))
+    return lambda batch: [encode_spki(key.public_key()) for _ in batch]

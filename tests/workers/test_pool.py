@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +18,12 @@ import pytest
 
 from keyark.errors import KeyarkError, OverloadedError, UnavailableError
 from keyark.errors.services import PoisonedItemError, WorkerFailedError, WorkerStartError
+from keyark.keys import at_rest
+from keyark.keys.key_types import KeyType, generate
+from keyark.keys.private_keys import load_private_key, save_private_key
+from keyark.keys.reencryption import begin_encrypted
+from keyark.keys.spki import encode_spki
+from keyark.workers import process
 from keyark.workers.pool import WorkerPool
 
 HANDLERS = "tests.workers.handlers"
@@ -265,3 +272,34 @@ async def test_a_setup_that_does_not_start_leaves_the_old_workers_at_work(tmp_pa
         with pytest.raises(WorkerStartError):
             await workers.reconfigure(b"refuse")
         assert (await workers.run([b"a"]))[0].startswith(b"old|")
+
+
+@pytest.fixture(params=["credential", "descriptor"])
+def encrypted_key(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A key whose password only this process was given, as a service is started with one."""
+    folder = tmp_path / "cm"
+    folder.mkdir(mode=0o700)
+    descriptor, end = os.pipe()
+    os.write(end, b"given at the start\n")
+    os.close(end)
+    (tmp_path / "keys").write_bytes(b"given at the start\n")
+    (tmp_path / "keys").chmod(0o400)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(at_rest, "held_descriptors", set())
+    monkeypatch.setattr(process, "held_descriptors", at_rest.held_descriptors)
+    begin_encrypted(
+        folder, "credential:keys" if request.param == "credential" else f"descriptor:{descriptor}"
+    )
+    save_private_key(folder / "key.pem", generate(KeyType.EC_P256))
+    yield folder / "key.pem"
+    os.close(descriptor)
+
+
+async def test_workers_open_keys_whose_password_the_service_was_given(encrypted_key: Path) -> None:
+    """Those that take another's place, too."""
+    public = encode_spki(load_private_key(encrypted_key).public_key())
+    async with pool("opens_key", os.fsencode(encrypted_key), workers=2, recycle_after=1) as workers:
+        assert await workers.run([b""] * 4) == [public] * 4
+        assert await workers.run([b""] * 4) == [public] * 4

@@ -11,8 +11,9 @@ from keyark.keys.key_types import KeyType
 from keyark.service.witness.witness import MOST_PER_HOUR, Witness
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
-from keyark.transparency.cosignatures import Cosigner
+from keyark.transparency.cosignatures import CosignatureVerifier, Cosigner
 from keyark.transparency.events import open_event
+from keyark.transparency.heads import AcceptedHeads
 from keyark.v1.audit_pb2 import CheckpointLink, EventType
 from keyark.v1.ceremony_pb2 import CeremonyProof
 from tests.cm.test_archived_pairs import TRANSPORT_KEY, Archived, reasons
@@ -30,11 +31,12 @@ async def archive(ca: Ca) -> Archived:
     return made
 
 
+KEY = Ed25519PrivateKey.generate()
+
+
 @pytest.fixture
 def witness(archive: Archived) -> Witness:
-    return Witness(
-        checks=archive.ca.issuance.receipts, cosigner=Cosigner("example.org/cm", Ed25519PrivateKey.generate())
-    )
+    return Witness(checks=archive.ca.issuance.receipts, cosigner=Cosigner("example.org/cm", KEY))
 
 
 def forged(archive: Archived) -> bytes:
@@ -90,3 +92,38 @@ async def test_one_caller_brings_so_many_heads_an_hour_and_another_is_not_held_u
         assert await bring(witness, "rm", note) == ""
     archive.ca.clock.advance(3600)
     assert await bring(witness, "agent/alice", note) == ""
+
+
+async def taken(archive: Archived, witness: Witness) -> bytes:
+    """Another key is archived, and a head with it accepted; returns the note of that head."""
+    before = witness.heads.size
+    await archive.archived(request(1))
+    note = (await archive.log.checkpoint()).note
+    link = archive.log.link_sizes(before, archive.log.size)
+    await witness.take(note, ArchiveEvidence(brought_by="spiffe://example.org/rm", links=[link]))
+    return note
+
+
+async def test_a_head_is_cosigned_while_it_is_one_that_was_accepted_however_many_came_since(
+    archive: Archived, witness: Witness
+) -> None:
+    """Two witnesses that go on all the time meet at one that both accepted; it is durable before the word is given."""
+    earlier = (await archive.log.checkpoint()).note
+    newest = await taken(archive, witness)
+    assert witness.heads.size > AcceptedHeads.load(archive.ca.store, origin=ORIGIN).size
+    for note in (earlier, newest):
+        cosigned = await witness.cosign_accepted(note)
+        CosignatureVerifier("example.org/cm", KEY.public_key()).verify(cosigned)
+        assert cosigned.startswith(note)
+    assert AcceptedHeads.load(archive.ca.store, origin=ORIGIN).size == witness.heads.size
+
+
+async def test_no_head_is_cosigned_that_was_not_accepted_or_while_an_alarm_is_on(
+    archive: Archived, witness: Witness
+) -> None:
+    """A transport key in other hands signs what it likes; the other witness may have taken it."""
+    earlier = (await archive.log.checkpoint()).note
+    assert await witness.cosign_accepted(forged(archive)) == b""
+    assert await bring(witness, "rm", forged(archive)) == "LOG_INCONSISTENT"
+    with pytest.raises(KeyarkError, match="contradicts itself"):
+        await witness.cosign_accepted(earlier)

@@ -13,9 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.ports import free_ports
+from keyark.errors import KeyarkError
+from keyark.identity.certificates import request_identity
+from keyark.identity.spiffe import SpiffeId
+from keyark.keys.key_types import KeyType, narrow_signing_key
+from keyark.keys.private_keys import load_private_key
 from keyark.programs import python_command
-from keyark.service.program.answers import Answer, AnswerError, take_answer
+from keyark.service.program.answers import Answer, AnswerError, take_answer, write_answer
+from keyark.service.program.initialization import save_request
 from keyark.x509.certificates import load_certificates
 from tests.support.running.processes import keyark
 
@@ -214,6 +221,31 @@ def test_a_drm_takes_no_transport_certificate_of_another_key(ceremony: Ceremony)
         take_answer(folder, "drm", ceremony.folder / "services.answer")
     assert files_of(folder) == before
     request.write_bytes(asked)
+
+
+@pytest.mark.parametrize("what", ["of another CA", "of somebody else"])
+def test_a_service_takes_no_certificate_of_another_ca_or_of_somebody_else_even_if_the_answer_is_signed(
+    ceremony: Ceremony, tmp_path: Path, what: str
+) -> None:
+    """An authority that errs, or a program that signs answers for it, puts no service under another name."""
+    folder = ceremony.folder
+    authority, key = DeploymentAuthority.load(folder / "authority"), folder / "rm" / "identity-key.pem"
+    issuer = authority
+    if what == "of another CA":
+        issuer = DeploymentAuthority.create(
+            tmp_path / "other", trust_domain="example.org", root_key_type=KeyType.EC_P256, key_password=None
+        )
+    name = SpiffeId("example.org", "rm" if what == "of another CA" else "client/mallory")
+    save_request(tmp_path / "asked.csr", request_identity(narrow_signing_key(load_private_key(key)), name))
+    issuer.sign_identity(tmp_path / "asked.csr", name, tmp_path / "issued.pem")
+    content = Answer.parse((folder / "services.answer").read_bytes()).content
+    certificates = content.certificates | {"rm": (tmp_path / "issued.pem").read_text()}
+    made_up = content.model_copy(update={"certificates": certificates})
+    write_answer(tmp_path / "answer", made_up, authority.internal.private_key)
+    before = files_of(folder / "rm")
+    with pytest.raises(KeyarkError, match=r"not from this internal CA|is not of spiffe://example.org/rm"):
+        take_answer(folder / "rm", "rm", tmp_path / "answer")
+    assert files_of(folder / "rm") == before
 
 
 def test_what_is_taken_comes_from_the_answer_once(ceremony: Ceremony) -> None:

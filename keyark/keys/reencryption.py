@@ -138,11 +138,9 @@ def _rewrite(folder: Path) -> list[Path]:
     files = []
     for file, data in found:
         finish_secret_exchange(file)
-        owner, waiting = file.stat(), file.with_name(f".{file.name}.rewritten")
+        waiting = file.with_name(f".{file.name}.rewritten")
         erase_secret_file(waiting)
-        write_file(waiting, encode_key_file(file, load_private_key(file)) + _behind(data), mode=_MODE)
-        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-            os.chown(waiting, owner.st_uid, owner.st_gid)
+        _write_for_owner_of(file, waiting, encode_key_file(file, load_private_key(file)) + _behind(data))
         exchange_secret_file(waiting, file)
         files.append(file)
     return files
@@ -159,7 +157,12 @@ def _write(passwords: KeyPasswords) -> None:
         lines.append(f"password = {json.dumps(passwords.current, ensure_ascii=False)}")
     if passwords.former:
         lines.append(f"former = {json.dumps(list(passwords.former), ensure_ascii=False)}")
-    owner = passwords.path.parent.stat()
-    write_file(passwords.path, ("\n".join(lines) + "\n").encode(), mode=_MODE)
+    _write_for_owner_of(passwords.path.parent, passwords.path, ("\n".join(lines) + "\n").encode())
+
+
+def _write_for_owner_of(model: Path, path: Path, data: bytes) -> None:
+    """Write a file that belongs to the owner of another file or folder, for root may do it for a service's user."""
+    owner = model.stat()
+    write_file(path, data, mode=_MODE)
     if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-        os.chown(passwords.path, owner.st_uid, owner.st_gid)
+        os.chown(path, owner.st_uid, owner.st_gid)

@@ -10,6 +10,7 @@ from keyark.identity.spiffe import SpiffeId
 from keyark.rpc.serving.outcomes import Refusals
 from keyark.rpc.serving.server import current_caller
 from keyark.service.checks.requests import check_batch_size
+from keyark.service.id_prefix import IdPrefix
 from keyark.service.paging import page_of
 from keyark.statements.calls import SignedCall
 from keyark.statements.enrollment import enrollment_id
@@ -104,9 +105,11 @@ class RegistrationAdminServicer(RegistrationAdminServiceServicer):
         self, request: pb.ListEnrollmentsRequest, context: Context
     ) -> pb.ListEnrollmentsResponse:
         """The enrollments of all callers, oldest first, or those that wait, the first to expire first."""
-        page = page_of(request.page, query=pb.ListEnrollmentsRequest(state=request.state))
+        prefix = IdPrefix(request.enrollment_id_prefix)
+        query = pb.ListEnrollmentsRequest(state=request.state, enrollment_id_prefix=prefix.digits)
+        page = page_of(request.page, query=query)
         await self._approvals.queue.expire_due()
-        found = await self._store.view(lambda txn: list_enrollments(txn, request.state, page))
+        found = await self._store.view(lambda txn: list_enrollments(txn, request.state, prefix, page))
         return pb.ListEnrollmentsResponse(enrollments=found.enrollments, next_page_token=found.next_token)
 
     async def InspectEnrollment(

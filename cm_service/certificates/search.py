@@ -25,6 +25,7 @@ from keyark.errors import InvalidInputError
 from keyark.records.v1.cm_pb2 import SerialRecord
 from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.service.checks import key_uses
+from keyark.service.id_prefix import IdPrefix
 from keyark.service.paging import Page
 from keyark.store import ReadTransaction
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState
@@ -84,10 +85,28 @@ def search(txn: ReadTransaction, wanted: CertificateFilter, page: Page, now: int
         found = _certificates(txn, enrollment_id, None, now) if enrollment_id else []
         return Found([c for c in found if matches(c)], "")
 
+    if wanted.serial_prefix:
+        return _beginning(txn, IdPrefix(wanted.serial_prefix), page, now, matches)
+
     def expand(row: bytes, source: Range) -> list[Certificate]:
         return [c for c in _certificates(txn, row[-ID_SIZE:], source.standing, now) if matches(c)]
 
     return _scan(txn, _ranges(wanted, now), page, expand)
+
+
+def _beginning(
+    txn: ReadTransaction, prefix: IdPrefix, page: Page, now: int, matches: Callable[[Certificate], bool]
+) -> Found:
+    """Return a page of the certificates whose serial numbers begin so, in the order of these."""
+    rows = prefix.rows(txn, SERIALS, after=page.after, limit=page.limit)
+    pairs = [(serial, SerialRecord.FromString(value).enrollment_id) for serial, value in rows]
+    found = [
+        certificate
+        for serial, enrollment_id in pairs
+        for certificate in _certificates(txn, enrollment_id, None, now)
+        if certificate.serial == serial and matches(certificate)
+    ]
+    return Found(found, page.next_token(rows))
 
 
 def _start(page: Page) -> tuple[int, bytes | None]:
@@ -184,6 +203,7 @@ def _matcher(wanted: CertificateFilter) -> Callable[[Certificate], bool]:
             (not common_name or folded_name(certificate.common_name) == common_name)
             and (not email or certificate.email.lower() == email)
             and (not wanted.serial or certificate.serial == wanted.serial)
+            and certificate.serial.hex().startswith(wanted.serial_prefix)
             and (not wanted.spki_sha256 or certificate.spki_sha256 == wanted.spki_sha256)
             and (not wanted.state or certificate.state == wanted.state)
             and (not wanted.expires_from or certificate.not_after >= wanted.expires_from)

@@ -20,6 +20,7 @@ from keyark.identity.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import CeremonyRecord
 from keyark.rpc.serving.authorization import Admission
 from keyark.rpc.serving.server import current_caller
+from keyark.service.id_prefix import IdPrefix
 from keyark.service.paging import page_of
 from keyark.statements.ceremonies import AGENT_ROLE
 from keyark.store import Store
@@ -124,8 +125,12 @@ class KeyRecoveryServicer(KeyRecoveryServiceServicer):
     ) -> pb.ListCeremoniesResponse:
         """The ceremonies, oldest first; a page holds those of its rows that are in the state asked for."""
         await self.ceremonies.expire()
-        page = page_of(request.page, query=pb.ListCeremoniesRequest(state=request.state))
-        rows = await self.store.view(lambda txn: txn.scan(CEREMONIES, after=page.after, limit=page.limit))
+        prefix = IdPrefix(request.ceremony_id_prefix)
+        query = pb.ListCeremoniesRequest(state=request.state, ceremony_id_prefix=prefix.digits)
+        page = page_of(request.page, query=query)
+        rows = await self.store.view(
+            lambda txn: prefix.rows(txn, CEREMONIES, after=page.after, limit=page.limit)
+        )
         records = [CeremonyRecord.FromString(value) for _, value in rows]
         views = [self.views.brief(record) for record in records]
         return pb.ListCeremoniesResponse(

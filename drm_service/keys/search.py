@@ -30,10 +30,14 @@ from drm_service.records import (
 )
 from keyark.contexts import context
 from keyark.errors import InvalidInputError
+from keyark.records.v1.keys_pb2 import KeyUse
+from keyark.service.checks import key_uses
+from keyark.service.id_prefix import IdPrefix
 from keyark.service.paging import Page
 from keyark.statements.enrollment import Statement
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.audit_pb2 import AuditEvent
+from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
 from keyark.x509.names import folded_name
 
@@ -111,6 +115,8 @@ def _candidates(
     if key_filter.certificate_serial:
         enrollment_id = txn.get(BY_SERIAL, key_filter.certificate_serial)
         return iter([] if enrollment_id is None or after else [(b"\x01", enrollment_id)])
+    if key_filter.key_id_prefix:
+        return _beginning(txn, IdPrefix(key_filter.key_id_prefix), after)
     if key_filter.failed:
         return ((key, key) for key in _keys(txn, FAILED_KEYS, after))
     if key_filter.owner:
@@ -118,6 +124,15 @@ def _candidates(
     if key_filter.archived_from_us or key_filter.archived_until_us:
         return _archived(txn, key_filter, after)
     return ((key, key) for key in _keys(txn, KEYS, after))
+
+
+def _beginning(txn: ReadTransaction, prefix: IdPrefix, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    while rows := prefix.rows(txn, key_uses.TABLE, after=after, limit=_ROWS):
+        for key_id, value in rows:
+            use = KeyUse.FromString(value)
+            if use.role == KeyRole.KEY_ROLE_ENCRYPTION:
+                yield key_id, use.enrollment_id
+        after = rows[-1][0]
 
 
 def _owned(txn: ReadTransaction, owner: str, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
@@ -162,6 +177,7 @@ def _fits(key_filter: KeyFilter) -> Callable[[ArchivedKey], bool]:
             (not owner or key.email.lower() == owner.lower() or folded_name(key.common_name) == name)
             and key_filter.state in (0, key.state)
             and bool(key.failed_time_us) >= key_filter.failed
+            and key.key_id.hex().startswith(key_filter.key_id_prefix)
             and key_filter.certificate_serial in (b"", key.certificate_serial)
             and key_filter.archived_from_us <= key.archived_time_us
             and (not until or key.archived_time_us < until)

@@ -164,7 +164,7 @@ def exit_code(error: KeyarkError) -> int:
         return STOPPED
     if isinstance(error, UsageError) or (
         isinstance(error, InvalidInputError)
-        and (error.field.startswith("--") or error.field.endswith("page_token"))
+        and (error.field.startswith("--") or error.field.endswith("page_token") or error.field == "id")
     ):
         return USAGE
     return PENDING if isinstance(error, PendingApprovalError) else FAILED

@@ -12,6 +12,7 @@ A service of a later release may give a reason that is not known here: that is a
 """
 
 from keyark.client.access.passwords import WeakPasswordError
+from keyark.client.administration.abbreviations import AmbiguousIdError
 from keyark.client.administration.lists import AmbiguousOwnerError, OwnerMismatchError
 from keyark.client.enrollment.folder import FolderTakenError, OtherFormError, OtherRequestError
 from keyark.client.enrollment.pending import (
@@ -173,6 +174,7 @@ __all__ = [
     "AlreadyExpiredError",
     "AlreadyRenewedError",
     "AlreadyRevokedError",
+    "AmbiguousIdError",
     "AmbiguousOwnerError",
     "AnotherCeremonyError",
     "ApprovalMismatchError",

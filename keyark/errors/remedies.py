@@ -129,6 +129,7 @@ REMEDIES: Final = {
     "NOTHING_TO_RESEAL": "Look at `keyark storage-key list`.",
     "UNKNOWN_CHANGE": "Ask the operator whether the DRM was restored, and pin anew: `keyark agents pin`.",
     "TRUST_CHANGE": "Ask the operator to look at the DRM's log: no quorum that is believed approved the change.",
+    "AMBIGUOUS_ID": "Give more digits of the id.",
     "AMBIGUOUS_OWNER": "Name the person by the e-mail address.",
     "OWNER_MISMATCH": "Tell the archive's operator; name a key by its id instead.",
     "RECIPIENT_KEY_MISSING": "Collect in the home that the recovery was asked for in, or ask anew.",

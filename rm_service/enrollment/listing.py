@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from keyark.errors import NotFoundError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
+from keyark.service.id_prefix import IdPrefix
 from keyark.service.paging import Page
 from keyark.store import ReadTransaction
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
@@ -21,17 +22,20 @@ class EnrollmentPage:
     next_token: str
 
 
-def list_enrollments(txn: ReadTransaction, state: EnrollmentState.ValueType, page: Page) -> EnrollmentPage:
+def list_enrollments(
+    txn: ReadTransaction, state: EnrollmentState.ValueType, prefix: IdPrefix, page: Page
+) -> EnrollmentPage:
     """Return a page of enrollments, oldest first, in one state unless that is UNSPECIFIED.
 
-    Those that wait come from the queue: the first to expire first, and none of the others is read.
+    ``prefix`` is what their ids begin with. Where it is empty, those that wait come from the queue: the first to
+    expire first, and none of the others is read.
     """
-    if state in QUEUED:
+    if state in QUEUED and not prefix.digits:
         places = queued(txn, after=page.after, limit=page.limit)
         found = [(key, record) for _, key in places if (record := read_enrollment(txn, key)) is not None]
         token = page.next_token(places)
     else:
-        rows = txn.scan(ENROLLMENTS, after=page.after, limit=page.limit)
+        rows = prefix.rows(txn, ENROLLMENTS, after=page.after, limit=page.limit)
         found = [(key, EnrollmentRecord.FromString(value)) for key, value in rows]
         token = page.next_token(rows)
     wanted = [

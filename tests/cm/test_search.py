@@ -100,6 +100,28 @@ async def test_a_serial_number_and_a_key_lead_to_their_one_certificate() -> None
     assert all_pages(store, CertificateFilter(spki_sha256=bytes(32)), 5) == []
 
 
+async def test_the_first_digits_of_serial_numbers_lead_to_all_that_begin_so() -> None:
+    alike = pair_record(20, signing_serial=b"\xaa\xbb\x01", encryption_serial=b"\xaa\xbb\x02")
+    records = [*(pair_record(number) for number in range(20)), alike]
+    store = await store_of(records)
+    every = {c.serial for c in all_pages(store, CertificateFilter(), 5)}
+    for digits in (
+        "0000",
+        "aabb",
+        "abcd",
+        records[3].signing_serial.hex()[:5],
+        records[3].signing_serial.hex(),
+    ):
+        found = [c.serial for c in all_pages(store, CertificateFilter(serial_prefix=digits), 3)]
+        assert sorted(found) == sorted(serial for serial in every if serial.hex().startswith(digits))
+    elsewhere = CertificateFilter(
+        serial_prefix=records[3].signing_serial.hex()[:5], email="nobody@example.org"
+    )
+    assert all_pages(store, elsewhere, 3) == []
+    with pytest.raises(InvalidInputError):
+        all_pages(store, CertificateFilter(serial_prefix="abc"), 3)
+
+
 async def test_what_is_only_reserved_is_not_found() -> None:
     store = await store_of([pair_record(0)])
     reserved = pair_record(1, signing_certificate=b"", encryption_certificate=b"")

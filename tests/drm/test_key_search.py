@@ -15,12 +15,15 @@ from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType, generate
 from keyark.keys.spki import encode_spki
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord
+from keyark.records.v1.keys_pb2 import KeyUse
+from keyark.service.checks import key_uses
 from keyark.service.paging import page_of
 from keyark.statements.enrollment import build_statement, parse_statement
 from keyark.store import MemoryStore
 from keyark.transparency._rows import DETAILS, LEAVES, completed_count, pack_leaf, row_key
 from keyark.transparency.events import new_event
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
+from keyark.v1.certificates_pb2 import KeyRole
 from keyark.v1.common_pb2 import PageRequest
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
 
@@ -176,6 +179,26 @@ async def test_a_token_of_another_filter_is_refused() -> None:
     for broken in ("!", token[:8], "AAAA"):
         with pytest.raises(InvalidInputError):
             page_of(PageRequest(page_token=broken), query=alice)
+
+
+async def test_the_first_digits_of_a_key_id_lead_to_the_key_and_to_no_signing_key() -> None:
+    archive = new_archive()
+    await archive.add(0, EMAILS[0], NAMES[0], 1, "certified")
+    (key,) = archive.keys
+    roles = {key.key_id: KeyRole.KEY_ROLE_ENCRYPTION, key.key_id[:16] + bytes(16): KeyRole.KEY_ROLE_SIGNING}
+    uses = {
+        key_id: KeyUse(enrollment_id=key.enrollment_id, role=role).SerializeToString()
+        for key_id, role in roles.items()
+    }
+    await archive.store.update(
+        lambda txn: [txn.put(key_uses.TABLE, key_id, use) for key_id, use in uses.items()]
+    )
+    digits = key.key_id.hex()
+    for some in (digits[:4], digits[:7], digits):
+        assert archive.pages(KeyFilter(key_id_prefix=some), 1) == [key]
+    changed = f"{int(digits[3], 16) ^ 1:x}"
+    assert archive.pages(KeyFilter(key_id_prefix=digits[:3] + changed), 1) == []
+    assert archive.pages(KeyFilter(key_id_prefix=digits[:6], owner="nobody"), 1) == []
 
 
 async def test_a_page_looks_at_a_bounded_number_of_keys() -> None:

@@ -65,13 +65,16 @@ async def recovery_client(options: dict[str, Any]) -> AsyncIterator[RecoveryClie
 
 
 def parse_ceremony_id(text: str) -> bytes:
-    """Return the 16 bytes of a ceremony id in hexadecimal; raises UsageError."""
+    """Return the 16 bytes of a whole ceremony id in hexadecimal; raises UsageError."""
     try:
         ceremony_id = bytes.fromhex(text.replace("-", ""))
     except ValueError:
         ceremony_id = b""
     if len(ceremony_id) != 16:
-        raise UsageError(f"{text!r} is no ceremony id; `keyark recover list` shows them.")
+        raise UsageError(
+            f"{text!r} is no whole ceremony id. A decision is signed, so name what was looked at by its whole id, as "
+            "`keyark recover show` tells it."
+        )
     return ceremony_id
 
 

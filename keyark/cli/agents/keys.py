@@ -22,7 +22,9 @@ from keyark.cli.options import (
 )
 from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say
 from keyark.cli.shape import to_json
+from keyark.client.access.sessions import Session
 from keyark.client.administration import lists as administration
+from keyark.client.administration.abbreviations import whole_key_id
 from keyark.client.trust.witnesses import Unconfirmed
 from keyark.keys.spki import encode_spki
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
@@ -74,11 +76,12 @@ def list_keys(**options: Any) -> None:
 @identity_password_option
 @json_option
 def show_key(key_id: str | None, cert: Path | None, **options: Any) -> None:
-    """Show the archived key with a KEY_ID (64 hexadecimal digits), or of a certificate, proven by its receipt."""
-    wanted = key_id_of(key_id, cert)
+    """Show the archived key with a KEY_ID (may be abbreviated), or of a certificate, proven by its receipt."""
+    check_named_once(key_id, cert)
 
     async def run() -> tuple[administration.ProvenKey, Unconfirmed]:
         async with witnesses_of(options) as witnesses:
+            wanted = await key_id_of(witnesses.archive, key_id, cert)
             key = await administration.get_proven_key(witnesses.archive, wanted)
             return key, await witnesses.consult([key.receipt.head])
 
@@ -116,13 +119,13 @@ def _show(key: administration.ProvenKey, unconfirmed: Unconfirmed) -> None:
 @json_option
 def deactivate_key(key_id: str, reason: str, **options: Any) -> None:
     """Keep a key from being recovered until it is activated."""
-    wanted = key_id_of(key_id, None)
-    print_one(
-        options,
-        "drm",
-        lambda session: administration.deactivate_key(session, wanted, reason=reason),
-        key_line,
-    )
+
+    async def deactivate(session: Session) -> ArchivedKey:
+        return await administration.deactivate_key(
+            session, await whole_key_id(session, key_id), reason=reason
+        )
+
+    print_one(options, "drm", deactivate, key_line)
 
 
 @keys.command("activate")
@@ -134,22 +137,24 @@ def deactivate_key(key_id: str, reason: str, **options: Any) -> None:
 @json_option
 def activate_key(key_id: str, reason: str, **options: Any) -> None:
     """Let a deactivated key be recovered again."""
-    wanted = key_id_of(key_id, None)
-    print_one(
-        options, "drm", lambda session: administration.activate_key(session, wanted, reason=reason), key_line
-    )
+
+    async def activate(session: Session) -> ArchivedKey:
+        return await administration.activate_key(session, await whole_key_id(session, key_id), reason=reason)
+
+    print_one(options, "drm", activate, key_line)
 
 
-def key_id_of(text: str | None, certificate: Path | None) -> bytes:
-    """Return the key id (32 bytes) that hexadecimal digits or a certificate file name; raises UsageError."""
+def check_named_once(text: str | None, certificate: Path | None) -> None:
+    """Raise UsageError unless a key is named either by its id or by its certificate."""
     if (text is None) == (certificate is None):
         raise UsageError("Name the key by its id or by its certificate.")
+
+
+async def key_id_of(session: Session, text: str | None, certificate: Path | None) -> bytes:
+    """Return the key id (32 bytes) that digits, which may be abbreviated, or else a certificate file name."""
     if certificate is not None:
         return sha256(encode_spki(_encryption_certificate(certificate).public_key())).digest()
-    key_id = hexadecimal(text or "")
-    if len(key_id) != sha256().digest_size:
-        raise UsageError(f"{text!r} is no key id of 64 hexadecimal digits; `keyark keys list` shows them.")
-    return key_id
+    return await whole_key_id(session, text or "")
 
 
 def _encryption_certificate(path: Path) -> x509.Certificate:

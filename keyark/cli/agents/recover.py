@@ -48,6 +48,7 @@ from keyark.cli.output import (
 )
 from keyark.client.access.passwords import new_password
 from keyark.client.administration import lists as administration
+from keyark.client.administration.abbreviations import whole_ceremony_id
 from keyark.client.administration.lists import keys_of_person
 from keyark.client.enrollment.folder import KeyFormat
 from keyark.client.recovery.client import RecoveryClient
@@ -71,7 +72,7 @@ def recover() -> None:
     help="E-mail address, or a name that one person has: the newest key; with --all every key.",
 )
 @click.option("--all", "whole_history", is_flag=True, help="With --owner: the person's whole key history.")
-@click.option("--key", "key_id", help="Key id, 64 hexadecimal digits.")
+@click.option("--key", "key_id", help="Key id, hexadecimal; may be abbreviated.")
 @click.option(
     "--cert", type=click.Path(dir_okay=False, path_type=Path), help="The encryption certificate, PEM."
 )
@@ -101,7 +102,7 @@ def request(**options: Any) -> None:
 
 async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes]:
     if options["owner"] is None:
-        return [key_id_of(options["key_id"], options["cert"])]
+        return [await key_id_of(client.session, options["key_id"], options["cert"])]
     found = await keys_of_person(client.session, options["owner"])
     return [key.key_id for key in (found if options["whole_history"] else found[-1:])]
 
@@ -133,16 +134,16 @@ def list_(**options: Any) -> None:
 @json_option
 def show(ceremony_id: str, **options: Any) -> None:
     """Show who asks for which key of whom, why, until when, and who decided, verified; what is not is marked."""
-    number = parse_ceremony_id(ceremony_id)
 
     async def run() -> ReviewedCeremony:
         if not options["identity"].startswith("agent/"):
             async with witnesses_of(options) as witnesses:
+                number = await whole_ceremony_id(witnesses.archive, ceremony_id)
                 view = await administration.get_ceremony(witnesses.archive, number)
                 reviewed = CeremonyReview(witnesses.archive.home).review(view)
                 return await confirmed(reviewed, witnesses)
         async with recovery_client(options) as client:
-            return await client.review(number)
+            return await client.review(await whole_ceremony_id(client.session, ceremony_id))
 
     show_ceremony(asyncio.run(run()), as_json=options["as_json"])
 
@@ -197,7 +198,7 @@ def cancel(ceremony_id: str, **options: Any) -> None:
 
     async def run() -> ReviewedCeremony:
         async with recovery_client(options) as client:
-            return await client.cancel(parse_ceremony_id(ceremony_id))
+            return await client.cancel(await whole_ceremony_id(client.session, ceremony_id))
 
     _tell(asyncio.run(run()), options)
 
@@ -233,10 +234,10 @@ def collect(ceremony_id: str, **options: Any) -> None:
         pkcs12_form=Pkcs12Form(options["p12_form"]),
     )
     files.check_free()
-    number = parse_ceremony_id(ceremony_id)
 
     async def run() -> None:
         async with recovery_client(options) as client:
+            number = await whole_ceremony_id(client.session, ceremony_id)
             keys = await client.collect(number)
             written = files.write(keys)
             try:
@@ -279,12 +280,14 @@ def _tell_collected(
 def acknowledge(ceremony_id: str, **options: Any) -> None:
     """Say that the collected files are safe, where `collect` could not tell the archive any more."""
 
-    async def run() -> None:
+    async def run() -> bytes:
         async with recovery_client(options) as client:
-            await client.acknowledge(parse_ceremony_id(ceremony_id))
+            number = await whole_ceremony_id(client.session, ceremony_id)
+            await client.acknowledge(number)
+            return number
 
-    asyncio.run(run())
-    say_or_print(options, {"ceremony_id": ceremony_id, "erased": True}, ["the archive erased them"])
+    number = asyncio.run(run())
+    say_or_print(options, {"ceremony_id": number.hex(), "erased": True}, ["the archive erased them"])
 
 
 def _tell(ceremony: ReviewedCeremony, options: dict[str, Any]) -> None:

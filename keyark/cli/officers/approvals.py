@@ -21,6 +21,7 @@ from keyark.cli.options import (
 from keyark.cli.output import PENDING, UsageError, careful, print_json, say
 from keyark.cli.shape import to_json
 from keyark.client.access.home import Home
+from keyark.client.administration.abbreviations import whole_enrollment_id
 from keyark.client.administration.approvals import ApprovalClient, check_shown, verified_approval
 from keyark.client.enrollment.client import TIMEOUT
 from keyark.client.trust.verification import UnexpectedAnswerError
@@ -55,11 +56,11 @@ reason_option = click.option(
 @click.argument("enrollment_id", metavar="ID")
 @officer_options
 def show(*, enrollment_id: str, **options: Any) -> None:
-    """Show the enrollment with an ID; as client/NAME, one of that client's own."""
-    wanted = _id(enrollment_id)
+    """Show the enrollment with an ID, which may be abbreviated; as client/NAME, one of that client's own."""
     if not options["identity"].startswith("client/"):
-        _run(options, lambda officer: officer.show(wanted))
+        _run(options, lambda officer: _look(officer, enrollment_id))
         return
+    wanted = _id(enrollment_id)
 
     async def run() -> pb.Enrollment:
         async with session_of(options, "rm") as session:
@@ -94,6 +95,7 @@ def approve(
 
     Ends with code 4 where it is approved and the CM or the DRM cannot be reached now; the RM then goes on by itself.
     """
+    _id(enrollment_id)  # an approval is signed, so it names what was looked at
     edits = Edits(common_name=normalized_name(name), validity_days=days or 0)
     expected = None if statement is None else hexadecimal(statement)
 
@@ -141,8 +143,10 @@ def assign(*, enrollment_id: str, assignee: str | None, to_any: bool, **options:
 
 def _id(text: str) -> bytes:
     enrollment_id = hexadecimal(text)
-    if len(enrollment_id) != ID_SIZE:
-        raise UsageError("An enrollment id has 64 hexadecimal digits, as `keyark enrollments list` shows it.")
+    if len(enrollment_id) != ID_SIZE or len(text) < 2 * ID_SIZE:
+        raise UsageError(
+            f"{text!r} is no whole enrollment id of 64 hexadecimal digits; `keyark enrollments list` shows them."
+        )
     return enrollment_id
 
 
@@ -150,12 +154,15 @@ def _acting(
     enrollment_id: str, act: Callable[[ApprovalClient, pb.Enrollment], Awaitable[pb.Enrollment]]
 ) -> Callable[[ApprovalClient], Awaitable[pb.Enrollment]]:
     """Look at the request, then act on what was seen."""
-    wanted = _id(enrollment_id)
 
     async def look_and_act(officer: ApprovalClient) -> pb.Enrollment:
-        return await act(officer, await officer.show(wanted))
+        return await act(officer, await _look(officer, enrollment_id))
 
     return look_and_act
+
+
+async def _look(officer: ApprovalClient, enrollment_id: str) -> pb.Enrollment:
+    return await officer.show(await whole_enrollment_id(officer.session, enrollment_id))
 
 
 def _run(

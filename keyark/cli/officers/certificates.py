@@ -19,7 +19,9 @@ from keyark.cli.options import (
     paging_options,
 )
 from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.client.access.sessions import Session
 from keyark.client.administration import lists as administration
+from keyark.client.administration.abbreviations import whole_serial
 from keyark.errors import NotFoundError
 from keyark.files import write_file
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState, KeyRole
@@ -121,11 +123,12 @@ def list_certificates(**options: Any) -> None:
 @click.argument("serial")
 @officer_options
 def show_certificate(serial: str, **options: Any) -> None:
-    """Show the certificate with a SERIAL number (hexadecimal)."""
-    number = hexadecimal(serial)
-    print_one(
-        options, "cm", lambda session: administration.get_certificate(session, number), certificate_line
-    )
+    """Show the certificate with a SERIAL number (may be abbreviated)."""
+
+    async def fetch(session: Session) -> Certificate:
+        return await administration.get_certificate(session, await whole_serial(session, serial))
+
+    print_one(options, "cm", fetch, certificate_line)
 
 
 @certificates.command("expiring")

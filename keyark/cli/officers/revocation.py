@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from keyark.cli.listing import hexadecimal, session_of, when
+from keyark.cli.listing import session_of, when
 from keyark.cli.officers.certificates import DAY, certificate_line, certificates, officer_options
 from keyark.cli.options import (
     home_option,
@@ -25,6 +25,7 @@ from keyark.cli.shape import to_json
 from keyark.client.access.sessions import Session
 from keyark.client.administration import lists as administration
 from keyark.client.administration import revocation
+from keyark.client.administration.abbreviations import whole_serial
 from keyark.client.enrollment.folder import EnrollmentFolder
 from keyark.errors import NotFoundError
 from keyark.statements.revocations import OWN_REASONS
@@ -66,10 +67,10 @@ since_option = click.option(
 @since_option
 @officer_options
 def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | None, **options: Any) -> None:
-    """Revoke the certificate with a SERIAL number (hexadecimal), for good."""
+    """Revoke the certificate with a SERIAL number (may be abbreviated), for good."""
 
     async def work(session: Session) -> list[Certificate]:
-        serials = await _serials(session, hexadecimal(serial), both=pair)
+        serials = await _serials(session, serial, both=pair)
         return await revocation.revoke_certificates(
             session, serials, reason=REASONS[reason], invalidity_time=_seconds(invalid_since)
         )
@@ -144,10 +145,10 @@ def _seconds(moment: datetime | None) -> int:
 @pair_option
 @officer_options
 def hold(*, serial: str, pair: bool, **options: Any) -> None:
-    """Put the certificate with a SERIAL number (hexadecimal) on hold until it is released or revoked."""
+    """Put the certificate with a SERIAL number (may be abbreviated) on hold until it is released or revoked."""
 
     async def work(session: Session) -> list[Certificate]:
-        serials = await _serials(session, hexadecimal(serial), both=pair)
+        serials = await _serials(session, serial, both=pair)
         return await revocation.hold_certificates(session, serials)
 
     _run(options, work)
@@ -158,16 +159,17 @@ def hold(*, serial: str, pair: bool, **options: Any) -> None:
 @pair_option
 @officer_options
 def release(*, serial: str, pair: bool, **options: Any) -> None:
-    """Put the certificate with a SERIAL number (hexadecimal) in force again that is on hold."""
+    """Put the certificate with a SERIAL number (may be abbreviated) in force again that is on hold."""
 
     async def work(session: Session) -> list[Certificate]:
-        serials = await _serials(session, hexadecimal(serial), both=pair)
+        serials = await _serials(session, serial, both=pair)
         return await revocation.release_certificates(session, serials)
 
     _run(options, work)
 
 
-async def _serials(session: Session, serial: bytes, *, both: bool) -> list[bytes]:
+async def _serials(session: Session, text: str, *, both: bool) -> list[bytes]:
+    serial = await whole_serial(session, text)
     if not both:
         return [serial]
     other = (await administration.get_certificate(session, serial)).pair_serial

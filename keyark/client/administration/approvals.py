@@ -60,7 +60,7 @@ class ApprovalClient:
     """One officer's client to the RM of a home; use it as an async context manager."""
 
     def __init__(self, session: Session, identity: LocalIdentity) -> None:
-        self._session = session
+        self.session = session
         self._stub = RegistrationAdminServiceStub(session.channel)
         self._signer = OfficerSigner(certificate=identity.leaf, private_key=identity.signing_key)
         self._trust_domain = identity.spiffe_id.trust_domain
@@ -89,11 +89,11 @@ class ApprovalClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.channel.close()
+        await self.session.channel.close()
 
     async def list(self) -> AsyncIterator[pb.Enrollment]:
         """Yield the requests that wait, the first to expire first."""
-        async for enrollment in list_enrollments(self._session, PENDING):
+        async for enrollment in list_enrollments(self.session, PENDING):
             yield enrollment
 
     async def show(self, enrollment_id: bytes) -> pb.Enrollment:

@@ -45,13 +45,19 @@ async def list_enrollments(
     session: Session,
     state: registration_pb2.EnrollmentState.ValueType = ANY_STATE,
     paging: Paging | None = None,
+    *,
+    id_prefix: str = "",
 ) -> AsyncIterator[registration_pb2.Enrollment]:
     """Yield every enrollment, or those in a state, oldest first; ``session`` is an officer's with the RM.
+
+    ``id_prefix`` is what their ids begin with, hexadecimal, 4 digits or more.
 
     Of those that wait for an officer the first to expire comes first.
     """
     stub = RegistrationAdminServiceStub(session.channel)
-    new_request = partial(registration_pb2.ListEnrollmentsRequest, state=state)
+    new_request = partial(
+        registration_pb2.ListEnrollmentsRequest, state=state, enrollment_id_prefix=id_prefix
+    )
     async for enrollment in entries(stub.ListEnrollments, new_request, lambda page: page.enrollments, paging):
         yield enrollment
 
@@ -168,10 +174,15 @@ async def list_ceremonies(
     session: Session,
     state: recovery_pb2.CeremonyState.ValueType = ANY_CEREMONY,
     paging: Paging | None = None,
+    *,
+    id_prefix: str = "",
 ) -> AsyncIterator[recovery_pb2.Ceremony]:
-    """Yield ceremonies, or those in a state, oldest first, to an agent or auditor of the DRM; nothing is verified."""
+    """Yield ceremonies, or those in a state, oldest first, to an agent or auditor of the DRM; nothing is verified.
+
+    ``id_prefix`` is what their ids begin with, hexadecimal, 4 digits or more.
+    """
     stub = KeyRecoveryServiceStub(session.channel)
-    new_request = partial(recovery_pb2.ListCeremoniesRequest, state=state)
+    new_request = partial(recovery_pb2.ListCeremoniesRequest, state=state, ceremony_id_prefix=id_prefix)
     async for ceremony in entries(stub.ListCeremonies, new_request, lambda page: page.ceremonies, paging):
         yield ceremony
 

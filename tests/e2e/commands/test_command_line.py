@@ -417,6 +417,51 @@ def test_a_list_in_parts_is_the_whole_list(home: Path, tmp_path: Path) -> None:
         assert len(whole) >= 3, words
 
 
+def test_ids_may_be_abbreviated_where_only_one_begins_so(home: Path, tmp_path: Path) -> None:
+    enroll(home, tmp_path / "short", "short@example.org")
+    keyark("recover", "request", "--owner", "short@example.org", "--reason", "lost", "--home", home)
+    first: dict[str, str] = {}
+    for words, name in (
+        (("keys", "list"), "key_id"),
+        (("certificates", "list"), "serial"),
+        (("enrollments", "list"), "enrollment_id"),
+        (("recover", "list"), "ceremony_id"),
+    ):
+        listed = json.loads(keyark(*words, "--home", home, "--json").stdout)
+        first[words[0]] = whole = listed[-1][name]
+        show = (words[0], "show")
+        for digits in (whole[:-1], whole[:-2].upper(), whole):
+            shown = json.loads(keyark(*show, digits, "--home", home, "--json").stdout)
+            assert shown[name] == whole
+        assert "NOT_FOUND" in keyark(*show, "ffffffff", "--home", home, "--json", code=1).stdout
+        for wrong in ("fff", "xyz"):
+            assert "INVALID_INPUT" in keyark(*show, wrong, "--home", home, "--json", code=2).stdout
+    keyark("certificates", "hold", first["certificates"][:20], "--home", home)
+    keyark("keys", "deactivate", first["keys"][:20], "--reason", "a test", "--home", home)
+    signed = (
+        ("enrollments", "approve", first["enrollments"][:-1]),
+        ("recover", "approve", first["recover"][:-1], "--yes"),
+        ("recover", "reject", first["recover"][:-1], "--reason", "a test"),
+    )
+    for words in signed:
+        assert "whole" in keyark(*words, "--home", home, code=2).stderr
+    assert first["recover"] in keyark("recover", "cancel", first["recover"][:-2], "--home", home).stdout
+
+
+def test_an_abbreviation_of_several_ids_names_them(home: Path, tmp_path: Path) -> None:
+    """Enrollment ids begin with the time, so two of one minute begin alike."""
+    for number in range(2):
+        enroll(home, tmp_path / str(number), f"alike{number}@example.org")
+    ids = [
+        e["enrollment_id"] for e in json.loads(keyark("enrollments", "list", "--home", home, "--json").stdout)
+    ]
+    done = keyark("enrollments", "show", ids[-1][:6], "--home", home, "--json", code=1)
+    error = json.loads(done.stdout)["error"]
+    assert error["reason"] == "AMBIGUOUS_ID"
+    assert ids[-2] in error["message"]
+    assert ids[-1] in error["message"]
+
+
 def test_people_are_told_the_next_page_and_a_token_of_another_list_is_usage(
     home: Path, tmp_path: Path
 ) -> None:

@@ -14,8 +14,20 @@ YOUNG: Final = 20_000
 """Objects that live on before the youngest are looked through: more than a full batch has."""
 
 
+def collect_later() -> None:
+    """Look for no cycles while modules are imported: that takes a quarter of a service's start, and finds none."""
+    gc.disable()
+
+
+def set_modules_aside() -> None:
+    """Look for cycles again, among what is made from now on."""
+    gc.freeze()
+    gc.enable()
+
+
 def settle_collector() -> None:
     """Set aside what is there for good, and look for cycles among new objects less often; none stays uncollected."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)
+    gc.enable()

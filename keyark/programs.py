@@ -89,6 +89,12 @@ def keyark() -> None:
         sys.exit(_STOPPED)
 
 
+def start_service(module: str) -> None:
+    """Isolate a service's program, and look for no cycles until its modules are imported; call it in ``__main__``."""
+    isolate(module)
+    importlib.import_module("keyark.collection").collect_later()
+
+
 def prepare_service() -> None:
     """Make the process ready for a service, with TLS 1.3 only; call it in ``__main__`` before the rest is imported.
 
@@ -124,7 +130,7 @@ def drm() -> int:
 
 
 def _service(module: str) -> int:
-    isolate(module)
+    start_service(module)
     code: int = importlib.import_module(f"{module}.__main__").PROGRAM.main()
     return code
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from keyark.programs import isolate, prepare_service
+from keyark.programs import prepare_service, start_service
 
 if __name__ == "__main__":
-    isolate("rm_service")
+    start_service("rm_service")
 
 prepare_service()
 

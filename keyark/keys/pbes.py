@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
@@ -55,7 +56,7 @@ class _Protection:
 class ModernProtection(_Protection):
     """PBES2 with AES-256-CBC under PBKDF2-HMAC-SHA-256 (RFC 8018 §6.2); all that it encrypts shares one derived key."""
 
-    rounds: int = PBKDF2_ROUNDS
+    rounds: int = field(default_factory=lambda: PBKDF2_ROUNDS)
     mac_hash: str = "sha256"
     _salt: bytes = field(default_factory=lambda: os.urandom(_SALT_SIZE))
 
@@ -109,14 +110,15 @@ def derive(password: bytes, salt: bytes, *, purpose: int, rounds: int, hash_name
 
     ``password`` is UTF-8; the derivation takes it as UTF-16 with two zero bytes behind it.
     """
-    block = hashlib.new(hash_name).block_size
+    new_hash: Callable[..., Any] = getattr(hashlib, hash_name)  # in half the time of hashlib.new
+    block = new_hash().block_size
     text = password.decode().encode("utf-16-be") + b"\0\0"
     material = bytearray(_filled(salt, block) + _filled(text, block))
     result = b""
     while True:
-        digest = hashlib.new(hash_name, bytes([purpose]) * block + material).digest()
+        digest: bytes = new_hash(bytes([purpose]) * block + material).digest()
         for _ in range(rounds - 1):
-            digest = hashlib.new(hash_name, digest).digest()
+            digest = new_hash(digest).digest()
         result += digest
         if len(result) >= size:
             return result[:size]

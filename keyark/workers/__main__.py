@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn, cast
 
-from keyark.collection import settle_collector
+from keyark.collection import collect_later, settle_collector
 from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.keys.library import ignore_library_warnings
@@ -32,6 +32,7 @@ logger = logging.getLogger("keyark.workers")
 
 def main(descriptor: int) -> None:
     """Serve batches from the socket until it ends."""
+    collect_later()
     disable_core_dumps()
     ignore_library_warnings()
     _die_with_parent()

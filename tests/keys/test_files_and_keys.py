@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_a_saved_key_is_loaded_again(folder, key_type, password):
     assert encode_spki(loaded.public_key()) == spki(key_type)
     assert (mode(path), mode(path.parent)) == (0o600, 0o700)
     assert os.listdir(path.parent) == ["key.pem"]
+
+
+@pytest.mark.usefixtures("usual_rounds")
+def test_a_password_is_stretched_over_600000_rounds(folder):
+    path = folder / "key.pem"
+    save_private_key(path, private_key(KeyType.EC_P256), password=b"correct horse")
+    told = subprocess.run(
+        ["openssl", "asn1parse", "-in", path], capture_output=True, text=True, check=True
+    ).stdout
+    assert [line.rsplit(":", 1)[1] for line in told.splitlines() if "INTEGER" in line] == [f"{600_000:06X}"]
 
 
 def test_the_mode_does_not_depend_on_the_umask(folder):

@@ -71,6 +71,7 @@ def test_ed25519_signing_keys_are_written():
     assert encode_spki(open_pkcs12(data, password=b"pw").public_key()) == spki(KeyType.ED25519)
 
 
+@pytest.mark.usefixtures("usual_rounds")
 def test_openssl_sees_every_part_as_strong_as_the_others(tmp_path):
     path = tmp_path / "keys.p12"
     path.write_bytes(history()[1])

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import uvloop
 
-from keyark.collection import settle_collector
+from keyark.collection import set_modules_aside, settle_collector
 from keyark.config import Config, load_config
 from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
@@ -89,6 +89,7 @@ class Program(Generic[C]):
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command; returns the exit code of the process."""
+        set_modules_aside()
         disable_core_dumps()
         with escaped_streams() as streams:
             log_to_stderr(f"{self.role} %(levelname)s %(name)s: %(message)s")

@@ -11,12 +11,11 @@ from cm_service.certificates.expiry_notices import ExpirySettings
 from cm_service.crl_settings import CrlSettings
 from cm_service.issuer.generations import IssuerSettings
 from cm_service.issuer.profiles import ProfileSettings
-from keyark.config import Config, ConfigPath
+from keyark.config import Config, ConfigPath, Listen
 from keyark.policy.config import PolicyConfig
 from keyark.service.checks.callers import CallerSettings
 from keyark.service.settings import (
     ArchiveTrust,
-    Host,
     LogSettings,
     ServiceSettings,
     StoreSettings,
@@ -27,7 +26,7 @@ from keyark.service.settings import (
 class HttpSettings(Config):
     """[http]: where lists and CA certificates are served, and how much strangers may take."""
 
-    listen: Host
+    listen: Listen
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 256
     max_age_seconds: Annotated[int, Field(ge=0, le=7 * 86_400)] = 3600
 

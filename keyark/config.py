@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from keyark.errors import ConfigurationError
+from keyark.addresses import join_addresses, parse_addresses
+from keyark.errors import ConfigurationError, InvalidInputError
 from keyark.files import read_file
 
 MAX_CONFIG_SIZE: Final = 1 << 20
@@ -38,6 +40,27 @@ def _resolve(path: Path, info: ValidationInfo) -> Path:
 
 ConfigPath = Annotated[Path, AfterValidator(_resolve)]
 """A path; a relative one starts at the folder of the configuration file."""
+
+
+def _joined(value: object) -> object:
+    """A TOML file may have an array instead of commas."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return ",".join(value)
+    return value
+
+
+def _checked(text: str, first_port: int) -> str:
+    try:
+        return join_addresses(parse_addresses(text, first_port=first_port))
+    except InvalidInputError as error:
+        raise ValueError(error.message) from None
+
+
+Addresses = Annotated[str, BeforeValidator(_joined), AfterValidator(partial(_checked, first_port=1))]
+"""Where a service is called: the first that answers is used."""
+
+Listen = Annotated[str, BeforeValidator(_joined), AfterValidator(partial(_checked, first_port=0))]
+"""Where a service listens, on all of them; port 0 takes a free one."""
 
 
 def misplaced(message: str, *keys: str) -> ValueError:

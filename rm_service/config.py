@@ -6,17 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from keyark.config import Config
+from keyark.config import Addresses, Config
 from keyark.policy.config import PolicyConfig
-from keyark.service.settings import ArchiveTrust, Host, LogSettings, ServiceSettings, StoreSettings
+from keyark.service.settings import ArchiveTrust, LogSettings, ServiceSettings, StoreSettings
 from rm_service.reviews import QueueRoom
 
 
 class DownstreamSettings(Config):
     """[downstream]: where CM and DRM are, and how many items may wait for each."""
 
-    cm: Host
-    drm: Host
+    cm: Addresses
+    drm: Addresses
     max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
 
 

@@ -12,6 +12,7 @@ from keyark.service.program.initialization import (
     add_archive_arguments,
     add_service_arguments,
     archive_values,
+    called_address,
     init_identity,
     init_log_key,
     write_config,
@@ -81,8 +82,12 @@ encryption = [
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the RM's `init` asks for."""
     add_service_arguments(parser)
-    parser.add_argument("--cm", required=True, help="HOST:PORT of the Certificate Manager")
-    parser.add_argument("--drm", required=True, help="HOST:PORT of the Data Recovery Manager")
+    parser.add_argument(
+        "--cm", required=True, type=called_address, help="HOST:PORT of the Certificate Manager"
+    )
+    parser.add_argument(
+        "--drm", required=True, type=called_address, help="HOST:PORT of the Data Recovery Manager"
+    )
     add_archive_arguments(parser)
 
 

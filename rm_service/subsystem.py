@@ -160,12 +160,13 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
 
 @asynccontextmanager
 async def _downstream(config: RmConfig, foundation: Foundation) -> AsyncIterator[Downstream]:
-    def reach(role: str, address: str) -> RenewableChannel:
+    def reach(role: str, addresses: str) -> RenewableChannel:
         domain = config.service.trust_domain
+        pin = ServerPin(addresses, f"{role}.{domain}", foundation.revoked)
         channel = RenewableChannel(
             lambda: foundation.identity.value,
-            lambda identity: open_channel(address, identity, server_role=role, trust_domain=domain),
-            pin=ServerPin(address, f"{role}.{domain}", foundation.revoked),
+            lambda identity: open_channel(pin.address, identity, server_role=role, trust_domain=domain),
+            pin=pin,
         )
         foundation.identity.when_changed(channel.renew)
         return channel

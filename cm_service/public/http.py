@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -19,6 +20,7 @@ from typing import Final
 import h11
 
 from cm_service.public.documents import HttpRequest, HttpResponse, http_date, plain
+from keyark.addresses import Address, parse_addresses
 from keyark.errors import ConfigurationError
 
 MAX_HEAD: Final = 16 << 10
@@ -65,36 +67,51 @@ class HttpServer:
     """Takes requests until it is closed; make it with ``start``."""
 
     def __init__(
-        self, listener: socket.socket, *, answer: Answer, now: Callable[[], int], limits: HttpLimits
+        self,
+        listeners: Sequence[socket.socket],
+        *,
+        answer: Answer,
+        now: Callable[[], int],
+        limits: HttpLimits,
     ) -> None:
-        self._listener, self._answer, self._now, self._limits = listener, answer, now, limits
+        self._listeners, self._answer, self._now, self._limits = listeners, answer, now, limits
         self._free = asyncio.Semaphore(limits.connections)
         self._open: set[asyncio.Task[None]] = set()
-        self._accepting = asyncio.create_task(self._accept())
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in listeners]
 
     @classmethod
     async def start(
         cls, address: str, *, answer: Answer, now: Callable[[], int], limits: HttpLimits | None = None
     ) -> HttpServer:
-        """Listen at HOST:PORT (port 0 takes a free one); ``now`` tells seconds UTC. Raises ConfigurationError."""
-        try:
-            listener = await _listen(address)
-        except (OSError, OverflowError) as error:
-            raise ConfigurationError(
-                f"Nothing can listen at http://{address}: {error}; choose another address."
-            ) from None
-        return cls(listener, answer=answer, now=now, limits=limits or HttpLimits())
+        """Listen at HOST:PORT (port 0 takes a free one), or at several; ``now`` tells seconds UTC.
+
+        Raises ConfigurationError.
+        """
+        with ExitStack() as opened:
+            listeners = []
+            for place in parse_addresses(address, first_port=0):
+                try:
+                    listeners.append(opened.enter_context(await _listen(place)))
+                except OSError as error:
+                    raise ConfigurationError(
+                        f"Nothing can listen at http://{place}: {error}; choose another address."
+                    ) from None
+            server = cls(listeners, answer=answer, now=now, limits=limits or HttpLimits())
+            opened.pop_all()
+        return server
 
     @property
     def port(self) -> int:
-        """Where it listens."""
-        return int(self._listener.getsockname()[1])
+        """The port at its first address."""
+        return int(self._listeners[0].getsockname()[1])
 
     async def close(self) -> None:
         """Take no more connections, let open ones end for a moment, then cut them."""
-        self._accepting.cancel()
-        await asyncio.wait([self._accepting])
-        self._listener.close()
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.wait(self._accepting)
+        for listener in self._listeners:
+            listener.close()
         if self._open:
             await asyncio.wait(self._open, timeout=CLOSE_SECONDS)
         left = list(self._open)
@@ -102,12 +119,12 @@ class HttpServer:
             conversation.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _accept(self) -> None:
+    async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._free.acquire()
             try:
-                client, _ = await loop.sock_accept(self._listener)
+                client, _ = await loop.sock_accept(listener)
             except OSError as error:  # no file descriptors, or gone before it was taken
                 self._free.release()
                 logger.warning("a connection was not taken: %s", error.strerror)
@@ -141,15 +158,14 @@ def _origin_form(target: str) -> str:
     return target
 
 
-async def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+async def _listen(address: Address) -> socket.socket:
+    found = await asyncio.get_running_loop().getaddrinfo(address.host, None, type=socket.SOCK_STREAM)
     family, kind, protocol, _, place = found[0]
     listener = socket.socket(family, kind, protocol)
     try:
         listener.settimeout(0)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((place[0], int(port), *place[2:]))
+        listener.bind((place[0], address.port, *place[2:]))
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()

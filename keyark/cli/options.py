@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import click
 
+from keyark.addresses import join_addresses, parse_addresses
 from keyark.cli.output import NotConfirmedError, StoppedError, UsageError, say_aside
 from keyark.client.access.passwords import PasswordSource, check_strength
+from keyark.errors import InvalidInputError
 from keyark.extras import Extra, need_extra
 from keyark.keys.password_files import MAX_PASSWORD, read_password
 from keyark.text.terminal import line
@@ -43,6 +45,21 @@ def needs(extra: Extra) -> Decorator:
         return cast("F", run)
 
     return decorate
+
+
+class _AddressesType(click.ParamType[str]):
+    """HOST:PORT, or several of them after commas, as ``keyark.addresses`` reads them."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return join_addresses(parse_addresses(str(value)))
+        except InvalidInputError as error:
+            self.fail(error.message, param, ctx)
+
+
+ADDRESSES: Final = _AddressesType()
 
 
 def home_option(function: F) -> F:

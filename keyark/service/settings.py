@@ -7,13 +7,10 @@ from typing import Annotated, Protocol
 
 from pydantic import Field
 
-from keyark.config import Config, ConfigPath
+from keyark.config import Config, ConfigPath, Listen
 from keyark.identity.revoked import IDENTITY_LIST
 from keyark.keys.known_keys import KnownKeys
 from keyark.policy.config import PolicyConfig
-
-Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
-"""A host and a port."""
 
 KeyUri = Annotated[str, Field(pattern=r"^[a-z0-9+.-]+:.+$")]
 """Where a private key is: "file:NAME", relative to the configuration file."""
@@ -30,7 +27,7 @@ class ServiceSettings(Config):
     """[service]: who this is, where it listens, and how much it takes on at once."""
 
     trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?$")]
-    listen: Host
+    listen: Listen
     identity_key: ConfigPath
     identity_certificate: ConfigPath
     trust_anchor: ConfigPath

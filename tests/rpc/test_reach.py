@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from keyark.errors import KeyarkError
+from keyark.errors import KeyarkError, PermissionDeniedError
+from keyark.identity.revoked import RevokedIdentities
 from keyark.keys.key_types import KeyType
 from keyark.rpc.calling.channels import call, open_channel
 from keyark.rpc.calling.pinning import ServerPin
@@ -28,19 +31,72 @@ FUTURE = Validity.starting(NOW + 20 * DAY, lifetime_seconds=DAY)
 AUDITOR = "auditor/eve"
 
 
-async def refusal(address: str, who: LocalIdentity, role: str = "drm") -> KeyarkError:
-    """What a call to a service is refused with."""
+@asynccontextmanager
+async def channel_to(
+    addresses: str, who: LocalIdentity, *, revoked: RevokedIdentities
+) -> AsyncIterator[RenewableChannel]:
+    pin = ServerPin(addresses, "drm.example.org", revoked)
     channel = RenewableChannel(
         lambda: who,
-        lambda identity: open_channel(address, identity, server_role=role, trust_domain="example.org"),
-        pin=ServerPin(address, f"{role}.example.org", revoked_identities()),
+        lambda identity: open_channel(pin.address, identity, server_role="drm", trust_domain="example.org"),
+        pin=pin,
+    )
+    try:
+        yield channel
+    finally:
+        await channel.close()
+
+
+@pytest.mark.parametrize("revoked", [revoked_identities(), revoked_identities(identity("drm", number=905))])
+async def test_a_call_goes_to_the_first_address_that_answers_and_on_when_it_stops(
+    revoked: RevokedIdentities,
+) -> None:
+    request = GetCheckpointRequest()
+    one, other = identity("drm", number=906), identity("drm", number=907)
+    async with (
+        serving(Scripted(b"second"), address="[::1]:0", present=lambda: other) as second,
+        serving(Scripted(b"first"), present=lambda: one) as first,
+    ):
+        addresses = f"127.0.0.1:1, 127.0.0.1:{first.port}, nobody.invalid:7710, [::1]:{second.port}"
+        async with channel_to(addresses, identity(AUDITOR), revoked=revoked) as channel:
+            for _ in range(2):
+                answer = await call(stub(channel).GetCheckpoint, request, timeout=10)  # type: ignore[arg-type]
+                assert answer.checkpoint == b"first"
+            await first.drain(0)
+            for _ in range(2):
+                answer = await call(stub(channel).GetCheckpoint, request, timeout=10)  # type: ignore[arg-type]
+                assert answer.checkpoint == b"second"
+
+
+async def test_where_no_address_answers_all_are_named() -> None:
+    error = await refusal("127.0.0.1:1, [::1]:1", identity(AUDITOR))
+    assert error.message.startswith("The DRM at 127.0.0.1:1 or [::1]:1 refused the connection")
+
+
+async def test_a_refusal_is_not_asked_for_again_elsewhere() -> None:
+    here, elsewhere = Scripted(), Scripted()
+    async with serving(here) as first, serving(elsewhere) as second:
+        addresses = f"127.0.0.1:{first.port}, 127.0.0.1:{second.port}"
+        async with channel_to(addresses, identity("client/alice"), revoked=revoked_identities()) as channel:
+            with pytest.raises(PermissionDeniedError):
+                await call(stub(channel).GetCheckpoint, GetCheckpointRequest(), timeout=10)  # type: ignore[arg-type]
+    assert (len(here.rejected), len(elsewhere.rejected)) == (1, 0)
+
+
+async def refusal(address: str, who: LocalIdentity, role: str = "drm") -> KeyarkError:
+    """What a call to a service is refused with."""
+    pin = ServerPin(address, f"{role}.example.org", revoked_identities())
+    channel = RenewableChannel(
+        lambda: who,
+        lambda identity: open_channel(pin.address, identity, server_role=role, trust_domain="example.org"),
+        pin=pin,
     )
     try:
         with pytest.raises(KeyarkError) as caught:
             await call(stub(channel).GetCheckpoint, GetCheckpointRequest(), timeout=5)  # type: ignore[arg-type]
     finally:
         await channel.close()
-    assert address in caught.value.message
+    assert address.replace(", ", " or ") in caught.value.message
     assert role.upper() in caught.value.message
     return caught.value
 

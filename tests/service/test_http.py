@@ -260,10 +260,25 @@ async def test_closing_lets_an_answer_end_and_takes_no_more() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:99999", "no-such-host.invalid:80"])
+@pytest.mark.parametrize("address", ["no-such-host.invalid:80", "127.0.0.1:0, no-such-host.invalid:80"])
 async def test_an_address_that_cannot_be_listened_at_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="choose another address"):
         await HttpServer.start(address, answer=Documents().answer, now=lambda: NOW)
+
+
+async def test_it_listens_at_every_address_and_leaves_none_open() -> None:
+    server = await HttpServer.start("127.0.0.1:0, [::1]:0", answer=Documents().answer, now=lambda: NOW)
+    places = [listener.getsockname()[:2] for listener in server._listeners]
+    assert [place[0] for place in places] == ["127.0.0.1", "::1"]
+    for host, port in places:
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(GET)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    await server.close()
+    for host, port in places:
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, port)
 
 
 async def test_an_address_that_is_taken_is_refused() -> None:

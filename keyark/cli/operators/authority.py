@@ -10,7 +10,7 @@ import click
 
 from keyark.cli.operators.key_password import authority_password as chosen_password
 from keyark.cli.operators.key_password import authority_password_option
-from keyark.cli.options import F, confirm, json_option
+from keyark.cli.options import ADDRESSES, F, confirm, json_option
 from keyark.cli.output import KeyarkGroup, UsageError, say_aside, say_or_print
 from keyark.cli.shape import rfc3339
 from keyark.deployment.access.answering import ADDRESSED, Asked, answer, bundle_of
@@ -142,9 +142,9 @@ def sign_ca(
 @click.option(
     "--ca-name", help="Common name that the CM has to ask for; Issuing CA of TRUST-DOMAIN otherwise."
 )
-@click.option("--rm", metavar="HOST:PORT", help="Where people reach the RM; for the bundle.")
-@click.option("--cm", metavar="HOST:PORT", help="Where people reach the CM.")
-@click.option("--drm", metavar="HOST:PORT", help="Where people reach the DRM.")
+@click.option("--rm", type=ADDRESSES, metavar="HOST:PORT", help="Where people reach the RM; for the bundle.")
+@click.option("--cm", type=ADDRESSES, metavar="HOST:PORT", help="Where people reach the CM.")
+@click.option("--drm", type=ADDRESSES, metavar="HOST:PORT", help="Where people reach the DRM.")
 @click.option(
     "--bundle",
     type=click.Path(dir_okay=False, path_type=Path),

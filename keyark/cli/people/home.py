@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from keyark.cli.options import Decorator, confirm, home_option, json_option
+from keyark.cli.options import ADDRESSES, Decorator, confirm, home_option, json_option
 from keyark.cli.output import KeyarkGroup, UsageError, say_aside, say_or_print
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.bundle import (
@@ -71,7 +71,9 @@ def update(source: str, home: Path, **options: Any) -> None:
 
 
 def _address_option(role: str) -> Decorator:
-    return click.option(f"--{role}", metavar="HOST:PORT", help=f"Where the {role.upper()} listens.")
+    return click.option(
+        f"--{role}", type=ADDRESSES, metavar="HOST:PORT", help=f"Where the {role.upper()} listens."
+    )
 
 
 def _file_option(name: str, parameter: str, text: str) -> Decorator:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cryptography import x509
-from pydantic import Field
 
-from keyark.config import Config, ConfigPath, load_config
+from keyark.config import Addresses, Config, ConfigPath, load_config
 from keyark.errors import ConfigurationError
 from keyark.identity.revoked import (
     IDENTITY_LIST,
@@ -25,16 +23,14 @@ from keyark.rpc.identities import LocalIdentity
 from keyark.x509.certificates import load_certificates
 from keyark.x509.chains import KnownChains
 
-Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")]
-
 
 class HomeConfig(Config):
     """keyark.toml: what every client of a deployment needs to know; nothing in it is secret."""
 
     trust_domain: str
-    rm: Address
-    cm: Address
-    drm: Address
+    rm: Addresses
+    cm: Addresses
+    drm: Addresses
     trust_anchor: ConfigPath
     ca: ConfigPath
     transport: ConfigPath

@@ -47,11 +47,12 @@ class FollowedIdentity:
             read=lambda: home.identity(identity, ask),
             now=lambda: int(time.time()),
         )
-        address, domain = getattr(home.config, role), home.config.trust_domain
+        domain = home.config.trust_domain
+        pin = ServerPin(getattr(home.config, role), f"{role}.{domain}", home.revoked)
         channel = RenewableChannel(
             lambda: self._current.value,
-            lambda identity: open_channel(address, identity, server_role=role, trust_domain=domain),
-            pin=ServerPin(address, f"{role}.{domain}", home.revoked),
+            lambda identity: open_channel(pin.address, identity, server_role=role, trust_domain=domain),
+            pin=pin,
             before_calls=self._look,
             retries=retries,
         )

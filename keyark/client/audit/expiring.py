@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from keyark.addresses import Address, parse_addresses
 from keyark.client.access.transport_memory import transport_certificate
 from keyark.client.administration.lists import list_certificates
 from keyark.client.audit.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
@@ -59,8 +61,15 @@ async def _service_certificate(examination: Examination, role: str) -> x509.Cert
 
 
 async def served_certificate(examination: Examination, role: str) -> x509.Certificate:
-    """Return the certificate that a service presents; raises OSError and TimeoutError where it is away."""
-    host, _, port = str(getattr(examination.home.config, role)).rpartition(":")
+    """Return the certificate that a service presents where it answers first; raises OSError and TimeoutError."""
+    *earlier, last = parse_addresses(getattr(examination.home.config, role))
+    for address in earlier:
+        with contextlib.suppress(OSError, TimeoutError):
+            return await _presented(examination, role, address)
+    return await _presented(examination, role, last)
+
+
+async def _presented(examination: Examination, role: str, address: Address) -> x509.Certificate:
     folder = examination.home.identity_folder(examination.person("auditor"))
     context = ssl.create_default_context(cafile=examination.home.config.trust_anchor)
     context.load_cert_chain(
@@ -69,7 +78,9 @@ async def served_certificate(examination: Examination, role: str) -> x509.Certif
     context.set_alpn_protocols(["h2"])
     name = f"{role}.{examination.home.config.trust_domain}"
     async with asyncio.timeout(TIMEOUT):
-        _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+        _, writer = await asyncio.open_connection(
+            address.host, address.port, ssl=context, server_hostname=name
+        )
         try:
             presented: ssl.SSLObject = writer.get_extra_info("ssl_object")
             return load_certificate(presented.getpeercert(binary_form=True) or b"")

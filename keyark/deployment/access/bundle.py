@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import Field, ValidationError
 
-from keyark.client.access.home import Address, Home
-from keyark.config import Config
+from keyark.client.access.home import Home
+from keyark.config import Addresses, Config
 from keyark.contexts import context
 from keyark.deployment.access.authority import CONFIG, DeploymentAuthority
 from keyark.errors import KeyarkError, Kind
@@ -112,9 +112,9 @@ class BundleContent(Config):
     version: Literal[1]
     number: Annotated[int, Field(ge=0)]
     trust_domain: str
-    rm: Address
-    cm: Address
-    drm: Address
+    rm: Addresses
+    cm: Addresses
+    drm: Addresses
     trust_anchor: str
     ca: str
     transport: str

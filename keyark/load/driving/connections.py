@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from keyark.addresses import parse_addresses
 from keyark.client.access.home import Home
 from keyark.client.access.passwords import no_password
 from keyark.client.trust.verification import Verification
@@ -30,7 +31,7 @@ class Connections:
         """Return the channel to a subsystem as an identity; it is opened once."""
         if (role, identity) not in self._channels:
             self._channels[role, identity] = open_channel(
-                getattr(self.home.config, role),
+                str(parse_addresses(getattr(self.home.config, role))[0]),
                 self.identity(identity),
                 server_role=role,
                 trust_domain=self.home.config.trust_domain,

@@ -33,6 +33,7 @@ _FROM_PEOPLE: Final = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),  # their lines may be slow
     ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # so that a call still has time for another address
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 _SERVICES: Final = frozenset({"rm", "cm", "drm"})

@@ -17,6 +17,7 @@ from typing import Final
 
 from cryptography import x509
 
+from keyark.addresses import parse_addresses
 from keyark.errors import KeyarkError, Kind
 from keyark.identity.revoked import IdentityRevokedError, RevokedIdentities
 from keyark.rpc.errors import NoConnectionError
@@ -39,13 +40,15 @@ class ServiceRevokedError(KeyarkError):
 
 async def presented_certificate(address: str, name: str, anchors: bytes) -> x509.Certificate:
     """Return the certificate that a service presents for a DNS name, verified; raises NoConnectionError."""
-    host, _, port = address.rpartition(":")
+    (place,) = parse_addresses(address)
     context = ssl.create_default_context(cadata=anchors.decode())
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+            _, writer = await asyncio.open_connection(
+                place.host, place.port, ssl=context, server_hostname=name
+            )
     except (OSError, TimeoutError):  # ssl's errors are OSErrors
         raise NoConnectionError(
             f"{address} did not answer as {name}; check that the service runs: `keyark doctor`."
@@ -62,15 +65,31 @@ class ServerPin:
 
     def __init__(
         self,
-        address: str,
+        addresses: str,
         name: str,
         revoked: RevokedIdentities,
         *,
         probe: Probe = presented_certificate,
     ) -> None:
-        self._address, self._name, self._revoked, self._probe = address, name, revoked, probe
+        self._all = [str(address) for address in parse_addresses(addresses)]
+        self._place, self._name, self._revoked, self._probe = 0, name, revoked, probe
         self._pinned: x509.Certificate | None = None
         self._turn = asyncio.Lock()
+
+    @property
+    def address(self) -> str:
+        """Where the service is called now, HOST:PORT."""
+        return self._all[self._place]
+
+    @property
+    def others(self) -> int:
+        """How many further addresses the service has."""
+        return len(self._all) - 1
+
+    def turn(self) -> None:
+        """Go over to the next address; what answers there has a certificate of its own."""
+        self._place = (self._place + 1) % len(self._all)
+        self._pinned = None
 
     @property
     def is_needed(self) -> bool:
@@ -79,7 +98,9 @@ class ServerPin:
 
     def reach(self, identity: Callable[[], LocalIdentity]) -> Reach:
         """Return the way to the service, for errors to name."""
-        return Reach(name=self._name, address=self._address, identity=identity, now=lambda: int(time.time()))
+        return Reach(
+            name=self._name, address=" or ".join(self._all), identity=identity, now=lambda: int(time.time())
+        )
 
     def trusting(self, identity: LocalIdentity) -> LocalIdentity:
         """Return an identity to open the channel with, which trusts what is pinned."""
@@ -96,12 +117,12 @@ class ServerPin:
         async with self._turn:
             if self._is_good() and not failed():
                 return False
-            presented = await self._probe(self._address, self._name, identity.trust_anchor)
+            presented = await self._probe(self.address, self._name, identity.trust_anchor)
             try:
                 self._revoked.check(presented)
             except IdentityRevokedError:
                 raise ServiceRevokedError(
-                    f"{self._address} presents a revoked identity of {self._name}, so nothing was sent there; give the "
+                    f"{self.address} presents a revoked identity of {self._name}, so nothing was sent there; give the "
                     "service a new one with `keyark identities renew`."
                 ) from None
             changed, self._pinned = presented != self._pinned, presented

@@ -15,10 +15,19 @@ from keyark.rpc.calling.channels import Channel
 from keyark.rpc.calling.pinning import ServerPin
 from keyark.rpc.calling.retries import Retries, is_idempotent
 from keyark.rpc.identities import LocalIdentity
+from keyark.rpc.reach import NoConnectionError
 from keyark.x509.certificates import Validity, load_pem_certificates
 
 DRAIN_SECONDS: Final = 180.0
 """How long calls over a channel of the older certificate may still take."""
+
+_NOT_SENT: Final = (
+    "failed to connect",
+    "dns resolution failed",
+    "could not contact dns",
+    "domain name not found",
+)
+"""What gRPC says of a call for which no connection came about."""
 
 
 class CurrentIdentity:
@@ -109,8 +118,19 @@ def server_credentials(present: Callable[[], LocalIdentity]) -> grpc.ServerCrede
     )
 
 
+def _was_not_sent(error: grpc.aio.AioRpcError | NoConnectionError) -> bool:
+    """Whether a call found no connection at all, so that it may be made elsewhere, whatever it does."""
+    if isinstance(error, NoConnectionError):
+        return True
+    said = (error.details() or "").lower()
+    return error.code() is grpc.StatusCode.UNAVAILABLE and any(words in said for words in _NOT_SENT)
+
+
 class RenewableChannel:
     """A channel that can be opened anew below the stubs that call over it; it has what unary stubs need.
+
+    Where the service has several addresses, a call that finds no connection goes to the next one, and so do those after
+    it.
 
     ``before_calls`` is done before each call, and may open it anew. ``identity`` is whose channel it is; ``pin`` keeps
     calls from a service whose identity was revoked. ``retries`` are those of idempotent methods, if any.
@@ -147,11 +167,23 @@ class RenewableChannel:
                 self.renew()
             return await call_now(request, **call_options)
 
+        async def call_somewhere(request: Any, **call_options: Any) -> Any:
+            for _ in range(self._pin.others):
+                try:
+                    return await call_here(request, **call_options)
+                except (grpc.aio.AioRpcError, NoConnectionError) as error:
+                    if not _was_not_sent(error):
+                        raise
+                    self._pin.turn()
+                    self.renew()
+            return await call_here(request, **call_options)
+
+        def call_here(request: Any, **call_options: Any) -> Any:
+            return (call_checked if self._pin.is_needed else call_now)(request, **call_options)
+
         def call(request: Any, **call_options: Any) -> Any:
             self._before_calls()
-            if self._pin.is_needed:
-                return call_checked(request, **call_options)
-            return call_now(request, **call_options)
+            return (call_somewhere if self._pin.others else call_here)(request, **call_options)
 
         call.reach = self.reach  # type: ignore[attr-defined]  # ``keyark.rpc.calling.channels.call`` names it in errors
         call.retries = self._retries if is_idempotent(path) else None  # type: ignore[attr-defined]  # and repeats

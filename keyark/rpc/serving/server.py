@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import grpc
@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from keyark.addresses import Address, join_addresses, parse_addresses
 from keyark.errors import ConfigurationError
 from keyark.identity.spiffe import SpiffeId
 from keyark.meters import Meters
@@ -64,20 +65,24 @@ class Server:
         guard: Guard,
         health: HealthServicer,
         *,
-        address: str,
+        addresses: Sequence[Address],
         identity: SpiffeId,
         meters: Meters,
     ) -> None:
-        self._server, self._guard, self._health, self._address = server, guard, health, address
+        self._server, self._guard, self._health = server, guard, health
+        self.addresses = addresses
         self.identity = identity
         self.meters = meters
-        self.port = 0
 
     @property
     def ready_line(self) -> str:
         """What the program prints once it takes calls."""
-        host = self._address.rsplit(":", 1)[0]
-        return f"{self.identity.role} ready at {host}:{self.port} as {self.identity}"
+        return f"{self.identity.role} ready at {join_addresses(self.addresses)} as {self.identity}"
+
+    @property
+    def port(self) -> int:
+        """The port at its first address."""
+        return self.addresses[0].port
 
     async def start(self) -> None:
         """Take calls."""
@@ -105,9 +110,10 @@ def build_server(
     on_rejected: OnRejected,
     meters: Meters,
 ) -> Server:
-    """Make a server that listens at ``address`` ("127.0.0.1:0" for any port); ``peers`` says who calls.
+    """Make a server that listens at ``address`` ("127.0.0.1:0" for any port; several after commas).
 
-    ``present`` gives the identity that a handshake presents; renewed, it is still the same SPIFFE ID.
+    ``peers`` says who calls. ``present`` gives the identity that a handshake presents; renewed, it is still the same
+    SPIFFE ID.
 
     Raises ConfigurationError where the allow-list is incomplete, the address cannot be had, or TLS 1.2 is possible.
     """
@@ -136,9 +142,13 @@ def build_server(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection([s.full_name for s in (*descriptors, *standard)], server)
     credentials = server_credentials(present)
-    built = Server(server, guard, health, address=address, identity=identity.spiffe_id, meters=meters)
+    listening = [_listen(server, place, credentials) for place in parse_addresses(address, first_port=0)]
+    return Server(server, guard, health, addresses=listening, identity=identity.spiffe_id, meters=meters)
+
+
+def _listen(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials) -> Address:
+    """Return the address with the port that it got."""
     try:
-        built.port = server.add_secure_port(address, credentials)
+        return replace(address, port=server.add_secure_port(str(address), credentials))
     except RuntimeError:
         raise ConfigurationError(f"{address} cannot be listened at; is another service there?") from None
-    return built

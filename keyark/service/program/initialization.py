@@ -11,8 +11,9 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from keyark.addresses import join_addresses, parse_addresses
 from keyark.custody.shares import QuorumRule, check_quorum
-from keyark.errors import ConfigurationError
+from keyark.errors import ConfigurationError, InvalidInputError
 from keyark.files import write_new_file
 from keyark.identity.certificates import encode_request, fingerprint, request_identity
 from keyark.identity.spiffe import SpiffeId
@@ -100,10 +101,29 @@ PUBLIC: Final = 0o644
 PRIVATE: Final = 0o600
 
 
+def listen_address(text: str) -> str:
+    """Take where a service listens from a command line."""
+    return _addresses(text, first_port=0)
+
+
+def called_address(text: str) -> str:
+    """Take where another service is called from a command line."""
+    return _addresses(text, first_port=1)
+
+
+def _addresses(text: str, *, first_port: int) -> str:
+    try:
+        return join_addresses(parse_addresses(text, first_port=first_port))
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every service's `init` asks for."""
     parser.add_argument("--trust-domain", required=True)
-    parser.add_argument("--listen", required=True, help="HOST:PORT")
+    parser.add_argument(
+        "--listen", required=True, type=listen_address, help="HOST:PORT, several after commas"
+    )
     parser.add_argument(
         "--trust-anchor", required=True, type=Path, help="certificate of the internal CA, PEM"
     )

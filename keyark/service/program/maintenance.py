@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from keyark.addresses import Address, parse_addresses
 from keyark.errors import ConfigurationError
 from keyark.files import is_there
 from keyark.identity.revoked import RevokedIdentities
@@ -99,10 +100,16 @@ def _identity_lines(identity: LocalIdentity) -> list[str]:
 
 
 def check_address(address: str) -> None:
-    """Raise AddressError unless a service could listen at HOST:PORT."""
-    host, _, port = address.rpartition(":")
+    """Raise AddressError unless a service could listen at an address, or at all of several."""
+    for place in parse_addresses(address, first_port=0):
+        _check_free(place)
+
+
+def _check_free(address: Address) -> None:
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )[0]
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(place)

@@ -47,7 +47,7 @@ SERVED = {
     "drm": [(recovery_pb2, recovery_pb2_grpc, ("KeyRecoveryService",))],
 }
 AUDIT = (audit_pb2, audit_pb2_grpc, ("AuditService",))
-ID, CEREMONY = "0192" + "ab" * 30, "01920000000070008000000000000000"
+ID, CEREMONY, SERIAL = "0192" + "ab" * 30, "01920000000070008000000000000000", "01" * 20
 COMMANDS = [
     "enrollments list",
     f"enrollments show {ID}",
@@ -55,9 +55,9 @@ COMMANDS = [
     f"enrollments approve {ID}",
     f"enrollments reject {ID} --reason no",
     "certificates list",
-    "certificates show 01",
+    f"certificates show {SERIAL}",
     "certificates expiring --within 30d",
-    "certificates revoke 01 --reason superseded",
+    f"certificates revoke {SERIAL} --reason superseded",
     "keys list",
     f"keys show {ID}",
     f"keys deactivate {ID} --reason no",
@@ -71,7 +71,7 @@ COMMANDS = [
     "storage-key rotate --reason yearly",
     "enroll --name Alice --email alice@example.org --out OUT",
     "certificates export --out OUT.pem",
-    "certificates hold 01",
+    f"certificates hold {SERIAL}",
     "certificates publish-crls",
     "audit verify",
     "audit log",

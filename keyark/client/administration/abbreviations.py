@@ -116,5 +116,6 @@ async def _only_one(
         raise NotFoundError(f"No id that you may see begins with {digits}; `{listing}` shows what there is.")
     if len(candidates) > 1:
         ids = ", ".join(candidate.hex() for candidate in candidates)
-        raise AmbiguousIdError(f"Several ids begin with {digits}; give more of it: {ids}.")
+        more = " and others" if len(candidates) >= _CANDIDATES else ""
+        raise AmbiguousIdError(f"Several ids begin with {digits}; give more of it: {ids}{more}.")
     return candidates[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import stat
@@ -455,7 +456,10 @@ def test_an_abbreviation_of_several_ids_names_them(home: Path, tmp_path: Path) -
     ids = [
         e["enrollment_id"] for e in json.loads(keyark("enrollments", "list", "--home", home, "--json").stdout)
     ]
-    done = keyark("enrollments", "show", ids[-1][:6], "--home", home, "--json", code=1)
+    digits = "".join(
+        a for a, _ in itertools.takewhile(lambda two: two[0] == two[1], zip(*ids[-2:], strict=True))
+    )
+    done = keyark("enrollments", "show", digits, "--home", home, "--json", code=1)
     error = json.loads(done.stdout)["error"]
     assert error["reason"] == "AMBIGUOUS_ID"
     assert ids[-2] in error["message"]

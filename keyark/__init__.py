@@ -6,4 +6,4 @@ filter. Only keyark's own programs prepare their process (``keyark.programs``, `
 
 __all__ = ["__version__"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -155,3 +155,16 @@ def test_every_command_that_a_remedy_names_exists():
     for remedy in REMEDIES.values():
         for words in re.findall(r"`keyark ([^`]*)`", remedy):
             check_command(words)
+
+
+def test_the_changelog_and_the_guide_to_installing_name_this_version():
+    """In the form of keepachangelog.com: what is not released yet, then releases with their dates, newest first."""
+    changelog = (ROOT.parent / "CHANGELOG.md").read_text()
+    unreleased, *releases = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    assert unreleased == "Unreleased"
+    assert releases[0].startswith(f"{keyark.__version__} - ")
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", release) for release in releases)
+    parts = set(re.findall(r"^### (.*)$", changelog, re.MULTILINE))
+    assert parts <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    named = re.findall(r"\b\d+\.\d+\.\d+(?=\.tar|-py3|`)", (ROOT.parent / "docs" / "install.md").read_text())
+    assert set(named) == {keyark.__version__}

@@ -59,7 +59,7 @@ def test_importing_the_sdk_changes_no_setting_of_its_process() -> None:
         timeout=60,
         env={name: value for name, value in os.environ.items() if not name.startswith("GRPC_")},
     )
-    assert done.stdout.split() == ["[]", "0.1.0", "True"]
+    assert done.stdout.split() == ["[]", "0.2.0", "True"]
     assert done.stderr == ""
 
 

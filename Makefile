@@ -47,7 +47,7 @@ build/node/installed: $(addprefix tests/interop/node/,package-lock.json package.
 	@touch $@
 
 test-tools:
-	@for need in strace:strace certtool:gnutls-bin pk12util:libnss3-tools gpgsm:gpgsm keytool:default-jre-headless node:nodejs npm:npm unshare:util-linux; do \
+	@for need in strace:strace certtool:gnutls-bin pk12util:libnss3-tools gpgsm:gpgsm keytool:default-jre-headless node:nodejs npm:npm unshare:util-linux nsenter:util-linux ip:iproute2; do \
 	  command -v $${need%%:*} > /dev/null || missing="$$missing $${need##*:}"; done; \
 	test -z "$$missing" || apt-get install --yes --quiet $$missing || { apt-get update --quiet && apt-get install --yes --quiet $$missing; } \
 	  || { echo "the tests need these Debian packages; install them:$$missing"; exit 1; }

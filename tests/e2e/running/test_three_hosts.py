@@ -1,134 +1,153 @@
-"""Three hosts are set up with the commands of docs/deployment.md, in their order and with nothing else."""
+"""Three hosts are set up and kept with the commands of the guides, in their order and with nothing else."""
 
 from __future__ import annotations
 
-import contextlib
-import re
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.ports import free_ports
 from keyark.errors import KeyarkError
 from keyark.identity.certificates import request_identity
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType, narrow_signing_key
 from keyark.keys.private_keys import load_private_key
-from keyark.programs import python_command
 from keyark.service.program.answers import Answer, AnswerError, take_answer, write_answer
 from keyark.service.program.initialization import save_request
 from keyark.x509.certificates import load_certificates
+from tests.support.running.deployment import edit
 from tests.support.running.processes import keyark
+from tests.support.stories.three_hosts import ThreeHosts, commands, is_command
 
-GUIDE = Path(__file__).parents[3] / "docs" / "deployment.md"
 MOST = 15
-FINGERPRINTS = re.compile(r"fingerprint[^\n]*?\b([0-9a-f]{64})\b")
-STORAGE_KEY = re.compile(r'"storage_key_id": "([0-9a-f]{64})"')
+GUIDE_OF_LIFE = "three-hosts.md"
+GUIDE = commands("deployment.md", "On three hosts")
+FIRST_START = next(number for number, line in enumerate(GUIDE) if " serve " in line) - 1
 
 
-def guide() -> list[str]:
-    """The commands of the guide."""
-    section = GUIDE.read_text().partition("## On three hosts")[2]
-    block = section.partition("```sh\n")[2].partition("```")[0]
-    return [line for line in block.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
-
-
+@dataclass(frozen=True)
 class Ceremony:
-    """The guide's commands, carried out in one folder in which each host and person has an own one."""
+    """What all hosts have when the authority answered, in one folder."""
 
-    def __init__(self, folder: Path, base: int) -> None:
-        self.folder, self.base, self.printed = folder, base, dict[str, str]()
+    folder: Path
+    printed: dict[str, str]
 
-    def words(self, command: str) -> list[str]:
-        """The command with what was printed before in place of the words in capitals, and ports that are free."""
-        for name, value in self.printed.items():
-            command = re.sub(rf"(?<= ){name}(?= |$)", value, command)
-        command = re.sub(r"(?:0\.0\.0\.0|\w+\.example\.org):771(\d)", self._address, command)
-        program, *words = shlex.split(command)
-        role = program.removeprefix("keyark-")
-        return python_command("keyark.cli" if role == "keyark" else f"{role}_service", *words)
-
-    def _address(self, found: re.Match[str]) -> str:
-        return f"127.0.0.1:{self.base + int(found[1])}"
-
-    def run(self, command: str) -> None:
-        done = subprocess.run(
-            self.words(command),
+    def run(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Give a command of the guide there."""
+        for word, value in self.printed.items():
+            line = line.replace(f" {word} ", f" {value} ")
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["env", f"PATH={path}", *shlex.split(line)],
             cwd=self.folder,
             capture_output=True,
             text=True,
             check=False,
-            stdin=subprocess.DEVNULL,
         )
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
-        told = FINGERPRINTS.findall(done.stdout + done.stderr)
-        if " init authority" in command:
-            self.printed["FINGERPRINT"] = told[0]
-        elif " init " in command or " request " in command:
-            name = re.search(r" init (\w+)| agent/(\w+)", command)
-            assert name is not None
-            self.printed[(name[1] or name[2]).upper()] = told[0]
-        if found := STORAGE_KEY.search(done.stdout):
-            self.printed["STORAGE_KEY"] = found[1]
-
-    @contextlib.contextmanager
-    def serving(self, command: str) -> Iterator[None]:
-        """Run a service, ready when this yields."""
-        with subprocess.Popen(
-            self.words(command), cwd=self.folder, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
-        ) as process:
-            try:
-                assert process.stdout is not None
-                assert " ready at " in process.stdout.readline()
-                yield
-            finally:
-                process.terminate()
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Ceremony:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeHosts]:
     """All commands of the guide but the last three, which run the services."""
-    ceremony = Ceremony(tmp_path_factory.mktemp("hosts"), free_ports())
-    for command in guide()[:-3]:
-        ceremony.run(command)
-    return ceremony
+    hosts = ThreeHosts(tmp_path_factory.mktemp("network"))
+    try:
+        hosts.follow(GUIDE[:FIRST_START])
+        yield hosts
+    finally:
+        hosts.close()
+
+
+@pytest.fixture(scope="module")
+def answered_folder(made: ThreeHosts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("answered")
+    for host in made.hosts.values():
+        shutil.copytree(host.folder, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hosts(made: ThreeHosts, answered_folder: Path) -> ThreeHosts:
+    """The services run, somebody enrolled, and the agents have homes."""
+    assert answered_folder.exists()
+    made.follow(GUIDE[FIRST_START:])
+    made.follow(commands(GUIDE_OF_LIFE, "The first person"))
+    made.follow(commands(GUIDE_OF_LIFE, "The agents' homes"))
+    return made
 
 
 @pytest.fixture
-def ceremony(made: Ceremony, tmp_path: Path) -> Ceremony:
+def ceremony(made: ThreeHosts, answered_folder: Path, tmp_path: Path) -> Ceremony:
     """A copy of it for one test."""
-    copy = Ceremony(shutil.copytree(made.folder, tmp_path / "hosts"), made.base)
-    copy.printed = dict(made.printed)
-    return copy
+    return Ceremony(shutil.copytree(answered_folder, tmp_path / "hosts"), made.printed)
 
 
-def test_fifteen_commands_make_three_hosts_and_somebody_enrolls(ceremony: Ceremony) -> None:
-    assert len(guide()) <= MOST
-    folder, told = ceremony.folder, ceremony.printed["FINGERPRINT"]
-    home = folder / "home"
-    with contextlib.ExitStack() as stack:
-        for command in guide()[-3:]:
-            stack.enter_context(ceremony.serving(command))
-        keyark("home", "create", home, "--from", folder / "deployment.toml", "--fingerprint", told)
-        request = keyark("identities", "request", "client/enroller", "--home", home).stdout
-        place = home / "identities" / "client" / "enroller"
-        keyark(
-            "authority", "answer", f"client/enroller={place / 'identity.csr'}", "--authority", folder / "authority",
-            "--fingerprint", FINGERPRINTS.findall(request)[0], "--out", folder / "people.answer",
-        )  # fmt: skip
-        keyark("identities", "install", folder / "people.answer", "--in", place, "--home", home)
-        words = ("--name", "Alice", "--email", "alice@example.org", "--out", folder / "alice-keys")
-        keyark("enroll", *words, "--home", home)
-    for command in guide()[-3:]:  # with their identities they need no answer
-        (folder / "services.answer").unlink(missing_ok=True)
-        with ceremony.serving(command):
-            pass
+def test_three_hosts_take_fifteen_commands() -> None:
+    assert len([line for line in GUIDE if is_command(line)]) <= MOST
+
+
+def test_somebody_enrolls_and_the_agents_bring_the_key_back(hosts: ThreeHosts) -> None:
+    recover(hosts, "alice@example.org", "bob", "carol")
+
+
+def test_a_year_on_three_hosts(hosts: ThreeHosts) -> None:
+    """What changes in a year, in the order of the guide; after each change somebody enrolls, and keys come back."""
+    hosts.follow(commands(GUIDE_OF_LIFE, "Another transport key"))
+    hosts.follow(commands(GUIDE_OF_LIFE, "A bundle for new homes"))
+    enroll(hosts, "rotated")
+    hosts.follow(commands(GUIDE_OF_LIFE, "A CA certificate that ends later"))
+    enroll(hosts, "installed")
+    hosts.follow(commands(GUIDE_OF_LIFE, "Another key of the CA"))
+    enroll(hosts, "rolled")
+    hosts.follow(commands(GUIDE_OF_LIFE, "A service's certificate"))
+    enroll(hosts, "renewed")
+    recover(hosts, "rolled@example.org", "bob", "carol")
+    hosts.follow(commands(GUIDE_OF_LIFE, "An agent leaves, another comes"))
+    assert "IDENTITY_REVOKED" in hosts.hosts["carol"].run("keyark recover list --home home", code=1).stderr
+    recover(hosts, "alice@example.org", "bob", "dave")
+    hosts.follow(commands(GUIDE_OF_LIFE, "A backup of the DRM"))
+    enroll(hosts, "lost")
+    hosts.follow(commands(GUIDE_OF_LIFE, "The DRM from its backup"))
+    hosts.hosts["dave"].run("mv home/checkpoints/drm.note drm.note.lost")
+    enroll(hosts, "restored")
+    move_to_ipv6(hosts)
+    enroll(hosts, "six")
+    recover(hosts, "installed@example.org", "bob", "dave")
+
+
+def move_to_ipv6(hosts: ThreeHosts) -> None:
+    """The DRM listens on IPv6 alone; the RM's configuration names a dead address before it."""
+    six, dead = f"[{hosts.network.address6('drm')}]:7712", f"{hosts.network.address('people')}:7712"
+    for role in ("rm", "drm"):
+        hosts.stop(role)
+    edit(hosts.hosts["drm"].folder / "drm" / "drm.toml", '"0.0.0.0:7712"', f'"{six}"')
+    edit(hosts.hosts["rm"].folder / "rm" / "rm.toml", '"drm.example.org:7712"', f'["{dead}", "{six}"]')
+    for role in ("drm", "rm"):
+        hosts.start(role)
+    hosts.give(
+        "authority", f"keyark home bundle --home home --authority authority --drm {six} --out deployment.toml"
+    )
+    for name in ("alice", "bob", "dave", "people"):
+        hosts.give(name, "keyark home update --from deployment.toml --home home")
+
+
+def enroll(hosts: ThreeHosts, who: str) -> None:
+    hosts.give("people", f"keyark enroll --name {who} --email {who}@example.org --out {who} --home home")
+
+
+def recover(hosts: ThreeHosts, email: str, *agents: str) -> None:
+    hosts.give("alice", f"keyark recover request --owner {email} --reason lost --home home")
+    for agent in agents:
+        hosts.give(agent, "keyark recover approve CEREMONY --yes --home home")
+    file = f"{hosts.printed['CEREMONY']}.p12"
+    hosts.give("alice", f"keyark recover collect CEREMONY --out {file} --home home")
+    assert (hosts.hosts["alice"].folder / file).exists()
 
 
 def answered(ceremony: Ceremony, *words: object, code: int = 0) -> str:
@@ -154,7 +173,7 @@ def test_a_request_of_somebody_else_is_not_answered(
 def test_a_request_that_was_exchanged_on_its_way_is_not_answered(ceremony: Ceremony) -> None:
     """An attacker on the network replaces the RM's request by one with a key of their own."""
     shutil.rmtree(ceremony.folder / "rm")
-    ceremony.run(next(command for command in guide() if "keyark-rm init" in command))
+    ceremony.run(next(line for line in GUIDE if "keyark-rm init" in line)).check_returncode()
     file = f"rm={ceremony.folder / 'rm' / 'request.json'}"
     before = files_of(ceremony.folder / "authority")
     told = answered(ceremony, file, "--fingerprint", ceremony.printed["CM"], code=1)
@@ -165,11 +184,8 @@ def test_a_request_that_was_exchanged_on_its_way_is_not_answered(ceremony: Cerem
 
 
 def test_init_refuses_another_internal_ca(ceremony: Ceremony) -> None:
-    command = next(command for command in guide() if "keyark-rm init" in command)
-    words = ceremony.words(
-        command.replace(" rm ", " other ").replace("--fingerprint FINGERPRINT", "--fingerprint 00")
-    )
-    done = subprocess.run(words, cwd=ceremony.folder, capture_output=True, text=True, check=False)
+    line = next(line for line in GUIDE if "keyark-rm init" in line)
+    done = ceremony.run(line.replace(" rm ", " other ").replace("FINGERPRINT", "00"))
     assert done.returncode == 1
     assert "is not the expected one" in done.stderr
     assert not (ceremony.folder / "other").exists()
@@ -204,7 +220,7 @@ def test_a_service_takes_no_answer_for_other_keys_or_without_its_part(ceremony: 
     with pytest.raises(AnswerError, match="holds nothing for rm"):
         take_answer(folder / "rm", "rm", folder / "agents.answer")
     shutil.rmtree(folder / "cm")
-    ceremony.run(next(command for command in guide() if "keyark-cm init" in command))
+    ceremony.run(next(line for line in GUIDE if "keyark-cm init" in line)).check_returncode()
     before = files_of(folder / "cm")
     with pytest.raises(AnswerError, match="of another key"):
         take_answer(folder / "cm", "cm", folder / "services.answer")

@@ -37,20 +37,26 @@ class CommandServer:
         """Whether a command that starts now would start under the same locale and settings of the interpreter."""
         return _start_settings() == self._settings
 
-    def run(self, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end in this process's working folder and environment, with nothing to read."""
+    def run(
+        self, arguments: list[str], *, folder: Path | None = None, beside: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end in this process's environment, with nothing to read.
+
+        It works in ``folder``, otherwise in this process's; and in the namespaces of the process ``beside``, if given.
+        """
+        place = {"folder": str(folder or os.getcwd()), "beside": beside}
         with _file("output") as output, _file("errors") as errors, open(os.devnull) as nothing:
             ended, end = os.pipe()
             with open(ended) as code:
                 try:
-                    self._send(arguments, [nothing.fileno(), output, errors, end])
+                    self._send(place | {"arguments": arguments}, [nothing.fileno(), output, errors, end])
                 finally:
                     os.close(end)
                 return subprocess.CompletedProcess(arguments, int(code.read()), _text(output), _text(errors))
 
-    def _send(self, arguments: list[str], files: list[int]) -> None:
-        command = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
-        socket.send_fds(self._socket, [json.dumps(command).encode()], files)
+    def _send(self, command: dict[str, object], files: list[int]) -> None:
+        text = json.dumps(command | {"environment": dict(os.environ)})
+        socket.send_fds(self._socket, [text.encode()], files)
 
     def _stop(self) -> None:
         self._socket.close()

@@ -1,11 +1,12 @@
 """A program that has imported the `keyark` commands, and forks a process for each that is asked of it.
 
-What comes over the socket is one command: its arguments, working folder and environment as JSON, with four open
-files: its input, output and errors, and where its exit code is written.
+What comes over the socket is one command as JSON: its arguments, working folder and environment, and a process whose
+namespaces it enters, if any; with four open files: its input, output and errors, and where its exit code is written.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -76,11 +77,20 @@ def _close(files: Iterable[int]) -> None:
         os.close(file)
 
 
+def _enter(process: int) -> None:
+    """Enter the namespaces of users, mounts and networks of a process, setns(2)."""
+    namespaces = 0x10000000 | 0x00020000 | 0x40000000
+    if ctypes.CDLL(None, use_errno=True).setns(os.pidfd_open(process), namespaces):
+        raise OSError(ctypes.get_errno(), f"the namespaces of process {process} cannot be entered")
+
+
 def _become(command: dict, files: list[int]) -> None:  # type: ignore[type-arg]
     for target, file in enumerate(files[:3]):
         os.dup2(file, target)
     _close(files)
     signal.alarm(COMMAND_SECONDS)
+    if command["beside"]:
+        _enter(command["beside"])
     os.chdir(command["folder"])
     os.environ.clear()
     os.environ.update(command["environment"])

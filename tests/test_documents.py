@@ -168,3 +168,13 @@ def test_the_changelog_and_the_guide_to_installing_name_this_version():
     assert parts <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     named = re.findall(r"\b\d+\.\d+\.\d+(?=\.tar|-py3|`)", (ROOT.parent / "docs" / "install.md").read_text())
     assert set(named) == {keyark.__version__}
+
+
+def test_the_index_of_decisions_has_each_with_its_title():
+    folder = ROOT.parent / "docs" / "adr"
+    index = (folder / "README.md").read_text()
+    for record in sorted(folder.glob("0*.md")):
+        title = record.read_text().splitlines()[0].removeprefix("# ")
+        number, _, decision = title.partition(". ")
+        assert record.name.startswith(number.rjust(4, "0"))
+        assert f"| [{number}]({record.name}) | {decision} |" in index

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.errors import KeyarkError
@@ -101,12 +102,19 @@ def test_a_year_on_three_hosts(hosts: ThreeHosts) -> None:
     hosts.follow(commands(GUIDE_OF_LIFE, "Another transport key"))
     hosts.follow(commands(GUIDE_OF_LIFE, "A bundle for new homes"))
     enroll(hosts, "rotated")
+    assert (
+        '"generation": 2, "key_id"'
+        in hosts.hosts["drm"].run("keyark-drm transport-key list drm/drm.toml").stdout
+    )
     hosts.follow(commands(GUIDE_OF_LIFE, "A CA certificate that ends later"))
     enroll(hosts, "installed")
+    assert issuer_of(hosts, "installed") == certificate(hosts, "cm", "chain.pem")
     hosts.follow(commands(GUIDE_OF_LIFE, "Another key of the CA"))
     enroll(hosts, "rolled")
+    assert issuer_of(hosts, "rolled") == certificate(hosts, "authority", "ca-1.pem")
     hosts.follow(commands(GUIDE_OF_LIFE, "A service's certificate"))
     enroll(hosts, "renewed")
+    assert certificate(hosts, "rm", "rm/identity.pem") == certificate(hosts, "authority", "rm.pem")
     recover(hosts, "rolled@example.org", "bob", "carol")
     hosts.follow(commands(GUIDE_OF_LIFE, "An agent leaves, another comes"))
     assert "IDENTITY_REVOKED" in hosts.hosts["carol"].run("keyark recover list --home home", code=1).stderr
@@ -135,6 +143,15 @@ def move_to_ipv6(hosts: ThreeHosts) -> None:
     )
     for name in ("alice", "bob", "dave", "people"):
         hosts.give(name, "keyark home update --from deployment.toml --home home")
+
+
+def certificate(hosts: ThreeHosts, name: str, file: str) -> x509.Certificate:
+    return load_certificates(hosts.hosts[name].folder / file)[0]
+
+
+def issuer_of(hosts: ThreeHosts, who: str) -> x509.Certificate:
+    """The certificate of the CA that issued somebody's certificate, as the person got it."""
+    return load_certificates(hosts.hosts["people"].folder / who / "chain.pem")[0]
 
 
 def enroll(hosts: ThreeHosts, who: str) -> None:

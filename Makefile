@@ -29,7 +29,8 @@ setup: .venv/installed build/protos ## virtual environment, locked dependencies,
 protos: setup ## generate the code of the gRPC contract anew
 	$(BIN)/python hatch_build.py
 
-docs: setup ## the SDK's reference in build/reference/index.html, and the tables of errors in docs/protocol.md
+docs: setup ## what is made from the code: docs/cli.md, tables in docs/protocol.md and docs/policy.md, build/reference
+	$(BIN)/python -m keyark.policy.reference docs/policy.md
 	$(BIN)/python -m tools.error_tables
 	$(BIN)/python -m tools.cli_reference
 	$(BIN)/python -m pdoc keyark.client keyark.client.blocking --no-show-source --output-directory build/reference

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import click
 import pytest
+from google.protobuf.message import Message
 
 import keyark.client
 from keyark.cli.main import main
 from keyark.errors.remedies import REMEDIES
+from keyark.v1.revocation_pb2 import RevocationStatement
+from keyark.v1.statement_pb2 import CallStatement, EnrollmentStatement
 from tests.support.running.deployment import Deployment
 from tests.support.stories.recovering import lose_key
 
@@ -41,6 +44,20 @@ def test_every_test_that_the_promises_name_exists():
             named += 1
             assert f"def {name}(" in file.read_text(), f"{file}: {name}"
     assert named > 50
+
+
+@pytest.mark.parametrize(
+    "message",
+    [EnrollmentStatement, CallStatement, RevocationStatement],
+    ids=lambda message: message.DESCRIPTOR.name,
+)
+def test_the_protocol_has_a_row_for_every_field_of_what_is_signed(message: type[Message]) -> None:
+    """And the vectors fill every field of a statement or a call."""
+    protocol = (ROOT.parent / "docs" / "protocol.md").read_text()
+    vectors = "".join(path.read_text() for path in (ROOT.parent / "docs" / "vectors").glob("*.json"))
+    for field in message.DESCRIPTOR.fields:
+        assert f"| {field.number} | `{field.name}` |" in protocol
+        assert f'"{field.name}"' in vectors or message is RevocationStatement, f"docs/vectors: {field.name}"
 
 
 @pytest.mark.parametrize("document", ["docs/architecture.md", "CONTRIBUTING.md"])

@@ -13,6 +13,7 @@ from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError, InvalidInputError
 from keyark.keys.key_types import KeyType
 from keyark.statements.enrollment import parse_statement
+from keyark.v1.statement_pb2 import EnrollmentStatement
 from tests.support.keys.pki import statement_bytes
 
 URLS = 'crl_urls = ["http://crl.example.org/ca.crl"]\n'
@@ -41,6 +42,18 @@ def test_there_are_the_ready_profiles_that_the_documentation_names() -> None:
 def test_the_documentation_names_every_key() -> None:
     told = Path("docs/profiles.md").read_text()
     assert [key for key in ProfileSettings.model_fields if f"`{key}`" not in told] == []
+
+
+def test_the_rm_is_told_every_field_of_a_profile(tmp_path: Path) -> None:
+    told = load(tmp_path, USER).to_proto("it")
+    set_fields = {field.name for field, _ in told.ListFields()}
+    assert set_fields == set(told.DESCRIPTOR.fields_by_name)
+
+
+def test_a_form_asks_for_fields_that_a_statement_has(tmp_path: Path) -> None:
+    assert set(load(tmp_path, USER).to_proto("it").fields) <= set(
+        EnrollmentStatement.DESCRIPTOR.fields_by_name
+    )
 
 
 @pytest.mark.parametrize("name", ["user", "pq", "signing-only"])

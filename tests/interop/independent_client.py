@@ -126,7 +126,10 @@ def encode_statement(**fields):
     """Field by field in the wire format of protocol buffers: canonical because written so."""
     order = ("trust_domain", "caller", "request_id", "profile", "common_name", "email")
     encoded = b"\x08\x01"
-    for number, name in enumerate((*order, "signing_spki", "encryption_spki"), start=2):
+    spkis, renewal = ("signing_spki", "encryption_spki"), ("renews", "renewal_signature")
+    for number, name in enumerate((*order, *spkis, *renewal), start=2):
+        if name not in fields:
+            continue
         value = fields[name] if isinstance(fields[name], bytes) else fields[name].encode()
         encoded += bytes([number << 3 | 2]) + _varint(len(value)) + value
     return encoded

@@ -26,7 +26,15 @@ from keyark.identity.transport import TransportTrust
 from keyark.rpc.errors import status_code
 from keyark.service.checks.callers import AT_ONCE_SECONDS
 from keyark.statements.calls import CallSigner, CallTrust, SignedCall
-from keyark.statements.enrollment import build_statement, parse_statement, sign_statement, verify_statement
+from keyark.statements.enrollment import (
+    PresentCertificate,
+    RenewalSignatureError,
+    build_statement,
+    parse_statement,
+    sign_statement,
+    verify_renewal,
+    verify_statement,
+)
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ReceiptMismatchError, ReceiptVerifier
@@ -76,7 +84,7 @@ def test_statements_are_read_as_documented(vector):
 
 
 def fields_of(vector):
-    in_bytes = ("request_id", "signing_spki", "encryption_spki")
+    in_bytes = ("request_id", "signing_spki", "encryption_spki", "renews", "renewal_signature")
     return {n: unhex(v) if n in in_bytes else v for n, v in vector["fields"].items() if n != "version"}
 
 
@@ -101,6 +109,31 @@ def test_both_clients_sign_what_verifies(vector, wrote):
     verify_statement(parse_statement(raw), signature)
     if vector["signing_key_type"] == "ed25519":  # the one scheme that signs the same twice
         assert signature.hex() == vector["signature"]
+
+
+def test_both_clients_write_the_same_renewal():
+    """The present key is of Ed25519, which signs the same twice."""
+    vector = VECTORS["statements"]["renewal"]
+    present, fields = load_der_private_key(unhex(vector["present_private_key"]), None), fields_of(vector)
+    signature = fields.pop("renewal_signature")
+    unsigned = independent_client.encode_statement(**fields)
+    assert independent_client.context("keyark/v1/renewal", unsigned).hex() == vector["signed_by_present_key"]
+    assert present.sign(unhex(vector["signed_by_present_key"])) == signature
+    raw = independent_client.encode_statement(**fields, renewal_signature=signature)
+    assert raw.hex() == vector["statement"]
+    fields["caller"] = SpiffeId.parse(fields["caller"])
+    del fields["trust_domain"]
+    certificate = PresentCertificate(serial=fields.pop("renews"), private_key=present)
+    assert build_statement(**fields, present=certificate) == raw
+
+
+def test_a_renewal_is_read_as_documented():
+    vector = VECTORS["statements"]["renewal"]
+    test_statements_are_read_as_documented(vector)
+    statement = parse_statement(unhex(vector["statement"]))
+    verify_renewal(statement, load_der_private_key(unhex(vector["present_private_key"]), None).public_key())
+    with pytest.raises(RenewalSignatureError):
+        verify_renewal(statement, statement.signing_public_key)
 
 
 @pytest.mark.parametrize("vector", VECTORS["statements"]["refused"], ids=by("why"))

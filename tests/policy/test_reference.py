@@ -18,7 +18,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
 
 def test_the_reference_is_what_the_code_says() -> None:
     text = DOCUMENT.read_text()
-    assert update(text) == text, "run python -m keyark.policy.reference docs/policy.md"
+    assert update(text) == text, "run make docs"
     for name in (*LIBRARY, *(type_name(kind) for kind in RULE_TYPES), *(a.name for a in ATTRIBUTES)):
         assert f"| `{name}` |" in text
 

@@ -23,6 +23,21 @@ from rm_service.enrollment.forms import FRESH_US, FormSource
 from tests.support.keys.pki import NOW, identity_certificate, internal_ca, private_key
 
 
+def full_profile() -> Profile:
+    """A profile none of whose fields has its default."""
+    profile = Profile(archival=ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED)
+    for field in Profile.DESCRIPTOR.fields:
+        value: object = "user" if field.type == field.TYPE_STRING else 1
+        if field.is_repeated:
+            getattr(profile, field.name).append(value)
+        elif not profile.HasField(field.name) if field.has_presence else not getattr(profile, field.name):
+            setattr(profile, field.name, value)
+    return profile
+
+
+FULL_PROFILE = full_profile()
+
+
 class Downstream:
     """CM and DRM, counted."""
 
@@ -36,7 +51,7 @@ class Downstream:
         await asyncio.sleep(0)
         if self.away:
             raise UnavailableError("away")
-        return [Profile(name="user", archival=ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED)]
+        return [FULL_PROFILE]
 
     async def transport_keys(self) -> ListTransportKeyChangesResponse:
         certificate = identity_certificate(self.path, key=private_key(KeyType.EC_P256, self.number))
@@ -68,6 +83,16 @@ async def test_a_form_says_what_the_profile_says_and_whom_to_wrap_to() -> None:
     assert (form.profile, form.trust_domain) == ("user", "example.org")
     assert form.archival == ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED
     assert form.transport_certificate == downstream.served
+
+
+async def test_a_form_has_every_field_of_the_profile() -> None:
+    """Also one that somebody adds: the RM hands on what the CM says."""
+    downstream = Downstream()
+    forms = source(downstream, ManualClock(NOW * 1_000_000))
+    form = await forms.get("user")
+    for field in Profile.DESCRIPTOR.fields:
+        shown = "profile" if field.name == "name" else field.name
+        assert getattr(form, shown) == getattr(FULL_PROFILE, field.name), f"EnrollmentForm.{shown}"
 
 
 async def test_all_who_wait_share_one_question_until_it_is_stale() -> None:

@@ -13,6 +13,7 @@ from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyTy
 from keyark.keys.signatures import sign_message
 from keyark.keys.spki import SpkiNotCanonicalError
 from keyark.statements.enrollment import (
+    STATEMENT_VERSION,
     StatementSignatureError,
     build_statement,
     enrollment_id,
@@ -152,6 +153,22 @@ def test_each_field_is_checked_and_named(field, value):
     with pytest.raises(InvalidInputError) as caught:
         parse_statement(changed(**{field: value}))
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("field", list(EnrollmentStatement.DESCRIPTOR.fields), ids=lambda field: field.name)
+def test_a_field_that_is_added_is_checked_and_read(field):
+    """Whoever adds one to the message says what may stand in it, and what a Statement has of it."""
+    renewal = {"renews": b"\x01", "renewal_signature": b"\x01"}
+    absurd = {field.CPPTYPE_STRING: "\x00" * 9000, field.CPPTYPE_UINT32: 2**32 - 1}[field.cpp_type]
+    if field.type == field.TYPE_BYTES:
+        absurd = absurd.encode()
+    with pytest.raises(InvalidInputError) as caught:
+        parse_statement(changed(**{**renewal, field.name: absurd}))
+    assert caught.value.field == field.name
+    message = EnrollmentStatement.FromString(changed(**renewal))
+    statement = parse_statement(message.SerializeToString(deterministic=True))
+    read = {"version": STATEMENT_VERSION, "caller": str(statement.caller)}
+    assert read.get(field.name) or getattr(statement, field.name) == getattr(message, field.name) != b""
 
 
 def test_a_statement_may_ask_for_a_signing_certificate_alone():

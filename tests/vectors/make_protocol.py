@@ -29,7 +29,9 @@ from keyark.keys.key_types import KeyType, generate
 from keyark.keys.signatures import sign_message
 from keyark.keys.spki import encode_spki
 from keyark.statements.enrollment import (
+    RENEWAL_LABEL,
     STATEMENT_LABEL,
+    PresentCertificate,
     Statement,
     build_statement,
     new_request_id,
@@ -139,9 +141,39 @@ class Example:
 def make_statements(examples: list[Example]) -> dict[str, Any]:
     return {
         "statements": [example.vector() for example in examples],
+        "renewal": make_renewal(examples[0], examples[4].signing_key),
         "refused": [*refused_statements(examples[0])],
         "refused_signatures": refused_signatures(examples[0]),
     }
+
+
+def make_renewal(example: Example, present_key: Any) -> dict[str, Any]:
+    """The same request as a renewal of a pair that has another signing key."""
+    statement = example.statement
+    raw = build_statement(
+        caller=statement.caller,
+        request_id=statement.request_id,
+        profile=statement.profile,
+        common_name=statement.common_name,
+        email=statement.email,
+        signing_spki=statement.signing_spki,
+        encryption_spki=statement.encryption_spki,
+        present=PresentCertificate(serial=bytes.fromhex("5e" * 20), private_key=present_key),
+    )
+    renewal = Example(
+        parse_statement(raw),
+        sign_statement(raw, example.signing_key),
+        example.signing_key,
+        example.encryption_key,
+    )
+    without = EnrollmentStatement.FromString(raw)
+    without.ClearField("renewal_signature")
+    vector = renewal.vector()
+    vector["fields"] |= {
+        name: getattr(renewal.statement, name).hex() for name in ("renews", "renewal_signature")
+    }
+    signed = context(RENEWAL_LABEL, without.SerializeToString(deterministic=True))
+    return {**vector, "present_private_key": pkcs8(present_key), "signed_by_present_key": signed.hex()}
 
 
 def refused_statements(example: Example) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -75,6 +76,10 @@ class RuleSettings(Config):
         if self.profiles and request.profile not in self.profiles:
             return False
         return self.limit is None or self.limit.holds(request.context)
+
+    @abstractmethod
+    def evaluate(self, request: Any, /) -> Outcome:
+        """Judge a request of the rule's stage; what it raises rejects."""
 
 
 def check_condition(source: str, info: ValidationInfo) -> str:

@@ -15,6 +15,7 @@ from keyark.v1.revocation_pb2 import RevocationReason
 
 PAIRS: Final = "pairs"
 SERIALS: Final = "serials"
+SERIAL_BLOCKS: Final = "serial_blocks"
 INDEX: Final = "certificate_index"
 CRL_ENTRIES: Final = "crl_entries"
 CRL_CHANGES: Final = "crl_changes"
@@ -24,6 +25,7 @@ CRL_STATE: Final = "crl_state"
 TABLES: Final = (
     PAIRS,
     SERIALS,
+    SERIAL_BLOCKS,
     INDEX,
     CRL_ENTRIES,
     CRL_CHANGES,
@@ -41,7 +43,7 @@ SCHEMA_VERSION: Final = 1
 
 
 def read_pair(txn: ReadTransaction, enrollment_id: bytes) -> PairRecord | None:
-    """Return the pair of an enrollment (32 bytes), reserved or issued, or None."""
+    """Return the pair of an enrollment (32 bytes), or None; of an earlier release it may be a reservation only."""
     value = txn.get(PAIRS, enrollment_id)
     return None if value is None else PairRecord.FromString(value)
 
@@ -53,7 +55,7 @@ def is_issued(pair: PairRecord) -> bool:
 
 def has_issued(txn: ReadTransaction) -> bool:
     """Whether the CA signed, or was about to sign, any certificate."""
-    return bool(txn.scan(SERIALS, limit=1))
+    return any(txn.scan(table, limit=1) for table in (SERIALS, SERIAL_BLOCKS))
 
 
 def roles_of(pair: PairRecord) -> list[KeyRole.ValueType]:

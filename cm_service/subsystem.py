@@ -12,6 +12,7 @@ from cm_service.certificates.expiry_notices import ExpiryNotices
 from cm_service.certificates.index import complete_index
 from cm_service.config import CmConfig
 from cm_service.crl_settings import CrlSettings, list_urls, sharded_profiles
+from cm_service.issuance.serial_blocks import SerialBlocks
 from cm_service.issuance.signing_worker import FACTORY, worker_setup
 from cm_service.issuance.steps import Issuance
 from cm_service.issuer.generations import EarlierIssuer, IssuerRegister, for_issuer
@@ -145,6 +146,7 @@ async def _tell_issued(store: Store, _: Sequence[str]) -> bool:
 def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy: PolicyEngine) -> Issuance:
     store, log, clock = foundation.store, foundation.log, foundation.clock
     chain = path_in_force(load_certificates(config.issuer.chain))
+    crl_shards = config.crl.shards if config.crl else 1
     return Issuance(
         trust_domain=config.service.trust_domain,
         chain=[encode_certificate(certificate) for certificate in chain],
@@ -168,7 +170,8 @@ def _issuance(config: CmConfig, foundation: Foundation, pool: WorkerPool, policy
         pool=pool,
         known_keys=config.service.load_known_keys(),
         turns=foundation.turns,
-        crl_shards=config.crl.shards if config.crl else 1,
+        serials=SerialBlocks(store=store, log=log, clock=clock, crl_shards=crl_shards),
+        crl_shards=crl_shards,
         generation=config.issuer.generation,
         chains=config.issuer.chains(),
     )

@@ -1,8 +1,9 @@
 """Step 5, issue: both certificates of an enrollment, or neither.
 
-The order is the one that survives a crash at every point: verify, apply policy, reserve both serial numbers
-durably, sign, compare, commit both. A reservation that led to nothing burns its serial numbers. The RM is not
-trusted for anything: statement and archival receipt are verified here again.
+The order is the one that survives a crash at every point: verify, apply policy, take both serial numbers from a
+block that is durably reserved, sign, compare, commit both. What was signed and not committed leaves this process for
+nobody, and its serial numbers are burned. The RM is not trusted for anything: statement and archival receipt are
+verified here again.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from cm_service.certificates.index import index_pair
-from cm_service.crl_settings import shard_key
 from cm_service.issuance.approved import take_approval
+from cm_service.issuance.pairs import new_record, serials_of, signing_task
 from cm_service.issuance.policy import Judged, apply_policy, judge_again
 from cm_service.issuance.refusals import ArchivedRequest, Refused, check_not_refused, refuse_for_good
 from cm_service.issuance.renewals import check_renewal, record_renewal
+from cm_service.issuance.serial_blocks import SerialBlocks, SerialPair
 from cm_service.issuance.signing_worker import check_signed
 from cm_service.issuer.profiles import SECONDS_PER_DAY, ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair, roles_of
@@ -29,28 +31,33 @@ from keyark.errors.services import SigningMismatchError
 from keyark.keys.known_keys import NO_KNOWN_KEYS, KnownKeys
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import PolicyRequest
-from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult, SignPairTask
+from keyark.records.v1.cm_pb2 import PairRecord, SerialRecord, SignPairResult
 from keyark.service.checks.callers import CallerChecks
 from keyark.service.checks.evidence import ReceiptChecks
-from keyark.service.checks.key_uses import KeyClaim, Possession, check_key_uses, claim_key_uses
+from keyark.service.checks.key_uses import (
+    ClaimsUnderWay,
+    KeyClaim,
+    Possession,
+    TakenKeys,
+    check_key_uses,
+    claim_key_uses,
+)
 from keyark.service.checks.leaves import enrollment_leaf
 from keyark.service.checks.requests import accept_statement, check_same_statement
 from keyark.statements.approvals import Approval
 from keyark.statements.calls import SignedCall
 from keyark.statements.enrollment import Statement
-from keyark.store import Store, WriteTransaction
+from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.archival import ArchiveEvidence
-from keyark.transparency.events import new_event
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.transparency.rejections import Sender
-from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
+from keyark.v1.audit_pb2 import EventType, LoggedEvent
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.turns import Turns
 from keyark.x509.certificates import Validity
-from keyark.x509.serials import new_serial
 
 STAGE: Final = "issue"
 
@@ -92,6 +99,14 @@ class _Accepted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Claimed:
+    """A request whose keys nobody else gets to sign with, or to have archived, while it is carried out."""
+
+    accepted: _Accepted
+    keys: TakenKeys
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Reserved:
     """A request with its serial numbers: the record as it will be, certificates missing."""
 
@@ -124,6 +139,8 @@ class Issuance:
     receipts: ReceiptChecks
     callers: CallerChecks
     pool: SigningWorkers = field(repr=False)
+    serials: SerialBlocks
+    claims: ClaimsUnderWay = field(default_factory=ClaimsUnderWay, repr=False)
     crl_shards: int = 1
     known_keys: KnownKeys = NO_KNOWN_KEYS
     generation: int = 0
@@ -141,10 +158,15 @@ class Issuance:
         receipts = await self.receipts.verify_receipts([request.receipt for request in requests], evidence)
         accept = [partial(self.accept_request, *pair) for pair in zip(requests, receipts, strict=True)]
         judged = await self.turns.run(STAGE, accept)
-        accepted = await self.refuse_archived(judged)
-        reserved = await self.reserve_serials(accepted)
-        signed = await self.sign_pairs(reserved)
-        return await self.commit_pairs(signed)
+        claimed = self.claim_keys(await self.refuse_archived(judged))
+        try:
+            reserved = await self.reserveserials_of(claimed)
+            signed = await self.sign_pairs(reserved)
+            return await self.commit_pairs(signed)
+        finally:
+            for item in claimed:
+                if isinstance(item, _Claimed):
+                    self.claims.give_up(item.keys)
 
     def accept_request(
         self, request: PairRequest, receipt: ArchivalReceipt | KeyarkError | None
@@ -232,80 +254,50 @@ class Issuance:
             within=self.issuer_validity,
         )
 
-    async def reserve_serials(
+    def claim_keys(
         self, items: Sequence[_Accepted | CertificatePair | KeyarkError]
-    ) -> list[_Reserved | CertificatePair | KeyarkError]:
-        """Record both serial numbers of every request, and one leaf for all, before anything is signed."""
-        drawn = [self._draw(item) if isinstance(item, _Accepted) else item for item in items]
-        if not (records := [item.record for item in drawn if isinstance(item, _Reserved)]):
-            return drawn
-        event = AuditEvent(
-            version=1,
-            type=EventType.EVENT_TYPE_SERIALS_RESERVED,
-            time_us=self.clock.now_us(),
-            serials=[serial for record in records for serial in _serials(record)],
-        )
-        leaf = new_event(event, AuditDetails())
+    ) -> list[_Claimed | CertificatePair | KeyarkError]:
+        """Take the keys of every request, before anything is signed; they are recorded with its certificates."""
+        # P8: a key that a receipt says is archived has its role before another request gets to sign with it
+        order = sorted(range(len(items)), key=lambda i: not _is_archived(items[i]))
+        outcomes = self.store.read(lambda txn: {i: self._claim(txn, items[i]) for i in order})
+        return [outcomes[i] for i in range(len(items))]
 
-        def reserve(txn: WriteTransaction) -> list[_Reserved | CertificatePair | KeyarkError]:
-            self.log.append(txn, leaf)
-            outcomes = list(drawn)
-            new = [(i, item) for i, item in enumerate(drawn) if isinstance(item, _Reserved)]
-            # P8: a key that a receipt says is archived has its role before another request gets to sign with it
-            for i, item in sorted(new, key=lambda one: one[1].accepted.archived is None):
-                outcomes[i] = self._reserve(txn, item)
-            return outcomes
-
-        return await self.store.update(reserve)
-
-    def _draw(self, accepted: _Accepted) -> _Reserved:
-        statement = accepted.statement
-        validity = self._validity(self._profile(statement.profile), accepted.approval)
-        signing_serial = new_serial()
-        encryption_serial = new_serial() if statement.encryption_spki else b""
-        if encryption_serial and self.crl_shards > 1:  # both certificates stand on one shard
-            encryption_serial = encryption_serial[:-1] + signing_serial[-1:]
-        record = PairRecord(
-            statement_sha256=statement.sha256,
-            signing_serial=signing_serial,
-            encryption_serial=encryption_serial,
-            common_name=statement.common_name,
-            email=statement.email,
-            profile=statement.profile,
-            not_before=validity.not_before,
-            not_after=validity.not_after,
-            signing_spki_sha256=statement.signing_spki_sha256,
-            encryption_spki_sha256=statement.encryption_spki_sha256,
-            issuer_generation=self.generation,
-        )
-        return _Reserved(accepted=accepted, record=record)
-
-    def _reserve(self, txn: WriteTransaction, item: _Reserved) -> _Reserved | CertificatePair | KeyarkError:
-        """Write the reservation of one pair; an earlier one without certificates is burned."""
-        statement = item.accepted.statement
+    def _claim(
+        self, txn: ReadTransaction, item: _Accepted | CertificatePair | KeyarkError
+    ) -> _Claimed | CertificatePair | KeyarkError:
+        if not isinstance(item, _Accepted):
+            return item
         try:
-            earlier = read_pair(txn, statement.enrollment_id)
-            if earlier is not None:
-                check_same_statement(statement, earlier.statement_sha256)
-                if is_issued(earlier):
-                    return self._pair(earlier)
-            claim_key_uses(txn, item.accepted.claim)
+            return _Claimed(accepted=item, keys=self.claims.claim(txn, item.claim))
         except KeyarkError as error:
             return error
-        for serial, role in zip(_serials(item.record), roles_of(item.record), strict=True):
-            row = SerialRecord(enrollment_id=statement.enrollment_id, role=role)
-            txn.insert(SERIALS, serial, row.SerializeToString())
-        txn.put(PAIRS, statement.enrollment_id, item.record.SerializeToString())
-        return item
+
+    async def reserveserials_of(
+        self, items: Sequence[_Claimed | CertificatePair | KeyarkError]
+    ) -> list[_Reserved | CertificatePair | KeyarkError]:
+        """Give every request serial numbers that are durably reserved."""
+        pairs = iter(await self.serials.take(sum(isinstance(item, _Claimed) for item in items)))
+        return [
+            self._reserved(item.accepted, next(pairs)) if isinstance(item, _Claimed) else item
+            for item in items
+        ]
+
+    def _reserved(self, accepted: _Accepted, serials: SerialPair) -> _Reserved:
+        statement = accepted.statement
+        validity = self._validity(self._profile(statement.profile), accepted.approval)
+        record = new_record(statement, serials, validity, generation=self.generation)
+        return _Reserved(accepted=accepted, record=record)
 
     async def sign_pairs(
         self, items: Sequence[_Reserved | CertificatePair | KeyarkError]
     ) -> list[_Signed | CertificatePair | KeyarkError]:
         """Let the workers sign both certificates of every reservation."""
         waiting = [item for item in items if isinstance(item, _Reserved)]
-        results = iter(
-            await self.pool.run([_task(item, self.crl_shards) for item in waiting]) if waiting else ()
-        )
+        tasks = [
+            signing_task(item.record, item.accepted.statement, crl_shards=self.crl_shards) for item in waiting
+        ]
+        results = iter(await self.pool.run(tasks) if tasks else ())
         return [self._compare(item, next(results)) if isinstance(item, _Reserved) else item for item in items]
 
     def _compare(self, item: _Reserved, result: bytes | KeyarkError) -> _Signed | KeyarkError:
@@ -328,7 +320,7 @@ class Issuance:
             EventType.EVENT_TYPE_PAIR_ISSUED,
             accepted.statement,
             time_us=self.clock.now_us(),
-            serials=_serials(record),
+            serials=serials_of(record),
             certificate_sha256=[
                 sha256(certificate).digest()
                 for certificate in (record.signing_certificate, record.encryption_certificate)
@@ -360,6 +352,7 @@ class Issuance:
         statement, again = item.accepted.statement, item.accepted.to_judge_again
         try:
             check_not_refused(txn, statement)
+            claim_key_uses(txn, item.accepted.claim)
             if again is not None:
                 judge_again(self.policy, txn, again, statement)
             renewed = check_renewal(txn, statement, self.clock.now_us() // 1_000_000)
@@ -372,6 +365,9 @@ class Issuance:
         if renewed is not None:
             item.record.renews = renewed.enrollment_id
             record_renewal(txn, renewed, by=enrollment_id)
+        for serial, role in zip(serials_of(item.record), roles_of(item.record), strict=True):
+            row = SerialRecord(enrollment_id=enrollment_id, role=role)
+            txn.insert(SERIALS, serial, row.SerializeToString())
         txn.put(PAIRS, enrollment_id, item.record.SerializeToString())
         index_pair(txn, enrollment_id, item.record)
         self.log.append(txn, item.event)
@@ -385,19 +381,5 @@ class Issuance:
         )
 
 
-def _serials(record: PairRecord) -> list[bytes]:
-    return [serial for serial in (record.signing_serial, record.encryption_serial) if serial]
-
-
-def _task(item: _Reserved, crl_shards: int) -> bytes:
-    return SignPairTask(
-        profile=shard_key(item.record.profile, item.record.signing_serial, crl_shards),
-        common_name=item.record.common_name,
-        email=item.record.email,
-        signing_spki=item.accepted.statement.signing_spki,
-        encryption_spki=item.accepted.statement.encryption_spki,
-        signing_serial=item.record.signing_serial,
-        encryption_serial=item.record.encryption_serial,
-        not_before=item.record.not_before,
-        not_after=item.record.not_after,
-    ).SerializeToString()
+def _is_archived(item: _Accepted | CertificatePair | KeyarkError) -> bool:
+    return isinstance(item, _Accepted) and item.archived is not None

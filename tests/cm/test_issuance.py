@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from cm_service.issuance.serial_blocks import SerialBlocks
 from cm_service.issuance.steps import PairRequest
-from cm_service.records import SERIALS
 from keyark.errors import KeyarkError
 from keyark.errors.services import StoreError, WorkerDiedError
 from keyark.keys.key_types import KeyType
@@ -60,15 +60,88 @@ async def test_the_pair_and_its_leaf_name_who_asked_and_what_was_signed(ca: Ca) 
 
 
 async def test_serial_numbers_are_reserved_before_anything_is_signed(ca: Ca) -> None:
-    seen = []
+    """By a leaf that is durable while the workers sign; a crash then burns the numbers."""
+    seen = list[set[bytes]]()
 
     def watch(results: list[bytes]) -> list[bytes]:
-        seen.append(ca.store.read(lambda txn: txn.count(SERIALS)))
+        leaves = [event for event in ca.committed() if event.type == EventType.EVENT_TYPE_SERIALS_RESERVED]
+        reserved = {serial for event in leaves for serial in event.serials}
+        pairs = [SignPairResult.FromString(result) for result in results]
+        ders = [der for pair in pairs for der in (pair.signing_certificate, pair.encryption_certificate)]
+        assert {encode_serial(load_certificate(der).serial_number) for der in ders} <= reserved
+        seen.append(reserved)
         return results
 
     ca.pool.alter = watch
     await ca.issue(request(0), request(1))
-    assert seen == [4]
+    await ca.issue(request(2))
+    assert len(seen) == 2
+
+
+async def test_most_batches_take_serial_numbers_of_a_block_and_commit_once(ca: Ca) -> None:
+    await ca.issue(request(0))
+    before = ca.store.stats.commits
+    await ca.issue(request(1), request(2))
+    await ca.issue(request(3))
+    assert ca.store.stats.commits == before + 2
+
+
+async def test_a_serial_number_is_given_out_once_whoever_asks_together(ca: Ca) -> None:
+    blocks = ca.issuance.serials
+    taken = await asyncio.gather(*(blocks.take(count) for count in (1, 40, 0, 7, 300, 3)))
+    serials = [serial for pairs in taken for pair in pairs for serial in (pair.signing, pair.encryption)]
+    assert [len(pairs) for pairs in taken] == [1, 40, 0, 7, 300, 3]
+    assert len(set(serials)) == len(serials)
+
+
+async def test_a_later_process_gives_out_no_serial_number_of_an_earlier_one(ca: Ca) -> None:
+    first = (await ca.issuance.serials.take(1))[0]
+    later = SerialBlocks(store=ca.store, log=ca.log, clock=ca.clock, crl_shards=1)
+    reserved = [event for event in ca.committed() if event.type == EventType.EVENT_TYPE_SERIALS_RESERVED]
+    taken = {pair.signing for pair in await later.take(100)}
+    assert first.signing in reserved[0].serials
+    assert taken.isdisjoint(reserved[0].serials)
+
+
+async def test_a_block_that_is_not_durable_gives_out_nothing(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise StoreError("no room")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(ca.store, "commit", fail)
+        with pytest.raises(StoreError):
+            await ca.issue(request(0))
+    assert ca.issued() == []
+    assert isinstance((await ca.issue(request(0)))[0], CertificatePair)
+
+
+async def test_the_certificates_of_a_pair_stand_on_one_shard_of_the_crl(ca: Ca) -> None:
+    blocks = SerialBlocks(store=ca.store, log=ca.log, clock=ca.clock, crl_shards=16)
+    assert all(pair.signing[-1] == pair.encryption[-1] for pair in await blocks.take(50))
+
+
+async def test_nothing_is_signed_for_a_key_that_is_being_signed_for_in_another_enrollment(ca: Ca) -> None:
+    """P8: while the workers sign, nothing of it is in the store yet."""
+    mine, theirs = request(0), request(0)
+    signed = []
+
+    def count(results: list[bytes]) -> list[bytes]:
+        signed.extend(results)
+        return results
+
+    ca.pool.alter = count
+    outcomes = await asyncio.gather(ca.issue(mine), ca.issue(theirs))
+    assert sorted(getattr(outcome[0], "reason", "") for outcome in outcomes) == ["", "PUBLIC_KEY_IN_USE"]
+    assert len(signed) == 1
+
+
+@pytest.mark.parametrize(
+    "alter", [list, lambda results: [WorkerDiedError("A worker died.") for _ in results]]
+)
+async def test_keys_are_let_go_when_a_request_is_over(ca: Ca, alter: Any) -> None:
+    ca.pool.alter = alter
+    await ca.issue(request(0))
+    assert ca.issuance.claims.is_empty
 
 
 def only_one(results: list[bytes]) -> list[bytes]:
@@ -149,7 +222,8 @@ async def test_what_was_not_asked_for_is_not_issued_and_a_retry_burns_the_serial
     ca.pool.alter = alter
     assert all(isinstance(outcome, KeyarkError) for outcome in await ca.issue(*requests))
     assert ca.issued() == []
-    burned = {key for key, _ in ca.store.read(lambda txn: txn.scan(SERIALS, limit=99))}
+    burned = {serial for asked in ca.pool.asked for serial in (asked.signing_serial, asked.encryption_serial)}
+    assert len(burned) == 4
     ca.pool.alter = list
     outcomes = await ca.issue(*requests)
     assert all(isinstance(outcome, CertificatePair) for outcome in outcomes)
@@ -188,7 +262,7 @@ async def test_the_same_request_gets_its_first_pair_again(ca: Ca) -> None:
 
 
 async def test_two_calls_for_one_enrollment_have_one_outcome(ca: Ca) -> None:
-    """Both reserve before either commits; the quicker one's pair is the pair."""
+    """Both are signed before either commits; the quicker one's pair is the pair."""
     asked = request()
     together = await asyncio.gather(ca.issue(asked), ca.issue(asked), ca.issue(asked))
     assert len({outcomes[0].signing_certificate for outcomes in together}) == 1

@@ -11,12 +11,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from keyark.errors.enrollment import KeyRoleConflictError, PublicKeyInUseError
 from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.statements.enrollment import Statement
-from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.certificates_pb2 import KeyRole
 
 TABLE: Final = "key_uses"
@@ -25,6 +24,20 @@ KeyIds: TypeAlias = tuple[bytes, ...]
 """The ids (32 bytes) of one key: its own first, then those of the keys that reveal it."""
 
 _CALLER_HASH: Final = slice(16, 32)  # of an enrollment id
+
+
+class Uses(Protocol):
+    """Where the register is read: a transaction of the store, or what stands before one."""
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the row of a key id, or None."""
+
+
+class WritableUses(Uses, Protocol):
+    """Where the register is written too."""
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Write the row of a key id."""
 
 
 class Possession(enum.Enum):
@@ -50,7 +63,7 @@ class KeyClaim:
     signers: Sequence[KeyIds] = ()
 
 
-def check_key_uses(txn: ReadTransaction, claim: KeyClaim) -> None:
+def check_key_uses(txn: Uses, claim: KeyClaim) -> None:
     """Raise where a key belongs to another enrollment or to the other role.
 
     A key whose possession is proven is not kept from its owner by another caller who only asserted that it has the key.
@@ -62,7 +75,7 @@ def check_key_uses(txn: ReadTransaction, claim: KeyClaim) -> None:
     _check_signers(txn, claim)
 
 
-def claim_key_uses(txn: WriteTransaction, claim: KeyClaim) -> None:
+def claim_key_uses(txn: WritableUses, claim: KeyClaim) -> None:
     """Record the keys with their roles, the statement's for this enrollment; raise as ``check_key_uses`` does."""
     check_key_uses(txn, claim)
     for key in _enrolled(claim):
@@ -70,7 +83,7 @@ def claim_key_uses(txn: WriteTransaction, claim: KeyClaim) -> None:
     _reserve_signers(txn, claim)
 
 
-def reserve_signing_keys(txn: WriteTransaction, claim: KeyClaim) -> None:
+def reserve_signing_keys(txn: WritableUses, claim: KeyClaim) -> None:
     """Record that the keys of a claim that archives nothing sign, for no enrollment.
 
     Raises KeyRoleConflictError, and PublicKeyInUseError where the encryption key is archived for another enrollment.
@@ -86,6 +99,57 @@ def reserve_signing_keys(txn: WriteTransaction, claim: KeyClaim) -> None:
     _check_signers(txn, claim)
     _reserve(txn, signing)
     _reserve_signers(txn, claim)
+
+
+class TakenKeys:
+    """The register with the uses of claims that are under way, and with those of one more, which are here alone."""
+
+    def __init__(self, txn: Uses, under_way: dict[bytes, list[TakenKeys]]) -> None:
+        self._txn, self._under_way = txn, under_way
+        self.uses: dict[bytes, bytes] = {}
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the newest use of a key."""
+        for taken in (self, *reversed(self._under_way.get(key, ()))):
+            if key in taken.uses:
+                return taken.uses[key]
+        return self._txn.get(table, key)
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Write a use of a key."""
+        self.uses[key] = value
+
+
+class ClaimsUnderWay:
+    """Claims of requests that are being carried out: they count as recorded ones do until they are given up.
+
+    Who carries a claim out records it in the store with the outcome, where ``claim_key_uses`` decides again.
+    """
+
+    def __init__(self) -> None:
+        self._uses: dict[bytes, list[TakenKeys]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no claim is under way."""
+        return not self._uses
+
+    def claim(self, txn: Uses, claim: KeyClaim) -> TakenKeys:
+        """Take the keys; raises as ``claim_key_uses`` does, also where another claim that is under way has them."""
+        taken = TakenKeys(txn, self._uses)
+        claim_key_uses(taken, claim)
+        for key_id in taken.uses:
+            self._uses.setdefault(key_id, []).append(taken)
+        return taken
+
+    def give_up(self, taken: TakenKeys) -> None:
+        """Let go of the keys of a claim that is over, whatever came of it."""
+        for key_id in taken.uses:
+            others = [other for other in self._uses[key_id] if other is not taken]
+            if others:
+                self._uses[key_id] = others
+            else:
+                del self._uses[key_id]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +175,7 @@ def _signing_key(ids: KeyIds) -> _Key:
     return _Key(ids=ids, role=KeyRole.KEY_ROLE_SIGNING, possession=Possession.PROVEN)
 
 
-def _others(txn: ReadTransaction, claim: KeyClaim, key: _Key) -> Iterator[KeyUse]:
+def _others(txn: Uses, claim: KeyClaim, key: _Key) -> Iterator[KeyUse]:
     """The uses that a key has to agree with; what another caller asserted gives way to what is proven."""
     caller = claim.statement.enrollment_id[_CALLER_HASH]
     for key_id in key.ids:
@@ -123,7 +187,7 @@ def _others(txn: ReadTransaction, claim: KeyClaim, key: _Key) -> Iterator[KeyUse
             yield use
 
 
-def _check_signers(txn: ReadTransaction, claim: KeyClaim) -> None:
+def _check_signers(txn: Uses, claim: KeyClaim) -> None:
     for ids in claim.signers:
         for use in _others(txn, claim, _signing_key(ids)):
             if use.role != KeyRole.KEY_ROLE_SIGNING:
@@ -133,18 +197,18 @@ def _check_signers(txn: ReadTransaction, claim: KeyClaim) -> None:
                 )
 
 
-def _reserve_signers(txn: WriteTransaction, claim: KeyClaim) -> None:
+def _reserve_signers(txn: WritableUses, claim: KeyClaim) -> None:
     for ids in claim.signers:
         _reserve(txn, _signing_key(ids))
 
 
-def _reserve(txn: WriteTransaction, key: _Key) -> None:
+def _reserve(txn: WritableUses, key: _Key) -> None:
     use = _find(txn, key.ids[0])
     if use is None or use.unproven:
         _put(txn, key, enrollment_id=b"")
 
 
-def _put(txn: WriteTransaction, key: _Key, *, enrollment_id: bytes) -> None:
+def _put(txn: WritableUses, key: _Key, *, enrollment_id: bytes) -> None:
     """Write the use of a key, unless it says what is known already and better."""
     unproven = key.possession is Possession.ASSERTED
     earlier = _find(txn, key.ids[0])
@@ -154,7 +218,7 @@ def _put(txn: WriteTransaction, key: _Key, *, enrollment_id: bytes) -> None:
     txn.put(TABLE, key.ids[0], use.SerializeToString())
 
 
-def _find(txn: ReadTransaction, key_id: bytes) -> KeyUse | None:
+def _find(txn: Uses, key_id: bytes) -> KeyUse | None:
     value = txn.get(TABLE, key_id)
     return None if value is None else KeyUse.FromString(value)
 

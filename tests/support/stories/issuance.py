@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cm_service.issuance.serial_blocks import SerialBlocks
 from cm_service.issuance.signing_worker import open_worker, worker_setup
 from cm_service.issuance.steps import Issuance, PairRequest
 from cm_service.issuer.profiles import ProfileArchival, ProfileSettings
@@ -18,12 +19,14 @@ from keyark.identity.transport import TransportTrust
 from keyark.keys.key_types import KeyType
 from keyark.keys.private_keys import save_private_key
 from keyark.policy.engine import PolicyEngine
+from keyark.records.v1.cm_pb2 import SignPairTask
 from keyark.service.checks.archive_trust import StorageKeyTrust
 from keyark.service.checks.evidence import ReceiptChecks
 from keyark.service.settings import ArchiveTrust
 from keyark.statements.ceremonies import AgentTrust
 from keyark.statements.enrollment import new_request_id, sign_statement
 from keyark.store import MemoryStore
+from keyark.transparency._rows import LEAVES, unpack_leaf
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.heads import AcceptedHeads
 from keyark.transparency.log import Log
@@ -55,8 +58,10 @@ class InlinePool:
             )
         )
         self.alter: Callable[[list[bytes]], Sequence[bytes | KeyarkError]] = list
+        self.asked: list[SignPairTask] = []
 
     async def run(self, items: Sequence[bytes]) -> Sequence[bytes | KeyarkError]:
+        self.asked += [SignPairTask.FromString(item) for item in items]
         return self.alter(self._work(list(items)))
 
 
@@ -104,6 +109,7 @@ class Ca:
             ),
             callers=caller_checks(self.clock),
             pool=self.pool,
+            serials=SerialBlocks(store=self.store, log=self.log, clock=self.clock, crl_shards=1),
         )
 
     async def issue(self, *requests: PairRequest) -> list[CertificatePair | KeyarkError]:
@@ -115,6 +121,11 @@ class Ca:
     def issued(self) -> list[PairRecord]:
         rows = self.store.read(lambda txn: txn.scan(PAIRS, limit=100))
         return [pair for pair in (PairRecord.FromString(value) for _, value in rows) if is_issued(pair)]
+
+    def committed(self) -> list[AuditEvent]:
+        """The leaves that are durable now."""
+        rows = self.store.read(lambda txn: txn.scan(LEAVES, limit=1000))
+        return [AuditEvent.FromString(unpack_leaf(index, row)[1]) for index, (_, row) in enumerate(rows)]
 
     async def events(self) -> list[Any]:
         entries = await self.log.entries(limit=100)

@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_archive_arguments(parser)
 
 
-def init(arguments: argparse.Namespace) -> None:
+def init(arguments: argparse.Namespace) -> dict[str, str]:
     """Make the CM's folder; a root signs ca.csr, and its answer followed by the root goes to ca.pem."""
     key_type = parse_key_type(arguments.ca_key, permitted=CA_KEY_TYPES, field="--ca-key")
     folder = arguments.folder
@@ -137,3 +137,4 @@ def init(arguments: argparse.Namespace) -> None:
         listen=arguments.listen,
         **archive_values(arguments),
     )
+    return {}

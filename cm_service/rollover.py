@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from keyark.keys.key_types import CA_KEY_TYPES, key_type_of, narrow_signing_key,
 from keyark.keys.private_keys import load_private_key
 from keyark.service.control import ServiceNotRunningError, ask
 from keyark.service.program.initialization import PUBLIC, new_signing_key, save_request
+from keyark.service.program.output import answer
 from keyark.store import open_store
 from keyark.x509.authority import ca_name, request_ca
 from keyark.x509.certificates import load_certificates
@@ -62,7 +62,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _printing(work: Callable[[argparse.Namespace], dict[str, Any]]) -> Callable[[argparse.Namespace], None]:
-    return lambda parsed: print(json.dumps(work(parsed)))
+    return lambda parsed: answer(parsed, work(parsed))
 
 
 def _next_files(config: CmConfig) -> tuple[int, Path, Path, Path]:

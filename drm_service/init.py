@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -104,8 +103,8 @@ def _share_key(path: Path) -> AgentShareKey:
     return AgentShareKey.from_json(read_file(path, max_size=MAX_SHARE_KEY).decode(errors="replace"))
 
 
-def init(arguments: argparse.Namespace) -> None:
-    """Make the DRM's folder; prints the id of the storage key that RM and CM are to trust, as JSON."""
+def init(arguments: argparse.Namespace) -> dict[str, str]:
+    """Make the DRM's folder; returns the id of the storage key that RM and CM are to trust."""
     anchors = load_certificates(arguments.trust_anchor)
     agents = [_share_key(path) for path in arguments.agent]
     for agent in agents:
@@ -131,7 +130,7 @@ def init(arguments: argparse.Namespace) -> None:
         quorum_rule=arguments.quorum_rule,
     )
     asyncio.run(_log_keys(folder, arguments.trust_domain, transport_key, token))
-    print(json.dumps({"storage_key_id": public_key.key_id.hex()}))
+    return {"storage_key_id": public_key.key_id.hex()}
 
 
 async def _log_keys(

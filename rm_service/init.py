@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_archive_arguments(parser)
 
 
-def init(arguments: argparse.Namespace) -> None:
+def init(arguments: argparse.Namespace) -> dict[str, str]:
     """Make the RM's folder."""
     folder = arguments.folder
     init_identity(folder, trust_domain=arguments.trust_domain, role="rm", trust_anchor=arguments.trust_anchor)
@@ -105,3 +105,4 @@ def init(arguments: argparse.Namespace) -> None:
         drm=arguments.drm,
         **archive_values(arguments),
     )
+    return {}

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 
+from cm_service.__main__ import PROGRAM as CM
+from drm_service.__main__ import PROGRAM as DRM
 from keyark.cli.main import main as keyark
+from keyark.service.program.output import CommandParser
+from rm_service.__main__ import PROGRAM as RM
+
+PROGRAMS = (RM, CM, DRM)
+WIDTH = 100
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "cli.md"
 BEGIN, END = "<!-- written by make docs, from here -->\n", "<!-- to here -->\n"
@@ -26,10 +35,28 @@ def with_reference(document: str) -> str:
 
 
 def reference() -> str:
-    """Return every command with its arguments and options, in Markdown."""
-    return "\n".join(
-        line for path, command in commands(keyark, ()) for line in described(path, command)
-    ).rstrip()
+    """Return every command with its arguments and options, in Markdown: those of `keyark`, then the services' own."""
+    lines = [line for path, command in commands(keyark, ()) for line in described(path, command)]
+    for program in PROGRAMS:
+        lines += [line for parser in leaves(program.parser()) for line in told(parser)]
+    return "\n".join(lines).rstrip()
+
+
+def leaves(parser: CommandParser) -> Iterator[CommandParser]:
+    """Yield the parsers of all commands below one."""
+    for below in parser.below.values():
+        yield from leaves(below)
+    if not parser.below:
+        yield parser
+
+
+def told(parser: CommandParser) -> Iterator[str]:
+    """Yield the lines about one command of a service's program."""
+    parser.formatter_class = partial(argparse.HelpFormatter, width=WIDTH)
+    yield f"### {parser.prog}"
+    yield ""
+    yield from (f"    {line}".rstrip() for line in parser.format_help().splitlines())
+    yield ""
 
 
 def commands(

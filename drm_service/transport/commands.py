@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from keyark.config import load_config
 from keyark.errors import InvalidInputError
 from keyark.keys.key_types import TRANSPORT_KEY_TYPES, KeyType, parse_key_type
 from keyark.service.control import UnknownCommandError, ask
+from keyark.service.program.output import answer
 
 COMMAND = "transport-key"
 
@@ -68,9 +68,9 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def _replace_lost(parsed: argparse.Namespace) -> None:
     key_type = parse_key_type(parsed.key_type, permitted=TRANSPORT_KEY_TYPES, field="--key-type")
-    print(json.dumps(replace_lost_key(load_config(parsed.config, DrmConfig), key_type)))
+    answer(parsed, replace_lost_key(load_config(parsed.config, DrmConfig), key_type))
 
 
 def _ask(parsed: argparse.Namespace, *words: str) -> None:
     config = load_config(parsed.config, DrmConfig)
-    print(json.dumps(ask(config.store.path, COMMAND, *words)))
+    answer(parsed, ask(config.store.path, COMMAND, *words))

@@ -22,7 +22,6 @@ from keyark.cli.options import (
 )
 from keyark.cli.output import (
     KeyarkGroup,
-    UsageError,
     careful,
     end_unread,
     is_unread,
@@ -36,6 +35,7 @@ from keyark.client.access.sessions import Session, open_session
 from keyark.client.administration import lists as administration
 from keyark.client.administration.paging import Paging
 from keyark.client.trust.witnesses import Witnesses
+from keyark.errors.commands import UsageError
 from keyark.rpc.calling.retries import NO_RETRIES
 from keyark.statements.enrollment import reread_statement
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState, Recoverability

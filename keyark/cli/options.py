@@ -15,9 +15,10 @@ from typing import Any, Final, Protocol, TypeVar, cast
 import click
 
 from keyark.addresses import join_addresses, parse_addresses
-from keyark.cli.output import NotConfirmedError, StoppedError, UsageError, say_aside
+from keyark.cli.output import NotConfirmedError, say_aside
 from keyark.client.access.passwords import PasswordSource, check_strength
 from keyark.errors import InvalidInputError
+from keyark.errors.commands import StoppedError, UsageError
 from keyark.extras import Extra, need_extra
 from keyark.keys.password_files import MAX_PASSWORD, read_password
 from keyark.text.terminal import line

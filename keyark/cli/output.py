@@ -14,7 +14,8 @@ import click
 from click.core import ParameterSource
 
 from keyark.client.enrollment.pending import EnrollmentRejectedError, PendingApprovalError
-from keyark.errors import ConfigurationError, InvalidInputError, KeyarkError, Kind, PolicyRejectedError
+from keyark.errors import InvalidInputError, KeyarkError, Kind, PolicyRejectedError
+from keyark.errors.commands import StoppedError, SystemRefusalError, UsageError
 from keyark.text.characters import resemblances
 from keyark.text.terminal import (
     describe_refusal,
@@ -127,21 +128,6 @@ def end_unread() -> None:
         raise SystemExit(UNREAD)
 
 
-class StoppedError(KeyarkError):
-    """A person pressed Ctrl-C, or a program sent SIGINT."""
-
-    reason = "STOPPED"
-    kind = Kind.PRECONDITION
-    remedy = "Give the same command again; it goes on."
-
-    @classmethod
-    def before_the_end(cls) -> StoppedError:
-        """Return it with its sentence."""
-        return cls(
-            "Stopped before the end. What was done until then stays done; run the same command again to go on."
-        )
-
-
 class NotConfirmedError(KeyarkError):
     """A person did not answer a question with yes."""
 
@@ -240,14 +226,6 @@ def with_words(command: click.Command) -> click.Command:
     return command
 
 
-class SystemRefusalError(KeyarkError):
-    """The operating system refused something to a command: a full disk, a file of another user, a name too long."""
-
-    reason = "SYSTEM_REFUSAL"
-    kind = Kind.PRECONDITION
-    remedy = "Give the command the room, the permission or the name that the system refuses it."
-
-
 class KeyarkGroup(click.Group):
     """A command group that turns typed errors into one message and the exit code of the design."""
 
@@ -317,10 +295,3 @@ class SafeGroup(KeyarkGroup):
                 for part in traceback.format_exc().split("\n"):
                     say_aside(f"  {part}")
                 raise SystemExit(FAILED) from None
-
-
-class UsageError(ConfigurationError):
-    """The command's words do not fit together."""
-
-    reason = "USAGE"
-    remedy = "Correct the command's words; `--help` after them explains each."

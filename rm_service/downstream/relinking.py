@@ -11,6 +11,7 @@ from keyark.config import load_config
 from keyark.errors import InvalidInputError, NotFoundError
 from keyark.records.v1.rm_pb2 import OutboxRecord
 from keyark.service.control import ask
+from keyark.service.program.output import answer_lines
 from keyark.store import WriteTransaction
 from rm_service.config import RmConfig
 from rm_service.downstream.outbox import LinkOutbox
@@ -31,8 +32,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _ask(parsed: argparse.Namespace) -> None:
-    for line in ask(load_config(parsed.config, RmConfig).store.path, RELINK, *parsed.enrollment_id):
-        print(line)
+    told = ask(load_config(parsed.config, RmConfig).store.path, RELINK, *parsed.enrollment_id)
+    answer_lines(parsed, "rm", told)
 
 
 async def relink(outbox: LinkOutbox, words: Sequence[str]) -> list[str]:

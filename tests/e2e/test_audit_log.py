@@ -21,7 +21,6 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from keyark.cli.auditors.audit_log import take_filter
-from keyark.cli.output import UsageError
 from keyark.client import (
     EnrollmentClient,
     KeyarkError,
@@ -39,6 +38,7 @@ from keyark.client.audit.log_reading import LogPositions, LogReading
 from keyark.client.trust.receipts import LogMismatchError
 from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import InvalidInputError, PolicyRejectedError
+from keyark.errors.commands import UsageError
 from keyark.keys.private_keys import load_private_key
 from keyark.rpc.calling.channels import call, open_channel
 from keyark.rpc.calling.retries import NO_RETRIES

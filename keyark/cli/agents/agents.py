@@ -19,7 +19,7 @@ from keyark.cli.options import (
     identity_password_option,
     json_option,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, say_aside
+from keyark.cli.output import KeyarkGroup, print_json, say, say_aside
 from keyark.cli.shape import to_json
 from keyark.client.access.home import Home
 from keyark.client.administration import lists as administration
@@ -28,6 +28,7 @@ from keyark.client.recovery.review import CeremonyMismatchError, ReviewedCeremon
 from keyark.custody.agents import AgentShareKey
 from keyark.custody.shares import QuorumRule
 from keyark.errors import ConfigurationError, KeyarkError
+from keyark.errors.commands import UsageError
 from keyark.files import read_file
 from keyark.transparency.opening_facts import change_id, storage_key_facts
 from keyark.v1.recovery_pb2 import StorageKey

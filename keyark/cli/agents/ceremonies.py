@@ -13,13 +13,14 @@ from google.protobuf.message import DecodeError
 from rich.progress import Progress
 
 from keyark.cli.options import password_source
-from keyark.cli.output import UsageError, careful, print_json, say
+from keyark.cli.output import careful, print_json, say
 from keyark.cli.shape import rfc3339
 from keyark.client.recovery.client import RecoveryClient
 from keyark.client.recovery.decisions import quorum_of
 from keyark.client.recovery.review import ReviewedCeremony
 from keyark.client.trust.verification import UnexpectedAnswerError
 from keyark.client.trust.witnesses import Unconfirmed
+from keyark.errors.commands import UsageError
 from keyark.rpc.calling.retries import NO_RETRIES
 from keyark.text.characters import resemblances
 from keyark.text.console import SafeConsole

@@ -20,12 +20,13 @@ from keyark.cli.options import (
     json_option,
     paging_options,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, careful, print_json, say
+from keyark.cli.output import KeyarkGroup, careful, print_json, say
 from keyark.cli.shape import to_json
 from keyark.client.access.sessions import Session
 from keyark.client.administration import lists as administration
 from keyark.client.administration.abbreviations import whole_key_id
 from keyark.client.trust.witnesses import Unconfirmed
+from keyark.errors.commands import UsageError
 from keyark.keys.spki import encode_spki
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
 from keyark.x509.certificates import load_certificates

@@ -37,7 +37,6 @@ from keyark.cli.options import (
 from keyark.cli.output import (
     KeyarkGroup,
     OutputLostError,
-    UsageError,
     check_heard,
     json_text,
     print_json,
@@ -55,6 +54,7 @@ from keyark.client.recovery.client import RecoveryClient
 from keyark.client.recovery.delivery import KeyFiles
 from keyark.client.recovery.recipients import RecoveredKey
 from keyark.client.recovery.review import CeremonyReview, ReviewedCeremony, confirmed
+from keyark.errors.commands import UsageError
 from keyark.transparency.opening_facts import change_id
 from keyark.v1.recovery_pb2 import CeremonyState
 from keyark.x509.pkcs12 import Pkcs12Form

@@ -19,9 +19,10 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import UsageError, careful, end_unread, is_unread, json_text, say, say_aside
+from keyark.cli.output import careful, end_unread, is_unread, json_text, say, say_aside
 from keyark.client.audit.log_entries import EVENT_TYPES, SHOWN, EntryFilter, PersonTrail, ReadEntry, rfc3339
 from keyark.client.audit.log_reading import LogPositions, LogReading
+from keyark.errors.commands import UsageError
 from keyark.rpc.calling.retries import NO_RETRIES
 from keyark.text.terminal import escaped_json
 

@@ -18,13 +18,14 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import PENDING, UsageError, careful, print_json, say
+from keyark.cli.output import PENDING, careful, print_json, say
 from keyark.cli.shape import to_json
 from keyark.client.access.home import Home
 from keyark.client.administration.abbreviations import whole_enrollment_id
 from keyark.client.administration.approvals import ApprovalClient, check_shown, verified_approval
 from keyark.client.enrollment.client import TIMEOUT
 from keyark.client.trust.verification import UnexpectedAnswerError
+from keyark.errors.commands import UsageError
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.retries import NO_RETRIES
 from keyark.statements.approvals import MAX_VALIDITY_DAYS, Approval, Edits

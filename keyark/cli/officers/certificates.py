@@ -18,11 +18,12 @@ from keyark.cli.options import (
     json_option,
     paging_options,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.cli.output import KeyarkGroup, print_json, say
 from keyark.client.access.sessions import Session
 from keyark.client.administration import lists as administration
 from keyark.client.administration.abbreviations import whole_serial
 from keyark.errors import NotFoundError
+from keyark.errors.commands import UsageError
 from keyark.files import write_file
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState, KeyRole
 from keyark.x509.certificates import encode_pem_certificates, load_certificate

@@ -21,7 +21,7 @@ from keyark.cli.options import (
     password_file_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say, say_or_print
+from keyark.cli.output import KeyarkGroup, print_json, say, say_or_print
 from keyark.cli.shape import with_times
 from keyark.client.access.home import Home
 from keyark.client.audit.findings import SECONDS_PER_DAY
@@ -30,6 +30,7 @@ from keyark.deployment.access.identities import IdentityRenewal
 from keyark.deployment.access.inventory import IN_FORCE, STATES, Inventory, InventoryEntry
 from keyark.deployment.access.own_identity import OwnIdentity
 from keyark.deployment.access.revocation import IdentityRevocation
+from keyark.errors.commands import UsageError
 from keyark.identity.certificates import identity_of
 from keyark.identity.revoked import IDENTITY_LIST
 from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE, SpiffeId

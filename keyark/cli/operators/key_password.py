@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from keyark.cli.options import F, asked, json_option
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.cli.output import KeyarkGroup, print_json, say
 from keyark.client.access.passwords import check_strength
+from keyark.errors.commands import UsageError
 from keyark.keys.at_rest import FILE, TERMINAL, ask_terminal_with, read_key_passwords
 from keyark.keys.reencryption import decrypt_keys, encrypt_keys, key_files, unencrypted_keys
 from keyark.text.terminal import line

@@ -11,7 +11,8 @@ import click
 from pydantic import ValidationError
 
 from keyark.cli.options import home_option, identity_option, json_option, needs
-from keyark.cli.output import FAILED, UsageError
+from keyark.cli.output import FAILED
+from keyark.errors.commands import UsageError
 from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, parse_key_type
 from keyark.load import Closed, Delivery, LoadPlan, Open, Ramp
 from keyark.load.planning.plan import ENROLL, MAX_BATCH, Arrival

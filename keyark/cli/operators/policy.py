@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from keyark.cli.options import home_option, identity_option, identity_password_option, json_option, needs
-from keyark.cli.output import KeyarkGroup, UsageError, print_json, say
+from keyark.cli.output import KeyarkGroup, print_json, say
 from keyark.deployment.commands import check_policies, reload_policies
+from keyark.errors.commands import UsageError
 
 
 @click.group(cls=KeyarkGroup)

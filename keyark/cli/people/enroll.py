@@ -26,7 +26,6 @@ from keyark.cli.output import (
     FAILED,
     PENDING,
     REJECTED,
-    UsageError,
     describe_error,
     exit_code,
     print_json,
@@ -39,6 +38,7 @@ from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat
 from keyark.client.enrollment.pending import PendingApprovalError
 from keyark.client.enrollment.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.client.enrollment.user_list import read_users
+from keyark.errors.commands import UsageError
 from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
 from keyark.rpc.calling.retries import NO_RETRIES
 from keyark.text.console import SafeConsole

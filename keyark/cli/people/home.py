@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from keyark.cli.options import ADDRESSES, Decorator, confirm, home_option, json_option
-from keyark.cli.output import KeyarkGroup, UsageError, say_aside, say_or_print
+from keyark.cli.output import KeyarkGroup, say_aside, say_or_print
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.bundle import (
     BUNDLE,
@@ -21,6 +21,7 @@ from keyark.deployment.access.bundle import (
     sign_bundle,
     update_home,
 )
+from keyark.errors.commands import UsageError
 
 
 @click.group(cls=KeyarkGroup)

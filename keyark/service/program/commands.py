@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import uvloop
 
@@ -20,6 +20,7 @@ from keyark.collection import set_modules_aside, settle_collector
 from keyark.config import Config, load_config
 from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
+from keyark.errors.commands import StoppedError, SystemRefusalError, UsageError
 from keyark.files import check_trusted_file, filling
 from keyark.keys.reencryption import begin_encrypted
 from keyark.meters import Meters
@@ -29,6 +30,7 @@ from keyark.service.checks.live_policy import LivePolicy, policy_of
 from keyark.service.control import Command, Commands, answering, ask
 from keyark.service.program.answers import REQUEST, take_answer, write_host_request
 from keyark.service.program.initialization import check_anchor
+from keyark.service.program.output import CommandParser, answer, answer_lines, tell_error, wants_json
 from keyark.service.program.parent import end_with_parent
 from keyark.store import row_keys_beside
 from keyark.text.terminal import describe_refusal, escaped_streams, log_to_stderr, print_line
@@ -37,6 +39,9 @@ C = TypeVar("C", bound=Config)
 Adjust = Callable[[C, argparse.Namespace], C]
 
 logger = logging.getLogger(__name__)
+
+EXIT_CODES: Final = {UsageError: 2, StoppedError: 130}
+"""Of errors other than those that end with 1."""
 
 
 class Running(Protocol):
@@ -70,7 +75,7 @@ def nothing_more(_: Any) -> None:
 class Program(Generic[C]):
     """One service's program: its role ("rm"), its configuration, and what its commands do.
 
-    ``init`` fills the folder of its arguments, which is there, and empty.
+    ``init`` fills the folder of its arguments, which is there, and empty; it returns what programs read of it.
 
     ``adjust`` puts what `serve` was asked for by ``add_serve_arguments`` above the configuration file.
     """
@@ -81,7 +86,7 @@ class Program(Generic[C]):
     check: Callable[[C], Sequence[str]]
     backup: Callable[[C, Path], None]
     add_init_arguments: Callable[[argparse.ArgumentParser], None]
-    init: Callable[[argparse.Namespace], None]
+    init: Callable[[argparse.Namespace], Mapping[str, str]]
     store_folder: Callable[[C], Path]
     add_commands: Callable[[Any], None] = nothing_more
     add_serve_arguments: Callable[[argparse.ArgumentParser], None] = nothing_more
@@ -93,21 +98,25 @@ class Program(Generic[C]):
         disable_core_dumps()
         with escaped_streams() as streams:
             log_to_stderr(f"{self.role} %(levelname)s %(name)s: %(message)s")
-            parsed = self._parser().parse_args(arguments)
+            words = sys.argv[1:] if arguments is None else arguments
             try:
+                parsed = self.parser().parse_args(words)
                 return streams.exit_code(int(parsed.command(parsed) or 0))
             except KeyarkError as error:
-                print_line(f"{self.role}: {error.message} [{error.reason}]", sys.stderr)
-                return 1
+                return self._fail(error, words)
             except OSError as error:
-                print_line(f"{self.role}: {describe_refusal(error)} [SYSTEM_REFUSAL]", sys.stderr)
-                return 1
+                return self._fail(SystemRefusalError(describe_refusal(error)), words)
             except KeyboardInterrupt:
-                print_line(f"{self.role}: Stopped before the end. [STOPPED]", sys.stderr)
-                return 130
+                return self._fail(StoppedError.before_the_end(), words)
 
-    def _parser(self) -> argparse.ArgumentParser:
-        parser = argparse.ArgumentParser(prog=f"keyark-{self.role}")
+    def _fail(self, error: KeyarkError, words: Sequence[str]) -> int:
+        """Tell an error, and return the exit code that stands for it."""
+        tell_error(self.role, error, as_json=wants_json(words))
+        return EXIT_CODES.get(type(error), 1)
+
+    def parser(self) -> CommandParser:
+        """Return the parser of all commands."""
+        parser = CommandParser(prog=f"keyark-{self.role}")
         commands = parser.add_subparsers(required=True)
         init = commands.add_parser(
             "init", help="make this service's keys, requests for certificates and configuration"
@@ -151,11 +160,22 @@ class Program(Generic[C]):
         with filling(parsed.folder):
             if parsed.key_password is not None:
                 begin_encrypted(parsed.folder, parsed.key_password)
-            self.init(parsed)
+            facts = self.init(parsed)
             asked = write_host_request(parsed.folder, self.role)
-        for request in sorted(
-            parsed.folder.rglob("*.csr")
-        ):  # aside, since what the DRM prints is read by programs
+        requests = sorted(parsed.folder.rglob("*.csr"))
+        self._tell_made(parsed, facts, requests=requests, asked=asked, believed=believed)
+
+    def _tell_made(
+        self,
+        parsed: argparse.Namespace,
+        facts: Mapping[str, str],
+        *,
+        requests: Sequence[Path],
+        asked: str,
+        believed: str,
+    ) -> None:
+        """Say aside what comes next; on standard output what programs read."""
+        for request in requests:
             print_line(
                 f"have {request} signed, and put the answer in {request.with_suffix('.pem')}", sys.stderr
             )
@@ -168,6 +188,16 @@ class Program(Generic[C]):
             f"believes the internal CA with the fingerprint {believed}: is it what the authority's operator told you?",
             sys.stderr,
         )
+        made = {
+            "requests": [str(request) for request in requests],
+            "request": str(parsed.folder / REQUEST),
+            "fingerprint": asked,
+            "internal_ca_fingerprint": believed,
+        }
+        if parsed.as_json:
+            answer(parsed, {**facts, **made})
+        elif facts:
+            answer(parsed, facts)
 
     def _serve(self, parsed: argparse.Namespace) -> None:
         check_trusted_file(parsed.config)
@@ -205,26 +235,30 @@ class Program(Generic[C]):
         running.meters.remove()
 
     def _reload(self, parsed: argparse.Namespace) -> None:
-        for line in ask(self.store_folder(load_config(parsed.config, self.config)), "reload"):
-            print(line)
+        self._answer(parsed, ask(self.store_folder(load_config(parsed.config, self.config)), "reload"))
 
     def _policy(self, parsed: argparse.Namespace) -> None:
-        for line in describe_policy(self.role, policy_of(load_config(parsed.config, self.config))):
-            print(line)
+        config = load_config(parsed.config, self.config)
+        self._answer(parsed, describe_policy(self.role, policy_of(config)))
 
     def _policy_reload(self, parsed: argparse.Namespace) -> None:
-        for line in ask(self.store_folder(load_config(parsed.config, self.config)), "policy"):
-            print(line)
+        self._answer(parsed, ask(self.store_folder(load_config(parsed.config, self.config)), "policy"))
 
     def _check(self, parsed: argparse.Namespace) -> None:
-        for line in self.check(load_config(parsed.config, self.config)):
-            print(line)
+        self._answer(parsed, self.check(load_config(parsed.config, self.config)))
 
     def _backup(self, parsed: argparse.Namespace) -> None:
         self.backup(load_config(parsed.config, self.config), parsed.target)
-        print(f"store: {parsed.target}")
+        facts, lines = {"store": str(parsed.target)}, [f"store: {parsed.target}"]
         if (row_keys := row_keys_beside(parsed.target)).exists():
-            print(f"row keys: {row_keys}: keep them apart, and destroy old ones after a change of agents")
+            facts["row_keys"] = str(row_keys)
+            lines.append(
+                f"row keys: {row_keys}: keep them apart, and destroy old ones after a change of agents"
+            )
+        answer(parsed, facts, lines)
+
+    def _answer(self, parsed: argparse.Namespace, lines: Sequence[str]) -> None:
+        answer_lines(parsed, self.role, lines)
 
 
 def _absolute(path: str) -> Path:

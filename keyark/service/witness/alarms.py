@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,9 +21,11 @@ from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.records.v1.log_pb2 import LogAlarm
 from keyark.service.checks.evidence import followed_transport_keys, open_transport_trust, put_transport_keys
 from keyark.service.program.assembly import load_log_key
+from keyark.service.program.output import answer
 from keyark.service.settings import ArchiveTrust, LogSettings, ServiceConfig
 from keyark.service.witness.restoration import NO_CHANGE, Restoration, StepBack
 from keyark.store import Store, WriteTransaction, open_store
+from keyark.text.terminal import print_line
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.heads import AcceptedHeads, alarm_about, clear_alarm, replace_head
 from keyark.transparency.log import Log
@@ -115,7 +118,13 @@ class AlarmCommand:
             newest_change=parsed.newest_change,
         )
         confirmed = Confirmed(evidence=parsed.evidence, believe=parsed.believe)
-        print(asyncio.run(self.clear(config, confirmed=confirmed, restored=restored, show=print)))
+        aside = sys.stderr if parsed.as_json else sys.stdout
+        cleared = asyncio.run(
+            self.clear(
+                config, confirmed=confirmed, restored=restored, show=lambda line: print_line(line, aside)
+            )
+        )
+        answer(parsed, {"cleared": cleared}, cleared.split("\n"))
 
     async def clear(
         self,

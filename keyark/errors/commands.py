@@ -1,0 +1,35 @@
+"""Errors of commands themselves: of `keyark`, and of the services' programs."""
+
+from __future__ import annotations
+
+from keyark.errors import ConfigurationError, KeyarkError, Kind
+
+
+class UsageError(ConfigurationError):
+    """The command's words do not fit together."""
+
+    reason = "USAGE"
+    remedy = "Correct the command's words; `--help` after them explains each."
+
+
+class StoppedError(KeyarkError):
+    """A person pressed Ctrl-C, or a program sent SIGINT."""
+
+    reason = "STOPPED"
+    kind = Kind.PRECONDITION
+    remedy = "Give the same command again; it goes on."
+
+    @classmethod
+    def before_the_end(cls) -> StoppedError:
+        """Return it with its sentence."""
+        return cls(
+            "Stopped before the end. What was done until then stays done; run the same command again to go on."
+        )
+
+
+class SystemRefusalError(KeyarkError):
+    """The operating system refused something to a command: a full disk, a file of another user, a name too long."""
+
+    reason = "SYSTEM_REFUSAL"
+    kind = Kind.PRECONDITION
+    remedy = "Give the command the room, the permission or the name that the system refuses it."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from keyark.statements.enrollment import reread_statement
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState, Recoverability
 
 M = TypeVar("M", bound=Message)
+Row = TypeVar("Row")
 
 STATES: Final = {
     "pending": EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL,
@@ -101,12 +102,38 @@ def print_all(
                     say(line(message))
         return collected
 
-    collected = asyncio.run(run())
-    if as_json:
-        print_json(_page(collected, paging) if paging.token or paging.limit else collected)
+    print_part(options, asyncio.run(run()), paging)
+    if not as_json:
+        say_unproven(role)
+
+
+def part_of(rows: Sequence[Row], paging: Paging, *, token: Callable[[Row], str]) -> Sequence[Row]:
+    """Return the part of a whole list that is wanted; raises UsageError for a token of no entry of it.
+
+    ``token`` names an entry, and an entry's token goes on after it.
+    """
+    tokens = [token(row) for row in rows]
+    if paging.token and paging.token not in tokens:
+        raise UsageError(
+            "The page token belongs to another list, or to other filters; take the one it printed."
+        )
+    start = tokens.index(paging.token) + 1 if paging.token else 0
+    end = len(rows) if paging.limit is None else start + paging.limit
+    if end < len(rows):
+        paging.next_token = tokens[end - 1]
+    return rows[start:end]
+
+
+def print_part(
+    options: dict[str, Any], facts: list[dict[str, Any]], paging: Paging, *, lines: Sequence[str] = ()
+) -> None:
+    """Print a part of a list, whose lines may be printed already, and where the list goes on."""
+    if options["as_json"]:
+        print_json(_page(facts, paging) if paging.token or paging.limit else facts)
         return
+    for text in lines:
+        say(text)
     end_unread()
-    say_unproven(role)
     if paging.next_token:
         say_aside(f"more        go on with --page-token {paging.next_token}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from cryptography import x509
 
+from keyark.cli.listing import part_of, print_part
 from keyark.cli.officers.certificates import days
 from keyark.cli.officers.revocation import REASONS
 from keyark.cli.options import (
@@ -18,12 +19,14 @@ from keyark.cli.options import (
     home_option,
     json_option,
     new_identity_password,
+    paging_options,
     password_file_option,
     password_source,
 )
 from keyark.cli.output import KeyarkGroup, print_json, say, say_or_print
 from keyark.cli.shape import with_times
 from keyark.client.access.home import Home
+from keyark.client.administration.paging import Paging
 from keyark.client.audit.findings import SECONDS_PER_DAY
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.identities import IdentityRenewal
@@ -72,9 +75,10 @@ def _open(authority: Path | None, home: Path | None) -> DeploymentAuthority:
 @click.option("--role", help="Only these: client, officer, agent, auditor, rm, cm, drm, drm/transport.")
 @click.option("--state", type=click.Choice(STATES), help="Only certificates in this state.")
 @_authority_options
+@paging_options
 @json_option
 def list_(
-    *, role: str | None, state: str | None, authority: Path | None, home: Path | None, as_json: bool
+    *, role: str | None, state: str | None, authority: Path | None, home: Path | None, **options: Any
 ) -> None:
     """All certificates that the internal CA issued to services and people, and which of them are in force."""
     rows = [
@@ -83,11 +87,14 @@ def list_(
         if state in (None, one.state)
         and role in (None, one.issued.identity, one.issued.identity.partition("/")[0])
     ]
-    if as_json:
-        print_json([with_times(one.as_json()) for one in rows])
-        return
-    for one in rows:
-        say(f"{one.issued.identity:<24} {one.issued.serial:<40} {_state(one)}")
+    paging = Paging(token=options["page_token"], limit=options["limit"])
+    part = part_of(rows, paging, token=lambda one: one.issued.serial)
+    print_part(
+        options,
+        [with_times(one.as_json()) for one in part],
+        paging,
+        lines=[f"{one.issued.identity:<24} {one.issued.serial:<40} {_state(one)}" for one in part],
+    )
 
 
 @identities.command("show")

@@ -1,5 +1,8 @@
 """Guards the list of users: read to its end before anything starts, and all that is wrong is told at once."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from keyark.client.enrollment.user_list import UserListError, read_users
@@ -109,3 +112,21 @@ def test_a_file_of_another_kind_is_not_told_line_by_line(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserListError, match="No such file"):
         read_users(tmp_path / "nobody.csv", profile="user")
+
+
+def test_a_list_without_end_is_refused():
+    with pytest.raises(UserListError, match="larger than 64 MiB"):
+        read_users(Path("/dev/zero"), profile="user")
+
+
+def test_a_pipe_is_read_to_its_end_and_one_that_nobody_writes_to_is_empty(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserListError, match=":1: the header"):
+        read_users(pipe, profile="user")
+    reading, writing = os.pipe()
+    os.write(writing, b"name,email\nAlice,alice@example.org\n")
+    os.close(writing)
+    (alice,) = read_users(Path(f"/dev/fd/{reading}"), profile="user")
+    os.close(reading)
+    assert alice.common_name == "Alice"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn
@@ -20,6 +21,8 @@ from keyark.x509.names import check_email, check_name, normalized_name
 
 COLUMNS: Final = ("name", "email", "profile", "signing_key", "encryption_key")
 NEEDED: Final = COLUMNS[:2]
+MAX_LIST: Final = 64 << 20
+"""Bytes."""
 MAX_TOLD: Final = 50
 """Rows that an error names; a file of another kind is wrong in every one."""
 
@@ -45,10 +48,12 @@ def read_users(path: Path, *, profile: str) -> list[EnrollmentOrder]:
     line.
     """
     try:
-        data = path.read_bytes()
+        data = _contents(path)
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or error
         _refuse(f"{path} cannot be read: {why}.")
+    if len(data) > MAX_LIST:
+        _refuse(f"{path} is larger than {MAX_LIST >> 20} MiB; give the list in several files.")
     if data.startswith(_WORKBOOK):
         _refuse(f"{path} is a workbook and no CSV file; save it as CSV UTF-8 (comma delimited).")
     try:
@@ -56,6 +61,16 @@ def read_users(path: Path, *, profile: str) -> list[EnrollmentOrder]:
     except UnicodeDecodeError:
         _refuse(f"{path} is not text in UTF-8; save it as CSV UTF-8.")
     return _read(_Lines(path, text), profile)
+
+
+def _contents(path: Path) -> bytes:
+    """Read a file, or what another program writes into a pipe (`--csv <(program)`), and one byte more than is taken.
+
+    A pipe that nobody writes to is empty; opened otherwise, it would keep the command waiting for ever.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        os.set_blocking(file.fileno(), True)
+        return file.read(MAX_LIST + 1)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -20,18 +20,17 @@ from cm_service.records import SCHEMA_VERSION, TABLES, has_issued
 from keyark.config import load_config
 from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError
-from keyark.files import is_there, write_file
+from keyark.files import PRIVATE, PUBLIC, is_there, write_file
 from keyark.keys.issuer_keys import check_crl_issuer
 from keyark.keys.key_types import CA_KEY_TYPES, key_type_of, narrow_signing_key, parse_key_type
 from keyark.keys.private_keys import load_private_key
 from keyark.service.control import ServiceNotRunningError, ask
-from keyark.service.program.initialization import PUBLIC, new_signing_key, save_request
+from keyark.service.program.initialization import new_signing_key, save_request
 from keyark.service.program.output import answer
 from keyark.store import open_store
 from keyark.x509.authority import ca_name, request_ca
 from keyark.x509.certificates import load_certificates
 
-PRIVATE: Final = 0o600
 ISSUED: Final = "issued"
 """The command of the running CM that answers whether it has issued anything."""
 _SECTION: Final = re.compile(r"^\[issuer\]\s*?$(.*?)(?=^\[|\Z)", re.MULTILINE | re.DOTALL)

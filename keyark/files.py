@@ -14,6 +14,8 @@ from typing import Final
 from keyark.erasure import NO_HARD_LINKS, erase_file, exchange_file, finish_exchange, sync_folder
 from keyark.errors import ConfigurationError
 
+PUBLIC: Final = 0o644
+PRIVATE: Final = 0o600
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 _ROOT: Final = 0

@@ -12,21 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
+from keyark.client.access.bundles import HOME
 from keyark.client.recovery.archive_pins import ArchivePins
 from keyark.custody.agents import AgentShareKey
 from keyark.custody.shares import QuorumRule, check_quorum
 from keyark.deployment.access.agents import make_share_key
 from keyark.deployment.access.authority import MAX_REQUEST, DeploymentAuthority
-from keyark.deployment.access.bundle import BUNDLE, HOME, BundleSource, sign_bundle
+from keyark.deployment.access.bundle import BundleSource, sign_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
-from keyark.files import filling, make_private_folder, read_file, write_new_file
+from keyark.files import PRIVATE, PUBLIC, filling, make_private_folder, read_file, write_new_file
+from keyark.identity.bundles import BUNDLE
 from keyark.identity.certificates import request_identity
 from keyark.identity.spiffe import SpiffeId, check_trust_domain
 from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, check_key_type, generate_signing
 from keyark.keys.private_keys import save_private_key
 from keyark.service.program.answers import REQUEST
-from keyark.service.program.initialization import PRIVATE, PUBLIC, save_request
+from keyark.service.program.initialization import save_request
 from keyark.x509.certificates import load_certificates, save_certificates
 
 

@@ -14,10 +14,11 @@ from pydantic import ConfigDict
 
 from keyark.config import Config, load_config
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.access.bundle import BUNDLE, keep_bundle
+from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
 from keyark.files import UnwritableFileError, alone_in, is_there, read_file, write_file
+from keyark.identity.bundles import BUNDLE
 from keyark.keys.spki import encode_spki
 from keyark.x509.authority import (
     CertificateRequestError,

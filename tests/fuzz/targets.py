@@ -39,9 +39,9 @@ from keyark.custody.storage import HybridPrivateKey, HybridPublicKey
 from keyark.custody.token import load_token
 from keyark.custody.uris import load_private_key_by_uri
 from keyark.deployment.access.authority import _load_request
-from keyark.deployment.access.bundle import Bundle
 from keyark.deployment.access.issued import IssuedIdentities
 from keyark.errors import InvalidInputError, KeyarkError
+from keyark.identity.bundles import Bundle
 from keyark.identity.certificates import identity_of
 from keyark.identity.revoked import RevokedIdentities
 from keyark.identity.spiffe import SpiffeId, check_trust_domain

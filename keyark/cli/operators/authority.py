@@ -15,9 +15,9 @@ from keyark.cli.output import KeyarkGroup, say_aside, say_or_print
 from keyark.cli.shape import rfc3339
 from keyark.deployment.access.answering import ADDRESSED, Asked, answer, bundle_of
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.access.bundle import BUNDLE
 from keyark.deployment.access.internal_ca import InternalCaRenewal
 from keyark.errors.commands import UsageError
+from keyark.identity.bundles import BUNDLE
 from keyark.identity.certificates import fingerprint
 from keyark.keys.key_types import CA_KEY_TYPES, KeyType, parse_key_type
 

@@ -11,17 +11,11 @@ import click
 
 from keyark.cli.options import ADDRESSES, Decorator, confirm, home_option, json_option
 from keyark.cli.output import KeyarkGroup, say_aside, say_or_print
+from keyark.client.access.bundles import create_home, fetch, update_home
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.access.bundle import (
-    BUNDLE,
-    Bundle,
-    BundleSource,
-    create_home,
-    fetch,
-    sign_bundle,
-    update_home,
-)
+from keyark.deployment.access.bundle import BundleSource, sign_bundle
 from keyark.errors.commands import UsageError
+from keyark.identity.bundles import BUNDLE, Bundle
 
 
 @click.group(cls=KeyarkGroup)

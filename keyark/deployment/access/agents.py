@@ -8,10 +8,9 @@ from typing import Final
 from cryptography import x509
 
 from keyark.custody.agents import AgentShareKey, ShareKey
-from keyark.files import read_file, read_secret_file, write_file, write_new_file
+from keyark.files import PRIVATE, PUBLIC, read_file, read_secret_file, write_file, write_new_file
 from keyark.keys.key_types import PrivateKey
 from keyark.keys.private_keys import AskPassword, PasswordRequiredError
-from keyark.service.program.initialization import PRIVATE, PUBLIC
 from keyark.x509.certificates import load_certificates
 
 SHARE_KEY: Final = "share-key.pem"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.access.bundle import Bundle, BundleSource, sign_bundle
-from keyark.files import read_file, write_new_file
+from keyark.deployment.access.bundle import BundleSource, sign_bundle
+from keyark.files import PUBLIC, read_file, write_new_file
+from keyark.identity.bundles import Bundle
 from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE, SpiffeId
 from keyark.service.program.answers import (
     CA,
@@ -20,7 +21,6 @@ from keyark.service.program.answers import (
     request_fingerprint,
     write_answer,
 )
-from keyark.service.program.initialization import PUBLIC
 
 ADDRESSED = ("rm", "cm", "drm")
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from keyark.config import Config, load_config
 from keyark.deployment.access.issued import IssuedIdentities, IssuedIdentity
 from keyark.errors import ConfigurationError
-from keyark.files import filling, read_file, write_file, write_new_file
+from keyark.files import PRIVATE, PUBLIC, filling, read_file, write_file, write_new_file
 from keyark.identity.certificates import (
     check_own,
     identity_of,
@@ -38,7 +38,7 @@ from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId, check_trust_domain
 from keyark.keys.key_types import KeyType, generate_signing, narrow_signing_key
 from keyark.keys.private_keys import load_private_key
 from keyark.keys.reencryption import begin_encrypted
-from keyark.service.program.initialization import PRIVATE, PUBLIC, new_signing_key
+from keyark.service.program.initialization import new_signing_key
 from keyark.x509.authority import (
     Authority,
     CertificateRequestError,

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from keyark.deployment.access.agents import SHARE_KEY, make_share_key, sign_share_key_again
 from keyark.errors import ConfigurationError
-from keyark.files import make_private_folder, read_file, write_file
+from keyark.files import PUBLIC, make_private_folder, read_file, write_file
 from keyark.identity.certificates import (
     asked_identity,
     check_issuer,
@@ -29,7 +29,6 @@ from keyark.x509.certificates import load_certificates
 
 REQUEST: Final = "identity.csr"
 MAX_REQUEST: Final = 64 * 1024
-_PUBLIC: Final = 0o644
 
 
 class Passwords(Protocol):
@@ -88,7 +87,7 @@ class OwnIdentity:
             key = generate_signing(KeyType.EC_P256)
             _save(files, key, password=None if identity.role in SERVICE_ROLES else passwords.new())
         csr = request_identity(narrow_signing_key(key), identity)
-        write_file(self.request_file, encode_request(csr), mode=_PUBLIC)
+        write_file(self.request_file, encode_request(csr), mode=PUBLIC)
         return self.request_file
 
     def install(

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -21,13 +20,11 @@ from keyark.deployment.access.identities import identity_files
 from keyark.deployment.access.issued import IssuedIdentity
 from keyark.deployment.commands import ROLES
 from keyark.errors import ConfigurationError, KeyarkError, NotFoundError
-from keyark.files import alone_in, read_file, write_file
+from keyark.files import PUBLIC, alone_in, read_file, write_file
 from keyark.identity.revoked import IDENTITY_LIST, MAX_SIZE
 from keyark.identity.spiffe import TRANSPORT_ROLE
 from keyark.keys.issuer_keys import signature_scheme
 from keyark.x509.certificates import load_certificates
-
-PUBLIC: Final = 0o644
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from keyark.config import Config
 from keyark.contexts import context
 from keyark.errors import KeyarkError, Kind
-from keyark.files import alone_in, read_file, write_file, write_new_file
+from keyark.files import PUBLIC, alone_in, read_file, write_file, write_new_file
 from keyark.identity.certificates import asked_identity, check_issuer, identity_of
 from keyark.identity.files import IdentityFiles
 from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId
@@ -38,7 +38,6 @@ REQUEST: Final = "request.json"
 MAX_SIZE: Final = 1 << 20
 LABEL: Final = "keyark/answer/v1"
 CA: Final = "ca"
-_PUBLIC: Final = 0o644
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def write_host_request(folder: Path, role: str) -> str:
         "log_key": _read(log_key) if log_key.exists() else "",
     }
     data = json.dumps(content, indent=1).encode() + b"\n"
-    write_new_file(folder / REQUEST, data, mode=_PUBLIC)
+    write_new_file(folder / REQUEST, data, mode=PUBLIC)
     return request_fingerprint(data)
 
 
@@ -162,7 +161,7 @@ def write_answer(path: Path, content: AnswerContent, key: SigningPrivateKey) -> 
     """Sign an answer with the internal CA's key, and write it."""
     body = content.model_dump_json()
     signature = base64.b64encode(sign_message(key, context(LABEL, body.encode()))).decode()
-    write_file(path, json.dumps({"answer": body, "signature": signature}).encode() + b"\n", mode=_PUBLIC)
+    write_file(path, json.dumps({"answer": body, "signature": signature}).encode() + b"\n", mode=PUBLIC)
 
 
 def is_answer(data: bytes) -> bool:
@@ -190,7 +189,7 @@ def take_answer(folder: Path, role: str, answer: Path) -> list[Path]:
             raise AnswerError(f"The answer's certificate for {role} is not of {asked_identity(identity)}.")
         files = {folder / part.certificate: _part(read, folder, part, anchors) for part in _PARTS[role]}
         for path, text in files.items():
-            write_file(path, text.encode(), mode=_PUBLIC)
+            write_file(path, text.encode(), mode=PUBLIC)
         (folder / REQUEST).unlink(missing_ok=True)
         IdentityFiles(key=folder / "identity-key.pem", certificate=folder / "identity.pem").install(chain)
         return [*files, folder / "identity.pem"]

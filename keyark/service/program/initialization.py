@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from keyark.addresses import join_addresses, parse_addresses
 from keyark.custody.shares import QuorumRule, check_quorum
 from keyark.errors import ConfigurationError, InvalidInputError
-from keyark.files import write_new_file
+from keyark.files import PRIVATE, PUBLIC, write_new_file
 from keyark.identity.certificates import encode_request, fingerprint, request_identity
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType, SigningPrivateKey, generate_signing
@@ -96,9 +96,6 @@ CALLERS_TOML: Final = """\
 request_days = 7
 
 """
-
-PUBLIC: Final = 0o644
-PRIVATE: Final = 0o600
 
 
 def listen_address(text: str) -> str:

@@ -12,20 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from keyark.client.access.bundles import create_home, fetch, update_home
 from keyark.client.access.home import Home
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.access.bundle import (
-    BUNDLE,
-    Bundle,
-    BundleError,
-    BundleSource,
-    OlderBundleError,
-    create_home,
-    fetch,
-    sign_bundle,
-    update_home,
-)
+from keyark.deployment.access.bundle import BundleSource, sign_bundle
 from keyark.errors import KeyarkError
+from keyark.identity.bundles import BUNDLE, Bundle, BundleError, OlderBundleError
 from keyark.identity.certificates import fingerprint
 from keyark.identity.revoked import OlderIdentityListError
 from tests.support.running.deployment import Deployment

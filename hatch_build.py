@@ -16,7 +16,7 @@ except ModuleNotFoundError:  # `python hatch_build.py` needs the compiler only
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ("keyark/v1", "keyark/records/v1")
-SERVICES = ("registration", "certificates", "archive", "recovery", "audit")
+SERVICES = ("registration", "certificates", "deployment", "archive", "recovery", "audit")
 FOR_OTHER_LANGUAGES = ("keyark/v1", "google/rpc")
 """What of protos/ clients in other languages compile; the records of the stores are nobody else's."""
 

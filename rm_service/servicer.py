@@ -56,6 +56,7 @@ class RegistrationServicer(RegistrationServiceServicer):
         self, request: pb.GetEnrollmentFormRequest, context: Context
     ) -> pb.GetEnrollmentFormResponse:
         """Step 1, serve_form."""
+        self._enrollments.forms.meet(request.known_transport_key_id)
         response = pb.GetEnrollmentFormResponse(form=await self._enrollments.serve_form(request.profile))
         changes = self._enrollments.forms.transport_key_changes(request.known_transport_key_id)
         response.form.transport_key_changes.extend(changes)

@@ -18,7 +18,7 @@ from keyark.custody.agents import AgentShareKey
 from keyark.custody.shares import QuorumRule, check_quorum
 from keyark.deployment.access.agents import make_share_key
 from keyark.deployment.access.authority import MAX_REQUEST, DeploymentAuthority
-from keyark.deployment.access.bundle import BundleSource, sign_bundle
+from keyark.deployment.access.bundle import BundleSource, publish_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
 from keyark.files import PRIVATE, PUBLIC, filling, make_private_folder, read_file, write_new_file
@@ -113,7 +113,7 @@ def _fill(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
         Template(HOME).substitute(trust_domain=plan.trust_domain, **plan.addresses).encode(),
         mode=PRIVATE,
     )
-    bundle = sign_bundle(BundleSource.of_home(folder), authority, folder / BUNDLE)
+    bundle = publish_bundle(folder, BundleSource.of_home(folder), authority)
     say(f"made {BUNDLE}, from which people make their homes; fingerprint {bundle.fingerprints[0]}")
 
 

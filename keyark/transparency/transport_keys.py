@@ -69,6 +69,11 @@ class FollowedTransportKeys:
         return key_id(self.record.keys[-1].public_key) if self.record.keys else b""
 
     @property
+    def known_ids(self) -> set[bytes]:
+        """The ids (32 bytes) of all known keys."""
+        return {key_id(key.public_key) for key in self.record.keys}
+
+    @property
     def public_keys(self) -> list[bytes]:
         """The SPKIs (DER) of all known keys, the newest first."""
         return [key.public_key for key in reversed(self.record.keys)]

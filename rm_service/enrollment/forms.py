@@ -19,6 +19,8 @@ from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.registration_pb2 import EnrollmentForm
 
 FRESH_US: Final = 30_000_000
+AGAIN_US: Final = 1_000_000
+"""How soon CM and DRM are asked again for a client that knows a transport key which is not known here."""
 
 
 @dataclass(kw_only=True)
@@ -58,6 +60,16 @@ class FormSource:
         """Return the DRM's transport certificate, of the key in force."""
         await self.refresh()
         return self._offered
+
+    def meet(self, known_key_id: bytes) -> None:
+        """Heed that a client knows a transport key (id: 32 bytes; empty for none): one that is unknown may be newer.
+
+        Then CM and DRM are asked anew, once a second at most, whatever clients make up.
+        """
+        if not known_key_id or known_key_id in self.keys.known_ids:
+            return
+        if self.clock.now_us() - self._learned_us >= AGAIN_US:
+            self.forget()
 
     def refused(self, transport_key_id: str) -> None:
         """Heed that the DRM refuses envelopes to a transport key (hexadecimal): it may be the one that forms offer.

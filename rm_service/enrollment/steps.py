@@ -72,6 +72,9 @@ class Forms(Protocol):
     def transport_key_changes(self, known_key_id: bytes) -> Sequence[TransportKeyChange]:
         """Return how the transport key changed since the one that a client knows."""
 
+    def meet(self, known_key_id: bytes) -> None:
+        """Heed that a client knows a transport key, which may be newer than what forms are made of."""
+
     def forget(self) -> None:
         """Fetch what forms are made of anew when the next one is asked for."""
 

@@ -74,6 +74,8 @@ def test_every_error_of_a_service_is_documented(package):
         defined = vars(importlib.import_module(module.name)).values()
         for each in defined:
             if inspect.isclass(each) and issubclass(each, KeyarkError) and error_class(each.reason) is each:
+                if each.__module__ == "keyark.errors.commands":  # told on the spot, and sent to nobody
+                    continue
                 known = each.reason in {*DOCUMENTED, *FOR_OPERATORS, *FOUND_BY_READERS, "INTERNAL"}
                 assert known or issubclass(each, ConfigurationError), f"{module.name}: {each.reason}"
 

@@ -105,6 +105,26 @@ async def test_all_who_wait_share_one_question_until_it_is_stale() -> None:
     assert downstream.asked == 2
 
 
+async def test_a_client_that_knows_another_transport_key_makes_it_ask_anew_once_a_second() -> None:
+    """The bundle of a deployment may have brought the client a key that this RM has not met yet."""
+    downstream, clock = Downstream(), ManualClock(NOW * 1_000_000)
+    forms = source(downstream, clock)
+    await forms.get("user")
+    for known in (b"", forms.keys.newest_id):
+        clock.advance(1)
+        forms.meet(known)
+        await forms.get("user")
+    assert downstream.asked == 1
+    for _ in range(3):
+        forms.meet(bytes(32))
+        await forms.get("user")
+    assert downstream.asked == 2
+    clock.advance(1)
+    forms.meet(bytes(32))
+    await forms.get("user")
+    assert downstream.asked == 3
+
+
 async def test_an_unknown_profile_is_told_with_those_that_there_are() -> None:
     with pytest.raises(UnknownProfileError, match="there are user"):
         await source(Downstream(), ManualClock(NOW * 1_000_000)).get("other")

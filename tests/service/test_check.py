@@ -17,8 +17,8 @@ from tests.support.running.deployment import copy_deployment, edit, running
 from tests.support.running.processes import keyark
 
 ROLES = ("rm", "cm", "drm")
-NOT_NEEDED = {"store", "log.pub.pem"}
-"""In a service's folder: what it makes at its start, and what others take from there."""
+NOT_NEEDED = {"store", "log.pub.pem", "deployment.toml"}
+"""In a service's folder: what it makes at its start, what others take from there, what it hands out if it is there."""
 
 
 @pytest.fixture(scope="module")

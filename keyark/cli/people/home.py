@@ -13,7 +13,7 @@ from keyark.cli.options import ADDRESSES, Decorator, confirm, home_option, json_
 from keyark.cli.output import KeyarkGroup, say_aside, say_or_print
 from keyark.client.access.bundles import create_home, fetch, update_home
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.access.bundle import BundleSource, sign_bundle
+from keyark.deployment.access.bundle import BundleSource, publish_bundle, sign_bundle
 from keyark.errors.commands import UsageError
 from keyark.identity.bundles import BUNDLE, Bundle
 
@@ -107,7 +107,10 @@ def bundle(
         raise UsageError("Name a home with --home, or --authority and --out.")
     signer = DeploymentAuthority.load(authority or Path(home or "") / "authority")
     target = out or Path(home or "") / BUNDLE
-    made = sign_bundle(_source(home, signer, parts), signer, target)
+    source = _source(home, signer, parts)
+    made = (
+        publish_bundle(home, source, signer) if home and out is None else sign_bundle(source, signer, target)
+    )
     say_or_print(
         {"as_json": as_json},
         {"file": str(target), "bundle": made.content.number, "fingerprint": made.fingerprints[0]},

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyark.client.access.following import Opening
 from keyark.client.access.home import Home
 from keyark.client.access.passwords import PasswordSource, no_password
-from keyark.client.access.renewal import FollowedIdentity
 from keyark.client.access.transport_memory import follow_transport_keys
 from keyark.errors import KeyarkError
 from keyark.rpc.calling.channels import Channel
@@ -37,10 +37,13 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Open a channel to a subsystem as ``identity``, followed when it is renewed. Raises ConfigurationError.
 
+    The home follows its deployment first: ``keyark.client.access.following``.
+
     ``password`` is asked where the identity's key is encrypted. Calls that are idempotent are repeated by ``retries``.
     """
     opened = home if isinstance(home, Home) else Home.load(home)
-    followed = FollowedIdentity(opened, role, identity=identity, password=password, retries=retries)
+    opening = Opening.of(identity, password, retries)
+    opened, followed = await opening.follow(opened, role, opening.open(opened, role))
     try:
         if role == "drm" and identity.startswith(("agent/", "auditor/")):
             # Where it is refused or away, its heads are believed under the transport key that is known.

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from keyark.client.access.following import Opening
 from keyark.client.access.home import Home
 from keyark.client.access.passwords import PasswordSource, no_password
 from keyark.client.access.renewal import FollowedIdentity
@@ -25,7 +26,6 @@ from keyark.identity.revoked import NOBODY_REVOKED
 from keyark.identity.spiffe import SpiffeId
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.retries import DEFAULT_RETRIES, Retries
-from keyark.rpc.identities import LocalIdentity
 from keyark.statements.approvals import Approval, Edits, OfficerSigner, OfficerTrust
 from keyark.statements.enrollment import parse_statement, reread_statement
 from keyark.v1 import registration_pb2 as pb
@@ -59,9 +59,14 @@ def check_shown(seen: pb.Enrollment, enrollment_id: bytes) -> None:
 class ApprovalClient:
     """One officer's client to the RM of a home; use it as an async context manager."""
 
-    def __init__(self, session: Session, identity: LocalIdentity) -> None:
-        self.session = session
-        self._stub = RegistrationAdminServiceStub(session.channel)
+    def __init__(self, home: Home, opening: Opening) -> None:
+        self._opening = opening
+        self._bind(home, opening.open(home, "rm"))
+
+    def _bind(self, home: Home, local: FollowedIdentity) -> None:
+        self._local, identity = local, local.value
+        self.session = Session(home=home, role="rm", channel=local.channel)
+        self._stub = RegistrationAdminServiceStub(local.channel)
         self._signer = OfficerSigner(certificate=identity.leaf, private_key=identity.signing_key)
         self._trust_domain = identity.spiffe_id.trust_domain
 
@@ -80,10 +85,11 @@ class ApprovalClient:
         repeated by ``retries``; a decision is not.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
-        local = FollowedIdentity(opened, "rm", identity=identity, password=password, retries=retries)
-        return cls(Session(home=opened, role="rm", channel=local.channel), local.value)
+        return cls(opened, Opening.of(identity, password, retries))
 
     async def __aenter__(self) -> Self:
+        """Begin; the home follows its deployment first."""
+        self._bind(*await self._opening.follow(self.session.home, "rm", self._local))
         return self
 
     async def __aexit__(

@@ -20,6 +20,7 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from keyark.client.access.following import Opening
 from keyark.client.access.home import Home
 from keyark.client.access.passwords import PasswordSource, no_password
 from keyark.client.access.renewal import FollowedIdentity
@@ -106,11 +107,12 @@ class PreparedEnrollment:
 class EnrollmentClient:
     """Enrolls users with the RM of one deployment; use it as an async context manager."""
 
-    def __init__(self, *, home: Home, identity: FollowedIdentity, clock: Clock, retries: Retries) -> None:
-        self._retries = retries
-        self._home = home
-        self._identity = identity
-        self._clock = clock
+    def __init__(self, *, home: Home, opening: Opening, clock: Clock) -> None:
+        self._opening, self._retries, self._clock = opening, opening.retries, clock
+        self._bind(home, opening.open(home, "rm"))
+
+    def _bind(self, home: Home, identity: FollowedIdentity) -> None:
+        self._home, self._identity = home, identity
         self._registration = RegistrationServiceStub(identity.channel)
         self._verification = Verification(home)
         self._witness = ReceiptWitness(home, self._registration, self._verification)
@@ -132,10 +134,12 @@ class EnrollmentClient:
         Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
-        followed = FollowedIdentity(opened, "rm", identity=identity, password=password, retries=retries)
-        return cls(home=opened, identity=followed, clock=clock or SystemClock(), retries=retries)
+        opening = Opening.of(identity, password, retries)
+        return cls(home=opened, opening=opening, clock=clock or SystemClock())
 
     async def __aenter__(self) -> Self:
+        """Begin; the home follows its deployment first."""
+        self._bind(*await self._opening.follow(self._home, "rm", self._identity))
         return self
 
     async def __aexit__(

@@ -12,6 +12,7 @@ from typing import Final
 from keyark.clock import Clock
 from keyark.custody.uris import load_private_key_by_uri
 from keyark.files import check_own_folder, check_private_folder
+from keyark.identity.bundles import BUNDLE
 from keyark.identity.revoked import RevokedIdentities
 from keyark.meters import Meters
 from keyark.policy.engine import PolicyEngine
@@ -26,13 +27,15 @@ from keyark.service.checks.live_policy import LivePolicy
 from keyark.service.control import Command
 from keyark.service.program.background import repeating
 from keyark.service.program.identity_list import IdentityListFile
+from keyark.service.program.served_bundle import METHOD, READERS, DeploymentServicer, ServedBundle
 from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import Store, open_store
 from keyark.transparency.checkpoint import CheckpointSigner, NoteSigner
 from keyark.transparency.log import Log
 from keyark.transparency.rejections import RejectionLog
-from keyark.v1 import audit_pb2
+from keyark.v1 import audit_pb2, deployment_pb2
 from keyark.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from keyark.v1.deployment_pb2_grpc import add_DeploymentServiceServicer_to_server
 from keyark.workers.turns import Turns
 from keyark.x509.certificates import load_certificates
 
@@ -219,14 +222,21 @@ async def serve(
             foundation.log, foundation.clock, witness, waits_for=waits_for, discloses=policy.discloses
         ),
     )
-    audit_rows = {
+    bundle = ServedBundle(settings.folder / BUNDLE, lambda: load_certificates(settings.trust_anchor))
+    deployment = ServedService(
+        descriptor=deployment_pb2.DESCRIPTOR.services_by_name["DeploymentService"],
+        add=add_DeploymentServiceServicer_to_server,
+        servicer=DeploymentServicer(bundle),
+    )
+    rows = {
+        METHOD: set(READERS),
         **{f"{AUDIT}/{m}": {"auditor", *log_readers.get(m, set())} for m in AUDIT_METHODS},
         COSIGN: set(COSIGN_READERS),
     }
     server = build_server(
         address=settings.listen,
-        services=[*services, audit],
-        allow={**allowed, **audit_rows},
+        services=[*services, audit, deployment],
+        allow={**allowed, **rows},
         peers=PeerReader(foundation.now, foundation.revoked),
         budgets=Budgets.of(
             max_calls=settings.max_in_flight,

@@ -11,13 +11,15 @@ from pathlib import Path
 from keyark.addresses import Address, parse_addresses
 from keyark.errors import ConfigurationError
 from keyark.files import is_there
+from keyark.identity.bundles import BUNDLE
 from keyark.identity.revoked import RevokedIdentities
 from keyark.keys.reencryption import unencrypted_keys
 from keyark.policy.config import build_engine
 from keyark.rpc.identities import LocalIdentity
 from keyark.service.program.assembly import load_identity, make_store_folder
 from keyark.service.program.identity_list import check_identity_list
-from keyark.service.settings import ServiceConfig
+from keyark.service.program.served_bundle import read_bundle
+from keyark.service.settings import ServiceConfig, ServiceSettings
 from keyark.store import ReadTransaction, Row, open_store
 from keyark.transparency.integrity import verify_stored_log
 from keyark.x509.certificates import Validity, load_certificates, load_pem_certificates
@@ -32,6 +34,14 @@ class AddressError(ConfigurationError):
 def nothing_more(_: ReadTransaction) -> list[str]:
     """The check of rows for a service whose rows the log does not stand for one by one."""
     return []
+
+
+def _bundle_lines(settings: ServiceSettings) -> list[str]:
+    path = settings.folder / BUNDLE
+    if not is_there(path):
+        return [f"{BUNDLE}: none; copy the newest beside the configuration, and homes follow it"]
+    bundle = read_bundle(path, load_certificates(settings.trust_anchor))
+    return [f"{BUNDLE}: bundle {bundle.content.number}, handed out to homes"]
 
 
 def check(
@@ -74,6 +84,7 @@ def check(
     check_address(config.service.listen)
     return [
         *_identity_lines(identity),
+        *_bundle_lines(config.service),
         f"policy: {rules} rules",
         *keys,
         _bare_keys_line(config.service.folder),

@@ -23,7 +23,7 @@ from keyark.cli.options import (
     password_file_option,
     password_source,
 )
-from keyark.cli.output import KeyarkGroup, print_json, say, say_or_print
+from keyark.cli.output import KeyarkGroup, print_json, say, say_aside, say_or_print
 from keyark.cli.shape import with_times
 from keyark.client.access.home import Home
 from keyark.client.administration.paging import Paging
@@ -31,9 +31,11 @@ from keyark.client.audit.findings import SECONDS_PER_DAY
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.identities import IdentityRenewal
 from keyark.deployment.access.inventory import IN_FORCE, STATES, Inventory, InventoryEntry
-from keyark.deployment.access.own_identity import OwnIdentity
+from keyark.deployment.access.own_identity import OwnIdentity, anchors_of
 from keyark.deployment.access.revocation import IdentityRevocation
+from keyark.errors import ConfigurationError
 from keyark.errors.commands import UsageError
+from keyark.identity.certificates import fingerprint as fingerprint_of
 from keyark.identity.certificates import identity_of
 from keyark.identity.revoked import IDENTITY_LIST
 from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE, SpiffeId
@@ -206,6 +208,11 @@ def issue(
     help="The folder of the request; its place in the home otherwise.",
 )
 @_home_option
+@click.option(
+    "--fingerprint",
+    metavar="HEX",
+    help="The internal CA's, 64 digits, as the operator tells it; shown to be compared otherwise.",
+)
 @password_file_option("File with the password of the key; asked on a terminal otherwise.")
 @json_option
 def install(
@@ -213,6 +220,7 @@ def install(
     certificate: Path,
     folder: Path | None,
     home: Path | None,
+    fingerprint: str | None,
     password_file: Path | None,
     **options: Any,
 ) -> None:
@@ -224,7 +232,8 @@ def install(
     place = folder or _place(home, identity_of(load_certificates(certificate)[0]))
     own = OwnIdentity(place)
     identity = own.identity
-    made = own.install(certificate, anchors=_anchors(home, place), passwords=_Passwords(password_file))
+    anchors = _believed(certificate, _anchors(home, place), fingerprint)
+    made = own.install(certificate, anchors=anchors, passwords=_Passwords(password_file))
     say_or_print(
         options,
         {"identity": identity.path, "folder": str(place), "share_keys": [str(path) for path in made]},
@@ -245,6 +254,29 @@ def _anchors(home: Path | None, place: Path) -> Sequence[x509.Certificate]:
     """The internal CAs that this machine knows."""
     path = place / "trust-anchor.pem" if home is None else Home.load(home).config.trust_anchor
     return load_certificates(path) if path.exists() else ()
+
+
+def _believed(
+    certificate: Path, known: Sequence[x509.Certificate], told: str | None
+) -> Sequence[x509.Certificate]:
+    """The internal CAs that the certificate has to be from: those known here, or the one that an answer names."""
+    anchors = known or anchors_of(certificate)
+    found = [fingerprint_of(anchor) for anchor in anchors]
+    if told is not None and not anchors:
+        raise UsageError(
+            "A certificate alone does not name its internal CA, so there is no fingerprint to compare; name the "
+            "--home, or have the request answered with `keyark authority answer`."
+        )
+    if told is not None and told.lower() not in found:
+        raise ConfigurationError(
+            f"The internal CA has the fingerprint {found[0]}, which is not the expected one; ask the authority's "
+            "operator for both."
+        )
+    if anchors and not known and told is None:
+        say_aside(
+            f"from the internal CA with the fingerprint {found[0]}: is it what the authority's operator told you?"
+        )
+    return anchors
 
 
 @dataclass(frozen=True)

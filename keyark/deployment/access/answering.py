@@ -21,6 +21,7 @@ from keyark.service.program.answers import (
     request_fingerprint,
     write_answer,
 )
+from keyark.x509.certificates import encode_pem_certificates
 
 ADDRESSED = ("rm", "cm", "drm")
 
@@ -82,7 +83,12 @@ def answer(asked: Asked, authority: DeploymentAuthority, *, ca_name: str, out: P
             else:
                 authority.sign_identity(request, SpiffeId(authority.trust_domain, name), certificate)
             certificates[name] = certificate.read_text()
-    content = AnswerContent(version=1, trust_domain=authority.trust_domain, certificates=certificates)
+    content = AnswerContent(
+        version=1,
+        trust_domain=authority.trust_domain,
+        trust_anchor=encode_pem_certificates([authority.internal.certificate]).decode(),
+        certificates=certificates,
+    )
     write_answer(out, content, authority.internal.private_key)
     return content
 

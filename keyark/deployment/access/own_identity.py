@@ -134,9 +134,17 @@ def _issued(path: Path, identity: SpiffeId, anchors: Sequence[x509.Certificate])
     if not is_answer(data):
         return load_certificates(path)
     answer = Answer.parse(data)
-    if anchors:
-        answer.verify(anchors)
+    answer.verify(anchors)
     return answer.chain(identity.path)
+
+
+def anchors_of(certificate: Path) -> list[x509.Certificate]:
+    """Return the internal CA that an answer names, for a folder that knows none; nothing for a certificate alone.
+
+    Raises AnswerError where that CA did not sign the answer. Somebody has to compare its fingerprint.
+    """
+    data = read_file(certificate, max_size=MAX_SIZE)
+    return Answer.parse(data).anchors() if is_answer(data) else []
 
 
 def _save(files: IdentityFiles, key: SigningPrivateKey, *, password: bytes | None) -> None:

@@ -108,10 +108,14 @@ def write_host_request(folder: Path, role: str) -> str:
 
 
 class AnswerContent(Config):
-    """What the authority issued: certificates by name (rm, drm/transport, agent/alice), and the CA's chain; PEM."""
+    """What the authority issued: certificates by name (rm, drm/transport, agent/alice), and the CA's chain; PEM.
+
+    ``trust_anchor`` is the internal CA itself, for whoever compares its fingerprint; answers of before lack it.
+    """
 
     version: Literal[1]
     trust_domain: str
+    trust_anchor: str = ""
     certificates: Annotated[dict[str, str], Field(max_length=10_000)]
 
 
@@ -146,6 +150,19 @@ class Answer:
         raise AnswerError(
             "The answer is not signed by the internal CA that this folder believes; ask the authority for its own."
         )
+
+    def anchors(self) -> list[x509.Certificate]:
+        """Return the internal CA that the answer names, whom nobody has to believe; it signed the answer.
+
+        Raises AnswerError where it did not, or where the answer names none.
+        """
+        if not self.content.trust_anchor:
+            raise AnswerError(
+                "The answer does not name its internal CA, and this folder knows none; ask the authority for another."
+            )
+        anchors = load_pem_certificates(self.content.trust_anchor.encode())
+        self.verify(anchors)
+        return anchors
 
     def chain(self, name: str) -> list[x509.Certificate]:
         """Return the certificate for a name, and those above it; raises AnswerError where there is none."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from keyark.custody.agents import AgentShareKey
-from keyark.identity.certificates import request_identity
+from keyark.deployment.access.own_identity import OwnIdentity
+from keyark.identity.certificates import fingerprint, request_identity
 from keyark.identity.files import IdentityFiles
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType, generate_signing
@@ -90,6 +91,42 @@ def test_another_key_waits_beside_the_present_one_until_its_certificate_is_there
     assert (folder / key).read_bytes() == waiting
     assert not (folder / key).with_stem(f"{Path(key).stem}-next").exists()
     keyark("identities", "install", certificate, "--in", folder)  # given again after an interruption
+
+
+def answered(authority: Path, folder: Path, name: str) -> Path:
+    """The authority's answer to a request, as it comes back."""
+    told = OwnIdentity(folder).fingerprint
+    out = folder.with_name(f"{folder.name}.answer")
+    request = f"{name}={folder / 'identity.csr'}"
+    keyark("authority", "answer", request, "--fingerprint", told, "--authority", authority, "--out", out)
+    return out
+
+
+def test_an_answer_is_taken_from_the_internal_ca_that_its_operator_told(
+    authority: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    keyark("identities", "request", "client/alice", *DOMAIN, "--out", folder)
+    keyark("authority", "init", tmp_path / "other", *DOMAIN)
+    believed, other = (
+        fingerprint(load_certificates(path / "internal-ca.pem")[0])
+        for path in (authority, tmp_path / "other")
+    )
+    install = ("identities", "install", "--in", folder)
+    foreign = answered(tmp_path / "other", folder, "client/alice")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert "is not the expected one" in keyark(*install, foreign, "--fingerprint", believed, code=1).stderr
+    changed = tmp_path / "changed.answer"
+    changed.write_bytes(foreign.read_bytes().replace(b"example.org", b"example.net", 1))
+    assert "AUTHORITY_ANSWER" in keyark(*install, changed, "--fingerprint", other, code=1).stderr
+    alone = issued(authority, "client/alice", folder)
+    assert (
+        "does not name its internal CA" in keyark(*install, alone, "--fingerprint", believed, code=2).stderr
+    )
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    true = answered(authority, folder, "client/alice")
+    assert keyark(*install, true, "--fingerprint", believed.upper()).stderr == ""
+    assert f"fingerprint {believed}: is it what" in keyark(*install, true).stderr
 
 
 def test_an_agents_later_certificate_signs_the_share_key_that_is_there(

@@ -6,6 +6,7 @@ under. Then the keys are written anew, one by one, and what they replace is eras
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ def decrypt_keys(folder: Path) -> list[Path]:
         sources = tuple(s for s in (before.current, *before.former) if s is not None)
         _write(KeyPasswords(path=path, current=None, former=sources))
         files = _rewrite(folder)
+        _erase_interrupted(path)
         path.unlink()
     return files
 
@@ -138,12 +140,20 @@ def _rewrite(folder: Path) -> list[Path]:
     files = []
     for file, data in found:
         finish_secret_exchange(file)
+        _erase_interrupted(file)
         waiting = file.with_name(f".{file.name}.rewritten")
-        erase_secret_file(waiting)
         _write_for_owner_of(file, waiting, encode_key_file(file, load_private_key(file)) + _behind(data))
         exchange_secret_file(waiting, file)
         files.append(file)
     return files
+
+
+def _erase_interrupted(file: Path) -> None:
+    """Erase what a run that was interrupted left beside a file; it may hold the key as nobody wants it any more."""
+    name = glob.escape(file.name)
+    for pattern in (f".{name}.*", f"..{name}.*"):
+        for left in file.parent.glob(pattern):
+            erase_secret_file(left)
 
 
 def _behind(data: bytes) -> bytes:
@@ -157,6 +167,7 @@ def _write(passwords: KeyPasswords) -> None:
         lines.append(f"password = {json.dumps(passwords.current, ensure_ascii=False)}")
     if passwords.former:
         lines.append(f"former = {json.dumps(list(passwords.former), ensure_ascii=False)}")
+    _erase_interrupted(passwords.path)
     _write_for_owner_of(passwords.path.parent, passwords.path, ("\n".join(lines) + "\n").encode())
 
 

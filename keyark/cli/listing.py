@@ -55,14 +55,14 @@ STATES: Final = {
 
 @click.group(cls=KeyarkGroup)
 def enrollments() -> None:
-    """Enrollments, as registration officers see them."""
+    """See enrollments, and decide on those that wait for a registration officer."""
 
 
 @enrollments.command("list")
 @click.option(
     "--state",
     type=click.Choice(list(STATES)),
-    help="Only those in this state; pending: the first to expire first.",
+    help="List only enrollments in this state; with pending, those that expire first come first.",
 )
 @home_option
 @identity_option("officer/officer")

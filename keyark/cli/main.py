@@ -58,7 +58,8 @@ class LazyGroup(SafeGroup):
 def main() -> None:
     """The certificate authority for people who encrypt.
 
-    Two certificates for every user, the encryption key archived, and back only by a quorum of recovery agents.
+    Every user gets two certificates. The encryption key is archived, and only a quorum of recovery agents
+    brings it back.
     """
     ask_terminal_with(_ask_key_password)
 

@@ -70,7 +70,7 @@ def home_option(function: F) -> F:
         envvar="KEYARK_HOME",
         required=True,
         type=click.Path(file_okay=False, path_type=Path),
-        help="The deployment's folder, or the KEYARK_HOME of this shell.",
+        help="The folder of the deployment or of your home. Default: KEYARK_HOME of the environment.",
     )(function)
 
 
@@ -108,7 +108,8 @@ def identity_option(default: str) -> Decorator:
         cls=_IdentityOption,
         default=default,
         show_default=f"{default}, or the home's only {default.partition('/')[0]}",
-        help="Which identity below HOME/identities acts; KEYARK_AS in the environment names one for each role.",
+        help="The identity in HOME/identities to act as. KEYARK_AS in the environment names one for each "
+        "role.",
     )
 
 
@@ -120,8 +121,8 @@ def json_option(function: F) -> F:
 def paging_options(function: F) -> F:
     """--limit and --page-token: a part of a list."""
     for option in (
-        click.option("--page-token", default="", help="Go on from where an earlier part of this list ended."),
-        click.option("--limit", type=click.IntRange(1), help="At most so many entries; all otherwise."),
+        click.option("--page-token", default="", help="Continue where an earlier part of this list ended."),
+        click.option("--limit", type=click.IntRange(1), help="Show at most this many entries. Default: all."),
     ):
         function = option(function)
     return function
@@ -137,7 +138,7 @@ def identity_password_option(function: F) -> F:
     return click.option(
         "--identity-password-file",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="File with the password of the identity's key; asked on a terminal otherwise.",
+        help="The file with the password of the identity's key. Without it, a terminal asks.",
     )(function)
 
 
@@ -148,15 +149,15 @@ def pkcs12_form_option(function: F) -> F:
         type=click.Choice([form.value for form in Pkcs12Form]),
         default=Pkcs12Form.MODERN.value,
         show_default=True,
-        help="How PKCS#12 is encrypted; compatible (3DES, with a password that is made) is for importers that know "
-        "no AES: gpgsm 2.2, old Windows and Apple systems.",
+        help="How PKCS#12 is encrypted. Use compatible (3DES, with a generated password) for programs "
+        "that know no AES: gpgsm 2.2, old Windows and Apple systems.",
     )(function)
 
 
 def accept_weak_option(function: F) -> F:
     """--accept-weak-password."""
     return click.option(
-        "--accept-weak-password", is_flag=True, help="Take a password that is easy to guess, all the same."
+        "--accept-weak-password", is_flag=True, help="Accept a password that is easy to guess."
     )(function)
 
 

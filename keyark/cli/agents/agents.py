@@ -38,7 +38,7 @@ MAX_JSON = 1 << 16
 
 @click.group(cls=KeyarkGroup)
 def agents() -> None:
-    """Recovery agents: who holds shares, and how the set and the quorum change."""
+    """Show and change the recovery agents, their quorum, and which agents this agent trusts."""
 
 
 @agents.command("list")
@@ -47,7 +47,7 @@ def agents() -> None:
 @identity_password_option
 @json_option
 def list_(**options: Any) -> None:
-    """Show every storage key, its quorum, and the agents who hold shares of it."""
+    """Show each storage key with its quorum and the agents who hold its shares."""
     _list_storage_keys(options)
 
 
@@ -58,16 +58,16 @@ def list_(**options: Any) -> None:
     multiple=True,
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="An agent's share-key.json; once per agent of the new set, those who stay too.",
+    help="The share-key.json of an agent in the new set. Repeat it for each agent, including those who stay.",
 )
-@click.option("--quorum", required=True, type=int, help="How many of them it takes from then on.")
-@click.option("--reason", required=True, help="Why, for the other agents to judge; it is logged.")
+@click.option("--quorum", required=True, type=int, help="How many agents must approve from then on.")
+@click.option("--reason", required=True, help="The reason, for the other agents to judge. It is logged.")
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def rotate(**options: Any) -> None:
-    """Ask for another set of agents or another quorum; the present agents approve with `keyark recover approve`."""
+    """Ask for a new set of agents or a new quorum. The current agents approve it with `keyark recover approve`."""
     new = [_share_key(path) for path in options["files"]]
 
     async def run() -> ReviewedCeremony:
@@ -84,39 +84,41 @@ def rotate(**options: Any) -> None:
     multiple=True,
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="An agent's share-key.json, from that agent; once per agent, this one too.",
+    help="The share-key.json of an agent, received from that agent. Repeat it for each agent, "
+    "including this one.",
 )
-@click.option("--quorum", required=True, type=int, help="How many of them it takes.")
+@click.option("--quorum", required=True, type=int, help="How many agents must approve.")
 @click.option(
     "--quorum-rule",
     type=click.Choice([rule.value for rule in QuorumRule]),
     default=QuorumRule.SEPARATE.value,
     show_default=True,
-    help="As in drm.toml.",
+    help="The quorum rule of drm.toml.",
 )
 @click.option(
     "--storage-key",
     "storage_keys",
     multiple=True,
     required=True,
-    help="A storage key's id, 64 hexadecimal digits, and its PIN epoch where that is not 1 (ID:2); once per "
-    "generation, the oldest first.",
+    help="The id of a storage key (64 hexadecimal digits), with its PIN epoch if that is not 1 "
+    "(ID:2). Repeat it for each generation, oldest first.",
 )
 @click.option(
     "--newest-change",
     default="",
-    help="Where agents or storage keys were changed before: the newest change, as another agent's "
-    "`keyark agents pins` shows it.",
+    help="The newest change of agents or storage keys, if there was any, as `keyark agents pins` of "
+    "another agent shows it.",
 )
 @home_option
 @identity_option("agent/alice")
 @json_option
 def pin(**options: Any) -> None:
-    """Note on this agent's own disk who the agents are; its client releases shares among these only.
+    """Record on this agent's own disk who the agents are.
 
-    Give it once, before the first approval and while no change of agents or storage keys is open, with files that
-    came from the agents and not from the archive. From then on approved changes are followed. Compare the
-    fingerprint with the other agents.
+    The agent's client releases its share to these agents only. Run it once, before the first approval and while
+    no change of agents or storage keys is open. Use files that came from the agents themselves, not from the
+    archive. Afterwards the client follows approved changes by itself. Compare the fingerprint with the other
+    agents.
     """
     home = Home.load(options["home"])
     folder = home.identity_folder(options["identity"])
@@ -144,16 +146,17 @@ def pin(**options: Any) -> None:
 @click.option(
     "--offline",
     is_flag=True,
-    help="Ask no service: show what this disk says, which may be behind newer changes.",
+    help="Contact no service. The result may lack newer changes.",
 )
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def pins(**options: Any) -> None:
-    """Show who the agents are by this agent's own disk, with the fingerprint to compare with the other agents.
+    """Show who the agents are according to this agent's own disk.
 
-    Changes that the archive proves are followed first. Where that fails, standard error says so and why.
+    Compare the fingerprint with the other agents. The command first follows the changes that the archive can
+    prove. If that fails, standard error says why.
     """
     pinned, behind = asyncio.run(_followed(options))
     if behind:
@@ -225,7 +228,7 @@ def _show_pins(pinned: ArchivePins) -> None:
 
 @click.group("storage-key", cls=KeyarkGroup)
 def storage_key() -> None:
-    """The keys that archived keys are sealed under."""
+    """Show and rotate the storage keys, which encrypt all archived keys."""
 
 
 @storage_key.command("list")
@@ -234,23 +237,22 @@ def storage_key() -> None:
 @identity_password_option
 @json_option
 def list_storage_keys(**options: Any) -> None:
-    """Show every storage key, its quorum, and the agents who hold shares of it."""
+    """Show each storage key with its quorum and the agents who hold its shares."""
     _list_storage_keys(options)
 
 
 @storage_key.command("rotate")
 @click.option(
-    "--reseal", is_flag=True, help="Instead: move the keys of older storage keys to the newest one."
+    "--reseal", is_flag=True, help="Instead, seal the keys of older storage keys under the newest one."
 )
-@click.option("--reason", required=True, help="Why, for the other agents to judge; it is logged.")
+@click.option("--reason", required=True, help="The reason, for the other agents to judge. It is logged.")
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def rotate_storage_key(**options: Any) -> None:
-    """Ask for a new storage key; keys of the older ones stay recoverable.
-
-    Agents approve with `keyark recover approve`.
+    """Ask for a new storage key. Keys under older ones stay recoverable. Agents approve it with `keyark recover
+    approve`.
     """
 
     async def run() -> ReviewedCeremony:

@@ -37,23 +37,25 @@ DATES: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 
 @click.group(cls=KeyarkGroup)
 def keys() -> None:
-    """Archived keys, as recovery agents see them; never key material."""
+    """Find archived keys, and keep one from being recovered. Shows no key material."""
 
 
 @keys.command("list")
-@click.option("--owner", help="E-mail address, whatever its case, or common name; whole.")
-@click.option("--serial", help="Serial number of the encryption certificate, hexadecimal.")
-@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only those in this state.")
-@click.option("--failed", is_flag=True, help="Only those that did not open when a quorum wanted them.")
-@click.option("--from", "start", type=DATES, help="Archived at or after, UTC.")
-@click.option("--until", type=DATES, help="Archived before, UTC.")
+@click.option("--owner", help="The whole e-mail address or common name, in any case.")
+@click.option("--serial", help="The serial number of the encryption certificate, hexadecimal.")
+@click.option(
+    "--state", type=click.Choice(STATES, case_sensitive=False), help="List only entries in this state."
+)
+@click.option("--failed", is_flag=True, help="List only keys that failed to open in a ceremony.")
+@click.option("--from", "start", type=DATES, help="Archived at this time (UTC) or later.")
+@click.option("--until", type=DATES, help="Archived before this time (UTC).")
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @paging_options
 @json_option
 def list_keys(**options: Any) -> None:
-    """List archived keys, oldest first; what is given has to fit, all of it."""
+    """List the archived keys that match all given options, oldest first."""
     key_filter = KeyFilter(
         owner=options["owner"],
         certificate_serial=hexadecimal(options["serial"]).lstrip(b"\x00") if options["serial"] else None,
@@ -70,14 +72,14 @@ def list_keys(**options: Any) -> None:
 @click.option(
     "--cert",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Instead: the encryption certificate, PEM.",
+    help="The encryption certificate (PEM), instead of a key id.",
 )
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def show_key(key_id: str | None, cert: Path | None, **options: Any) -> None:
-    """Show the archived key with a KEY_ID (may be abbreviated), or of a certificate, proven by its receipt."""
+    """Show an archived key, proven by its receipt. KEY_ID may be abbreviated."""
     check_named_once(key_id, cert)
 
     async def run() -> tuple[administration.ProvenKey, Unconfirmed]:
@@ -113,13 +115,13 @@ def _show(key: administration.ProvenKey, unconfirmed: Unconfirmed) -> None:
 
 @keys.command("deactivate")
 @click.argument("key_id")
-@click.option("--reason", required=True, help="Why; it is logged.")
+@click.option("--reason", required=True, help="The reason. It is logged.")
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def deactivate_key(key_id: str, reason: str, **options: Any) -> None:
-    """Keep a key from being recovered until it is activated."""
+    """Keep a key from being recovered until an agent activates it."""
 
     async def deactivate(session: Session) -> ArchivedKey:
         return await administration.deactivate_key(
@@ -131,13 +133,13 @@ def deactivate_key(key_id: str, reason: str, **options: Any) -> None:
 
 @keys.command("activate")
 @click.argument("key_id")
-@click.option("--reason", required=True, help="Why; it is logged.")
+@click.option("--reason", required=True, help="The reason. It is logged.")
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def activate_key(key_id: str, reason: str, **options: Any) -> None:
-    """Let a deactivated key be recovered again."""
+    """Allow a deactivated key to be recovered again."""
 
     async def activate(session: Session) -> ArchivedKey:
         return await administration.activate_key(session, await whole_key_id(session, key_id), reason=reason)

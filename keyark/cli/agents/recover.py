@@ -63,26 +63,30 @@ from keyark.x509.serials import serial_text
 
 @click.group(cls=KeyarkGroup)
 def recover() -> None:
-    """Bring lost keys back: one agent asks, a quorum approves, and only who asked can collect."""
+    """Recover keys: one agent asks, a quorum approves, and the agent who asked collects."""
 
 
 @recover.command()
 @click.option(
     "--owner",
-    help="E-mail address, or a name that one person has: the newest key; with --all every key.",
+    help="E-mail address, or a name that only one person has. Asks for the newest key, or with --all "
+    "for every key.",
 )
-@click.option("--all", "whole_history", is_flag=True, help="With --owner: the person's whole key history.")
-@click.option("--key", "key_id", help="Key id, hexadecimal; may be abbreviated.")
+@click.option("--all", "whole_history", is_flag=True, help="With --owner, all keys of that person.")
+@click.option("--key", "key_id", help="The key id, hexadecimal. It may be abbreviated.")
 @click.option(
     "--cert", type=click.Path(dir_okay=False, path_type=Path), help="The encryption certificate, PEM."
 )
-@click.option("--reason", required=True, help="Why, for the other agents to judge; it is logged.")
+@click.option("--reason", required=True, help="The reason, for the other agents to judge. It is logged.")
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def request(**options: Any) -> None:
-    """Ask for an archived key; prints the id that the other agents approve, and aside whose keys they are."""
+    """Ask for an archived key, and print the id that the other agents approve.
+
+    Standard error says whose keys they are.
+    """
     if sum(options[name] is not None for name in ("owner", "key_id", "cert")) != 1:
         raise UsageError("Name the key with one of --owner, --key and --cert.")
 
@@ -113,7 +117,7 @@ async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes
     type=click.Choice(
         [name.removeprefix("CEREMONY_STATE_") for name in CeremonyState.keys()[1:]], case_sensitive=False
     ),
-    help="Only those in this state.",
+    help="List only entries in this state.",
 )
 @home_option
 @identity_option("agent/alice")
@@ -121,7 +125,7 @@ async def _wanted(client: RecoveryClient, options: dict[str, Any]) -> list[bytes
 @paging_options
 @json_option
 def list_(**options: Any) -> None:
-    """List recoveries and other ceremonies, oldest first, as the archive tells them; `show` verifies one."""
+    """List recoveries and other ceremonies, oldest first. The list is unverified; `show` verifies one."""
     wanted = CeremonyState.Value(f"CEREMONY_STATE_{options['state'] or 'UNSPECIFIED'}")
     print_all(options, "drm", lambda s, part: administration.list_ceremonies(s, wanted, part), show_line)
 
@@ -133,7 +137,10 @@ def list_(**options: Any) -> None:
 @identity_password_option
 @json_option
 def show(ceremony_id: str, **options: Any) -> None:
-    """Show who asks for which key of whom, why, until when, and who decided, verified; what is not is marked."""
+    """Verify a ceremony, and show who asks for whose key, why, until when, and who decided.
+
+    Facts that only the archive asserts are marked as unproven.
+    """
 
     async def run() -> ReviewedCeremony:
         if not options["identity"].startswith("agent/"):
@@ -150,13 +157,20 @@ def show(ceremony_id: str, **options: Any) -> None:
 
 @recover.command()
 @click.argument("ceremony_id")
-@click.option("--yes", is_flag=True, help="Do not ask; for scripts that looked at it with `show` before.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask for confirmation, for scripts that examined the ceremony with `show`.",
+)
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def approve(ceremony_id: str, **options: Any) -> None:
-    """Show a ceremony, and then open this agent's share for it; with the quorum it is carried out."""
+    """Verify and show a ceremony, ask, and then release this agent's share for it.
+
+    The approval that completes the quorum carries it out.
+    """
 
     async def run() -> ReviewedCeremony:
         async with recovery_client(options) as client:
@@ -171,13 +185,13 @@ def approve(ceremony_id: str, **options: Any) -> None:
 
 @recover.command()
 @click.argument("ceremony_id")
-@click.option("--reason", required=True, help="Why not; it is logged.")
+@click.option("--reason", required=True, help="The reason for the rejection. It is logged.")
 @home_option
 @identity_option("agent/alice")
 @identity_password_option
 @json_option
 def reject(ceremony_id: str, **options: Any) -> None:
-    """Reject a ceremony; when no quorum is left, it ends."""
+    """Reject a ceremony. It ends when too few agents are left for a quorum."""
 
     async def run() -> ReviewedCeremony:
         async with recovery_client(options) as client:
@@ -194,7 +208,7 @@ def reject(ceremony_id: str, **options: Any) -> None:
 @identity_password_option
 @json_option
 def cancel(ceremony_id: str, **options: Any) -> None:
-    """End what this agent asked for; what was recovered and not collected is erased."""
+    """End a ceremony that this agent asked for. Keys that were not collected are erased."""
 
     async def run() -> ReviewedCeremony:
         async with recovery_client(options) as client:
@@ -209,7 +223,7 @@ def cancel(ceremony_id: str, **options: Any) -> None:
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="File for the key and its certificate; a folder where there are several.",
+    help="The file for the key and its certificate, or a folder if there are several keys.",
 )
 @click.option("--format", "key_format", type=click.Choice(["p12", "pem"]), default="p12", show_default=True)
 @pkcs12_form_option
@@ -220,9 +234,9 @@ def cancel(ceremony_id: str, **options: Any) -> None:
 @identity_password_option
 @json_option
 def collect(ceremony_id: str, **options: Any) -> None:
-    """Fetch what was recovered, for who asked: a file on this machine, and then it is erased in the archive.
+    """Fetch recovered keys into a file, and then have the archive erase its copy.
 
-    PKCS#12 holds all keys in one file, the newest first.
+    Only the agent who asked can collect. PKCS#12 holds all keys in one file, the newest first.
     """
     given = key_password(options)
     if given is None:
@@ -278,7 +292,7 @@ def _tell_collected(
 @identity_password_option
 @json_option
 def acknowledge(ceremony_id: str, **options: Any) -> None:
-    """Say that the collected files are safe, where `collect` could not tell the archive any more."""
+    """Tell the archive that the collected files are safe, if `collect` could not tell it."""
 
     async def run() -> bytes:
         async with recovery_client(options) as client:

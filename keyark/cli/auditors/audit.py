@@ -20,7 +20,7 @@ from keyark.client.trust.witnesses import Unconfirmed
 
 @click.group(cls=KeyarkGroup)
 def audit() -> None:
-    """Read the logs, and check receipts and logs."""
+    """Read and verify the logs, and verify receipts."""
 
 
 audit.add_command(show_log)
@@ -31,7 +31,7 @@ audit.add_command(show_log)
 @click.option("--transport-cert", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 def verify_receipt(receipt: Path, transport_cert: Path, *, as_json: bool) -> None:
-    """Check an archival RECEIPT offline, with nothing but the transport certificate."""
+    """Verify an archival RECEIPT offline, with the transport certificate alone."""
     verified = verify_receipt_file(receipt, transport_cert)
     facts = {
         "key_id": verified.event.encryption_spki_sha256.hex(),
@@ -59,9 +59,10 @@ def verify_receipt(receipt: Path, transport_cert: Path, *, as_json: bool) -> Non
 @identity_password_option
 @json_option
 def verify(**options: Any) -> None:
-    """Check the whole log of each running subsystem against its signed checkpoint, and against what was seen before.
+    """Verify the whole log of each running service.
 
-    The DRM's log has to be the one that RM and CM follow; where one of them is away, the answer says so.
+    Each log must match its signed checkpoint and continue what this home saw before. The DRM's log must be the
+    one that RM and CM follow; if one of them does not answer, the result says so.
     """
 
     async def run() -> LogAudit:

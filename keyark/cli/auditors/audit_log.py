@@ -42,21 +42,32 @@ def filter_options(function: F) -> F:
                 multiple=True,
                 metavar="TYPE",
                 type=click.Choice(EVENT_TYPES, case_sensitive=False),
-                help="Entries of this type, such as KEYS_RECOVERED; give it again for further ones.",
+                help="Entries of this type, such as KEYS_RECOVERED. Repeat it for several types.",
             ),
             click.option(
                 "--person",
                 default="",
-                help="About this person (whole common name or address), and what became of its keys.",
+                help="Entries about this person (whole common name or address) and that person's keys.",
             ),
-            click.option("--caller", default="", metavar="ROLE/NAME", help="By this identity, or for it."),
-            click.option("--officer", default="", metavar="NAME", help="By this officer."),
-            click.option("--agent", default="", metavar="NAME", help="By this recovery agent."),
             click.option(
-                "--certificate", default="", help="About this certificate: serial number or SHA-256."
+                "--caller",
+                default="",
+                metavar="ROLE/NAME",
+                help="Entries caused by this identity, or on its behalf.",
             ),
-            click.option("--since", type=str, help="At this time (RFC 3339, or a day; UTC) or later."),
-            click.option("--until", type=str, help="Before this time."),
+            click.option("--officer", default="", metavar="NAME", help="Entries caused by this officer."),
+            click.option(
+                "--agent", default="", metavar="NAME", help="Entries caused by this recovery agent."
+            ),
+            click.option(
+                "--certificate",
+                default="",
+                help="Entries about this certificate: its serial number or SHA-256.",
+            ),
+            click.option(
+                "--since", type=str, help="Entries at this time or later (RFC 3339 or a date, UTC)."
+            ),
+            click.option("--until", type=str, help="Entries before this time."),
         )
     ):
         function = option(function)
@@ -99,19 +110,22 @@ def _moment(option: str, text: str | None) -> int | None:
 
 @click.command("log")
 @filter_options
-@click.option("--limit", type=click.IntRange(1), help="At most so many entries.")
-@click.option("--page-token", default="", help="Go on from where an earlier run told that it stopped.")
-@click.option("--follow", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")
+@click.option("--limit", type=click.IntRange(1), help="Show at most this many entries.")
+@click.option(
+    "--page-token", default="", help="Continue where an earlier run stopped; that run printed the token."
+)
+@click.option("--follow", is_flag=True, help="Keep running and show new entries, until Ctrl-C.")
 @click.option("--json-lines", is_flag=True, help="Print one JSON object on each line, for a SIEM.")
 @home_option
 @identity_option("auditor/auditor")
 @identity_password_option
 @json_option
 def show_log(**options: Any) -> None:
-    """Show what RM, CM and DRM logged, merged by time: who asked, approved, issued, revoked, recovered, changed policy.
+    """Show the log entries of RM, CM and DRM, merged by time.
 
-    Each entry is verified under the signed head of its log, which has to lead on from what this home saw before; the
-    DRM's has to be the one that RM and CM follow. Otherwise it is marked as unproven, or refused where it contradicts.
+    Each entry is verified under the signed head of its log. That head must continue what this home saw before,
+    and the DRM's must be the one that RM and CM follow. An entry that cannot be proven is marked as unproven. A
+    contradiction is an error.
     """
     if options["as_json"] and (options["json_lines"] or options["follow"]):
         raise UsageError("--json prints one array; leave it out, and use --json-lines with --follow.")

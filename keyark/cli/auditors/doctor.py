@@ -27,7 +27,9 @@ from keyark.client.audit.findings import SECONDS_PER_DAY, Examination, Finding
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, /, **options: Any) -> None:
-    """Hold RM, CM and DRM against each other and the clock; ends with 1 if anything is not as it should be."""
+    """Compare RM, CM and DRM with each other and with the clock, and report problems. Exits with 1 if there is
+    one.
+    """
     home: Path = options["home"]
     examination = Examination(
         home=Home.load(home),

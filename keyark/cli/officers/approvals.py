@@ -49,7 +49,7 @@ def officer_options(function: F) -> F:
 
 
 reason_option = click.option(
-    "--reason", required=True, help="Why, in one line; whoever submitted it is told."
+    "--reason", required=True, help="The reason, in one line. The client that submitted it can read it."
 )
 
 
@@ -57,7 +57,7 @@ reason_option = click.option(
 @click.argument("enrollment_id", metavar="ID")
 @officer_options
 def show(*, enrollment_id: str, **options: Any) -> None:
-    """Show the enrollment with an ID, which may be abbreviated; as client/NAME, one of that client's own."""
+    """Show an enrollment. ID may be abbreviated. A client sees only its own."""
     if not options["identity"].startswith("client/"):
         _run(options, lambda officer: _look(officer, enrollment_id))
         return
@@ -78,23 +78,25 @@ def show(*, enrollment_id: str, **options: Any) -> None:
 
 @enrollments.command("approve")
 @click.argument("enrollment_id", metavar="ID")
-@click.option("--name", default="", help="Another common name than the one that was asked for.")
+@click.option("--name", default="", help="A common name that replaces the requested one.")
 @click.option(
     "--statement",
-    help="SHA-256 of the statement that `show` told: nothing else is approved, whatever the RM shows meanwhile.",
+    help="SHA-256 of the statement, as `show` printed it. Any other statement is refused, even if the "
+    "RM now shows one.",
 )
 @click.option(
     "--days",
     type=click.IntRange(1, MAX_VALIDITY_DAYS),
-    help="For how many days the certificates are valid; as the profile says if not given.",
+    help="How many days the certificates are valid, instead of what the profile says.",
 )
 @officer_options
 def approve(
     *, enrollment_id: str, name: str, statement: str | None, days: int | None, **options: Any
 ) -> None:
-    """Approve the request with an ID, sign that, and have it carried out at once.
+    """Approve an enrollment with a signed approval, and have it carried out at once.
 
-    Ends with code 4 where it is approved and the CM or the DRM cannot be reached now; the RM then goes on by itself.
+    Exits with 4 if it is approved but CM or DRM cannot be reached now. The RM then carries it out later by
+    itself.
     """
     _id(enrollment_id)  # an approval is signed, so it names what was looked at
     edits = Edits(common_name=normalized_name(name), validity_days=days or 0)
@@ -117,7 +119,7 @@ def approve(
 @reason_option
 @officer_options
 def reject(*, enrollment_id: str, reason: str, **options: Any) -> None:
-    """Reject the request with an ID; its wrapped private key is deleted."""
+    """Reject an enrollment. Its wrapped private key is deleted."""
     _run(options, _acting(enrollment_id, lambda officer, seen: officer.reject(seen, reason=reason)))
 
 
@@ -126,17 +128,17 @@ def reject(*, enrollment_id: str, reason: str, **options: Any) -> None:
 @reason_option
 @officer_options
 def cancel(*, enrollment_id: str, reason: str, **options: Any) -> None:
-    """Cancel the request with an ID, which nobody needs any more; its wrapped private key is deleted."""
+    """Cancel an enrollment that is no longer needed. Its wrapped private key is deleted."""
     _run(options, _acting(enrollment_id, lambda officer, seen: officer.cancel(seen, reason=reason)))
 
 
 @enrollments.command("assign")
 @click.argument("enrollment_id", metavar="ID")
-@click.option("--to", "assignee", help="officer/NAME, who alone decides from now on.")
-@click.option("--to-any", is_flag=True, help="Any officer decides.")
+@click.option("--to", "assignee", help="The only officer who may decide from now on: officer/NAME.")
+@click.option("--to-any", is_flag=True, help="Let any officer decide.")
 @officer_options
 def assign(*, enrollment_id: str, assignee: str | None, to_any: bool, **options: Any) -> None:
-    """Say who decides on the request with an ID."""
+    """Choose which officer decides on an enrollment."""
     if bool(assignee) == to_any:
         raise UsageError("Say either --to officer/NAME or --to-any.")
     _run(options, _acting(enrollment_id, lambda officer, seen: officer.assign(seen, assignee=assignee or "")))

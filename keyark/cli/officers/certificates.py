@@ -49,8 +49,8 @@ def filter_options(function: F) -> F:
     """The options that say which certificates are meant."""
     for option in reversed(
         (
-            click.option("--name", help="The whole common name, without regard to case."),
-            click.option("--email", help="The whole e-mail address, without regard to case."),
+            click.option("--name", help="The whole common name, in any case."),
+            click.option("--email", help="The whole e-mail address, in any case."),
             click.option("--serial", help="The serial number, hexadecimal."),
             click.option(
                 "--key", help="The key id: SHA-256 of the SubjectPublicKeyInfo, 64 hexadecimal digits."
@@ -62,7 +62,7 @@ def filter_options(function: F) -> F:
             click.option(
                 "--expires-within",
                 type=click.IntRange(1),
-                help="In force, and expires within so many days, all of the last.",
+                help="In force and expires within this many days, including the whole last day.",
             ),
         )
     ):
@@ -105,7 +105,7 @@ def _seconds(moment: datetime | None) -> int:
 
 @click.group(cls=KeyarkGroup)
 def certificates() -> None:
-    """Certificates, as registration officers see them."""
+    """Find, export, revoke and suspend certificates."""
 
 
 @certificates.command("list")
@@ -113,7 +113,7 @@ def certificates() -> None:
 @paging_options
 @officer_options
 def list_certificates(**options: Any) -> None:
-    """List certificates: all, or those for which everything given holds."""
+    """List the certificates that match all given options."""
     wanted = take_filter(options)
     print_all(
         options, "cm", lambda s, part: administration.list_certificates(s, wanted, part), certificate_line
@@ -124,7 +124,7 @@ def list_certificates(**options: Any) -> None:
 @click.argument("serial")
 @officer_options
 def show_certificate(serial: str, **options: Any) -> None:
-    """Show the certificate with a SERIAL number (may be abbreviated)."""
+    """Show a certificate. SERIAL may be abbreviated."""
 
     async def fetch(session: Session) -> Certificate:
         return await administration.get_certificate(session, await whole_serial(session, serial))
@@ -133,11 +133,11 @@ def show_certificate(serial: str, **options: Any) -> None:
 
 
 @certificates.command("expiring")
-@click.option("--within", required=True, help="Days, such as 30d, or weeks, such as 4w; all of the last day.")
+@click.option("--within", required=True, help="Days (30d) or weeks (4w), including the whole last day.")
 @paging_options
 @officer_options
 def list_expiring(*, within: str, **options: Any) -> None:
-    """List the certificates in force that expire soon, the first to expire first."""
+    """List the certificates in force that expire soon; those that expire first come first."""
     latest = _seconds(_end_of_day(days(within)))
     wanted = CertificateFilter(state=CertificateState.CERTIFICATE_STATE_VALID, expires_until=latest)
     print_all(
@@ -159,10 +159,10 @@ def days(text: str) -> int:
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file to write."
 )
-@click.option("--der", is_flag=True, help="DER instead of PEM, of exactly one certificate.")
+@click.option("--der", is_flag=True, help="Write DER instead of PEM; exactly one certificate must match.")
 @officer_options
 def export_certificates(*, out: Path, der: bool, **options: Any) -> None:
-    """Write certificates to a file: all, or those for which everything given holds."""
+    """Write the certificates that match all given options to a file."""
     wanted = take_filter(options)
 
     async def run() -> list[bytes]:

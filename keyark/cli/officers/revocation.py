@@ -43,7 +43,7 @@ REASONS: Final = {
 }
 """The names of RFC 5280 section 5.3.1."""
 
-pair_option = click.option("--pair", is_flag=True, help="The other certificate of the pair, too.")
+pair_option = click.option("--pair", is_flag=True, help="Include the other certificate of the pair.")
 
 
 reason_option = click.option(
@@ -56,7 +56,7 @@ own_reason_option = click.option(
     show_default=True,
 )
 since_option = click.option(
-    "--invalid-since", type=DAY, help="Since when (UTC) the key may be in other hands."
+    "--invalid-since", type=DAY, help="The time (UTC) since which the key may be compromised."
 )
 
 
@@ -67,7 +67,7 @@ since_option = click.option(
 @since_option
 @officer_options
 def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | None, **options: Any) -> None:
-    """Revoke the certificate with a SERIAL number (may be abbreviated), for good."""
+    """Revoke a certificate permanently. SERIAL may be abbreviated."""
 
     async def work(session: Session) -> list[Certificate]:
         serials = await _serials(session, serial, both=pair)
@@ -80,7 +80,11 @@ def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | No
 
 @certificates.command("revoke-own")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--only", type=click.Choice(["signing", "encryption"]), help="One certificate instead of both.")
+@click.option(
+    "--only",
+    type=click.Choice(["signing", "encryption"]),
+    help="Revoke this certificate alone instead of both.",
+)
 @own_reason_option
 @since_option
 @password_file_option("File with the password of the signing key; asked on a terminal otherwise.")
@@ -97,7 +101,10 @@ def revoke_own(
     password_file: Path | None,
     **options: Any,
 ) -> None:
-    """Revoke the certificates in a FOLDER of `keyark enroll`, proving possession of its signing key."""
+    """Revoke your own certificates, by proving possession of their signing key.
+
+    FOLDER is the one that `keyark enroll` wrote.
+    """
     enrolled = EnrollmentFolder(path=folder, ask=password_source(password_file))
     present = enrolled.present()
     serials = [
@@ -122,7 +129,7 @@ def revoke_own(
 @certificates.command("publish-crls")
 @officer_options
 def publish_crls(**options: Any) -> None:
-    """Make new certificate revocation lists at once, with all that is revoked."""
+    """Publish new certificate revocation lists now."""
 
     async def run() -> list[Crl]:
         async with session_of(options, "cm") as session:
@@ -145,7 +152,7 @@ def _seconds(moment: datetime | None) -> int:
 @pair_option
 @officer_options
 def hold(*, serial: str, pair: bool, **options: Any) -> None:
-    """Put the certificate with a SERIAL number (may be abbreviated) on hold until it is released or revoked."""
+    """Suspend a certificate until it is released or revoked. SERIAL may be abbreviated."""
 
     async def work(session: Session) -> list[Certificate]:
         serials = await _serials(session, serial, both=pair)
@@ -159,7 +166,7 @@ def hold(*, serial: str, pair: bool, **options: Any) -> None:
 @pair_option
 @officer_options
 def release(*, serial: str, pair: bool, **options: Any) -> None:
-    """Put the certificate with a SERIAL number (may be abbreviated) in force again that is on hold."""
+    """End the suspension of a certificate. SERIAL may be abbreviated."""
 
     async def work(session: Session) -> list[Certificate]:
         serials = await _serials(session, serial, both=pair)

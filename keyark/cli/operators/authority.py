@@ -42,7 +42,7 @@ def _out_option(function: F) -> F:
         "--out",
         required=True,
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Where the certificate goes, PEM; an older one is replaced.",
+        help="The file for the certificate (PEM). An existing one is replaced.",
     )(function)
 
 
@@ -56,7 +56,7 @@ def _open(authority: Path | None, home: Path | None) -> DeploymentAuthority:
 
 @click.group(cls=KeyarkGroup)
 def authority() -> None:
-    """The internal CA and the root; `keyark identities` says whom the internal CA lets in."""
+    """Keep the internal CA and the root. `keyark identities` manages what the internal CA certifies."""
 
 
 @authority.command("init")
@@ -87,9 +87,11 @@ def init(folder: Path, trust_domain: str, ca_key: str, authority_password: str, 
 @_authority_options
 @json_option
 def renew(*, authority: Path | None, home: Path | None, **options: Any) -> None:
-    """Give the internal CA a certificate that ends later; its key and name stay, and what it signed stays good.
+    """Give the internal CA a certificate that ends later.
 
-    It works also when it has ended and everything is stopped. With --home the deployment there gets it too.
+    Key and name stay the same, and everything that it signed stays valid. The command also works after the
+    certificate has ended and with all services stopped. With --home, it updates the deployment in that folder
+    too.
     """
     renewed = InternalCaRenewal(authority=_open(authority, home), home=home).renew()
     next_steps = [
@@ -117,14 +119,14 @@ def renew(*, authority: Path | None, home: Path | None, **options: Any) -> None:
 
 @authority.command("sign-ca")
 @click.argument("request", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--name", required=True, help="Common name that the request has to ask for.")
+@click.option("--name", required=True, help="The common name that the request must contain.")
 @_authority_options
 @_out_option
 @json_option
 def sign_ca(
     request: Path, name: str, authority: Path | None, home: Path | None, out: Path, **options: Any
 ) -> None:
-    """Issue the certificate of the issuing CA, followed by the root's; the root's key is needed for nothing else."""
+    """Issue the certificate of the issuing CA, with the root's key, and append the root's certificate."""
     _open(authority, home).sign_issuing_ca(request, name, out)
     say_or_print(
         options, {"certificate": str(out), "name": name}, [f"{out}: certificate of {name}, then the root"]
@@ -138,20 +140,37 @@ def sign_ca(
     "fingerprints",
     multiple=True,
     metavar="HEX",
-    help="Of a request, as its maker saw it; once for each. Shown to be compared on a terminal otherwise.",
+    help="The fingerprint that the maker of a request saw. Repeat it for each request. Without it, a "
+    "terminal shows the fingerprints and asks.",
 )
 @click.option(
-    "--ca-name", help="Common name that the CM has to ask for; Issuing CA of TRUST-DOMAIN otherwise."
+    "--ca-name",
+    help="The common name that the CM's request must contain. Default: Issuing CA of TRUST-DOMAIN.",
 )
-@click.option("--rm", type=ADDRESSES, metavar="HOST:PORT", help="Where people reach the RM; for the bundle.")
-@click.option("--cm", type=ADDRESSES, metavar="HOST:PORT", help="Where people reach the CM.")
-@click.option("--drm", type=ADDRESSES, metavar="HOST:PORT", help="Where people reach the DRM.")
+@click.option(
+    "--rm",
+    type=ADDRESSES,
+    metavar="HOST:PORT",
+    help="The address at which people reach the RM, for the bundle.",
+)
+@click.option(
+    "--cm",
+    type=ADDRESSES,
+    metavar="HOST:PORT",
+    help="The address at which people reach the CM, for the bundle.",
+)
+@click.option(
+    "--drm",
+    type=ADDRESSES,
+    metavar="HOST:PORT",
+    help="The address at which people reach the DRM, for the bundle.",
+)
 @click.option(
     "--bundle",
     type=click.Path(dir_okay=False, path_type=Path),
     default=BUNDLE,
     show_default=True,
-    help="Where the bundle goes, if all three services are answered.",
+    help="The file for the bundle, which is written if all three services are answered.",
 )
 @_authority_options
 @_out_option
@@ -168,10 +187,11 @@ def answer_requests(
     as_json: Any,
     **addresses: str | None,
 ) -> None:
-    """Answer the requests of many at once, in one file that all of them take.
+    """Answer many requests in one file, which services and people then install.
 
-    NAME is whom you expect (rm, cm, drm, agent/alice), FILE is the request.json of a service or the identity.csr of a
-    person. The answers for RM, CM and DRM together also make the bundle for people's homes.
+    NAME is who must have made the request (rm, cm, drm, agent/alice). FILE is the request.json of a service or
+    the identity.csr of a person. If RM, CM and DRM are all answered, the command also writes the bundle for
+    people's homes.
     """
     named = [one.partition("=") for one in requests]
     if any(not name or not path for name, _, path in named) or len({name for name, _, _ in named}) != len(

@@ -20,7 +20,7 @@ from keyark.x509.serials import serial_text
 
 @click.group(cls=KeyarkGroup)
 def ca() -> None:
-    """The CA that issues people's certificates, and what is above it."""
+    """Manage the CA that issues people's certificates, and the chain above it."""
 
 
 @ca.command("show")
@@ -35,12 +35,15 @@ def show(home: Path, **options: Any) -> None:
 @ca.command("request")
 @home_option
 @click.option(
-    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where it goes, PEM."
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file for the request (PEM).",
 )
 @json_option
 @needs("server")
 def request(home: Path, out: Path, **options: Any) -> None:
-    """Write the issuing CA's certificate request, for another root to sign."""
+    """Write the issuing CA's certificate request, so that another root can sign it."""
     issuing = IssuingCa(home=home)
     asked = issuing.write_request(out)
     key_id = show_key_id(issuing.chain()[0])
@@ -60,12 +63,12 @@ def request(home: Path, out: Path, **options: Any) -> None:
 @click.option(
     "--fresh",
     is_flag=True,
-    help="Nothing was issued yet, as the CM confirms; another subject key identifier may come.",
+    help="Accept another subject key identifier. The CM must confirm that it has issued nothing yet.",
 )
 @json_option
 @needs("server")
 def install(home: Path, chain: Path, *, fresh: bool, **options: Any) -> None:
-    """Put the CHAIN (PEM, with the root) that another root signed in force; services take it at their next start."""
+    """Install a CHAIN (PEM, including the root) that another root signed. Services use it from their next start."""
     issuing = IssuingCa(home=home)
     installed = issuing.install(chain, now=int(time.time()), is_fresh=fresh)
     next_steps = _what_follows(issuing)
@@ -75,15 +78,16 @@ def install(home: Path, chain: Path, *, fresh: bool, **options: Any) -> None:
 
 @ca.command("rollover")
 @home_option
-@click.option("--name", required=True, help="Common name of the issuing CA with its new key.")
+@click.option("--name", required=True, help="The common name of the issuing CA with its new key.")
 @click.option("--ca-key", default="ec-p256", show_default=True, help=" ".join(t.value for t in CA_KEY_TYPES))
 @json_option
 @needs("server")
 def rollover(home: Path, *, name: str, ca_key: str, **options: Any) -> None:
-    """Give the CA another key; the present one goes on signing CRLs and OCSP of what it signed.
+    """Roll over the CA to a new key.
 
-    Services take it at their next start, the DRM first. Where the root is elsewhere, the command says what to have
-    signed, and goes on when it is given again.
+    The current key goes on signing CRLs and OCSP answers for the certificates that it issued. Services use the
+    new key from their next start; start the DRM first. If the root is elsewhere, the command says what to have
+    signed; run it again afterwards.
     """
     issuing = IssuingCa(home=home)
     made = issuing.roll_over(name, ca_key)

@@ -31,13 +31,13 @@ from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_t
 @click.option(
     "--agents", default="alice,bob,carol", show_default=True, help="Recovery agents, one share each."
 )
-@click.option("--quorum", default=2, show_default=True, help="How many agents bring a key back.")
+@click.option("--quorum", default=2, show_default=True, help="How many agents must approve a recovery.")
 @click.option(
     "--allow-self-approval",
     is_flag=True,
-    help="Let agents approve their own requests, so that all of them may be the quorum.",
+    help="Let agents approve their own requests, so that the quorum may be all agents.",
 )
-@click.option("--allow-single-agent", is_flag=True, help="Let one agent recover alone.")
+@click.option("--allow-single-agent", is_flag=True, help="Let one agent recover keys alone.")
 @click.option("--ca-key", default="ec-p256", show_default=True, help=" ".join(t.value for t in CA_KEY_TYPES))
 @click.option(
     "--transport-key",
@@ -46,7 +46,7 @@ from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_t
     help=" ".join(t.value for t in TRANSPORT_KEY_TYPES),
 )
 @click.option(
-    "--port-base", default=7710, show_default=True, help="RM listens here, CM and DRM on the ports after it."
+    "--port-base", default=7710, show_default=True, help="The RM's port. CM and DRM use the next two."
 )
 @password_file_option(
     "File with the password that encrypts people's private keys; asked on a terminal otherwise."
@@ -55,15 +55,16 @@ from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_t
 @click.option(
     "--key-password",
     metavar="SOURCE",
-    help="Where the password of the services' keys is: file:/PATH or credential:NAME; unencrypted otherwise.",
+    help="Encrypt the services' keys with the password from this source: file:/PATH or "
+    "credential:NAME. Without it, they are not encrypted.",
 )
 @json_option
 @needs("server")
 def init(folder: Path, **options: Any) -> None:
-    """Make a deployment in FOLDER, which must not exist or be empty.
+    """Make a deployment in FOLDER, which must be empty or not exist.
 
-    All keys of the three services and of all agents then lie on this disk: nothing keeps its owner from
-    recovering keys alone. Give the agents their folders, and delete them here, before you rely on the quorum.
+    All keys of the three services and of all agents are then on this disk, so its owner can recover keys alone.
+    Before you rely on the quorum, give the agents their folders and delete them here.
     """
     plan = DeploymentPlan(
         folder=folder,
@@ -96,15 +97,21 @@ def _quorum_rule(options: dict[str, Any]) -> QuorumRule:
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--http", metavar="HOST:PORT", help="Serve CRLs and CA certificates over plain HTTP there.")
 @click.option(
-    "--renew", metavar="30d", help="Renew services that end within this time, daily; needs FOLDER/authority."
+    "--http",
+    metavar="HOST:PORT",
+    help="Serve CRLs, CA certificates and OCSP over plain HTTP at this address.",
+)
+@click.option(
+    "--renew",
+    metavar="30d",
+    help="Each day, renew the identities of services that end within this time. Needs FOLDER/authority.",
 )
 @needs("server")
 def up(folder: Path, http: str | None, renew: str | None) -> None:
     """Run the three services of the deployment in FOLDER until SIGINT or SIGTERM.
 
-    Where FOLDER/authority is there, the transport key is rotated in the last third of its certificate's life.
+    If FOLDER/authority exists, the transport key is rotated in the last third of its certificate's lifetime.
     """
     arguments = {"cm": ["--http", http]} if http else {}
     asyncio.run(_up(folder, arguments, within=None if renew is None else days(renew) * SECONDS_PER_DAY))
@@ -126,7 +133,7 @@ async def _up(folder: Path, arguments: dict[str, list[str]], *, within: int | No
 @json_option
 @needs("server")
 def reload(home: Path, *, as_json: bool) -> None:
-    """Let the running services read their files again and replace all their workers; returns when it is done."""
+    """Have the running services read their files again and replace all their workers, and wait until they have."""
     lines = reload_services(home)
     if as_json:
         print_json([{"done": line} for line in lines])

@@ -44,7 +44,7 @@ from keyark.x509.certificates import load_certificates
 
 @click.group(cls=KeyarkGroup)
 def identities() -> None:
-    """Who has access to a deployment: its services and people."""
+    """Manage who has access to a deployment: its services and people."""
 
 
 def _authority_options(function: F) -> F:
@@ -52,7 +52,7 @@ def _authority_options(function: F) -> F:
     authority = click.option(
         "--authority",
         type=click.Path(file_okay=False, path_type=Path),
-        help="The authority's folder; HOME/authority otherwise.",
+        help="The authority's folder. Default: HOME/authority.",
     )
     return authority(_home_option(function))
 
@@ -63,7 +63,7 @@ def _home_option(function: F) -> F:
         "--home",
         envvar="KEYARK_HOME",
         type=click.Path(file_okay=False, path_type=Path),
-        help="The deployment's folder, where it is on this machine.",
+        help="The deployment's folder, if it is on this machine.",
     )(function)
 
 
@@ -74,15 +74,17 @@ def _open(authority: Path | None, home: Path | None) -> DeploymentAuthority:
 
 
 @identities.command("list")
-@click.option("--role", help="Only these: client, officer, agent, auditor, rm, cm, drm, drm/transport.")
-@click.option("--state", type=click.Choice(STATES), help="Only certificates in this state.")
+@click.option(
+    "--role", help="List only this role: client, officer, agent, auditor, rm, cm, drm or drm/transport."
+)
+@click.option("--state", type=click.Choice(STATES), help="List only certificates in this state.")
 @_authority_options
 @paging_options
 @json_option
 def list_(
     *, role: str | None, state: str | None, authority: Path | None, home: Path | None, **options: Any
 ) -> None:
-    """All certificates that the internal CA issued to services and people, and which of them are in force."""
+    """List the certificates that the internal CA issued to services and people, with their state."""
     rows = [
         one
         for one in Inventory(_open(authority, home)).entries()
@@ -104,7 +106,7 @@ def list_(
 @_authority_options
 @json_option
 def show(*, what: str, authority: Path | None, home: Path | None, as_json: bool) -> None:
-    """All certificates of NAME (client/alice), or the one with a SERIAL number (hexadecimal)."""
+    """Show all certificates of NAME (client/alice), or the one with a SERIAL number (hexadecimal)."""
     found = Inventory(_open(authority, home)).find(what)
     if as_json:
         print_json([with_times(one.as_json()) for one in found])
@@ -129,9 +131,9 @@ def _state(one: InventoryEntry) -> str:
     "--out",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the identity; its place in the home otherwise.",
+    help="The folder of the identity. Default: its place in the home.",
 )
-@click.option("--trust-domain", help="The deployment's; the home knows it otherwise.")
+@click.option("--trust-domain", help="The trust domain of the deployment. Default: that of the home.")
 @_home_option
 @password_file_option("File with the password that encrypts the key; asked on a terminal otherwise.")
 @json_option
@@ -144,10 +146,10 @@ def request(
     password_file: Path | None,
     **options: Any,
 ) -> None:
-    """Make the key of NAME (client/alice, agent/carol, rm) on its owner's machine, and the request to be issued.
+    """Make a key and a certificate request for NAME (client/alice, agent/carol, rm), on the owner's machine.
 
-    The key stays there. Where NAME has a certificate already, the new key waits beside the present one. Give the
-    command again where a request got lost: the key stays the same.
+    The key stays on that machine. If NAME has a certificate already, the new key waits beside the current one.
+    If a request got lost, run the command again: it uses the same key.
     """
     if trust_domain is None:
         if home is None:
@@ -176,16 +178,16 @@ def request(
     "--out",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the certificate goes, PEM; an older one is replaced.",
+    help="The file for the certificate (PEM). An existing one is replaced.",
 )
 @_authority_options
 @json_option
 def issue(
     *, name: str, request: Path, out: Path, authority: Path | None, home: Path | None, **options: Any
 ) -> None:
-    """Issue the certificate that REQUEST asks for, if it asks for NAME, whom you expect, and for nothing else.
+    """Issue the certificate for REQUEST, which must ask for NAME and nothing else.
 
-    NAME is rm, cm, drm, drm/transport, or client, officer, agent, auditor and /NAME.
+    NAME is rm, cm, drm or drm/transport, or client/NAME, officer/NAME, agent/NAME or auditor/NAME.
     """
     signer = _open(authority, home)
     expected = SpiffeId(signer.trust_domain, name)
@@ -205,7 +207,7 @@ def issue(
     "--in",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder of the request; its place in the home otherwise.",
+    help="The folder of the request. Default: its place in the home.",
 )
 @_home_option
 @click.option(
@@ -224,10 +226,10 @@ def install(
     password_file: Path | None,
     **options: Any,
 ) -> None:
-    """Put the CERTIFICATE that was issued for a request into force; an agent gets a share key too.
+    """Install a CERTIFICATE that was issued for a request. An agent gets a share key too.
 
-    CERTIFICATE is a PEM file, or with --in the answer of `keyark authority answer`.
-    A service that runs presents it within 30 seconds.
+    CERTIFICATE is a PEM file, or with --in the file that `keyark authority answer` wrote. A running service
+    uses the certificate within 30 seconds.
     """
     place = folder or _place(home, identity_of(load_certificates(certificate)[0]))
     own = OwnIdentity(place)
@@ -293,14 +295,18 @@ class _Passwords:
 @identities.command("revoke")
 @click.argument("names", nargs=-1)
 @click.option(
-    "--reason", required=True, type=click.Choice(list(REASONS)), help="As in RFC 5280 section 5.3.1."
+    "--reason",
+    required=True,
+    type=click.Choice(list(REASONS)),
+    help="The reason, as in RFC 5280 section 5.3.1.",
 )
 @click.option(
     "--certificate",
     "certificates",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A certificate (PEM) to revoke: one alone, or one that the authority has no record of.",
+    help="The certificate (PEM) to revoke, if it is only one of several or the authority has no "
+    "record of it.",
 )
 @_authority_options
 @json_option
@@ -313,7 +319,7 @@ def revoke(
     home: Path | None,
     as_json: bool,
 ) -> None:
-    """Revoke all certificates of NAMES (rm, client/alice) for good; services refuse them within seconds."""
+    """Revoke all certificates of NAMES (rm, client/alice) permanently. Services refuse them within seconds."""
     if not names and not certificates:
         raise UsageError("Say whom to revoke: names, or --certificate FILE.")
     opened = _open(authority, home)
@@ -339,13 +345,16 @@ def _day(seconds: int) -> str:
 @identities.command("renew")
 @click.argument("names", nargs=-1)
 @click.option(
-    "--all", "everyone", is_flag=True, help="All that are not revoked, however long they are still valid."
+    "--all",
+    "everyone",
+    is_flag=True,
+    help="Renew all identities that are not revoked, however long they are still valid.",
 )
-@click.option("--within", help="Those that end within this time: days (30d) or weeks (4w).")
+@click.option("--within", help="Renew those that end within this time: days (30d) or weeks (4w).")
 @click.option(
     "--authority",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The authority's folder; HOME/authority otherwise.",
+    help="The authority's folder. Default: HOME/authority.",
 )
 @home_option
 @json_option
@@ -358,7 +367,7 @@ def renew(
     home: Path,
     as_json: bool,
 ) -> None:
-    """New keys and certificates for NAMES (rm, client/alice); running services take them at once."""
+    """Make new keys and certificates for NAMES (rm, client/alice). Running services use them at once."""
     if (bool(names), everyone, within is not None).count(True) != 1:
         raise UsageError("Say whom to renew: names, or --all, or --within 30d.")
     renewal = IdentityRenewal(home=home, authority=DeploymentAuthority.load(authority or home / "authority"))

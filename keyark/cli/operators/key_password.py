@@ -65,7 +65,8 @@ def authority_password_option(function: F) -> F:
         envvar="KEYARK_AUTHORITY_PASSWORD",
         show_default=True,
         metavar="SOURCE",
-        help=f"Where the password of the keys of root and internal CA is: {SOURCES}; or {NONE}, unencrypted.",
+        help=f"Encrypt the keys of root and internal CA with the password from this source: {SOURCES}; or "
+        f"{NONE}, not to encrypt them.",
     )(function)
 
 
@@ -78,7 +79,7 @@ def authority_password(source: str, folder: Path) -> str | None:
 
 @click.group("key-password", cls=KeyarkGroup)
 def key_password() -> None:
-    """Encrypt the keys of a service or of the authority at rest, and change their password."""
+    """Encrypt the private keys of a service or of the authority at rest, and change their password."""
 
 
 def _folder(function: F) -> F:
@@ -90,10 +91,10 @@ def _folder(function: F) -> F:
 @click.argument("source")
 @json_option
 def set_password(folder: Path, source: str, **options: Any) -> None:
-    """Encrypt the private keys in FOLDER under the password of SOURCE, or change it.
+    """Encrypt the private keys in FOLDER with the password from SOURCE, or change their password.
 
-    SOURCE is file:/PATH, credential:NAME, descriptor:N or terminal. A service that runs goes on, and starts with the
-    new password; an interrupted change is taken up by the same command.
+    SOURCE is file:/PATH, credential:NAME, descriptor:N or terminal. A running service is not affected; its next
+    start needs the new password. If the command is interrupted, run it again.
     """
     if source == TERMINAL:
         choose_on_terminal(folder)
@@ -104,7 +105,7 @@ def set_password(folder: Path, source: str, **options: Any) -> None:
 @_folder
 @json_option
 def remove(folder: Path, **options: Any) -> None:
-    """Write the private keys in FOLDER unencrypted."""
+    """Decrypt the private keys in FOLDER."""
     _tell("decrypted", folder, decrypt_keys(folder), options)
 
 
@@ -112,7 +113,7 @@ def remove(folder: Path, **options: Any) -> None:
 @_folder
 @json_option
 def show(folder: Path, **options: Any) -> None:
-    """Show where the password of the keys in FOLDER is, and which keys are not encrypted."""
+    """Show where the password of the keys in FOLDER comes from, and which keys are not encrypted."""
     source = read_key_passwords(folder / FILE).current if (folder / FILE).exists() else None
     bare, count = unencrypted_keys(folder), len(list(key_files(folder)))
     if options["as_json"]:

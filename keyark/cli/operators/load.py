@@ -57,15 +57,29 @@ class Mix(click.ParamType[dict[str, float]]):
 @click.command()
 @home_option
 @identity_option("client/enroller")
-@click.option("--clients", type=int, help="Closed loop: so many clients. The default, with 64.")
-@click.option("--rate", type=float, help="Open loop: so many calls per second, whatever comes back.")
+@click.option("--clients", type=int, help="Closed loop with this many clients. This is the default, with 64.")
+@click.option(
+    "--rate", type=float, help="Open loop with this many calls per second, however long answers take."
+)
 @click.option("--arrivals", type=click.Choice(["poisson", "constant"]), default="poisson", show_default=True)
-@click.option("--ramp", metavar="FROM:TO", help="Open loop whose rate grows evenly over the run.")
-@click.option("--soak", type=Duration(), help="A run of hours: --duration that looks at growth of memory.")
-@click.option("--find-capacity", is_flag=True, help="Bisect for the highest rate within --p99.")
-@click.option("--p99", type=float, default=250.0, show_default=True, help="Bound of the 99th percentile, ms.")
-@click.option("--duration", type=Duration(), default="30s", show_default=True, help="Measured: 30s, 5m, 8h.")
-@click.option("--warm-up", type=Duration(), default="3s", show_default=True, help="Not measured.")
+@click.option("--ramp", metavar="FROM:TO", help="Open loop whose rate grows steadily over the run.")
+@click.option("--soak", type=Duration(), help="Run for this long, and watch whether memory grows.")
+@click.option(
+    "--find-capacity", is_flag=True, help="Search for the highest rate whose latency stays within --p99."
+)
+@click.option(
+    "--p99",
+    type=float,
+    default=250.0,
+    show_default=True,
+    help="Limit for the 99th percentile of latency, in ms.",
+)
+@click.option(
+    "--duration", type=Duration(), default="30s", show_default=True, help="How long to measure: 30s, 5m, 8h."
+)
+@click.option(
+    "--warm-up", type=Duration(), default="3s", show_default=True, help="How long to run before measuring."
+)
 @click.option(
     "--batch", type=click.IntRange(1, MAX_BATCH), default=1, show_default=True, help="Enrollments per call."
 )
@@ -75,36 +89,51 @@ class Mix(click.ParamType[dict[str, float]]):
     type=click.Choice([d.value for d in Delivery]),
     default=Delivery.ALONG.value,
     show_default=True,
-    help="Private key sent along, or once it is asked for.",
+    help="Send the private key along, or when the RM asks for it.",
 )
 @click.option(
     "--mix",
     type=Mix(),
     default=f"{ENROLL}=1",
-    help="Weights of enroll, status, certificate, outcome, recover.",
+    help="Weights of the calls: enroll, status, certificate, outcome, recover.",
 )
-@click.option("--agents", default="alice,bob,carol", show_default=True, help="Who recovers: the first asks.")
+@click.option(
+    "--agents",
+    default="alice,bob,carol",
+    show_default=True,
+    help="The agents who recover keys; the first one asks.",
+)
 @click.option("--profile", default="user", show_default=True)
 @click.option(
-    "--suite", type=click.Choice(list(SUITES)), default="ec", show_default=True, help="Users' keys."
+    "--suite",
+    type=click.Choice(list(SUITES)),
+    default="ec",
+    show_default=True,
+    help="Key types of the users.",
 )
-@click.option("--signing-key", help="Instead of the suite's.")
-@click.option("--encryption-key", help="Instead of the suite's.")
+@click.option("--signing-key", help="Key type that replaces the suite's.")
+@click.option("--encryption-key", help="Key type that replaces the suite's.")
 @click.option(
     "--sample",
     type=click.FloatRange(0, 1),
     default=0.05,
     show_default=True,
-    help="Share that is checked fully.",
+    help="Share of the answers that are verified in full.",
 )
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Client processes.")
-@click.option("--items", type=click.IntRange(1), help="At most so many enrollments.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many client processes to run.",
+)
+@click.option("--items", type=click.IntRange(1), help="Stop after this many enrollments.")
 @click.option(
     "--keys",
     type=click.Path(file_okay=False, path_type=Path),
     default="keyark-load-keys",
     show_default=True,
-    help="Folder of key pairs, made if need be and kept.",
+    help="Folder for key pairs, which are made once and reused.",
 )
 @click.option(
     "--out",
@@ -117,10 +146,10 @@ class Mix(click.ParamType[dict[str, float]]):
 @click.pass_context
 @needs("load")
 def load(ctx: click.Context, /, **options: Any) -> None:
-    """Load a deployment that runs, check every answer, and report what it took.
+    """Put load on a running deployment, check every answer, and report what it took.
 
-    What this enrolls stays in the deployment, under names like "Load Test 1", with keys that protect nothing: use a
-    deployment that was made for it. Ends with 1 where a call failed or an answer was wrong.
+    The enrollments stay in the deployment, under names like "Load Test 1", with keys that protect nothing. Use
+    a deployment that was made for this. Exits with 1 if a call failed or an answer was wrong.
     """
     plan = _plan(options)
     harness = importlib.import_module("keyark.load.reporting.terminal")  # with all that load tests need

@@ -16,7 +16,7 @@ from keyark.errors.commands import UsageError
 
 @click.group(cls=KeyarkGroup)
 def policy() -> None:
-    """Rules that decide who gets which certificates, and whose keys come back."""
+    """Check, try and reload the rules that decide on certificates and recoveries."""
 
 
 @policy.command("check")
@@ -24,7 +24,7 @@ def policy() -> None:
 @json_option
 @needs("server")
 def check(home: Path, *, as_json: bool) -> None:
-    """Check the policies in the three services' files, and show the rules in effect by stage."""
+    """Check the policies in the three services' files, and show their rules by stage."""
     _print_lines(check_policies(home), as_json=as_json)
 
 
@@ -33,7 +33,7 @@ def check(home: Path, *, as_json: bool) -> None:
 @json_option
 @needs("server")
 def reload(home: Path, *, as_json: bool) -> None:
-    """Put the policies in the files in force at the running services: all three, or none where one is wrong."""
+    """Have the running services use the policies in their files. If one file is wrong, none is used."""
     _print_lines(reload_policies(home), as_json=as_json)
 
 
@@ -50,20 +50,22 @@ def _print_lines(lines: list[str], *, as_json: bool) -> None:
 @click.option(
     "--request",
     type=click.Path(path_type=Path),
-    help="TOML file with [[request]] sections, as docs/policy.md says.",
+    help="A TOML file with [[request]] sections, as docs/policy.md describes.",
 )
-@click.option("--last", type=click.IntRange(1, 100_000), help="The last so many enrollments that there were.")
+@click.option("--last", type=click.IntRange(1, 100_000), help="Try this many of the latest enrollments.")
 @click.option(
-    "--rm", type=click.Path(path_type=Path), help="An edited rm.toml, instead of the one in the home."
+    "--rm", type=click.Path(path_type=Path), help="An rm.toml to try instead of the one in the home."
 )
-@click.option("--drm", type=click.Path(path_type=Path), help="An edited drm.toml.")
-@click.option("--cm", type=click.Path(path_type=Path), help="An edited cm.toml.")
+@click.option("--drm", type=click.Path(path_type=Path), help="A drm.toml to try.")
+@click.option("--cm", type=click.Path(path_type=Path), help="A cm.toml to try.")
 @identity_option("officer/officer")
 @identity_password_option
 @json_option
 @needs("server")
 def test(home: Path, **options: Any) -> None:
-    """Show which rule would do what with requests, given or past; nothing is done. Ends with 3 if any is rejected."""
+    """Show what each rule would do with made-up or past requests, and change nothing. Exits with 3 if one is
+    rejected.
+    """
     if (options["request"] is None) == (options["last"] is None):
         raise UsageError("Name a file with --request, or say --last N.")
     importlib.import_module("keyark.cli.operators.policy_trial").try_policies(

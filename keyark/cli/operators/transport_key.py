@@ -15,7 +15,7 @@ from keyark.keys.key_types import TRANSPORT_KEY_TYPES, KeyType, parse_key_type
 
 @click.group("transport-key", cls=KeyarkGroup)
 def transport_key() -> None:
-    """Rotate and retire the DRM's transport keys, on one machine, while the deployment runs."""
+    """Show, rotate, renew and retire the DRM's transport keys."""
 
 
 @transport_key.command("list")
@@ -23,7 +23,11 @@ def transport_key() -> None:
 @json_option
 @needs("server")
 def list_(home: Path, *, as_json: bool) -> None:
-    """All transport keys, the newest first: OFFERED and signing, TAKEN until retired, RETIRED."""
+    """List all transport keys, newest first.
+
+    OFFERED: clients encrypt to it, and it signs the log. TAKEN: the DRM still accepts what was encrypted to it.
+    RETIRED: its private key is deleted.
+    """
     _show(TransportKeyRotation(home=home).keys(), as_json=as_json)
 
 
@@ -38,9 +42,9 @@ def list_(home: Path, *, as_json: bool) -> None:
 @json_option
 @needs("server")
 def rotate(home: Path, key_type: str, *, as_json: bool) -> None:
-    """Make a new transport key and offer it; envelopes to older ones are taken until you retire those.
+    """Make a new transport key and offer it to clients.
 
-    After an interruption, give the same command again.
+    The DRM accepts envelopes to older keys until you retire them. If the command is interrupted, run it again.
     """
     permitted = parse_key_type(key_type, permitted=TRANSPORT_KEY_TYPES, field="--key-type")
     _show(TransportKeyRotation(home=home).rotate(permitted), as_json=as_json)
@@ -51,9 +55,10 @@ def rotate(home: Path, key_type: str, *, as_json: bool) -> None:
 @json_option
 @needs("server")
 def renew(home: Path, *, as_json: bool) -> None:
-    """Certify the newest transport key anew: also where the deployment does not run, and where the certificate ended.
+    """Give the newest transport key a new certificate.
 
-    A rotation is better where nothing is wrong: it ends what a copy of the present key is good for.
+    This also works while the deployment is stopped and after the certificate has ended. If nothing is wrong,
+    `rotate` is better: it makes a stolen copy of the current key useless.
     """
     done = TransportKeyRotation(home=home).renew()
     if as_json:
@@ -69,7 +74,9 @@ def renew(home: Path, *, as_json: bool) -> None:
 @json_option
 @needs("server")
 def retire(home: Path, generation: str, *, as_json: bool) -> None:
-    """Refuse envelopes to transport key GENERATION (its number in the list) and delete its private half."""
+    """Refuse envelopes to transport key GENERATION (its number in the list) from now on, and delete its private
+    key.
+    """
     key = TransportKeyRotation(home=home).retire(generation)
     if as_json:
         print_json(key)

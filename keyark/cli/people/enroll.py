@@ -49,11 +49,13 @@ from keyark.x509.pkcs12 import Pkcs12Form
 @home_option
 @identity_option("client/enroller")
 @click.option(
-    "--request-id", type=click.UUID, help="A UUIDv7 of your own, to retry under; made if not given."
+    "--request-id",
+    type=click.UUID,
+    help="A UUIDv7 that identifies the request when it is retried. Default: a new one.",
 )
 @click.option("--profile", default="user", show_default=True)
-@click.option("--name", help="Common name of the user.")
-@click.option("--email", help="E-mail address of the user.")
+@click.option("--name", help="The common name of the user.")
+@click.option("--email", help="The e-mail address of the user.")
 @click.option("--signing-key", help=f"One of: {' '.join(t.value for t in SIGNING_KEY_TYPES)}.")
 @click.option("--encryption-key", help=f"One of: {' '.join(t.value for t in ENCRYPTION_KEY_TYPES)}.")
 @click.option("--format", "key_format", type=click.Choice(["pem", "p12"]), default="pem", show_default=True)
@@ -73,25 +75,26 @@ from keyark.x509.pkcs12 import Pkcs12Form
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for keys and certificates; with the same one, an interrupted run goes on.",
+    help="The folder for keys and certificates. An interrupted run goes on in the same folder.",
 )
-@click.option("--wait", is_flag=True, help="Where an officer has to decide, wait until one has.")
+@click.option("--wait", is_flag=True, help="If an officer has to decide, wait for the decision.")
 @click.option(
     "--wait-seconds",
     type=click.IntRange(1),
     default=3600,
     show_default=True,
-    help="How long --wait waits; after that the command ends as without it, with code 4.",
+    help="How long --wait waits. Then the command exits with 4.",
 )
 @json_option
 @click.pass_context
 def enroll(ctx: click.Context, /, **options: Any) -> None:
-    """Enroll a user: two key pairs, two certificates, the encryption key archived.
+    """Enroll a user: make two key pairs, get two certificates, and archive the encryption key.
 
-    PKCS#12 without --password-file gets a password that is made: in OUT/password.txt, and with --csv in
-    OUT/passwords.csv. Give it to the person apart from the files.
+    For PKCS#12 without --password-file, a password is generated: in OUT/password.txt, or with --csv in
+    OUT/passwords.csv. Give it to the person separately from the files.
 
-    Where a registration officer has to decide first, it ends with code 4; the same command with the same --out goes on.
+    Exits with 4 if a registration officer has to decide first. The same command with the same --out goes on
+    later.
     """
     if options["csv_file"]:
         _enroll_many(ctx, options)

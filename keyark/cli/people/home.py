@@ -20,16 +20,23 @@ from keyark.identity.bundles import BUNDLE, Bundle
 
 @click.group(cls=KeyarkGroup)
 def home() -> None:
-    """Homes: the public files of a deployment on a person's or program's machine."""
+    """Make and update homes: folders with what a person or program must know of a deployment."""
 
 
 @home.command("create")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--from", "source", required=True, metavar="URL|FILE", help="The deployment's deployment.toml.")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    metavar="URL|FILE",
+    help="The bundle of the deployment: deployment.toml.",
+)
 @click.option(
     "--fingerprint",
     metavar="HEX",
-    help="The internal CA's, 64 digits, as the operator tells it; shown to be compared on a terminal otherwise.",
+    help="The fingerprint of the internal CA (64 digits), as the operator told you. Without it, a "
+    "terminal shows the fingerprint and asks.",
 )
 @json_option
 def create(folder: Path, source: str, fingerprint: str | None, **options: Any) -> None:
@@ -54,11 +61,17 @@ def create(folder: Path, source: str, fingerprint: str | None, **options: Any) -
 
 
 @home.command("update")
-@click.option("--from", "source", required=True, metavar="URL|FILE", help="The newest deployment.toml.")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    metavar="URL|FILE",
+    help="The newest deployment.toml of the deployment.",
+)
 @home_option
 @json_option
 def update(source: str, home: Path, **options: Any) -> None:
-    """Take over what changed in a deployment: addresses, CAs, log and transport keys, revoked identities."""
+    """Update a home with what changed: addresses, CAs, log keys, transport keys, revoked identities."""
     bundle = Bundle.parse(fetch(source))
     update_home(home, bundle)
     facts = {"folder": str(home), "bundle": bundle.content.number}
@@ -67,7 +80,7 @@ def update(source: str, home: Path, **options: Any) -> None:
 
 def _address_option(role: str) -> Decorator:
     return click.option(
-        f"--{role}", type=ADDRESSES, metavar="HOST:PORT", help=f"Where the {role.upper()} listens."
+        f"--{role}", type=ADDRESSES, metavar="HOST:PORT", help=f"The address of the {role.upper()}."
     )
 
 
@@ -80,12 +93,12 @@ def _file_option(name: str, parameter: str, text: str) -> Decorator:
     "--home",
     envvar="KEYARK_HOME",
     type=click.Path(file_okay=False, path_type=Path),
-    help="A home that says everything that no other option says.",
+    help="A home that provides whatever no other option gives.",
 )
 @click.option(
     "--authority",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The authority's folder; HOME/authority otherwise.",
+    help="The authority's folder. Default: HOME/authority.",
 )
 @_address_option("rm")
 @_address_option("cm")
@@ -99,9 +112,9 @@ def _file_option(name: str, parameter: str, text: str) -> Decorator:
 def bundle(
     *, home: Path | None, authority: Path | None, out: Path | None, as_json: Any, **parts: Any
 ) -> None:
-    """Sign what people need to know of a deployment, for their homes; the internal CA's key is needed.
+    """Write and sign the bundle from which people make their homes.
 
-    The parts come from a home, or from the services: then no file has to be written by hand.
+    Needs the internal CA's key. The parts come from a home, or from the services' own files.
     """
     if home is None and (authority is None or out is None):
         raise UsageError("Name a home with --home, or --authority and --out.")

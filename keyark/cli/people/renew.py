@@ -33,15 +33,15 @@ from keyark.keys.password_files import read_password
     "old",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of the present keys and certificates, as `keyark enroll` or `renew` wrote it.",
+    help="The folder with the current keys and certificates, as `keyark enroll` or `renew` wrote it.",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the new ones; with the same one, an interrupted run goes on.",
+    help="The folder for the new keys and certificates. An interrupted run goes on in the same folder.",
 )
-@click.option("--profile", help="Another profile than the present one.")
+@click.option("--profile", help="A profile that replaces the current one.")
 @click.option("--signing-key", help=f"One of: {' '.join(t.value for t in SIGNING_KEY_TYPES)}.")
 @click.option("--encryption-key", help=f"One of: {' '.join(t.value for t in ENCRYPTION_KEY_TYPES)}.")
 @click.option("--format", "key_format", type=click.Choice(["pem", "p12"]), default="pem", show_default=True)
@@ -53,18 +53,19 @@ from keyark.keys.password_files import read_password
 @click.option(
     "--in-password-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File with the password of the present keys; --password-file if not given.",
+    help="The file with the password of the current keys. Default: that of --password-file.",
 )
-@click.option("--wait", is_flag=True, help="Where an officer has to decide, wait until one has.")
+@click.option("--wait", is_flag=True, help="If an officer has to decide, wait for the decision.")
 @click.option("--wait-seconds", type=click.IntRange(1), default=3600, show_default=True)
 @home_option
 @identity_option("client/enroller")
 @identity_password_option
 @json_option
 def renew(**options: Any) -> None:
-    """Renew certificates before they expire: two new key pairs, the new encryption key archived.
+    """Renew certificates before they expire: make two new key pairs, and archive the new encryption key.
 
-    The present signing key proves who asks. The old encryption key stays archived, and with you: old mail needs it.
+    The current signing key proves who asks. The old encryption key stays archived. Keep it too: old mail needs
+    it.
     """
     folder = EnrollmentFolder(path=options["out"], **key_options(options))
     order = _order(options)

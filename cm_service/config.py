@@ -64,7 +64,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--http",
         type=_http_address,
         metavar="HOST:PORT",
-        help="serve CRLs and CA certificates over plain HTTP there, whatever [http] says",
+        help="serve CRLs, CA certificates and OCSP over plain HTTP at this address, instead of what "
+        "[http] says",
     )
 
 

@@ -44,18 +44,18 @@ def add_commands(commands: Any) -> None:
     key.add_argument("--name", required=True, help="common name of the issuing CA with this key")
     key.add_argument("--ca-key", default="ec-p256", help=" ".join(t.value for t in CA_KEY_TYPES))
     key.set_defaults(command=_printing(lambda parsed: make_key(parsed.config, parsed.name, parsed.ca_key)))
-    switch = commands.add_parser("ca-switch", help="let the CA's next key sign from the CM's next start on")
+    switch = commands.add_parser("ca-switch", help="have the CA's next key sign from the CM's next start")
     switch.add_argument("config", type=Path, help="cm.toml")
-    switch.add_argument("--check", action="store_true", help="say whether it can be done, and change nothing")
+    switch.add_argument(
+        "--check", action="store_true", help="report whether it is possible, and change nothing"
+    )
     switch.set_defaults(
         command=_printing(lambda parsed: (check_switch if parsed.check else switch_key)(parsed.config))
     )
-    request = commands.add_parser(
-        "ca-request", help="make the request for the present CA key's certificate anew"
-    )
+    request = commands.add_parser("ca-request", help="make a new certificate request for the current CA key")
     request.add_argument("config", type=Path, help="cm.toml")
     request.set_defaults(command=_printing(lambda parsed: remake_request(parsed.config)))
-    issued = commands.add_parser("ca-issued", help="say whether the CA has issued certificates")
+    issued = commands.add_parser("ca-issued", help="report whether the CA has issued certificates")
     issued.add_argument("config", type=Path, help="cm.toml")
     issued.set_defaults(command=_printing(lambda parsed: ask_issued(parsed.config)))
 

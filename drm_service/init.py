@@ -90,9 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the DRM's `init` asks for."""
     add_service_arguments(parser)
     parser.add_argument(
-        "--agent", action="append", required=True, type=Path, help="a share-key.json; once per agent"
+        "--agent",
+        action="append",
+        required=True,
+        type=Path,
+        help="the share-key.json of an agent; repeat it for each agent",
     )
-    parser.add_argument("--quorum", required=True, type=int, help="shares that open the storage key")
+    parser.add_argument("--quorum", required=True, type=int, help="how many agents must approve a recovery")
     parser.add_argument("--transport-key", default="ec-p256", help="ec-p256 or rsa-3072")
     parser.add_argument(
         "--quorum-rule", choices=[rule.value for rule in QuorumRule], default=QuorumRule.SEPARATE.value

@@ -39,24 +39,24 @@ def _number(text: str) -> int:
 
 def add_commands(commands: Any) -> None:
     """Add `transport-key` to the DRM's program; each prints JSON."""
-    parser = commands.add_parser(
-        COMMAND, help="make a transport key, retire one, list all, while the DRM runs"
-    )
+    parser = commands.add_parser(COMMAND, help="make, retire and list transport keys")
     actions = parser.add_subparsers(required=True)
     new = _action(
-        actions, "new", "make the next key pair and its certificate request; `reload` puts it in force"
+        actions, "new", "make the next key pair and its certificate request; `reload` puts the key in force"
     )
     new.add_argument("--key-type", default=KeyType.EC_P256.value, help="ec-p256 or rsa-3072")
     new.set_defaults(command=lambda parsed: _ask(parsed, "new", parsed.key_type))
-    retire = _action(actions, "retire", "refuse envelopes to a key from now on, and delete its private half")
+    retire = _action(actions, "retire", "refuse envelopes to a key from now on, and delete its private key")
     retire.add_argument("generation", help="the key's number")
     retire.set_defaults(command=lambda parsed: _ask(parsed, "retire", parsed.generation))
     lost = _action(
-        actions, "replace-lost", "after the newest private key was lost, with the DRM stopped: a new one"
+        actions,
+        "replace-lost",
+        "while the DRM is stopped: make a new key after the newest private key was lost",
     )
     lost.add_argument("--key-type", default=KeyType.EC_P256.value, help="ec-p256 or rsa-3072")
     lost.set_defaults(command=_replace_lost)
-    listing = _action(actions, "list", "all keys, the newest first")
+    listing = _action(actions, "list", "list all keys, newest first")
     listing.set_defaults(command=lambda parsed: _ask(parsed, "list"))
 
 

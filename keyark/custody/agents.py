@@ -127,7 +127,9 @@ class AgentShareKey:
         """
         agent, public_key = str(identity_of(certificate)), share_key.public_key.to_bytes()
         if encode_spki(_agent_key(certificate)) != encode_spki(certificate_key.public_key()):
-            raise ShareKeyError(f"The key is not the one of the certificate of {agent}; give its own key.")
+            raise ShareKeyError(
+                f"The key does not belong to the certificate of {agent}; give the agent's own key."
+            )
         return cls(
             agent=agent,
             certificate=encode_certificate(certificate),
@@ -147,13 +149,14 @@ class AgentShareKey:
         identity, key = str(identity_of(certificate)), _agent_key(certificate)
         if identity != self.agent:
             raise ShareKeyError(
-                f"The certificate is {identity}'s, and the share key came as another's; ask the agent for it anew."
+                f"The certificate belongs to {identity}, but the share key names another agent; ask the agent "
+                "for it again."
             )
         try:
             key.verify(self.signature, _signed(self.agent, self.public_key), _ECDSA)
         except InvalidSignature:
             raise ShareKeyError(
-                f"The share key is not signed by {identity}; ask the agent for it anew."
+                f"The share key is not signed by {identity}; ask the agent for it again."
             ) from None
         return HybridPublicKey.from_bytes(self.public_key)
 
@@ -173,11 +176,11 @@ class AgentShareKey:
         before = load_certificate(self.certificate)
         self.verify(trust_anchor, at=Validity.of(before).not_before)
         if str(identity_of(certificate)) != self.agent:
-            raise ShareKeyError(f"The certificate is not one of {self.agent}; give the agent's own.")
+            raise ShareKeyError(f"The certificate does not belong to {self.agent}; give the agent's own.")
         signer = before if certificate_key is None else certificate_key
         if encode_spki(_agent_key(certificate)) != encode_spki(signer.public_key()):
             raise ShareKeyError(
-                f"The key is not the one of the certificate of {self.agent}; give its own key."
+                f"The key does not belong to the certificate of {self.agent}; give the agent's own key."
             )
         signature = self.signature
         if certificate_key is not None:
@@ -215,8 +218,9 @@ def check_not_former(agents: Iterable[AgentShareKey], former: Collection[bytes])
     for agent in agents:
         if sha256(agent.public_key).digest() in former:
             raise FormerShareKeyError(
-                f"The share key of {agent.agent} is one that an earlier change of agents took out, and a lost copy "
-                "of it would open the share; have this agent make a new one: `keyark identities request` and `install`."
+                f"The share key of {agent.agent} was removed by an earlier change of agents, and a lost copy "
+                "of it would open the new share. Have this agent make a new one: `keyark identities request` "
+                "and `install`."
             )
 
 
@@ -224,14 +228,14 @@ def _agent_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     """The role is the certificate's word, for nobody else may hold a share."""
     identity, key = identity_of(certificate), certificate.public_key()
     if identity.role != _AGENT_ROLE:
-        raise ShareKeyError(f"{identity} is no recovery agent; give an agent's certificate.")
+        raise ShareKeyError(f"{identity} is not a recovery agent; give an agent's certificate.")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ShareKeyError(f"The certificate key of {identity} is not P-256; make the identity anew.")
     return key
 
 
 def _no_public_file() -> InvalidInputError:
-    return InvalidInputError("This is no agent's share-key.json; copy it anew.", field="agent")
+    return InvalidInputError("This is not the share-key.json of an agent; copy it again.", field="agent")
 
 
 def _sign(certificate_key: PrivateKey, agent: str, public_key: bytes) -> bytes:

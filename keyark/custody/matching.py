@@ -292,7 +292,7 @@ def _prove_ml_kem(content: bytes, given: _GivenKey) -> PrivateKey:
 
 def _mismatch() -> KeyMismatchError:
     return KeyMismatchError(
-        "The private key is not the one of the statement's encryption key; wrap the one that belongs to it."
+        "The private key does not belong to the statement's encryption key; wrap the one that does."
     )
 
 

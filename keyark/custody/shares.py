@@ -83,8 +83,8 @@ def check_quorum(agents: int, quorum: int, *, rule: QuorumRule) -> None:
         )
     if quorum == agents and rule is QuorumRule.SEPARATE:
         raise QuorumError(
-            "With a quorum of all agents nobody could recover, for a requester does not approve its own "
-            "request; lower --quorum, name more agents, or use --allow-self-approval.",
+            "A quorum of all agents could never recover a key, since requesters do not approve their own "
+            "requests. Lower --quorum, name more agents, or use --allow-self-approval.",
             field="quorum",
         )
 
@@ -93,8 +93,8 @@ def _check_possible(agents: int, quorum: int) -> None:
     """The library takes a quorum larger than the number of agents, and makes shares that open nothing."""
     if not 1 <= quorum <= agents <= MAX_AGENTS:
         raise QuorumError(
-            f"A quorum of {quorum} of {agents} is impossible; it lies between 1 and the number of agents, "
-            f"of whom there are at most {MAX_AGENTS}.",
+            f"A quorum of {quorum} of {agents} is impossible; give 1 to the number of agents, which is at "
+            f"most {MAX_AGENTS}.",
             field="quorum",
         )
 
@@ -126,9 +126,9 @@ def combine_shares(shares: Sequence[Share], *, quorum: int) -> bytes:
     """
     distinct = {share.index: share.value for share in shares}
     if any(not hmac.compare_digest(distinct[share.index], share.value) for share in shares):
-        raise WrongShareError("Two different shares have the same index; ask their agents for them anew.")
+        raise WrongShareError("Two different shares have the same index; ask their agents for them again.")
     if quorum < 1 or len(distinct) < quorum:
-        raise QuorumNotReachedError(f"{len(distinct)} of {quorum} shares are here; ask more agents.")
+        raise QuorumNotReachedError(f"Only {len(distinct)} of {quorum} shares have arrived; ask more agents.")
     chosen = list(distinct.items())[:quorum]
     shamir = _shamir()
     return b"".join(
@@ -153,6 +153,6 @@ def check_commitment(share: Share, expected: bytes, *, generation: int, pin_epoc
     """Raise WrongShareError, which names the agent, unless this is the share that was given out."""
     if not hmac.compare_digest(commitment(share, generation=generation, pin_epoch=pin_epoch), expected):
         raise WrongShareError(
-            f"The share of {agent} is not the one of this token; ask another agent.",
+            f"The share of {agent} does not belong to this token; ask another agent.",
             metadata={"agent": agent},
         )

@@ -124,7 +124,8 @@ class HybridPrivateKey:
             return _HPKE.decrypt(ciphertext, self._key, info)
         except (InvalidTag, ValueError):
             raise SealError(
-                "What was sealed does not open with this key for this purpose; check key and origin."
+                "The sealed data does not open with this key for this purpose; check the key and where the "
+                "data comes from."
             ) from None
 
     def __repr__(self) -> str:
@@ -149,7 +150,9 @@ class StoragePrivateKey(HybridPrivateKey):
     def open(self, sealed: SealedKey, leaf: bytes) -> bytes:
         """Return the private key (PKCS#8 DER) that was sealed for this leaf; raises SealError."""
         if sealed.suite != SealSuite.SEAL_SUITE_HPKE_MLKEM768_X25519_SHA256_AES256GCM:
-            raise SealError("The key is sealed in a way that this release does not know; use a newer one.")
+            raise SealError(
+                "The key is sealed in a way that this release does not know; use a newer release."
+            )
         key_id = self.public_key.key_id
         if sealed.storage_key_id != key_id:
             raise SealError("The key is sealed under another storage key generation; open that one's token.")

@@ -165,13 +165,15 @@ def open_share(token: SoftwareToken, share_key: ShareKey, agent: str) -> Share:
     """
     sealed = next((share for share in token.shares if share.agent == agent), None)
     if sealed is None:
-        raise _wrong(agent, f"{agent} holds no share of this token; name one of its agents.")
+        raise _wrong(agent, f"{agent} has no share of this token; name one of its agents.")
     try:
         info = _share_info(token, sealed.index, agent)
         share = Share(sealed.index, share_key.decrypt(sealed.ciphertext, info))
     except (SealError, WrongShareError):
         raise _wrong(
-            agent, f"The share of {agent} does not open with this share key; check which key it is."
+            agent,
+            f"The share of {agent} does not open with this share key; check that it is the agent's "
+            "current one.",
         ) from None
     check_share(token, share)
     return share
@@ -211,7 +213,7 @@ def open_software_token(token: SoftwareToken, shares: Sequence[Share]) -> Storag
         secret = _cipher(token, pin).decrypt(token.nonce, token.ciphertext, _associated(token))
     except (InvalidTag, ValueError):
         raise TokenError(
-            "The token does not open with its shares, so it was altered; restore a backup."
+            "The token does not open with its shares, so one of them was altered; restore a backup."
         ) from None
     private_key = StoragePrivateKey.from_bytes(secret)
     if not hmac.compare_digest(private_key.public_key.to_bytes(), token.public_key):

@@ -29,10 +29,10 @@ def load_private_key_by_uri(uri: str, base: Path, *, ask_password: AskPassword |
     if not colon:
         raise KeyUriError("A key is named by a URI; write file:PATH.")
     if scheme != _FILE:
-        raise KeyUriError(f"Keys are not taken from {scheme!r} in this release; use file:PATH.")
+        raise KeyUriError(f"This release cannot use keys from {scheme!r}; use file:PATH.")
     if path.startswith("//"):
         if not path.startswith("///"):  # RFC 8089 §2: what follows two slashes is a host
-            raise KeyUriError("Keys are not taken from other hosts; use file:PATH.")
+            raise KeyUriError("Keys cannot be read from other hosts; use file:PATH.")
         path = path.removeprefix("//")
     if not path or "\0" in path:
         raise KeyUriError("The URI names no file; write file:PATH.")

@@ -138,7 +138,8 @@ def identity_of(certificate: x509.Certificate) -> SpiffeId:
     uris = _uris(certificate.extensions)
     if len(uris) != 1:
         raise UnauthenticatedError(
-            f"The certificate has {len(uris)} URI names where one says who it is; use one of this deployment."
+            f"The certificate has {len(uris)} URI names, but exactly one must name its owner; use a "
+            "certificate of this deployment."
         )
     return SpiffeId.parse(uris[0], field="certificate")
 

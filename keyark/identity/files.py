@@ -70,7 +70,9 @@ class IdentityFiles:
         UnwritableFileError.
         """
         if not _belong(key, chain[0]):
-            raise ConfigurationError(f"The new certificate for {self.certificate} is not of the new key.")
+            raise ConfigurationError(
+                f"The new certificate for {self.certificate} does not belong to the new key."
+            )
         self.prepare(key, password=None)
         save_certificates(self.certificate, chain)
         exchange_secret_file(self.next_key, self.key)
@@ -101,7 +103,7 @@ class IdentityFiles:
                     exchange_secret_file(self.next_key, self.key)
                 return key
         raise ConfigurationError(
-            f"The certificate is not of the key in {self.key.parent}; have it issued anew."
+            f"The certificate does not belong to the key in {self.key.parent}; have it issued again."
         )
 
 

@@ -101,7 +101,8 @@ class RevokedIdentities:
         read = _load(data, self._anchors)
         if not {one.issuer for one in read}.issuperset(self._lists):
             raise OlderIdentityListError(
-                "The file lacks a list of revoked identities that was taken before; copy the authority's list again."
+                "The file lacks a list of revoked identities that this service has used before; copy the "
+                "authority's list again."
             )
         fresh = [one for one in read if one != self._lists.get(one.issuer)]
         for one in fresh:
@@ -133,13 +134,13 @@ def _check_successor(read: IdentityList, present: IdentityList | None) -> None:
         return
     if read.number <= present.number:
         raise OlderIdentityListError(
-            f"The list of revoked identities has the number {read.number}, and {present.number} was taken before; copy "
-            "the newest one from the authority."
+            f"The list of revoked identities has number {read.number}, but this service has used number "
+            f"{present.number} before; copy the newest list from the authority."
         )
     if not read.serials.issuperset(present.serials):
         raise OlderIdentityListError(
-            f"The list of revoked identities with the number {read.number} lacks certificates that were revoked "
-            "before; revoke them again where the authority was restored from a backup."
+            f"List {read.number} of revoked identities lacks certificates that were revoked before. If "
+            "the authority was restored from a backup, revoke them there again."
         )
 
 
@@ -150,7 +151,7 @@ def _load(data: bytes, anchors: Sequence[x509.Certificate]) -> list[IdentityList
         return [_verified(_parsed(data, Encoding.DER), anchors)]
     *blocks, rest = data.split(_END)
     if rest.strip():
-        raise IdentityListError("Something follows the list of revoked identities; copy the file again.")
+        raise IdentityListError("The file has more data after the list of revoked identities; copy it again.")
     lists = [_verified(_parsed(block + _END, Encoding.PEM), anchors) for block in blocks]
     if len({one.issuer for one in lists}) != len(lists):
         raise IdentityListError("The file holds two lists of one CA; copy the file again.")
@@ -164,7 +165,7 @@ def _parsed(data: bytes, encoding: Encoding) -> x509.CertificateRevocationList:
         return x509.load_pem_x509_crl(data)
     except PARSING_ERRORS:
         raise IdentityListError(
-            "The file holds no list of revoked identities (an X.509 CRL); copy the authority's list again."
+            "The file has no list of revoked identities (an X.509 CRL); copy the authority's list again."
         ) from None
 
 
@@ -183,7 +184,7 @@ def _verified(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certif
         raise IdentityListError("The list of revoked identities has no number or is malformed.") from None
     if any(extension.critical for extension in extensions):
         raise IdentityListError(
-            "The list of revoked identities is partial or of another kind; copy the full one."
+            "The list of revoked identities is not a full list; copy the authority's full list."
         )
     return IdentityList(
         issuer=sha256(encode_spki(signer.public_key())).digest(),

@@ -77,8 +77,9 @@ def _check_path(path: str, field: str) -> None:
     if path in _NAMELESS or (role in PERSON_ROLES and _NAME.fullmatch(name)):
         return
     raise InvalidInputError(
-        f"The SPIFFE ID names no role of keyark; it ends in one of {', '.join(SERVICE_ROLES)}, or in one of "
-        f"{', '.join(PERSON_ROLES)} and a name of up to 64 of a-z, 0-9, '.', '_' and '-'.",
+        f"The SPIFFE ID has no role of keyark. It ends in {', '.join(SERVICE_ROLES)}, or in one of "
+        f"{', '.join(PERSON_ROLES)} followed by a name of up to 64 characters a-z, 0-9, '.', '_' and "
+        "'-'.",
         field=field,
     )
 

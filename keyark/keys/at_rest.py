@@ -93,8 +93,8 @@ class KeyPasswords:
     def _asked(self) -> bytes:
         if _Terminal.ask is None:
             raise KeyPasswordError(
-                f"The keys in {self.path.parent} are under a password that a person types; run a `keyark` command on a "
-                "terminal, or have `keyark key-password set` name a file or a credential."
+                f"The keys in {self.path.parent} need a password that a person types. Run a `keyark` command "
+                "on a terminal, or name a file or credential with `keyark key-password set`."
             )
         return _Terminal.ask(self.path)
 
@@ -155,13 +155,15 @@ def _credential(name: str, path: Path) -> bytes:
     folder = os.environ.get(_CREDENTIALS)
     if not folder:
         raise KeyPasswordError(
-            f"{path} names the credential {name!r}, and this process was given none; write LoadCredential={name}:… or "
-            "LoadCredentialEncrypted= in its unit."
+            f"{path} names the credential {name!r}, which systemd did not give to this process. Write "
+            f"LoadCredential={name}:… or LoadCredentialEncrypted= in its unit."
         )
     file = Path(folder, name)
     data = read_file(file, max_size=MAX_PASSWORD_FILE)
     if file.stat().st_mode & _OTHERS:
-        raise PasswordFileError(f"{file} may be opened by everybody; a credential of systemd may not.")
+        raise PasswordFileError(
+            f"{file} can be read by everybody; a credential of systemd cannot. Check where it comes from."
+        )
     return parse_password(data, file)
 
 

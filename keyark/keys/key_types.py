@@ -75,7 +75,7 @@ class KeyType(enum.Enum):
             return _FROM_PROTO[number]
         except KeyError:
             raise InvalidInputError(
-                f"{number} is no key type of this release; use one of {_listed(tuple(cls))}.", field=field
+                f"{number} is not a key type of this release; use one of {_listed(tuple(cls))}.", field=field
             ) from None
 
 

@@ -45,7 +45,7 @@ class KnownKeys:
             place = bisect_left(hashes, wanted)
             if place < len(hashes) and hashes[place] == wanted:
                 raise WeakKeyError(
-                    "The key is on the list of keys whose private half is known to everybody; make a new key pair with "
+                    "The private key of this public key is publicly known; make a new key pair with "
                     "current software.",
                     field=field,
                 )
@@ -73,7 +73,7 @@ class _HashList(Sequence[bytes]):
         if len(data) % _RECORD == 0 and all(last <= (last := hashes[place]) for place in range(len(hashes))):
             return hashes
         raise ConfigurationError(
-            f"The list of known keys {path} is not in order, or no blocklist of badkeys; fetch it anew."
+            f"The list of known keys {path} is not a sorted blocklist of the badkeys project; fetch it again."
         )
 
     def __len__(self) -> int:

@@ -41,7 +41,8 @@ def parse_password(data: bytes, path: Path) -> bytes:
         raise PasswordFileError(f"{path} has no password in its first line; write one there.")
     if not line.isprintable():
         raise PasswordFileError(
-            f"The first line of {path} holds characters that nobody sees or types; write the password as plain text."
+            f"The first line of {path} has characters that are invisible or cannot be typed; write the "
+            "password as plain text."
         )
     password = line.encode()
     if len(password) > MAX_PASSWORD:

@@ -72,7 +72,9 @@ def encode_private_key(private_key: PrivateKey, *, password: bytes | None = None
     if password is None:
         return private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     if not password:
-        raise PasswordRequiredError("The password is empty; give one, or none at all for an unencrypted key.")
+        raise PasswordRequiredError(
+            "The password is empty; give one, or leave the option out for an unencrypted key."
+        )
     info = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     text = base64.b64encode(encrypt_private_key_info(info, password))
     lines = [text[start : start + 64] for start in range(0, len(text), 64)]
@@ -108,7 +110,7 @@ def _load_with(path: Path, data: bytes, kept: KeyPasswords) -> PrivateKey:
     for password in kept.all():
         with contextlib.suppress(WrongPasswordError):
             return _load(path, data, password)
-    raise WrongPasswordError(f"No password that {kept.path} names opens {path}, or the file is damaged.")
+    raise WrongPasswordError(f"None of the passwords from {kept.path} opens {path}, or the file is damaged.")
 
 
 def _load(path: Path, data: bytes, password: bytes | None) -> PrivateKey:

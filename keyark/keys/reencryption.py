@@ -74,7 +74,7 @@ def decrypt_keys(folder: Path) -> list[Path]:
     with alone_in(folder):
         if not is_there(path):
             raise KeysNotEncryptedError(
-                f"{folder} has no {FILE}; its keys are under no password that it names."
+                f"{folder} has no {FILE}, so nothing says which password its keys have."
             )
         before = read_key_passwords(path)
         sources = tuple(s for s in (before.current, *before.former) if s is not None)
@@ -117,8 +117,9 @@ def _check_open(folder: Path, source: str) -> None:
             load_private_key(file)
     except WrongPasswordError:
         raise KeyPasswordError(
-            f"{source} gives another password than the one that the keys in {folder} are under; nothing was changed. "
-            "Give the present one there, name another source (file:/PATH), and only then this one again."
+            f"{source} gives a password that does not open the keys in {folder}. Nothing was changed. "
+            "Restore the current password there, change to another source (file:/PATH), and then use "
+            "this source again."
         ) from None
 
 

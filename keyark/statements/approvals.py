@@ -156,15 +156,13 @@ class OfficerTrust:
             statement.enrollment_id,
             statement.sha256,
         ):
-            raise ApprovalMismatchError(
-                "The approval is for another request; look at this one and approve it."
-            )
+            raise ApprovalMismatchError("The approval is for another request; show this one, and approve it.")
         if not 0 < message.time <= now + CLOCK_SKEW_SECONDS:
             raise ApprovalTimeError(
-                "The approval was made in the future; set the clock of the officer or of this service."
+                "The approval is dated in the future; correct the clock of the officer or of this service."
             )
         if self.max_age_seconds is not None and message.time < now - self.max_age_seconds:
-            raise ApprovalMismatchError("The approval is too old; let the person enroll anew.")
+            raise ApprovalMismatchError("The approval is too old; the person has to submit a new request.")
         officer = self._signer(signed, at=message.time)
         if message.officer != str(officer):
             raise ApprovalSignatureError(
@@ -178,7 +176,7 @@ class OfficerTrust:
         self.revoked.check(certificate)
         officer = identity_of(certificate)
         if officer.role != OFFICER_ROLE or officer.trust_domain != self.trust_domain:
-            raise UnauthenticatedError(f"{officer} is no officer here; approve as one.")
+            raise UnauthenticatedError(f"{officer} is not an officer of this deployment; approve as one.")
         try:
             if len(signed.signature) > MAX_SIGNATURE_SIZE:
                 raise InvalidSignature

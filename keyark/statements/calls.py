@@ -141,14 +141,17 @@ class Call:
             )
         if not set(self.signer_key_ids).isdisjoint(statement.encryption_key_ids):
             raise InvalidInputError(
-                "The encryption key is the caller's identity key, or reveals it; make a key pair to encrypt with.",
+                "The encryption key is the caller's identity key, or reveals it; make a new key pair for "
+                "encryption.",
                 field="encryption_spki",
             )
 
     def check_sends(self, caller: SpiffeId, statements: Sequence[bytes]) -> None:
         """Raise CallMismatchError unless ``caller`` signed for these serialized statements and no others, in order."""
         if self.caller != caller:
-            raise CallMismatchError(f"The call is signed by {self.caller}; {caller} may send its own only.")
+            raise CallMismatchError(
+                f"The call is signed by {self.caller}, but was sent by {caller}; sign your own calls."
+            )
         if list(self.statement_sha256) != [sha256(statement).digest() for statement in statements]:
             raise CallMismatchError(
                 "The signed call does not name the statements of this call in their order; sign what is sent."
@@ -191,7 +194,7 @@ class CallTrust:
             _remember(self._calls, signed, call, limit=_REMEMBERED_CALLS)
         self._revoked.check(call.certificate)
         if call.time > now + CLOCK_SKEW_SECONDS:
-            raise CallTimeError("The call was signed in the future; set the clock of the client.")
+            raise CallTimeError("The call is dated in the future; correct the client's clock.")
         if call.time < now - max_age_seconds:
             raise CallTimeError(
                 "The call was signed too long ago; send the same request again, and check the client's clock."
@@ -237,7 +240,9 @@ class CallTrust:
         path = verify_chain(certificate, intermediates=(), anchors=self._anchors, at=at)
         identity = identity_of(certificate)
         if identity.role != CALLER_ROLE or identity.trust_domain != self._trust_domain:
-            raise UnauthenticatedError(f"{identity} is no client here; calls are signed by clients.")
+            raise UnauthenticatedError(
+                f"{identity} is not a client of this deployment; a client has to sign the call."
+            )
         validities = [Validity.of(each) for each in path]
         return _Caller(
             certificate,

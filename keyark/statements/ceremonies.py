@@ -221,11 +221,11 @@ def verify_decision(
             f"The decision names another agent than {agent}, who signed it; decide in your own name."
         )
     if message.ceremony_digest != opening.digest:
-        raise DecisionMismatchError("The decision is for another ceremony; look at this one and decide anew.")
+        raise DecisionMismatchError("The decision is for another ceremony; show this one, and decide again.")
     if message.opening_leaf_hash != opening.leaf_hash:
         raise DecisionMismatchError(
-            "The ceremony was opened anew since this was decided, for the archive was restarted or its agents "
-            "changed; look at it and decide again."
+            "The ceremony was opened again after this decision, because the archive was restarted or its "
+            "agents changed. Show it, and decide again."
         )
     return AgentDecision(message=message, agent=agent)
 
@@ -282,7 +282,7 @@ def check_reason(reason: str) -> str:
     """Return a reason that a person gives; raises InvalidInputError unless it has 1 to 500 characters that are seen."""
     if position := next(unseen_positions(_check_kept_reason(reason)), -1) + 1:
         raise InvalidInputError(
-            f"The reason holds {describe(reason[position - 1])}, which nobody sees there; leave it out.",
+            f"The reason contains {describe(reason[position - 1])}, which is invisible; leave it out.",
             field="reason",
         )
     return reason
@@ -307,7 +307,7 @@ def _verify_signer(signed: SignedStatement, label: str, trust: AgentTrust, *, at
     trust.revoked.check(certificate)
     signer = identity_of(certificate)
     if signer.role != AGENT_ROLE or signer.trust_domain != trust.trust_domain:
-        raise UnauthenticatedError(f"{signer} is no recovery agent here; sign as one.")
+        raise UnauthenticatedError(f"{signer} is not a recovery agent of this deployment; sign as one.")
     if len(signed.signature) > _MAX_SIGNATURE:
         raise _bad_signature(signer)
     try:

@@ -181,7 +181,8 @@ def reread_statement(raw: bytes) -> Statement:
 
 def _same_key() -> InvalidInputError:
     return InvalidInputError(
-        "The private half of one key reveals the other's; a signing key is never archived, so make two key pairs.",
+        "The private key of one reveals the private key of the other. A signing key is never "
+        "archived, so make two separate key pairs.",
         field="encryption_spki",
     )
 
@@ -229,7 +230,7 @@ def _check_request(message: EnrollmentStatement) -> SpiffeId:
         raise InvalidInputError("The trust domain is not the one of the caller.", field="trust_domain")
     if not is_uuid7(message.request_id):
         raise InvalidInputError(
-            "The request id is no UUIDv7 of 16 bytes; make a new one.", field="request_id"
+            "The request id is not a UUIDv7 of 16 bytes; make a new one.", field="request_id"
         )
     _check_words(message.profile, message.common_name, message.email)
     if message.renews or message.renewal_signature:
@@ -241,14 +242,16 @@ def _check_renewal(message: EnrollmentStatement) -> None:
     check_serial(message.renews, field="renews")
     if not 1 <= len(message.renewal_signature) <= MAX_SIGNATURE_SIZE:
         raise InvalidInputError(
-            "A renewal is signed with the key of the present certificate as well.", field="renewal_signature"
+            "A renewal must also be signed with the key of the current certificate.",
+            field="renewal_signature",
         )
 
 
 def _check_words(profile: str, common_name: str, email: str) -> None:
     if not _PROFILE.fullmatch(profile):
         raise InvalidInputError(
-            "The profile's name is not one; it has 1 to 64 of a-z, 0-9, '.', '_' and '-'.", field="profile"
+            "The profile's name is malformed; it has 1 to 64 characters a-z, 0-9, '.', '_' and '-'.",
+            field="profile",
         )
     check_kept_name(common_name, field="common_name")
     check_email(email, field="email")
@@ -316,7 +319,8 @@ def verify_renewal(statement: Statement, public_key: SigningPublicKey) -> None:
         verify_message(public_key, statement.renewal_signature, signed)
     except InvalidSignature:
         raise RenewalSignatureError(
-            "The renewal is not signed with the key of the certificate that it names; use the present signing key."
+            "The renewal is not signed with the key of the certificate that it names; sign it with the "
+            "current signing key."
         ) from None
 
 

@@ -49,9 +49,9 @@ def check_key_of(private_key: PrivateKey, certificate: x509.Certificate, *, plac
     """Raise CertificateMismatchError where the key that lies at ``place`` is not the one of a certificate."""
     if encode_spki(private_key.public_key()) != encode_spki(certificate.public_key()):
         raise CertificateMismatchError(
-            f"{place} holds another key than the one of certificate {serial_text(certificate.serial_number)}. "
-            "Look for that key in a copy of the folder, or have the encryption key recovered; "
-            "revoke the certificates otherwise."
+            f"The key in {place} does not belong to certificate {serial_text(certificate.serial_number)}. "
+            "Look for that key in a copy of the folder, or have the encryption key recovered. Otherwise, "
+            "revoke the certificates."
         )
 
 
@@ -85,7 +85,7 @@ def verify_pair(
     path = path_of(signing)
     if statement.encryption_key_type is None:
         if pair.encryption_certificate:
-            raise CertificateMismatchError("An encryption certificate came that was not asked for.")
+            raise CertificateMismatchError("The answer has an encryption certificate that was not requested.")
         return VerifiedPair(signing=signing, encryption=None, chain=tuple(path))
     encryption = load_certificate(pair.encryption_certificate)
     check_encryption_certificate(encryption, statement)
@@ -113,9 +113,7 @@ def check_encryption_certificate(certificate: x509.Certificate, statement: State
 
 def _check(certificate: x509.Certificate, statement: Statement, spki: bytes, usages: Sequence[str]) -> None:
     if encode_spki(certificate.public_key()) != spki:
-        raise CertificateMismatchError(
-            "The certificate is for another public key than the one of the request."
-        )
+        raise CertificateMismatchError("The certificate is for a public key that the request does not have.")
     _check_subject(certificate.subject, statement)
     extensions = {extension.oid: extension.value for extension in certificate.extensions}
     _check_alternative_names(extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME), statement)
@@ -132,11 +130,11 @@ def _check_subject(subject: x509.Name, statement: Statement) -> None:
     for attribute in subject:
         if attribute.oid == NameOID.COMMON_NAME:
             if attribute.value not in (statement.common_name, statement.email):
-                raise CertificateMismatchError("The certificate has another common name than the request.")
+                raise CertificateMismatchError("The certificate's common name is not the one in the request.")
         elif attribute.oid == NameOID.EMAIL_ADDRESS:
             if attribute.value != statement.email:
                 raise CertificateMismatchError(
-                    "The certificate's subject has another address than the request."
+                    "The address in the certificate's subject is not the one in the request."
                 )
         elif attribute.oid not in CONSTANT_ATTRIBUTES:
             raise CertificateMismatchError(
@@ -151,7 +149,7 @@ def _check_alternative_names(names: x509.ExtensionType | None, statement: Statem
     addresses = [name.value for name in names if isinstance(name, x509.RFC822Name)]
     others = [name for name in names if not isinstance(name, x509.RFC822Name)]
     if addresses != [statement.email] or (others and others != [user_principal_name(statement.email)]):
-        raise CertificateMismatchError("The certificate has other addresses than the request.")
+        raise CertificateMismatchError("The certificate's addresses are not the one in the request.")
 
 
 def _is_among(names: Sequence[str], usages: Sequence[str]) -> bool:

@@ -111,7 +111,8 @@ def parse_revocation(raw: bytes, trust_domain: str) -> RevocationStatement:
         check_serial(serial)
     if statement.reason not in OWN_REASONS:
         raise InvalidInputError(
-            f"The holder of a key cannot revoke for this reason; give one of {', '.join(_OWN_WORDS)}.",
+            "The holder of a key cannot give this reason for a revocation; give one of "
+            f"{', '.join(_OWN_WORDS)}.",
             field="reason",
         )
     if statement.invalidity_time < 0:

@@ -85,7 +85,7 @@ def _attribute(oid: x509.ObjectIdentifier, value: str, field_name: str) -> x509.
     check_name(value, field=field_name)
     if len(value.encode()) > MAX_NAME_CHARACTERS:  # all that x509.NameAttribute takes
         raise InvalidInputError(
-            f"The CA's name has more than {MAX_NAME_CHARACTERS} bytes of UTF-8; shorten it.", field=field_name
+            f"The CA's name has more than {MAX_NAME_CHARACTERS} bytes in UTF-8; shorten it.", field=field_name
         )
     return x509.NameAttribute(oid, value)
 
@@ -183,7 +183,7 @@ def load_certificate_request(pem: bytes) -> x509.CertificateSigningRequest:
         request = x509.load_pem_x509_csr(pem)
         _ = request.public_key(), request.subject, request.extensions, request.is_signature_valid
     except PARSING_ERRORS:
-        raise CertificateRequestError("This is no certificate signing request; make it again.") from None
+        raise CertificateRequestError("This is not a certificate signing request; make it again.") from None
     return request
 
 
@@ -206,7 +206,9 @@ def sign_certificate(
     Raises IssuerValidityError where its validity is not inside the issuer's.
     """
     if not authority.validity.contains(validity):
-        raise IssuerValidityError("The validity does not lie inside the issuing certificate's; shorten it.")
+        raise IssuerValidityError(
+            "The certificate would be valid outside the issuing certificate's validity; shorten it."
+        )
     identifier = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = builder.issuer_name(authority.certificate.subject).add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False

@@ -110,7 +110,7 @@ def verify_chain_once(
             return verify_chain(leaf, intermediates=intermediates, anchors=anchors, at=at)
         except CertificateChainError as error:
             first = first or error
-    raise first or CertificateChainError(f"{_name(leaf)!r} is valid at no time.")
+    raise first or CertificateChainError(f"The validity of {_name(leaf)!r} ends before it begins.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class KnownChains:
                 else:
                     return [leaf, *path]
         raise refusal or CertificateChainError(
-            f"{_name(leaf)!r} is issued by none of the CAs that are known here; get the newest ca.pem."
+            f"{_name(leaf)!r} was issued by a CA that is not known here; get the newest ca.pem."
         )
 
 
@@ -162,8 +162,8 @@ def path_in_force(certificates: Sequence[x509.Certificate]) -> list[x509.Certifi
         if path[0] == certificates[0]:
             return list(path)
     raise CertificateChainError(
-        f"No chain leads from {_name(certificates[0])!r}, which stands first, to a root in the same file; put the CA's "
-        "certificate first, and all above it after it."
+        f"No chain leads from the first certificate, {_name(certificates[0])!r}, to a root in the "
+        "same file. Put the CA's certificate first, and the certificates above it after it."
     )
 
 
@@ -245,7 +245,7 @@ def _check_issued(path: Sequence[x509.Certificate], issuer: x509.Certificate, at
     below = sum(c.subject != c.issuer for c in path[1:])
     if authority.path_length is not None and below > authority.path_length:
         raise CertificateChainError(
-            f"{_name(issuer)!r} permits {authority.path_length} CAs below it and there are {below}."
+            f"{_name(issuer)!r} permits {authority.path_length} CAs below it, but there are {below}."
         )
 
 
@@ -261,7 +261,7 @@ def _check_time(certificate: x509.Certificate, validity: Validity, at: int) -> N
         )
     if at < validity.not_before:
         raise CertificateNotYetValidError(
-            f"The certificate of {_name(certificate)!r} is not yet valid, only from {not_before} on; check the clock."
+            f"The certificate of {_name(certificate)!r} is not valid before {not_before}; check the clock."
         )
 
 

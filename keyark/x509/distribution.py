@@ -31,7 +31,7 @@ class Distribution:
         for url in (*self.crl_urls, *self.ca_issuer_urls, *self.ocsp_urls):
             if not _URL.fullmatch(url):
                 raise ConfigurationError(
-                    f"{url!r} is no URL for a certificate; give one with http:// in ASCII."
+                    f"{url!r} is not a URL that a certificate may have; give one with http:// in ASCII."
                 )
         for oid in self.policy_oids:
             object_identifier(oid)
@@ -57,7 +57,7 @@ def object_identifier(dotted: str) -> x509.ObjectIdentifier:
     try:
         return x509.ObjectIdentifier(dotted)
     except ValueError:
-        raise ConfigurationError(f"{dotted!r} is no object identifier; give dotted numbers.") from None
+        raise ConfigurationError(f"{dotted!r} is not an object identifier; give dotted numbers.") from None
 
 
 def _point(url: str) -> x509.DistributionPoint:

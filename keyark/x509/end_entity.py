@@ -87,7 +87,7 @@ class EndEntityIssuer:
             raise InvalidInputError("Both certificates have the same serial number or key.", field="serial")
         if not self._validity.contains(validity):
             raise IssuerValidityError(
-                "The validity does not lie inside the issuing certificate's; shorten it."
+                "The certificate would be valid outside the issuing certificate's validity; shorten it."
             )
         names = (
             self._algorithm_and_issuer

@@ -173,7 +173,8 @@ class EndEntityProfile:
         for name in self.critical:
             if name not in CRITICAL_NAMES.values():
                 raise ConfigurationError(
-                    f"{name!r} is no extension to mark critical; {', '.join(CRITICAL_NAMES.values())} are."
+                    f"The extension {name!r} cannot be marked critical; these can: "
+                    f"{', '.join(CRITICAL_NAMES.values())}."
                 )
         if not self.subject and "subjectAltName" not in self.critical:
             raise ConfigurationError(
@@ -195,14 +196,14 @@ def extended_key_usage(name: str) -> x509.ObjectIdentifier:
 def _check_extended_key_usage(role: RoleProfile) -> None:
     if not role.extended_key_usage:
         raise ConfigurationError(
-            "A certificate without extended key usage is good for anything; give at least one."
+            "A certificate without extended key usage could be used for anything; give at least one."
         )
     found = [extended_key_usage(name) for name in role.extended_key_usage]
     for oid in found:
         if oid in _NEVER:
             raise ConfigurationError(f"{_NEVER[oid]}; a person's certificate never has it.")
     if len(set(found)) < len(found):
-        raise ConfigurationError("An extended key usage stands there twice; give each once.")
+        raise ConfigurationError("An extended key usage is given twice; give each once.")
 
 
 def _check_key_types(role: RoleProfile, fitting: tuple[KeyType, ...], name: str) -> None:

@@ -40,8 +40,8 @@ def check_name(value: str, *, field: str = "common_name") -> None:
     check_kept_name(value, field=field)
     if position := next(unseen_positions(value), -1) + 1:
         raise InvalidInputError(
-            f"The name holds {describe(value[position - 1])} as character {position}, which nobody sees there; use "
-            "letters, digits, punctuation and plain spaces.",
+            f"Character {position} of the name is {describe(value[position - 1])}, which is invisible; "
+            "use letters, digits, punctuation and plain spaces.",
             field=field,
         )
 
@@ -57,7 +57,7 @@ def check_kept_name(value: str, *, field: str = "common_name") -> None:
         )
     if unseen := next((c for c in without_joiners(value) if not c.isprintable()), ""):
         raise InvalidInputError(
-            f"The name holds {describe(unseen)} as character {value.index(unseen) + 1}, which is a control, format or "
+            f"Character {value.index(unseen) + 1} of the name is {describe(unseen)}, a control, format or "
             "separator character; use letters, digits, punctuation and plain spaces.",
             field=field,
         )
@@ -84,8 +84,8 @@ def check_email(value: str, *, field: str = "email") -> None:
         if not domain.isascii() and (written := _as_ascii(domain)):
             raise InvalidInputError(f"Write the domain of the address in ASCII: {written}.", field=field)
         raise InvalidInputError(
-            f"This is no e-mail address; give one like name@example.org, at most {MAX_EMAIL_CHARACTERS} "
-            "ASCII characters.",
+            "This is not an e-mail address; give one like name@example.org, of at most "
+            f"{MAX_EMAIL_CHARACTERS} ASCII characters.",
             field=field,
         )
 

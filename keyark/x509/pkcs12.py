@@ -93,7 +93,7 @@ def check_pkcs12_password(password: bytes) -> None:
         text = ""
     if not text.isprintable() or not text:
         raise InvalidInputError(
-            "A PKCS#12 password is printable text in UTF-8; give one that everybody can type.",
+            "A PKCS#12 password must be printable text in UTF-8; give one that people can type.",
             field="password",
         )
 

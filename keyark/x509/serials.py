@@ -42,6 +42,6 @@ def check_serial(serial: bytes, *, field: str = "serial") -> None:
         or (len(serial) == MAX_SERIAL_SIZE and serial[0] > 0x7F)
     ):
         raise InvalidInputError(
-            "The serial number is not one; give 1 to 20 bytes, big-endian, without leading zeros.",
+            "The serial number is malformed; give 1 to 20 bytes, big-endian, without leading zeros.",
             field=field,
         )

@@ -87,7 +87,7 @@ def _split(attribute: str) -> tuple[str, str]:
     name, equals, value = attribute.partition("=")
     if not equals or name not in _TYPES:
         raise ConfigurationError(
-            f"{attribute!r} is no subject attribute; write NAME=VALUE with one of {', '.join(_TYPES)}."
+            f"{attribute!r} is not a subject attribute; write NAME=VALUE with one of {', '.join(_TYPES)}."
         )
     return name, value
 

@@ -24,10 +24,10 @@ ID_SIZE: Final = 32
 def add_commands(commands: Any) -> None:
     """Add `relink` to the RM's program."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        RELINK, help="tell the DRM once more which certificates were issued for enrollments"
+        RELINK, help="tell the DRM again which certificates were issued for these enrollments"
     )
     parser.add_argument("config", type=Path, help="rm.toml")
-    parser.add_argument("enrollment_id", nargs="+", help="32 bytes each, hexadecimal")
+    parser.add_argument("enrollment_id", nargs="+", help="ids of enrollments: 32 bytes each, hexadecimal")
     parser.set_defaults(command=_ask)
 
 

@@ -175,7 +175,7 @@ def test_an_agent_opens_its_own_share_only():
 
 def test_who_is_no_agent_holds_no_share():
     stranger = recovery_agent("stranger")
-    with pytest.raises(WrongShareError, match="stranger holds no share"):
+    with pytest.raises(WrongShareError, match="stranger has no share"):
         open_share(TOKEN, stranger.share_key, stranger.name)
 
 

@@ -99,7 +99,7 @@ def test_a_reader_meets_one_of_both_pairs_at_every_step(
 
 def test_what_does_not_belong_together_is_refused(files: IdentityFiles) -> None:
     before = serial(files)
-    with pytest.raises(ConfigurationError, match="not of the new key"):
+    with pytest.raises(ConfigurationError, match="not belong to the new key"):
         files.replace(new_pair()[0], new_pair()[1])
     assert serial(files) == before
     save_certificates(files.certificate, new_pair()[1])

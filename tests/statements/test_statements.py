@@ -196,7 +196,7 @@ def test_keys_that_cannot_encrypt_are_no_encryption_keys(key_type):
 
 
 def test_one_key_in_both_roles_is_refused():
-    with pytest.raises(InvalidInputError, match="two key pairs"):
+    with pytest.raises(InvalidInputError, match="two separate key pairs"):
         parse_statement(changed(encryption_spki=spki(KeyType.EC_P256)))
 
 

@@ -151,7 +151,9 @@ def test_whatever_is_taken_of_odd_addresses_has_no_blank(email):
 
 
 def test_what_is_refused_is_told_by_its_name():
-    with pytest.raises(InvalidInputError, match=r"U\+3164 HANGUL FILLER as character \d+, which nobody sees"):
+    with pytest.raises(
+        InvalidInputError, match=r"Character \d+ of the name is U\+3164 HANGUL FILLER, which is invisible"
+    ):
         check_name("Alice\u3164")
 
 

@@ -283,7 +283,7 @@ def _list_storage_keys(options: dict[str, Any]) -> None:
         return
     for key in keys:
         holders = ", ".join(share.holder.agent for share in key.shares)
-        word = "as pinned here" if _is_pinned(key, pins) else "unproven: not what this home pins"
+        word = "as pinned here" if _is_pinned(key, pins) else ("unproven: differs from what this home pins")
         say(f"storage key {key.generation} (PIN epoch {key.pin_epoch})  {sha256(key.public_key).hexdigest()}")
         say(f"  {key.quorum} of {len(key.shares)}: {holders}  [{word}]")
 

@@ -153,7 +153,7 @@ def _show_unproven(ceremony: ReviewedCeremony) -> None:
     """Print what rests on the archive's word alone, and say so."""
     view = ceremony.view
     say_unconfirmed(ceremony.unconfirmed)
-    say("unproven    the archive says, and nothing here proves it:")
+    say("unproven    the archive says this without proof:")
     say(f"  state     {state_name(view.state)}")
     if view.state in CARRIED_OUT and len(ceremony.decisions.approved) < quorum_of(ceremony.facts):
         say("  careful   that takes a quorum of approvals, which the archive does not show")

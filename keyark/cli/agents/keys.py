@@ -103,7 +103,7 @@ def _show(key: administration.ProvenKey, unconfirmed: Unconfirmed) -> None:
     say(f"enrolled by {details.caller}")
     say(f"archived    {when(key.receipt.event.time_us / 1e6)}, log entry {key.receipt.index}")
     say_unconfirmed(unconfirmed)
-    say("unproven    the archive says, and nothing here proves it:")
+    say("unproven    the archive says this without proof:")
     say(f"  state     {KeyState.Name(view.state).removeprefix('KEY_STATE_')}")
     if view.deactivated_reason:
         say(f"  reason    {view.deactivated_reason}{careful(view.deactivated_reason)}")

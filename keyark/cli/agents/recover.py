@@ -227,7 +227,9 @@ def cancel(ceremony_id: str, **options: Any) -> None:
 )
 @click.option("--format", "key_format", type=click.Choice(["p12", "pem"]), default="p12", show_default=True)
 @pkcs12_form_option
-@password_file_option("File with the password for the recovered key; one is made and shown otherwise.")
+@password_file_option(
+    "The file with the password for the recovered keys. Without it, a password is generated and shown."
+)
 @accept_weak_option
 @home_option
 @identity_option("agent/alice")

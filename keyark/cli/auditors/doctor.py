@@ -41,7 +41,7 @@ def doctor(ctx: click.Context, /, **options: Any) -> None:
     if options["as_json"]:
         print_json([_json(finding) for finding in findings])
     elif not findings:
-        say("healthy: nothing was found that is not as it should be")
+        say("healthy: no problem was found")
     if findings:
         ctx.exit(FAILED)
 

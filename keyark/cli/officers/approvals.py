@@ -200,7 +200,7 @@ def _print(enrollment: pb.Enrollment, options: dict[str, Any]) -> None:
     approval = verified_approval(Home.load(options["home"]), enrollment, now=int(time.time()))
     if approval is not None:
         _print_approval(approval)
-    say("unproven    the RM says, and nothing here proves it:")
+    say("unproven    the RM says this without proof:")
     say(f"  state     {EnrollmentState.Name(enrollment.state).removeprefix('ENROLLMENT_STATE_')}")
     if enrollment.HasField("review"):
         _print_review(enrollment.review)

@@ -87,7 +87,7 @@ def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | No
 )
 @own_reason_option
 @since_option
-@password_file_option("File with the password of the signing key; asked on a terminal otherwise.")
+@password_file_option("The file with the password of the signing key. Without it, a terminal asks.")
 @home_option
 @identity_option("client/enroller")
 @identity_password_option

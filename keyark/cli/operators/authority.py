@@ -31,7 +31,7 @@ def _authority_options(function: F) -> F:
         "--home",
         envvar="KEYARK_HOME",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Instead: the deployment's folder, with the authority in authority/.",
+        help="The deployment's folder, whose subfolder authority is used.",
     )
     return named(below(function))
 
@@ -62,7 +62,7 @@ def authority() -> None:
 @authority.command("init")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--trust-domain", required=True)
-@click.option("--ca-key", default=KeyType.EC_P256.value, show_default=True, help="Key type of the root.")
+@click.option("--ca-key", default=KeyType.EC_P256.value, show_default=True, help="The key type of the root.")
 @authority_password_option
 @json_option
 def init(folder: Path, trust_domain: str, ca_key: str, authority_password: str, **options: Any) -> None:
@@ -78,7 +78,7 @@ def init(folder: Path, trust_domain: str, ca_key: str, authority_password: str, 
         {"folder": str(folder), "trust_domain": trust_domain, "fingerprint": shown},
         [
             f"made the internal CA and the root of {trust_domain} in {folder}",
-            f"fingerprint, to be told in another way: {shown}",
+            f"fingerprint, to tell people over another channel: {shown}",
         ],
     )
 
@@ -213,7 +213,7 @@ def answer_requests(
         facts |= {"bundle": str(bundle), "number": made.content.number, "fingerprint": made.fingerprints[0]}
         lines += [
             f"{bundle}: bundle {made.content.number}, for `keyark home create`",
-            f"fingerprint, to be told in another way: {made.fingerprints[0]}",
+            f"fingerprint, to tell people over another channel: {made.fingerprints[0]}",
         ]
     say_or_print({"as_json": as_json}, facts, lines)
 

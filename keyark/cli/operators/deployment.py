@@ -29,7 +29,10 @@ from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_t
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--trust-domain", default="example.org", show_default=True)
 @click.option(
-    "--agents", default="alice,bob,carol", show_default=True, help="Recovery agents, one share each."
+    "--agents",
+    default="alice,bob,carol",
+    show_default=True,
+    help="The names of the recovery agents, separated by commas.",
 )
 @click.option("--quorum", default=2, show_default=True, help="How many agents must approve a recovery.")
 @click.option(
@@ -49,7 +52,7 @@ from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, parse_key_t
     "--port-base", default=7710, show_default=True, help="The RM's port. CM and DRM use the next two."
 )
 @password_file_option(
-    "File with the password that encrypts people's private keys; asked on a terminal otherwise."
+    "The file with the password that encrypts people's private keys. Without it, a terminal asks."
 )
 @authority_password_option
 @click.option(
@@ -86,7 +89,10 @@ def init(folder: Path, **options: Any) -> None:
     if as_json:
         print_json({"folder": str(folder), "trust_domain": plan.trust_domain, **plan.addresses})
     else:
-        say("note: the agents' keys are on this disk too, which voids the quorum until they are moved away")
+        say(
+            "note: the agents' keys are on this disk too; the quorum protects nothing until you move "
+            "them to their owners"
+        )
 
 
 def _quorum_rule(options: dict[str, Any]) -> QuorumRule:

@@ -135,7 +135,7 @@ def _state(one: InventoryEntry) -> str:
 )
 @click.option("--trust-domain", help="The trust domain of the deployment. Default: that of the home.")
 @_home_option
-@password_file_option("File with the password that encrypts the key; asked on a terminal otherwise.")
+@password_file_option("The file with the password that encrypts the key. Without it, a terminal asks.")
 @json_option
 def request(
     *,
@@ -166,7 +166,7 @@ def request(
         [
             f"{made}: have it issued: keyark identities issue {name} {made.name} --authority DIR --out cert.pem",
             f"then: keyark identities install cert.pem --in {own.folder}",
-            f"fingerprint of the request, to be told the authority in another way: {own.fingerprint}",
+            f"fingerprint of the request, to tell the authority over another channel: {own.fingerprint}",
         ],
     )
 

@@ -61,7 +61,8 @@ from keyark.x509.pkcs12 import Pkcs12Form
 @click.option("--format", "key_format", type=click.Choice(["pem", "p12"]), default="pem", show_default=True)
 @pkcs12_form_option
 @password_file_option(
-    "File with the password that encrypts the user's keys; for PKCS#12 one is made without it."
+    "The file with the password that encrypts the user's keys. Without it, a password is "
+    "generated for PKCS#12."
 )
 @accept_weak_option
 @identity_password_option

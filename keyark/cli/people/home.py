@@ -129,7 +129,7 @@ def bundle(
         {"file": str(target), "bundle": made.content.number, "fingerprint": made.fingerprints[0]},
         [
             f"{target}: bundle {made.content.number}; hand it out by any way, it is public",
-            f"fingerprint, to be told in another way: {made.fingerprints[0]}",
+            f"fingerprint, to tell people over another channel: {made.fingerprints[0]}",
         ],
     )
 

@@ -47,7 +47,7 @@ from keyark.keys.password_files import read_password
 @click.option("--format", "key_format", type=click.Choice(["pem", "p12"]), default="pem", show_default=True)
 @pkcs12_form_option
 @password_file_option(
-    "File with the password that encrypts the new keys; for PKCS#12 one is made without it."
+    "The file with the password that encrypts the new keys. Without it, a password is generated for PKCS#12."
 )
 @accept_weak_option
 @click.option(

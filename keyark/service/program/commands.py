@@ -119,20 +119,24 @@ class Program(Generic[C]):
         parser = CommandParser(prog=f"keyark-{self.role}")
         commands = parser.add_subparsers(required=True)
         init = commands.add_parser(
-            "init", help="make this service's keys, requests for certificates and configuration"
+            "init", help="make this service's keys, certificate requests and configuration"
         )
-        init.add_argument("folder", type=Path, help="a folder that does not exist or is empty")
+        init.add_argument("folder", type=Path, help="a folder that is empty or does not exist")
         self.add_init_arguments(init)
         init.set_defaults(command=self._init)
         row_keys = ", and of its row keys beside it" if self.role == "drm" else ""  # RM and CM keep no tokens
         for name, command, text in (
-            ("serve", self._serve, "run until SIGTERM or SIGINT, then drain; SIGHUP reloads"),
-            ("reload", self._reload, "let the running service read its files again and replace all workers"),
-            ("policy", self._policy, "check the policy and show the rules in effect, by stage"),
+            (
+                "serve",
+                self._serve,
+                "run the service until SIGTERM or SIGINT, then finish open calls; SIGHUP reloads",
+            ),
+            ("reload", self._reload, "have the running service read its files again and replace all workers"),
+            ("policy", self._policy, "check the policy in the file, and show its rules by stage"),
             (
                 "policy-reload",
                 self._policy_reload,
-                "let the running service put the policy of its file in force",
+                "have the running service use the policy in its file",
             ),
             ("check", self._check, "check configuration, keys, store and log"),
             ("backup", self._backup, f"write a consistent copy of the store{row_keys}"),
@@ -142,12 +146,12 @@ class Program(Generic[C]):
             sub.set_defaults(command=command)
             if name == "serve":
                 sub.add_argument(
-                    "--parent", type=int, help="end when this process, which started it, has ended"
+                    "--parent", type=int, help="end when this process has ended, which started the service"
                 )
                 sub.add_argument(
                     "--answer",
                     type=_absolute,
-                    help="the authority's answer, taken where there is no identity yet",
+                    help="the file from `keyark authority answer`, used if the service has no identity yet",
                 )
                 self.add_serve_arguments(sub)
             if name == "backup":

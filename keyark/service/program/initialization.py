@@ -119,7 +119,7 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every service's `init` asks for."""
     parser.add_argument("--trust-domain", required=True)
     parser.add_argument(
-        "--listen", required=True, type=listen_address, help="HOST:PORT, several after commas"
+        "--listen", required=True, type=listen_address, help="HOST:PORT, or several separated by commas"
     )
     parser.add_argument(
         "--trust-anchor", required=True, type=Path, help="certificate of the internal CA, PEM"
@@ -127,27 +127,34 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fingerprint",
         metavar="HEX",
-        help="of the internal CA, as the authority's operator tells it; another --trust-anchor is refused",
+        help="fingerprint of the internal CA, as the authority's operator told you; another "
+        "--trust-anchor is refused",
     )
     parser.add_argument(
         "--key-password",
         metavar="SOURCE",
-        help="encrypt the keys; where their password is: file:/PATH, credential:NAME of systemd, or descriptor:N",
+        help="encrypt the keys with the password from this source: file:/PATH, credential:NAME of "
+        "systemd, or descriptor:N",
     )
 
 
 def add_archive_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the `init` of a service asks for that believes archival receipts."""
-    parser.add_argument("--storage-key-id", required=True, help="what the DRM's init printed")
     parser.add_argument(
-        "--agent", action="append", required=True, help="agent/NAME; once per agent of the DRM's init"
+        "--storage-key-id", required=True, help="the storage key id that the DRM's init printed"
     )
-    parser.add_argument("--quorum", required=True, type=int, help="as in the DRM's init")
+    parser.add_argument(
+        "--agent",
+        action="append",
+        required=True,
+        help="agent/NAME; repeat it for each agent of the DRM's init",
+    )
+    parser.add_argument("--quorum", required=True, type=int, help="the same as for the DRM's init")
     parser.add_argument(
         "--quorum-rule",
         choices=[rule.value for rule in QuorumRule],
         default=QuorumRule.SEPARATE.value,
-        help="as in the DRM's init",
+        help="the same as for the DRM's init",
     )
 
 

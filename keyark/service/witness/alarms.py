@@ -74,38 +74,41 @@ class AlarmCommand:
         """Add `clear-alarm` to the service's program."""
         parser: argparse.ArgumentParser = commands.add_parser(
             CLEAR_ALARM,
-            help="with the service stopped: show the evidence of an alarm about the DRM's log, then clear it",
+            help="while the service is stopped: show the evidence of an alarm about the DRM's log, and clear "
+            "it once confirmed",
         )
         parser.add_argument("config", type=Path, help=f"{self.role}.toml")
         parser.add_argument(
             "--evidence",
             metavar="SHA256",
             default="",
-            help="confirm the evidence that was shown by its SHA-256",
+            help="confirm the evidence that was shown, by its SHA-256",
         )
         parser.add_argument(
             "--restored",
             metavar="SIZE:ROOT",
-            help="the DRM was restored from a backup: accept this head of its log, as `check` tells it there",
+            help="after the DRM was restored from a backup: accept this head of its log, as `keyark-drm "
+            "check` prints it",
         )
         parser.add_argument(
             "--transport-key",
             type=Path,
             metavar="PEM",
-            help="with --restored: the certificate of the transport key that the DRM began since; older keys prove "
-            "nothing new",
+            help="with --restored: the certificate of the transport key that was made after the restore; "
+            "older keys prove nothing new",
         )
         parser.add_argument(
             "--newest-change",
             metavar="ID",
-            help="with --restored: the newest change of agents or storage keys that the restored DRM holds, as `check` "
-            f"tells it there, or {NO_CHANGE}",
+            help="with --restored: the newest change of agents or storage keys that the restored DRM has, as "
+            f"`keyark-drm check` prints it, or {NO_CHANGE}",
         )
         parser.add_argument(
             "--believe",
             metavar="SHA256",
             default="",
-            help="with --restored: confirm the earlier agents and storage keys that were shown by their SHA-256",
+            help="with --restored: confirm the earlier agents and storage keys that were shown, by their "
+            "SHA-256",
         )
         parser.set_defaults(command=self._run)
 

@@ -75,7 +75,7 @@ async def test_a_key_is_shown_as_its_receipt_proves_it(deployment: Deployment) -
     honest = (await keyark(folder, "keys", "show", key_id)).splitlines()
     assert honest[:2] == [f"key         {key_id}", "owner       Alice Example <alice@example.org>"]
     assert honest[-3:-1] == [
-        "unproven    the archive says, and nothing here proves it:",
+        "unproven    the archive says this without proof:",
         "  state     CERTIFIED",
     ]
     assert "CERTIFIED" in await keyark(folder, "keys", "show", key_id, "--as", "auditor/auditor")
@@ -118,7 +118,7 @@ async def test_storage_keys_are_told_apart_by_what_the_agent_pins(deployment: De
     ):
         async with lying(deployment, lambda answer, lie=lie: hasattr(answer, "storage_keys") and lie(answer)):
             told = await keyark(folder, "storage-key", "list")
-            assert "[unproven: not what this home pins]" in told
+            assert "[unproven: differs from what this home pins]" in told
             assert "as pinned here" not in told
 
 
@@ -187,7 +187,7 @@ async def test_who_approved_is_read_from_the_officers_signed_word(deployment_fol
         await deployment.services["cm"].server.drain(0)  # so that it is approved, and stays so
         await keyark(folder, "enrollments", "approve", request, "--name", "Alice G.")
         told = (await keyark(folder, "enrollments", "show", request)).splitlines()
-        proven = told[: told.index("unproven    the RM says, and nothing here proves it:")]
+        proven = told[: told.index("unproven    the RM says this without proof:")]
         assert any(line.endswith("by spiffe://example.org/officer/officer") for line in proven)
         assert "edited      common name: Alice G." in proven
         assert "  state     APPROVED" in told[len(proven) :]

@@ -65,7 +65,7 @@ def test_a_service_without_its_password_does_not_start_and_says_why(
     home: Path, tmp_path: Path, role: str
 ) -> None:
     (tmp_path / "password").write_bytes(b"a wrong one")
-    with pytest.raises(ServiceCommandError, match=r"No password that .*key-password.toml names opens"):
+    with pytest.raises(ServiceCommandError, match=r"None of the passwords from .*key-password.toml opens"):
         service_command(role, "check", str(home / role / f"{role}.toml"))
     (tmp_path / "password").write_bytes(b"nothing on this disk")
     told = service_command(role, "check", str(home / role / f"{role}.toml"))

@@ -87,4 +87,4 @@ async def test_what_only_the_archive_says_is_marked_and_counted_against(
     assert facts["unproven"] == ["state", "approvals_to_repeat", "resealed", "failure", "log"]
 
 
-UNPROVEN = "unproven    the archive says, and nothing here proves it:"
+UNPROVEN = "unproven    the archive says this without proof:"

@@ -74,7 +74,7 @@ def _http_address(text: str) -> HttpSettings:
         return HttpSettings(listen=text)
     except ValidationError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no HOST:PORT; give for example 127.0.0.1:8080"
+            f"{text!r} is not HOST:PORT; give for example 127.0.0.1:8080"
         ) from None
 
 

@@ -52,8 +52,8 @@ def _parse(text: str, first_port: int) -> Address:
     port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_PORT)) else -1
     if not first_port <= port <= MAX_PORT or not (name := _host(host)):
         raise InvalidInputError(
-            f"{text!r} is no HOST:PORT; write for example rm.example.org:7710, and an IPv6 address in brackets: "
-            "[2001:db8::1]:7710.",
+            f"{text!r} is not HOST:PORT. Write for example rm.example.org:7710; write an IPv6 address in "
+            "brackets: [2001:db8::1]:7710.",
             field="address",
         )
     return Address(name, port)

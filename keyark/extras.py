@@ -26,8 +26,8 @@ def need_extra(extra: Extra) -> None:
     missing = [name for name in _distributions(extra) if not _is_installed(name)]
     if missing:
         raise MissingExtraError(
-            f"This needs keyark[{extra}], of which {', '.join(missing)} is not installed here; "
-            f"run: pip install 'keyark[{extra}]'"
+            f"This needs keyark[{extra}], but {', '.join(missing)} is not installed; run: pip install "
+            f"'keyark[{extra}]'"
         )
 
 

@@ -85,7 +85,8 @@ def read_secret_file(path: Path, *, max_size: int) -> bytes:
         status = _regular(descriptor, path)
         if status.st_mode & _OTHERS:
             raise LaxPermissionsError(
-                f"{path} may be opened by others than its owner (mode {_mode(status)}); run: chmod 600 '{path}'"
+                f"{path} can be read by users other than its owner (mode {_mode(status)}); run: chmod 600 "
+                f"'{path}'"
             )
         folders = {
             path.absolute().parent,
@@ -110,7 +111,7 @@ def is_there(path: Path) -> bool:
 
 def _why(error: OSError | ValueError) -> str:
     """What the operating system says; a path that no system call takes has no such words."""
-    return (error.strerror if isinstance(error, OSError) else None) or "its name is none that a file can have"
+    return (error.strerror if isinstance(error, OSError) else None) or "a file cannot have this name"
 
 
 def check_private_folder(folder: Path) -> None:
@@ -141,14 +142,17 @@ def check_trusted_file(path: Path) -> None:
     if status.st_uid not in {os.geteuid(), _ROOT}:
         raise _foreign(path)
     if status.st_mode & _OTHERS_WRITE:
-        raise LaxPermissionsError(f"{path} may be written by others than its owner; run: chmod go-w '{path}'")
+        raise LaxPermissionsError(
+            f"{path} can be changed by users other than its owner; run: chmod go-w '{path}'"
+        )
 
 
 def _check_private(folder: Path) -> os.stat_result:
     status = _folder_status(folder)
     if status.st_mode & _OTHERS:
         raise LaxPermissionsError(
-            f"{folder} may be opened by others than its owner (mode {_mode(status)}); {_remedy(folder, status)}"
+            f"{folder} can be opened by users other than its owner (mode {_mode(status)}); "
+            f"{_remedy(folder, status)}"
         )
     return status
 
@@ -165,8 +169,8 @@ def _check_not_written_by_others(folder: Path) -> os.stat_result:
     status = _folder_status(folder)
     if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
         raise LaxPermissionsError(
-            f"{folder} may be written by others than its owner (mode {_mode(status)}), who could replace what is in "
-            f"it; run: chmod go-w '{folder}'"
+            f"{folder} can be changed by users other than its owner (mode {_mode(status)}), who could "
+            f"replace its files; run: chmod go-w '{folder}'"
         )
     return status
 
@@ -177,7 +181,7 @@ def _folder_status(folder: Path) -> os.stat_result:
     except (OSError, ValueError) as error:
         raise UnreadableFileError(f"{folder} cannot be opened: {_why(error)}.") from None
     if not stat.S_ISDIR(status.st_mode):
-        raise UnreadableFileError(f"{folder} is no folder.")
+        raise UnreadableFileError(f"{folder} is not a folder.")
     return status
 
 
@@ -187,7 +191,8 @@ def _mode(status: os.stat_result) -> str:
 
 def _foreign(path: Path) -> ForeignOwnerError:
     return ForeignOwnerError(
-        f"{path} belongs to another user, who could exchange it; run this as its owner, or change the owner."
+        f"{path} belongs to another user, who could replace it. Run the command as its owner, or "
+        "change the owner."
     )
 
 
@@ -202,7 +207,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     except FileExistsError:
-        what = "is no folder" if is_there(folder) else "is a link that leads nowhere"
+        what = "is not a folder" if is_there(folder) else "is a symbolic link to nothing"
         raise UnwritableFileError(f"{folder} {what}; choose a new folder.") from None
     except (OSError, ValueError) as error:
         raise UnwritableFileError(f"{folder} cannot be made: {_why(error)}.") from None
@@ -226,7 +231,7 @@ def _check_replaceable(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise UnwritableFileError(f"{path} cannot be written: {_why(error)}.") from None
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise UnwritableFileError(f"{path} is no regular file, and is not replaced; name another.")
+        raise UnwritableFileError(f"{path} is not a regular file, so it was not replaced; name another file.")
 
 
 def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
@@ -239,7 +244,7 @@ def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
             _put_in_place(temporary, path)
         except FileExistsError:
             raise FileExistsAlreadyError(
-                f"{path} exists and is not overwritten; move it away first."
+                f"{path} exists and was not overwritten; move it away first."
             ) from None
 
 
@@ -249,7 +254,7 @@ def put_new_file(source: Path, path: Path) -> None:
     One run at a time, as within ``working_in``.
     """
     if is_there(path):
-        raise FileExistsAlreadyError(f"{path} exists and is not overwritten; move it away first.")
+        raise FileExistsAlreadyError(f"{path} exists and was not overwritten; move it away first.")
     with _writing(path):
         source.rename(path)
         sync_folder(path.parent)
@@ -345,7 +350,7 @@ def filling(folder: Path) -> Iterator[None]:
 def _check_empty(folder: Path) -> None:
     check_private_folder(folder)
     if any(path.name != _LOCK for path in folder.iterdir()):
-        raise ConfigurationError(f"{folder} is not empty and is left as it is; name another folder.")
+        raise ConfigurationError(f"{folder} is not empty, so nothing was written; name another folder.")
 
 
 def _empty(folder: Path) -> None:
@@ -387,7 +392,8 @@ def _take_lock(descriptor: int, lock: Path) -> None:
         raise UnwritableFileError(f"{lock.parent} cannot be locked: {error.strerror}.") from None
     if not is_current:  # or it was removed with its folder
         raise FolderInUseError(
-            f"Another run of keyark works in {lock.parent}; wait until it has ended, or choose another folder."
+            f"Another keyark command is working in {lock.parent}; wait until it ends, or choose another "
+            "folder."
         )
 
 
@@ -408,14 +414,14 @@ def _regular(descriptor: int, path: Path) -> os.stat_result:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         kind = next((word for is_kind, word in _KINDS if is_kind(status.st_mode)), "device")
-        raise UnreadableFileError(f"{path} is a {kind} and no file; name a file.")
+        raise UnreadableFileError(f"{path} is a {kind}, not a file; name a file.")
     return status
 
 
 def _read(descriptor: int, path: Path, max_size: int) -> bytes:
     if (size := _regular(descriptor, path).st_size) > max_size:
         raise UnreadableFileError(
-            f"{path} has {size} bytes, and at most {max_size} are read; name another file."
+            f"{path} has {size} bytes, which is more than the allowed {max_size}; name another file."
         )
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         return file.read(max_size)

@@ -88,8 +88,8 @@ def build_engine(subsystem: str, config: PolicyConfig) -> PolicyEngine:
     for rule in config.rule:
         if STAGES[rule.stage] != subsystem:
             raise ConfigurationError(
-                f"{place}Policy rule {rule.name!r} stands at stage {rule.stage!r}, which the {subsystem.upper()} does "
-                "not have; move it to the service that does."
+                f"{place}Policy rule {rule.name!r} has stage {rule.stage!r}, which does not exist at the "
+                f"{subsystem.upper()}; move the rule to the service that has this stage."
             )
         rules.setdefault(rule.stage, []).append(rule)
     grants = [rule for rule in rules.get("submit", []) if isinstance(rule, CallerSubjects)]

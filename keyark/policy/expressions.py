@@ -63,7 +63,7 @@ class Condition:
         try:
             program = cel.compile(source)
         except ValueError as error:
-            raise ExpressionError(f"this is no CEL expression: {_first_line(error)}") from None
+            raise ExpressionError(f"this is not a CEL expression: {_first_line(error)}") from None
         _check_names(program, source, stage)
         condition = cls(source, cel.compile(_with_kept_patterns(source)))
         try:
@@ -78,7 +78,7 @@ class Condition:
         """Return the condition's truth value; raises ExpressionError for another value, and whatever CEL raises."""
         value = self._program.execute(context)
         if not isinstance(value, bool):
-            raise ExpressionError("the condition is neither true nor false; compare it with something")
+            raise ExpressionError("the condition is neither true nor false; write a comparison")
         return value
 
 

@@ -13,5 +13,5 @@ def check_identity(path: str, *, role: str) -> str:
     except KeyarkError as error:
         raise ValueError(error.message) from None
     if identity.role != role:
-        raise ValueError(f"only identities {role}/NAME stand here")
+        raise ValueError(f"only identities of the form {role}/NAME are allowed here")
     return path

@@ -36,7 +36,7 @@ def handling_seconds(remaining: float | None) -> float:
         return DEFAULT_SECONDS
     seconds = min(remaining, LONGEST_SECONDS) - MARGIN_SECONDS
     if seconds <= 0:
-        raise DeadlineExceededError("Too little time was left to answer; allow more.")
+        raise DeadlineExceededError("The caller's deadline was too short to answer; allow more time.")
     return seconds
 
 
@@ -56,5 +56,7 @@ def downstream_seconds(wanted: float) -> float:
         return wanted
     left = deadline.at - asyncio.get_running_loop().time() - MARGIN_SECONDS
     if left <= 0:
-        raise DeadlineExceededError("Too little time was left for a call to another service; allow more.")
+        raise DeadlineExceededError(
+            "The caller's deadline left too little time for a call to another service; allow more time."
+        )
     return min(wanted, left)

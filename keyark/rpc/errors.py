@@ -231,17 +231,19 @@ def _pairs(metadata: object) -> Iterable[tuple[str, str | bytes]]:
 _CORE_ERRORS: Final[dict[grpc.StatusCode, tuple[type[KeyarkError], str]]] = {
     grpc.StatusCode.UNAVAILABLE: (
         NoConnectionError,
-        "No connection: either nobody listens there, or one side refused the other's certificate (missing, expired, "
-        "of another CA, or not of the service that should answer); check addresses and certificates.",
+        "No connection. Either nothing listens at that address, or one side refused the other's "
+        "certificate (missing, expired, from another CA, or of another service). Check addresses and "
+        "certificates.",
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: (
         DeadlineExceededError,
-        "The call took too long; try again, with the same request id where there is one.",
+        "The call took too long. Try again; if the request has an id, keep it.",
     ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (OverloadedError, "The service is at its limit; try again later."),
     grpc.StatusCode.UNIMPLEMENTED: (
         NotFoundError,
-        "The service does not have this method; its release or its address is another one.",
+        "The service does not have this method. Check its address, and that client and service are "
+        "of the same release.",
     ),
     grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, "The service does not know the caller."),
     grpc.StatusCode.PERMISSION_DENIED: (

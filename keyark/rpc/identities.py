@@ -103,17 +103,17 @@ class PeerReader:
         The connection must be TLS 1.3, and the certificate must carry exactly one SPIFFE ID.
         """
         if list(auth_context.get("ssl_tls_version", ())) != [TLS_VERSION]:
-            raise UnauthenticatedError("The connection is not TLS 1.3; use a client that speaks it.")
+            raise UnauthenticatedError("The connection does not use TLS 1.3; use a client that does.")
         certificates = list(auth_context.get("x509_pem_cert", ()))
         named = list(auth_context.get("peer_spiffe_id", ()))
         if len(named) != 1 or len(certificates) != 1:
             raise UnauthenticatedError(
-                "The certificate names no single identity; use one of this deployment."
+                "The certificate does not name exactly one identity; use a certificate of this deployment."
             )
         peer = self._peer(certificates[0])
         if str(peer.identity).encode() != named[0]:
             raise UnauthenticatedError(
-                "The certificate names no single identity; use one of this deployment."
+                "The certificate does not name exactly one identity; use a certificate of this deployment."
             )
         return peer
 
@@ -127,7 +127,7 @@ class PeerReader:
             raise UnauthenticatedError("The caller's certificate has expired; renew it.")
         if now < peer.validity.not_before:
             raise UnauthenticatedError(
-                "The caller's certificate is not yet valid by this service's clock; set the clock that is wrong."
+                "The caller's certificate is not yet valid by this service's clock; correct the wrong clock."
             )
         self._revoked.check(peer.certificate)
 
@@ -139,7 +139,9 @@ class PeerReader:
             certificate = load_pem_certificates(pem)[0]
             peer = Peer(identity_of(certificate), Validity.of(certificate), certificate)
         except KeyarkError:
-            raise UnauthenticatedError("The caller's certificate is not one of this deployment.") from None
+            raise UnauthenticatedError(
+                "The caller's certificate does not belong to this deployment."
+            ) from None
         self._remembered[pem] = peer
         if len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)

@@ -36,26 +36,30 @@ class ServiceCertificateError(NoConnectionError):
     reason = "SERVICE_CERTIFICATE"
 
 
-_REFUSED: Final = "{service} refused the connection: nothing runs there. Start it, or ask its operator to."
+_REFUSED: Final = "{service} refused the connection, so it is not running. Start it, or ask its operator to."
 _CAUSES: Final[tuple[tuple[str, type[NoConnectionError], str], ...]] = (
     ("certificate has expired", ServiceCertificateError,
-     "{service} presents a certificate that has expired; its operator renews it with `keyark identities renew`. If it "
-     "should be in force, set the clock: it says {now} here."),
+     "The certificate of {service} has expired. Its operator renews it with `keyark identities "
+     "renew`. If it should be valid, check this computer's clock, which says {now}."),
     ("not yet valid", ServiceCertificateError,
-     "{service} presents a certificate that is not yet valid: the clock says {now} here. Set the clock of the computer "
-     "that is wrong."),
+     "The certificate of {service} is not yet valid: this computer's clock says {now}. "
+     "Correct the clock that is wrong."),
     ("hostname verification", ServiceCertificateError,
-     "What answers instead of {service} is another service; check the address."),
+     "Another service answered instead of {service}; check the address."),
     ("peer name", ServiceCertificateError,
-     "What answers instead of {service} is another service; check the address."),
+     "Another service answered instead of {service}; check the address."),
     ("certificate_verify_failed", ServiceCertificateError,
-     "What answers as {service} has no certificate of this deployment's internal CA; check the address and the trust "
-     "anchor."),
+     "Whatever answered as {service} has no certificate from this deployment's internal CA; "
+     "check the address and the trust anchor."),
     ("connection refused", NoConnectionError, _REFUSED),
-    ("could not contact dns", NoConnectionError, "The host of {service} is not known by that name; check the address."),
-    ("domain name not found", NoConnectionError, "The host of {service} is not known by that name; check the address."),
-    ("dns resolution failed", NoConnectionError, "The host of {service} is not known by that name; check the address."),
-    ("unreachable", NoConnectionError, "{service} cannot be reached from here; check network, firewall and address."),
+    ("could not contact dns", NoConnectionError, "The host name of {service} does not resolve; check the address."),
+    ("domain name not found", NoConnectionError, "The host name of {service} does not resolve; check the address."),
+    ("dns resolution failed", NoConnectionError, "The host name of {service} does not resolve; check the address."),
+    (
+        "unreachable",
+        NoConnectionError,
+        "{service} cannot be reached from here; check network, firewall and address.",
+    ),
     ("timed out", NoConnectionError, "{service} does not answer; check network, firewall and address."),
     ("timeout", NoConnectionError, "{service} does not answer; check network, firewall and address."),
 )  # fmt: skip
@@ -85,14 +89,15 @@ class Reach:
             if words in said:
                 return error(sentence.format(service=self.service, now=_date(self.now())))
         return NoConnectionError(
-            f"{self.service} ended the connection: it was stopped, or it does not accept the certificate of "
-            f"{self.identity().spiffe_id}. Try again; then ask its operator, whose log names the cause."
+            f"{self.service} closed the connection: it was stopped, or it does not accept the certificate "
+            f"of {self.identity().spiffe_id}. Try again. If it fails again, ask its operator, whose log "
+            "has the cause."
         )
 
     def no_answer(self) -> KeyarkError:
         """Return the error of a call whose time ran out."""
         return DeadlineExceededError(
-            f"{self.service} did not answer in time; try again, with the same request id where there is one."
+            f"{self.service} did not answer in time. Try again; if the request has an id, keep it."
         )
 
     def _own_fault(self) -> NoConnectionError | None:
@@ -101,14 +106,15 @@ class Reach:
         validity = Validity.of(identity.leaf)
         if now > validity.not_after:
             return IdentityEndedError(
-                f"{self.service} was not called: the certificate of {identity.spiffe_id} ended on "
-                f"{_date(validity.not_after)}. Have it renewed with `keyark identities renew`; if it should be in "
-                f"force, set the clock: it says {_date(now)}."
+                f"{self.service} was not called, because the certificate of {identity.spiffe_id} ended on "
+                f"{_date(validity.not_after)}. Have it renewed with `keyark identities renew`. If it should "
+                f"be valid, check this computer's clock, which says {_date(now)}."
             )
         if now < validity.not_before:
             return IdentityNotYetValidError(
-                f"{self.service} was not called: the certificate of {identity.spiffe_id} is not yet valid, only from "
-                f"{_date(validity.not_before)} on, and the clock says {_date(now)}. Set the clock."
+                f"{self.service} was not called, because the certificate of {identity.spiffe_id} is not valid "
+                f"before {_date(validity.not_before)}, and this computer's clock says {_date(now)}. Set the "
+                "clock."
             )
         return None
 

@@ -57,7 +57,7 @@ def lock_folder(path: Path) -> int:
             sync_folder(path.parent)
         descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreError(f"{path} cannot be used: {error.strerror}; make it this user's folder.") from None
+        raise StoreError(f"{path} cannot be used: {error.strerror}; make this user its owner.") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -144,7 +144,8 @@ def check_room(path: Path) -> None:
     needed = (path / DATA_FILE).stat().st_blocks * 512
     if shutil.disk_usage(path).free < needed:
         raise StoreFullError(
-            f"{path / DATA_FILE} has to be written anew, once, and there is no room: make {needed >> 20} MiB free."
+            f"{path / DATA_FILE} must be converted once, and the disk has too little space for that: free "
+            f"{needed >> 20} MiB."
         )
 
 
@@ -262,7 +263,7 @@ def store_error(error: lmdb.Error | OSError, folder: Path) -> StoreError:
     if isinstance(error, lmdb.MapFullError):
         return StoreFullError("The store's map is full; raise map_gib and start again.")
     if code in _FULL or (code == errno.EIO and _is_full(folder)):
-        return StoreFullError("The disk is full; the store goes on once there is room.")
+        return StoreFullError("The disk is full. Free some space; the store then works again by itself.")
     if isinstance(error, _DAMAGED):
         return StoreCorruptError("The store's file is damaged; restore it from a backup.")
     cause = error.strerror if isinstance(error, OSError) else getattr(error, "reason", type(error).__name__)

@@ -204,7 +204,9 @@ def describe_refusal(error: OSError) -> str:
         os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes)
     )
     why = error.strerror or type(error).__name__
-    return f"{where or 'A file or connection'} cannot be used: {why}. Mend that, and run the command again."
+    return (
+        f"{where or 'A file or connection'} cannot be used: {why}. Correct that, and run the command again."
+    )
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,8 @@ class AcceptedHeads:
             raise self._gap()
         else:
             raise StaleCheckpointError(
-                f"The checkpoint of {checkpoint.size} leaves is older than what is remembered; get the receipt anew."
+                f"The checkpoint of {checkpoint.size} leaves is older than one that was accepted before; "
+                "fetch the receipt again."
             )
 
     def _check_origin(self, checkpoint: Checkpoint) -> None:
@@ -196,14 +197,16 @@ class AcceptedHeads:
 
     def _gap(self) -> CheckpointGapError:
         return CheckpointGapError(
-            f"The links do not lead on from the accepted tree of {self.size} leaves; send those that do.",
+            f"The checkpoint links do not begin at the accepted tree of {self.size} leaves; send those "
+            "that do.",
             metadata={"tree_size": str(self.size)},
         )
 
     def _mismatch(self, size: int) -> CheckpointMismatchError:
         return CheckpointMismatchError(
-            f"The tree of {size} leaves was not proven to lead on from the accepted one of {self.size}; nothing was "
-            f"accepted. Ask {self.origin} itself for the proof; where it has none, `keyark doctor` tells of its log.",
+            f"The tree of {size} leaves was not proven to continue the accepted one of {self.size}, so it "
+            f"was not accepted. Ask {self.origin} itself for the proof. If it has none, run `keyark "
+            "doctor`, which examines its log.",
             metadata={"tree_size": str(self.size)},
         )
 
@@ -219,8 +222,9 @@ class AcceptedHeads:
         evidence = CheckpointContradiction(first_note=head.note, second_note=tree.note, links=links)
         self._alarm = LogAlarm(
             reason=LogInconsistentError.reason,
-            message=f"The log {self.origin} contradicts itself: it signed two trees of {size} leaves. Nothing that "
-            "relies on it is done any more; keep both sides' data, find out why, then clear the alarm.",
+            message=f"The log {self.origin} contradicts itself: it signed two different trees of {size} "
+            "leaves. Everything that relies on it is stopped. Keep the data of both sides, find "
+            "out why, then clear the alarm.",
             contradiction=evidence,
         )
         return LogInconsistentError(self._alarm.message)
@@ -244,7 +248,7 @@ class AcceptedHeads:
             return
         if store.get(ALARMS, _key(self.origin)) is None and not self._alarm.brought_by:
             self._alarm.brought_by = brought_by
-            self._alarm.message += f" The second one was brought by {brought_by}."
+            self._alarm.message += f"{brought_by} sent the second one."
         event = AuditEvent(
             version=EVENT_VERSION, type=EventType.EVENT_TYPE_LOG_INCONSISTENT, time_us=clock.now_us()
         )

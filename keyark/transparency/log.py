@@ -147,7 +147,7 @@ class Log:
         """
         if self._store is None:
             raise LogClosedError(
-                "The log is closed, so nothing can be done that has to be logged; start again."
+                "The log is closed, so nothing can be done that must be logged; start the service again."
             )
         ref = LeafRef()
         txn.emit(_Appended(event, ref, on_index))

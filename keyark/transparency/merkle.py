@@ -86,7 +86,7 @@ def verify_consistency(
     Raises ConsistencyProofError where the proof is malformed or leads to other roots.
     """
     if not 0 <= first_size <= second_size:
-        raise ConsistencyProofError("A tree follows from smaller ones only; the log may have lost leaves.")
+        raise ConsistencyProofError("A tree cannot follow a larger one; the log may have lost leaves.")
     if not _are_hashes((first_root, second_root, *proof)):
         raise ConsistencyProofError("The consistency proof holds something else than SHA-256 hashes.")
     if first_size in (0, second_size):

@@ -113,8 +113,9 @@ class FollowedTransportKeys:
         public_key, begins = self._trust.verify(certificate, at), _validity(certificate).not_before
         if self._is_known(public_key) or any(begins <= key.certified for key in self.record.keys):
             raise TransportKeyRetiredError(
-                f"Transport key {key_id(public_key).hex()} is no younger than those that signed the lost log. Rotate "
-                "the restored DRM's transport key, then confirm the new one.",
+                f"Transport key {key_id(public_key).hex()} may have signed the lost log, since it is not "
+                "newer than the keys that did. Rotate the restored DRM's transport key, then confirm the new "
+                "one.",
                 metadata={KNOWN_KEY: self.newest_id.hex()},
             )
         self._add(certificate, since_us=0)
@@ -152,8 +153,9 @@ class FollowedTransportKeys:
             return public_key
         if self._is_known(public_key):
             raise TransportKeyRetiredError(
-                f"Transport key {key_id(public_key).hex()} was followed by {self.newest_id.hex()}; nothing is wrapped "
-                "to it any more. Ask for the form again; if it comes again, do not trust its sender.",
+                f"Transport key {key_id(public_key).hex()} was replaced by {self.newest_id.hex()}, so no key "
+                "is wrapped to it. Fetch the form again. If it offers the same key again, do not trust the "
+                "RM.",
                 metadata={KNOWN_KEY: self.newest_id.hex()},
             )
         raise self._unproven(f"Transport key {key_id(public_key).hex()} is not known here.")
@@ -182,8 +184,9 @@ class FollowedTransportKeys:
         """Raise TransportKeyEndedError where the last certificate of a known key ended before ``at`` (seconds UTC)."""
         if key.ends < at:
             raise TransportKeyEndedError(
-                f"The certificate of transport key {key_id(key.public_key).hex()} has ended, so what it signs now is "
-                "not believed. Renew the certificate, or rotate the key: `keyark transport-key renew`."
+                f"The certificate of transport key {key_id(key.public_key).hex()} has ended, so its new "
+                "signatures are not accepted. Renew the certificate (`keyark transport-key renew`) or rotate "
+                "the key."
             )
 
     def superseded_us(self, key: records.FollowedTransportKey) -> int | None:
@@ -205,7 +208,8 @@ class FollowedTransportKeys:
         except CheckpointSignatureError:
             if certified <= newest.certified:  # of two keys of one second, either could pass for the younger
                 raise self._unproven(
-                    "The transport key in force did not sign the handover to this one, nor is this one younger."
+                    "The transport key in force did not sign the handover to this key, and the certificate "
+                    "of this key is not newer."
                 ) from None
 
     def _certified(self, certificate: TransportCertificate) -> bytes:
@@ -257,7 +261,8 @@ class FollowedTransportKeys:
 
     def _unproven(self, what: str) -> TransportKeyUnprovenError:
         return TransportKeyUnprovenError(
-            f"{what} Ask for the changes of the transport key; if they do not lead to it, do not trust their sender.",
+            f"{what} Fetch the changes of the transport key. If they do not lead to this key, do not "
+            "trust their sender.",
             metadata={KNOWN_KEY: self.newest_id.hex()},
         )
 

@@ -30,11 +30,11 @@ def unpack(body: bytes) -> list[bytes]:
     messages, position = [], 0
     while position < len(body):
         if position + _LENGTH.size > len(body):
-            raise FrameError("A frame ends inside a length.")
+            raise FrameError("A frame ends within its length field.")
         (length,) = _LENGTH.unpack_from(body, position)
         position += _LENGTH.size
         if position + length > len(body):
-            raise FrameError("A frame ends inside a message.")
+            raise FrameError("A frame ends within its message.")
         messages.append(body[position : position + length])
         position += length
     return messages
@@ -55,7 +55,7 @@ def body_size(header: bytes) -> int:
     """Return the size of the body that follows a header; raises FrameError."""
     (size,) = _LENGTH.unpack(header)
     if size > MAX_FRAME:
-        raise FrameError("A frame is larger than any can be.")
+        raise FrameError("A frame is larger than allowed.")
     return cast("int", size)
 
 

@@ -109,7 +109,7 @@ class WorkerPool:
         Raises OverloadedError where the queue is full, and UnavailableError once the pool is closing.
         """
         if self._closing:
-            raise UnavailableError("The service is stopping; try again on another one or later.")
+            raise UnavailableError("The service is stopping; try again later, or at another one.")
         if len(self._waiting) + len(items) > self._max_waiting:
             raise OverloadedError("Too much work is waiting; try again later.")
         if not items:
@@ -213,7 +213,9 @@ class WorkerPool:
             if item.run.future.done():
                 continue
             if item.deaths >= FATAL_DEATHS:
-                item.settle(PoisonedItemError("The item ended every worker that took it and is refused."))
+                item.settle(
+                    PoisonedItemError("The item crashed each worker that processed it, so it is refused.")
+                )
             else:
                 self._waiting[item] = None
                 self._waiting.move_to_end(item, last=False)

@@ -47,7 +47,7 @@ class Interrupted:
 async def test_a_second_run_in_the_same_folder_is_refused(deployment: Deployment, tmp_path: Path) -> None:
     out = tmp_path / "out"
     async with deployment.client() as client:
-        with working_in(out), pytest.raises(FolderInUseError, match="Another run"):
+        with working_in(out), pytest.raises(FolderInUseError, match="Another keyark command"):
             await enroll_into(client, EnrollmentFolder(path=out), ALICE)
         assert (await enroll_into(client, EnrollmentFolder(path=out), ALICE)).email == ALICE.email
 
@@ -111,14 +111,14 @@ async def test_another_key_on_disk_is_not_called_issued(
         mine = folder.path / f"{role}-key.pem"
         mine.rename(folder.path / "moved.pem")
         save_private_key(mine, generate(KeyType.EC_P256))
-        with pytest.raises(CertificateMismatchError, match="another key"):
+        with pytest.raises(CertificateMismatchError, match="does not belong"):
             folder.finish(prepared, enrolled)
         assert not folder.is_finished()
         os.replace(folder.path / "moved.pem", mine)
         await enroll_into(client, folder, ALICE)
         mine.unlink()
         save_private_key(mine, generate(KeyType.EC_P256))
-        with pytest.raises(CertificateMismatchError, match="another key"):
+        with pytest.raises(CertificateMismatchError, match="does not belong"):
             await enroll_into(client, folder, ALICE)
 
 

@@ -213,4 +213,4 @@ def test_the_command_line_says_where_whatever_the_configuration_does(
 @pytest.mark.parametrize("address", ["8080", "http://127.0.0.1:80", ":80", "127.0.0.1:"])
 def test_an_address_that_is_none_is_a_usage_error(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert PROGRAM.main(["serve", "cm.toml", "--http", address]) == 2
-    assert "is no HOST:PORT" in capsys.readouterr().err
+    assert "is not HOST:PORT" in capsys.readouterr().err

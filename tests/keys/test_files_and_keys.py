@@ -179,20 +179,20 @@ def test_what_is_no_file_is_called_what_it_is(folder):
     os.mkfifo(folder / "pipe", 0o644)
     for path, kind in ((Path("/dev/null"), "device"), (folder / "pipe", "pipe"), (folder, "folder")):
         for read in (read_file, read_secret_file):
-            with pytest.raises(UnreadableFileError, match=f"is a {kind} and no file"):
+            with pytest.raises(UnreadableFileError, match=f"is a {kind}, not a file"):
                 read(path, max_size=10)
     (folder / "large").write_bytes(bytes(11))
-    with pytest.raises(UnreadableFileError, match="has 11 bytes, and at most 10"):
+    with pytest.raises(UnreadableFileError, match="has 11 bytes, which is more than the allowed 10"):
         read_file(folder / "large", max_size=10)
 
 
 def test_a_folder_that_cannot_be_made_is_told_by_what_lies_there(folder):
     (folder / "link").symlink_to("nowhere")
     (folder / "file").write_text("")
-    for name, what in (("link", "link that leads nowhere"), ("file", "is no folder")):
+    for name, what in (("link", "symbolic link to nothing"), ("file", "is not a folder")):
         with pytest.raises(UnwritableFileError, match=what), working_in(folder / name):
             pass
-    with pytest.raises(UnwritableFileError, match="link that leads nowhere"):
+    with pytest.raises(UnwritableFileError, match="symbolic link to nothing"):
         make_private_folder(folder / "link")
 
 

@@ -64,7 +64,7 @@ def test_another_policy_takes_grants_away(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grant", "told"),
     [
-        ('auditors = ["officer/ann"]\nevents = ["*"]', "only identities auditor/NAME"),
+        ('auditors = ["officer/ann"]\nevents = ["*"]', "only identities of the form auditor/NAME"),
         ('auditors = ["*"]\nevents = ["*"]', "details"),
         ('auditors = ["auditor/ann"]\nevents = ["KEY_ARCHIVD"]', "'KEY_ARCHIVD' is no type"),
         ('auditors = ["auditor/ann"]\nevents = ["UNSPECIFIED"]', "'UNSPECIFIED' is no type"),

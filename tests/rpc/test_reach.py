@@ -109,12 +109,12 @@ async def test_a_service_that_does_not_run() -> None:
 
 async def test_a_host_that_is_not_known() -> None:
     error = await refusal("nobody.invalid:7710", identity(AUDITOR))
-    assert "not known by that name" in error.message
+    assert "does not resolve" in error.message
 
 
 @pytest.mark.parametrize(
     ("validity", "reason", "words"),
-    [(PAST, "IDENTITY_ENDED", "ended on"), (FUTURE, "IDENTITY_NOT_YET_VALID", "not yet valid")],
+    [(PAST, "IDENTITY_ENDED", "ended on"), (FUTURE, "IDENTITY_NOT_YET_VALID", "not valid before")],
 )
 async def test_an_identity_of_ones_own_that_is_not_in_force(
     validity: Validity, reason: str, words: str
@@ -140,7 +140,7 @@ async def test_a_service_whose_certificate_is_not_in_force(validity: Validity, w
 async def test_another_service_at_the_address() -> None:
     async with serving(Scripted()) as server:
         error = await refusal(f"127.0.0.1:{server.port}", identity(AUDITOR), "cm")
-    assert (error.reason, "another service" in error.message) == ("SERVICE_CERTIFICATE", True), error.message
+    assert (error.reason, "Another service" in error.message) == ("SERVICE_CERTIFICATE", True), error.message
 
 
 async def test_a_caller_of_another_ca() -> None:

@@ -252,7 +252,7 @@ async def test_an_allow_list_that_does_not_fit_stops_the_start(allow, says: str)
 
 async def test_two_servers_do_not_share_a_port() -> None:
     async with serving(Scripted()) as server:
-        with pytest.raises(ConfigurationError, match="cannot be listened at"):
+        with pytest.raises(ConfigurationError, match="Cannot listen at"):
             async with serving(Scripted(), address=f"127.0.0.1:{server.port}"):
                 pass
 

@@ -360,7 +360,7 @@ async def test_an_alarm_is_durable_and_logged_once_until_an_operator_clears_it()
     assert (evidence.first_note, evidence.second_note) == (head(5, FORKED).note, head(5).note)
     again = AcceptedHeads.load(store, origin=ORIGIN)
     assert again.alarm == heads.alarm
-    with pytest.raises(LogInconsistentError, match="two trees"):
+    with pytest.raises(LogInconsistentError, match="two different trees"):
         again.accept([link(5, 9)], [head(9)])
     await store.update(lambda txn: clear_alarm(txn, origin=ORIGIN))
     cleared = AcceptedHeads.load(store, origin=ORIGIN)

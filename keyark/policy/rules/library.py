@@ -106,7 +106,7 @@ def _field_type(default: object, permitted: str | None) -> Any:
 def _matching(pattern: re.Pattern[str]) -> Any:
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
-            raise ValueError(f"{value!r} does not stand here; what does has the form {pattern.pattern}")
+            raise ValueError(f"{value!r} is not allowed here; the form is {pattern.pattern}")
         return value
 
     return check

@@ -92,6 +92,6 @@ async def _call_once(
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise UnavailableError("The connection was closed under the call; try again.") from None
+        raise UnavailableError("The connection was closed during the call; try again.") from None
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, getattr(method, "reach", None)) from None

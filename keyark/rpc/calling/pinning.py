@@ -122,8 +122,8 @@ class ServerPin:
                 self._revoked.check(presented)
             except IdentityRevokedError:
                 raise ServiceRevokedError(
-                    f"{self.address} presents a revoked identity of {self._name}, so nothing was sent there; give the "
-                    "service a new one with `keyark identities renew`."
+                    f"The service at {self.address} has a revoked identity of {self._name}, so nothing was "
+                    "sent to it. Give the service a new identity with `keyark identities renew`."
                 ) from None
             changed, self._pinned = presented != self._pinned, presented
             return changed

@@ -74,7 +74,8 @@ class CurrentIdentity:
 def _check_successor(read: LocalIdentity, present: LocalIdentity, now: int) -> None:
     if read.spiffe_id != present.spiffe_id:
         raise ConfigurationError(
-            f"The identity's files hold {read.spiffe_id} instead of {present.spiffe_id}; put the right ones there."
+            f"The identity's files belong to {read.spiffe_id} instead of {present.spiffe_id}; restore the "
+            "right files."
         )
     certificate = load_pem_certificates(read.certificate)[0]
     if not any(_is_issued_by(certificate, anchor) for anchor in load_pem_certificates(read.trust_anchor)):

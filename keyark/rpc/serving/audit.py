@@ -111,7 +111,9 @@ class AuditServicer(AuditServiceServicer):
     ) -> pb.CosignCheckpointResponse:
         """The newest accepted head of the DRM's log, cosigned, once one that came along was accepted."""
         if self._witness is None:
-            raise NotFoundError("The DRM cosigns nothing, for it follows no log; ask the RM or the CM.")
+            raise NotFoundError(
+                "The DRM cosigns no checkpoints, since it follows no other log; ask the RM or the CM."
+            )
         if request.checkpoint or request.trust_changes:
             caller = current_caller()
             evidence = ArchiveEvidence(
@@ -138,7 +140,9 @@ class AuditServicer(AuditServiceServicer):
         """
         token = request.page.page_token
         if token and not (token.isascii() and token.isdigit() and len(token) < 20):
-            raise InvalidInputError("The page token is not one of this service.", field="page.page_token")
+            raise InvalidInputError(
+                "The page token does not come from this service.", field="page.page_token"
+            )
         first, limit = int(token or 0), min(request.page.page_size or DEFAULT_PAGE, LARGEST_PAGE)
         entries = await self._log.entries(after=first - 1, limit=limit)
         shown = self._discloses(current_caller())

@@ -46,10 +46,10 @@ class Share:
         """Raise OverloadedError where this amount could not be taken now."""
         if self._by_caller[caller] + amount > self._per_caller:
             raise OverloadedError(
-                f"{caller} has as many {self._what} under way as one caller may; try again shortly."
+                f"{caller} has reached its limit of {self._what} in progress; try again shortly."
             )
         if self._taken + amount > self._total:
-            raise OverloadedError(f"The service has as many {self._what} as it takes; try again shortly.")
+            raise OverloadedError(f"The service has reached its limit of {self._what}; try again shortly.")
 
 
 class Readers:

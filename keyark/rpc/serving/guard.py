@@ -101,7 +101,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def refuse(_: Any, context: Context) -> None:
             async with self._telling_errors(method, context), self._recording(method):
                 self._check_peer(context)
-            error = UnknownMethodError("The service has no such method; its release may be another one.")
+            error = UnknownMethodError("The service does not have this method; it may be of another release.")
             await self._record(method, error)
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, error.message)
 
@@ -276,7 +276,9 @@ def _decode(handler: Handler, data: bytes) -> object:
         return handler.request_deserializer(data)  # type: ignore[misc]  # every generated handler has one
     except DecodeError:
         raise InvalidInputError(
-            "The request is no message of this method; check the release.", field="request"
+            "The request is not a message of this method; check that client and service are of the same "
+            "release.",
+            field="request",
         ) from None
 
 
@@ -288,7 +290,7 @@ async def _bounded(response: Awaitable[object], seconds: float) -> object:
     except TimeoutError:
         if not time.expired():
             raise
-        raise DeadlineExceededError("The call took too long; try again, with the same request id.") from None
+        raise DeadlineExceededError("The call took too long; try again with the same request id.") from None
 
 
 async def _produce(responses: Any, context: Context) -> None:

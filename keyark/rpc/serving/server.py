@@ -151,4 +151,6 @@ def _listen(server: grpc.aio.Server, address: Address, credentials: grpc.ServerC
     try:
         return replace(address, port=server.add_secure_port(str(address), credentials))
     except RuntimeError:
-        raise ConfigurationError(f"{address} cannot be listened at; is another service there?") from None
+        raise ConfigurationError(
+            f"Cannot listen at {address}; check whether another program uses it."
+        ) from None

@@ -94,4 +94,4 @@ def _check_writable(folder: Path) -> None:
     while not is_there(existing):
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"{folder} is no folder that the CM can write to; make it one.")
+        raise ConfigurationError(f"The CM cannot write to the folder {folder}; create it or grant access.")

@@ -80,9 +80,7 @@ def find_by_serial(txn: ReadTransaction, serial: bytes) -> tuple[SerialRecord, P
         or not is_issued(pair)
         or serial not in (pair.signing_serial, pair.encryption_serial)
     ):
-        raise NotFoundError(
-            "No certificate has this serial number; `keyark certificates list` shows those that there are."
-        )
+        raise NotFoundError("No certificate has this serial number; `keyark certificates list` lists them.")
     return found, pair
 
 

@@ -97,7 +97,8 @@ def make_key(path: Path, name: str, key_type: str) -> dict[str, Any]:
 def _check_name(config: CmConfig, name: x509.Name) -> None:
     if name == load_certificates(config.issuer.chain)[0].subject:
         raise ConfigurationError(
-            "The next key has the name of the present one; lists would be confused. Take another."
+            "The next key would have the same name as the current one, and their revocation lists could "
+            "not be told apart. Give another name."
         )
 
 
@@ -125,7 +126,7 @@ def _switched(path: Path) -> tuple[dict[str, Any], str]:
     number, key_path, _, chain = _next_files(config)
     if not chain.exists():
         raise ConfigurationError(
-            f"{chain} is missing: put the certificate of the next key there, and those above."
+            f"{chain} is missing; save the certificate of the next key there, followed by those above it."
         )
     certificate = load_certificates(chain)[0]
     uri = f"file:{key_path.name}"

@@ -196,7 +196,9 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
     async def PublishCrls(self, request: pb.PublishCrlsRequest, context: Context) -> pb.PublishCrlsResponse:
         """Make new lists at once."""
         if self.crls is None:
-            raise CrlsNotConfiguredError("This CM publishes no lists; its operator adds a section [crl].")
+            raise CrlsNotConfiguredError(
+                "This CM publishes no revocation lists; its operator has to add a section [crl]."
+            )
         published = await self.crls.publish_all()
         return pb.PublishCrlsResponse(
             crls=[

@@ -134,7 +134,7 @@ def check_records(txn: ReadTransaction) -> list[str]:
     }
     if {table: txn.count(table) for table in expected} != expected:
         raise RecordMismatchError(
-            "A table of the archived keys lacks rows or has some too many; restore the store from a backup."
+            "A table of the archived keys has too few or too many rows; restore the store from a backup."
         )
     return storage_keys
 

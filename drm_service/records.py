@@ -155,7 +155,7 @@ def find_by_key_id(txn: ReadTransaction, key_id: bytes) -> ArchivedKeyRecord:
     use = KeyUse.FromString(value) if value is not None else None
     record = read_record(txn, use.enrollment_id) if use and use.role == KeyRole.KEY_ROLE_ENCRYPTION else None
     if record is None:
-        raise NotFoundError("No archived key has this key id; `keyark keys list` shows those that there are.")
+        raise NotFoundError("No archived key has this key id; `keyark keys list` lists them.")
     return record
 
 

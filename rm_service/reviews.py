@@ -52,11 +52,13 @@ def enqueue(
     caller = enrollment_id[_REQUEST_ID:]
     if len(txn.scan(WAITING_BY_CALLER, prefix=caller, limit=room.each_caller)) >= room.each_caller:
         raise TooManyWaitingError(
-            f"{room.each_caller} requests of yours wait for an officer; submit this one again when some are decided."
+            f"{room.each_caller} of your requests wait for an officer, which is the limit; submit this "
+            "one again when some are decided."
         )
     if txn.count(APPROVAL_QUEUE) >= room.everybody:
         raise OverloadedError(
-            "As many requests as there may be wait for an officer; submit this one again when some are decided."
+            "The queue of requests that wait for an officer is full; submit this one again when some are "
+            "decided."
         )
     txn.insert(ENROLLMENTS, enrollment_id, record.SerializeToString())
     txn.put(APPROVAL_QUEUE, _place(enrollment_id, record.review), b"\1")
@@ -96,7 +98,7 @@ def check_state(record: EnrollmentRecord, states: Sequence[int]) -> None:
     if record.state not in states:
         name = EnrollmentState.Name(state_of(record)).removeprefix("ENROLLMENT_STATE_").lower()
         by = f" by {record.review.officer}" if record.review.officer else ""
-        raise NotPendingError(f"The request does not wait any more: it is {name}{by}; look at it again.")
+        raise NotPendingError(f"The request no longer waits: it is {name}{by}. Show it again.")
 
 
 def find_reviewed(txn: ReadTransaction, enrollment_id: bytes) -> EnrollmentRecord:
@@ -104,8 +106,8 @@ def find_reviewed(txn: ReadTransaction, enrollment_id: bytes) -> EnrollmentRecor
     record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ID_SIZE else None
     if record is None or not record.HasField("review"):
         raise NotFoundError(
-            "No request with this enrollment id waits or waited for an officer; `keyark enrollments list` shows those "
-            "that there are."
+            "No request with this enrollment id has waited for an officer; `keyark enrollments list` "
+            "lists them."
         )
     return record
 

@@ -115,7 +115,7 @@ def _start(page: Page) -> tuple[int, bytes | None]:
         return 0, None
     if len(page.after) <= ID_SIZE:
         raise InvalidInputError(
-            "The page token is not one of this query; start with an empty one.", field="page.page_token"
+            "The page token belongs to another query; start with an empty one.", field="page.page_token"
         )
     return page.after[0], page.after[1:]
 
@@ -220,7 +220,7 @@ def _check(wanted: CertificateFilter) -> None:
     if wanted.spki_sha256 and len(wanted.spki_sha256) != sha256().digest_size:
         raise InvalidInputError("A key id is a SHA-256 of 32 bytes.", field="filter.spki_sha256")
     if wanted.state not in _STANDINGS:
-        raise InvalidInputError("This release knows no such state.", field="filter.state")
+        raise InvalidInputError("This release does not know that state.", field="filter.state")
     for name in ("expires_from", "expires_until"):
         if not 0 <= getattr(wanted, name) < 1 << 62:
             raise InvalidInputError(

@@ -50,7 +50,7 @@ def find_refusal(txn: ReadTransaction, enrollment_id: bytes) -> RefusalRecord:
     """Return why an enrollment (id of 32 bytes) was refused for good; raises NotFoundError where it was not."""
     value = txn.get(REFUSED, enrollment_id)
     if value is None:
-        raise NotFoundError("The CM refused no such enrollment; `keyark keys list` shows the ids.")
+        raise NotFoundError("The CM has not refused this enrollment; `keyark keys list` shows the ids.")
     return RefusalRecord.FromString(value)
 
 

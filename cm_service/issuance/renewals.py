@@ -40,24 +40,26 @@ def check_renewal(txn: ReadTransaction, statement: Statement, now: int) -> Renew
         found, pair = find_by_serial(txn, statement.renews)
     except NotFoundError:
         raise RenewalRefusedError(
-            "No certificate of this CA has the serial number to renew; enroll anew."
+            "No certificate of this CA has the serial number to renew; submit a new request."
         ) from None
     if found.role != KeyRole.KEY_ROLE_SIGNING:
-        raise RenewalRefusedError("Name the signing certificate to renew; its pair is renewed with it.")
+        raise RenewalRefusedError(
+            "Name the signing certificate; the other certificate of the pair is renewed with it."
+        )
     public_key = load_certificate(pair.signing_certificate).public_key()
     verify_renewal(statement, cast("SigningPublicKey", public_key))
     if (revocation := revocation_of(pair, found.role)) is not None:
         if revocation.reason == RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD:
-            raise RenewalOnHoldError("The certificate to renew is on hold; have an officer release it.")
-        raise RenewalRefusedError("The certificate to renew is revoked; enroll anew.")
+            raise RenewalOnHoldError("The certificate to renew is suspended; ask an officer to release it.")
+        raise RenewalRefusedError("The certificate to renew is revoked; submit a new request instead.")
     if now > pair.not_after:
-        raise RenewalRefusedError("The certificate to renew has expired; enroll anew.")
+        raise RenewalRefusedError("The certificate to renew has expired; submit a new request instead.")
     if (pair.common_name, pair.email.lower()) != (statement.common_name, statement.email.lower()):
         raise RenewalRefusedError(
-            "The certificate to renew has another name or address; enroll anew for this one."
+            "The certificate to renew has a different name or address; submit a new request instead."
         )
     if pair.renewed_by not in (b"", statement.enrollment_id):
-        raise AlreadyRenewedError("The certificate was renewed before; renew the one that followed it.")
+        raise AlreadyRenewedError("The certificate was already renewed; renew the one that replaced it.")
     return RenewedPair(enrollment_id=found.enrollment_id, pair=pair)
 
 

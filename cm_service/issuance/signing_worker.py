@@ -78,7 +78,9 @@ def check_signed(signed: SignPairResult, record: PairRecord, statement: Statemen
         (signed.encryption_certificate, record.encryption_serial, statement.encryption_spki),
     ):
         if not _is_requested(certificate, serial, spki):
-            raise SigningMismatchError("The signed certificate is not the requested one; nothing was issued.")
+            raise SigningMismatchError(
+                "The worker signed a certificate that was not requested, so nothing was issued."
+            )
 
 
 def _is_requested(der: bytes, serial: bytes, spki: bytes) -> bool:

@@ -42,7 +42,8 @@ class NameHolders:
         rows = txn.scan(INDEX, prefix=prefix, limit=MOST_PAIRS + 1)
         if len(rows) > MOST_PAIRS:
             raise TooManyHoldersError(
-                f"More than {MOST_PAIRS} pairs were issued under this common name; except it from the rule with `when`."
+                f"More than {MOST_PAIRS} pairs were issued under this common name; exclude it from the rule "
+                "with `when`."
             )
         ids = (key[-ID_SIZE:] for key, _ in rows)
         pairs = [

@@ -76,7 +76,8 @@ class IssuerSettings(Config):
         numbers = [*(issuer.generation for issuer in self.earlier), self.generation]
         if numbers != sorted(set(numbers)):
             raise ValueError(
-                "earlier CA keys stand in the order of their generations, below the present one's"
+                "earlier CA keys must be in the order of their generations, and lower than the current "
+                "generation"
             )
         return self
 
@@ -178,8 +179,8 @@ def _is_recorded(txn: ReadTransaction, generation: int, key_id: bytes) -> bool:
     known = txn.get(CRL_STATE, _KEY + bytes([generation]))
     if known not in (None, key_id):
         raise IssuerGenerationError(
-            f"Generation {generation} of the CA is another key than the configured one; give that its own number, as "
-            "`keyark ca rollover` does."
+            f"The configured key is not the CA's key of generation {generation}; give it a number of its "
+            "own, as `keyark ca rollover` does."
         )
     return known is not None
 
@@ -236,9 +237,9 @@ def _renamed(before: tuple[x509.Name, bytes] | None, certificate: x509.Certifica
         "issued under others"
     )
     return (
-        f"The CA's certificate {told}. Put the chain of before back in ca.pem. Then make a new request on this host "
-        "(`keyark-cm ca-request cm/cm.toml`), which asks for the name and identifier of before, and have the root sign "
-        "that."
+        f"The CA's certificate {told}. Restore the previous chain in ca.pem. Then make a new request "
+        "on this host (`keyark-cm ca-request cm/cm.toml`), which asks for the previous name and "
+        "identifier, and have the root sign that."
     )
 
 

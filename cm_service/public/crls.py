@@ -309,5 +309,5 @@ def _make_folder(folder: Path) -> None:
 
 def _unwritable(folder: Path, error: OSError) -> UnwritableFileError:
     return UnwritableFileError(
-        f"Nothing can be written to {folder}: {error.strerror}; make room or give access."
+        f"Cannot write to {folder}: {error.strerror}; free some disk space or grant access."
     )

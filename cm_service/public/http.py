@@ -94,7 +94,7 @@ class HttpServer:
                     listeners.append(opened.enter_context(await _listen(place)))
                 except OSError as error:
                     raise ConfigurationError(
-                        f"Nothing can listen at http://{place}: {error}; choose another address."
+                        f"Cannot listen at http://{place}: {error}; choose another address."
                     ) from None
             server = cls(listeners, answer=answer, now=now, limits=limits or HttpLimits())
             opened.pop_all()

@@ -128,7 +128,9 @@ class Ocsp:
         last = Validity.of(self._in_force).not_after if self._in_force is not None else now
         next_update = min(now + self._valid, last)
         if next_update <= now:
-            raise UnavailableError("The responder's certificate expired, and its renewal fails; see above.")
+            raise UnavailableError(
+                "The responder's certificate has expired, and renewing it fails; the entries above say why."
+            )
         asked = query.certificate
         task = SignOcspTask(
             hash_name=asked.hash_name,

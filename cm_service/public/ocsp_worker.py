@@ -71,7 +71,9 @@ def open_signer(setup: bytes) -> Work:
     path = Path(setup.decode())
     private_key = load_private_key(path)
     if not isinstance(private_key, ec.EllipticCurvePrivateKey):
-        raise KeyFileError(f"{path} holds no responder's key; move it away and a new one is made.")
+        raise KeyFileError(
+            f"{path} is not the key of an OCSP responder; move it away, and the CM makes a new one."
+        )
     signer = OcspSigner(certificate=responder_certificate(path), private_key=private_key)
     return lambda batch: [sign_answer(task, signer) for task in batch]
 

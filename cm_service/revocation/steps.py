@@ -106,7 +106,7 @@ class Revocations:
         """
         if reason == HOLD or reason not in RevocationReason.values():
             raise InvalidInputError(
-                "A certificate is not revoked for this reason; hold it instead.", field="reason"
+                "This reason is for a suspension; hold the certificate instead.", field="reason"
             )
         return await self._carry_out(
             _Asked(
@@ -145,7 +145,7 @@ class Revocations:
         verify_revocation(raw, signature, cast("SigningPublicKey", holder.public_key()))
         if not set(statement.serials) <= {pair.signing_serial, pair.encryption_serial}:
             raise InvalidInputError(
-                "The statement names certificates that are not of one pair.", field="serials"
+                "The statement names certificates that do not belong to one pair.", field="serials"
             )
         signed = SignedStatement(statement=raw, signature=signature, certificate=pair.signing_certificate)
         return await self._carry_out(
@@ -185,7 +185,7 @@ def _check(asked: _Asked) -> None:
         check_serial(serial)
     if not 0 <= asked.invalidity_time <= asked.now:
         raise InvalidInputError(
-            "The invalidity time lies in the future or before 1970.", field="invalidity_time"
+            "The invalidity time is in the future or before 1970.", field="invalidity_time"
         )
 
 
@@ -258,9 +258,9 @@ def _judge(present: Revocation | None, asked: _Asked, *, expired: bool) -> Revoc
     final = present is not None and present.reason != HOLD
     if asked.change is Change.RELEASE:
         if present is None:
-            raise NotOnHoldError("The certificate is not on hold; there is nothing to release.")
+            raise NotOnHoldError("The certificate is not suspended, so it cannot be released.")
         if final:
-            raise AlreadyRevokedError("The certificate is revoked for good; enroll anew instead.")
+            raise AlreadyRevokedError("The certificate is revoked permanently; submit a new request instead.")
         return None
     if present is not None and present.reason == asked.reason:
         return present
@@ -270,7 +270,7 @@ def _judge(present: Revocation | None, asked: _Asked, *, expired: bool) -> Revoc
         )
     if expired:
         raise AlreadyExpiredError(
-            "The certificate expired, and lists do not tell of it any more; nothing was changed."
+            "The certificate has expired, so revocation lists no longer name it; nothing was changed."
         )
     return Revocation(
         reason=asked.reason,

@@ -72,9 +72,7 @@ class IssuingCas:
         It is verified at the time when it began, by its own word: that it was in force then is what the CA's signature
         says. So a clock that is wrong here keeps no key from being recovered, and neither does a link that comes late.
         """
-        refusal = CertificateChainError(
-            f"{self.path.name} names no issuing CA; complete it, and run `reload`."
-        )
+        refusal = CertificateChainError(f"{self.path.name} has no issuing CA; complete it, and run `reload`.")
         for issuer in self.certificates:
             began = max(Validity.of(certificate).not_before, Validity.of(issuer).not_before)
             try:
@@ -113,7 +111,9 @@ class CertificateLinks:
         """
         try:
             if record is None:
-                raise NotFoundError("No key is archived for this enrollment; there is nothing to link.")
+                raise NotFoundError(
+                    "No key is archived for this enrollment, so no certificate can be linked to it."
+                )
             statement = reread_statement(record.statement)
             certificate = load_certificate(request.certificate)
             self.issuers.check_issued(certificate)
@@ -138,7 +138,7 @@ class CertificateLinks:
             return link
         record = read_row(txn, link.statement.enrollment_id)
         if record is None:
-            return NotFoundError("The archived key is gone; run `keyark doctor`.")
+            return NotFoundError("The archived key is missing; run `keyark doctor`.")
         if record.certificate_serial == link.serial:
             return None
         if record.certificate_serial:

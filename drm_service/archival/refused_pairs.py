@@ -17,8 +17,8 @@ def check_not_refused(txn: ReadTransaction, statement: Statement) -> None:
     """Raise KeyPairRefusedError where the keys of a statement were refused for good."""
     if txn.get(REFUSED_PAIRS, _pair(statement)) is not None:
         raise KeyPairRefusedError(
-            "The private key that was sent for these public keys did not match, so they are refused for good; "
-            "make two new key pairs and enroll those."
+            "The private key that was sent did not match these public keys, so they are refused "
+            "permanently; make two new key pairs and enroll those."
         )
 
 

@@ -210,7 +210,7 @@ class KeyArchive:
             statement = claim.statement
             if not request.wrapped_private_key:
                 raise InvalidInputError(
-                    "No wrapped private key came along; send one.", field="wrapped_private_key"
+                    "The request has no wrapped private key; send one.", field="wrapped_private_key"
                 )
             _ = statement.archived_key_type  # a statement without one is refused here
             record = self.store.read(lambda txn: self._find_earlier(txn, claim))
@@ -286,7 +286,7 @@ class KeyArchive:
         try:
             record = self.store.read(lambda txn: read_record(txn, item.statement.enrollment_id))
             if record is None:
-                raise UnavailableError("The archive is busy with the same request; try again.")
+                raise UnavailableError("The archive is still working on the same request; try again.")
             return _earlier(item.statement, record)
         except KeyarkError as error:
             return error

@@ -128,7 +128,7 @@ class CeremonyJournal:
             put_ceremony(txn, record)
 
         if _facts(txn, record) != record.opening_facts:
-            raise CeremonyMovedError("The agents or storage keys changed meanwhile; ask again.")
+            raise CeremonyMovedError("The agents or storage keys have changed meanwhile; ask again.")
         put_ceremony(txn, record)
         self.log.append(txn, event, on_index=note)
 
@@ -224,5 +224,5 @@ def _same_opening(txn: WriteTransaction, record: CeremonyRecord) -> CeremonyReco
     current = find_ceremony(txn, request_of(record).ceremony_id)
     check_open(current)
     if current.opening_index != record.opening_index:
-        raise CeremonyMovedError("The ceremony was opened anew; look at it and decide again.")
+        raise CeremonyMovedError("The ceremony was opened again; show it, and decide again.")
     return current

@@ -132,9 +132,13 @@ class RotateStorageKey:
         def write(txn: WriteTransaction, record: CeremonyRecord) -> None:
             newest = read_tokens(txn)[-1]
             if newest.generation + 1 != token.generation:
-                raise CeremonyMovedError("Another storage key came meanwhile; agents approve anew.")
+                raise CeremonyMovedError(
+                    "The storage key has changed meanwhile; the agents have to approve again."
+                )
             if (holders_of(newest), newest.quorum) != (holders_of(token), token.quorum):
-                raise CeremonyMovedError("The agents changed meanwhile; those who are present approve anew.")
+                raise CeremonyMovedError(
+                    "The agents have changed meanwhile; the current agents have to approve again."
+                )
             put_token(txn, token)
             put_trust_change(txn, record)
             record.ClearField("new_token")
@@ -167,7 +171,8 @@ class ResealKeys:
         older = [storage_key_id(token) for token in self.store.read(read_tokens)[:-1]]
         if not older or request.message.storage_key_id != self.storage_keys.active_id:
             raise NothingToResealError(
-                "There is no older storage key, or the newest one is another; look at `keyark agents list`."
+                "There is no older storage key, or the request does not name the newest one; compare with "
+                "`keyark agents list`."
             )
         record.storage_key_ids[:] = older
 
@@ -286,7 +291,7 @@ def holders_of(token: SoftwareToken) -> list[AgentKey]:
 
 def _check_successors(before: Sequence[SoftwareToken], after: Sequence[SoftwareToken]) -> None:
     if [(t.generation, t.pin_epoch + 1) for t in before] != [(t.generation, t.pin_epoch) for t in after]:
-        raise CeremonyMovedError("The storage keys changed meanwhile; agents approve anew.")
+        raise CeremonyMovedError("The storage keys have changed meanwhile; the agents have to approve again.")
 
 
 def _write_nothing(_: WriteTransaction, __: CeremonyRecord) -> None:

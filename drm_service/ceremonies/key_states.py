@@ -20,7 +20,9 @@ from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
 def check_recoverable(record: ArchivedKeyRecord) -> None:
     """Raise KeyUncertifiedError or KeyDeactivatedError unless the key may be recovered."""
     if not record.certificate_serial:
-        raise KeyUncertifiedError("No certificate is known for this key, so it cannot be recovered.")
+        raise KeyUncertifiedError(
+            "The archive knows no certificate for this key, so it cannot be recovered; run `keyark doctor`."
+        )
     if record.deactivated_reason:
         raise KeyDeactivatedError(f"The key is deactivated ({record.deactivated_reason}); activate it first.")
 

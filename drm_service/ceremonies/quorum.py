@@ -25,7 +25,8 @@ def check_present(txn: ReadTransaction, agent: SpiffeId) -> None:
     """Raise NoShareError unless the agent holds a share now; a certificate alone makes nobody an agent."""
     if str(agent) not in present_agents(txn):
         raise NoShareError(
-            f"{agent} holds no share of the storage key, so it is no agent here; ask one who is."
+            f"{agent} has no share of the storage key, so it may not act as an agent; ask an agent who "
+            "has one."
         )
 
 
@@ -60,12 +61,12 @@ class CeremonyQuorum:
         """Raise NoShareError and OwnRequestError unless the agent may decide so."""
         if str(agent) == self.requester and not self.self_approval:
             raise OwnRequestError(
-                "Who asks does not decide; other agents do. To end your own request, cancel it."
+                "You asked for this ceremony, so other agents decide on it. To end it, cancel it."
                 if decision == Decision.DECISION_REJECT
-                else "Who asks does not approve; ask another agent."
+                else "You asked for this ceremony, so you may not approve it; ask another agent."
             )
         if str(agent) not in self.holders:
-            raise NoShareError(f"{agent} holds no share of this storage key; ask an agent who does.")
+            raise NoShareError(f"{agent} has no share of this storage key; ask an agent who has one.")
 
     def is_reached(self, approvals: Sequence[str]) -> bool:
         """Whether these agents are enough."""
@@ -87,7 +88,9 @@ def decided_before(record: CeremonyRecord, decision: AgentDecision) -> int | Non
     for earlier, index in zip(decisions_of(record), decision_indices(record), strict=True):
         if earlier.agent == str(decision.agent):
             if earlier.decision != decision.message.decision:
-                raise AlreadyDecidedError(f"{decision.agent} decided otherwise before, and that stands.")
+                raise AlreadyDecidedError(
+                    f"{decision.agent} has already decided otherwise, and that decision stands."
+                )
             return index
     return None
 

@@ -47,9 +47,7 @@ def find_ceremony(txn: ReadTransaction, ceremony_id: bytes) -> CeremonyRecord:
     """Return the record of a ceremony (16 bytes); raises NotFoundError."""
     record = read_ceremony(txn, ceremony_id)
     if record is None:
-        raise NotFoundError(
-            "There is no ceremony of this id; `keyark recover list` shows those that there are."
-        )
+        raise NotFoundError("There is no ceremony with this id; `keyark recover list` lists them.")
     return record
 
 
@@ -124,9 +122,9 @@ def check_open(record: CeremonyRecord) -> None:
 def closed(record: CeremonyRecord) -> CeremonyClosedError:
     """Return the error that says where a ceremony stands."""
     state = CeremonyState.Name(state_of(record)).removeprefix("CEREMONY_STATE_")
-    way_out = "wait until a quorum approved it" if state == "OPEN" else "ask for a new one"
+    way_out = "wait until a quorum has approved it" if state == "OPEN" else "ask for a new one"
     return CeremonyClosedError(
-        f"The ceremony is {state}, so this cannot be done; {way_out}.", metadata={"state": state}
+        f"The ceremony is {state}, so this is not possible; {way_out}.", metadata={"state": state}
     )
 
 

@@ -94,7 +94,9 @@ class RecoverKeys:
         request, record = approved.request, approved.record
         records = self.store.read(lambda txn: self.accept_keys(txn, request, record))
         if _storage_key_ids(records) != list(record.storage_key_ids):
-            raise CeremonyMovedError("The keys lie under another storage key by now; agents approve anew.")
+            raise CeremonyMovedError(
+                "The keys are now sealed under another storage key; the agents have to approve again."
+            )
         tasks = [
             CeremonyTask(
                 recover_key=RecoverKeyTask(
@@ -165,8 +167,8 @@ class RecoveredKeyDelivery:
             raise closed(record)
         if not record.recovered:
             raise RecoveredKeysLostError(
-                "The archive was restored from a backup, which has no recovered keys in it; cancel this recovery and "
-                "ask for the keys again."
+                "The archive was restored from a backup, which contains no recovered keys; cancel this "
+                "recovery and ask for the keys again."
             )
         return [RecoveredKey.FromString(key) for key in record.recovered]
 
@@ -199,7 +201,7 @@ class RecoveredKeyDelivery:
 
 def _check_requester(record: CeremonyRecord, caller: SpiffeId) -> None:
     if request_of(record).requester != caller:
-        raise PermissionDeniedError("Recovered keys go to who asked for them, and to nobody else.")
+        raise PermissionDeniedError("Recovered keys are given only to the agent who asked for them.")
 
 
 def _storage_key_ids(records: Sequence[ArchivedKeyRecord]) -> list[bytes]:

@@ -40,11 +40,14 @@ def check_room(txn: ReadTransaction, request: CeremonyRequest) -> None:
     own = [other for other in others if other.requester == request.requester]
     if request.type == CHANGE:
         if any(other.type == CHANGE for other in own):
-            raise AnotherCeremonyError("You asked for a change of agents already; cancel that one first.")
+            raise AnotherCeremonyError(
+                "You have already asked for a change of agents; cancel that one first."
+            )
         return
     if sum(other.type != CHANGE for other in own) >= MAX_OPEN:
         raise AgentQuotaError(
-            f"{request.requester} has {MAX_OPEN} ceremonies open; cancel one, or wait until others decided."
+            f"{request.requester} has {MAX_OPEN} open ceremonies, which is the limit; cancel one, or wait "
+            "until the other agents have decided."
         )
     if request.type != RECOVER and any(other.type not in (RECOVER, CHANGE) for other in others):
         raise AnotherCeremonyError(
@@ -103,4 +106,7 @@ class AgentWork:
             self._hour = hour
             self._counts.clear()
         if self._counts[str(agent), what] >= limit:
-            raise AgentQuotaError(f"{agent} had {limit} {what} within this hour; try again in the next.")
+            raise AgentQuotaError(
+                f"{agent} has made {limit} {what} within this hour, which is the limit; try again in "
+                "the next hour."
+            )

@@ -187,7 +187,8 @@ class Ceremonies:
         wanted = sorted(record.storage_key_ids)
         if any(sorted(share.storage_key_id for share in released) != wanted for released in shares.values()):
             raise InvalidInputError(
-                "An approval brings one share for each storage key of the ceremony; look at it and approve again.",
+                "An approval must bring one share for each storage key of the ceremony; show the ceremony, "
+                "and approve again.",
                 field="shares",
             )
         if wanted:
@@ -207,7 +208,9 @@ class Ceremonies:
                 decided = await self.journal.add_decision(record, signed, REJECTED)
                 log_index = decided.log_index
                 if quorum.is_lost(decided.record):
-                    error = CeremonyRejectedError(f"No quorum is left; the last to reject was {caller}.")
+                    error = CeremonyRejectedError(
+                        f"Too few agents are left for a quorum; {caller} rejected last."
+                    )
                     await self._close(decided.record, CeremonyState.CEREMONY_STATE_REJECTED, error)
         return Decided(record=self._find(ceremony_id), log_index=log_index)
 
@@ -215,7 +218,9 @@ class Ceremonies:
         """End a ceremony for its requester; what was recovered and not fetched is erased."""
         record = self._find(ceremony_id)
         if request_of(record).requester != caller:
-            raise PermissionDeniedError("Only who asked for a ceremony cancels it; reject it instead.")
+            raise PermissionDeniedError(
+                "Only the agent who asked for a ceremony may cancel it; reject it instead."
+            )
         if record.state == CeremonyState.CEREMONY_STATE_CANCELED:
             return record
         error = CeremonyCanceledError(f"{caller} canceled the ceremony; ask for a new one.")
@@ -257,7 +262,9 @@ class Ceremonies:
             for _, record in rows:
                 requester = request_of(record).requester
                 if record.state in ENDABLE and str(requester) not in present:
-                    error = RequesterLeftError(f"{requester} is no recovery agent any more; ask for it anew.")
+                    error = RequesterLeftError(
+                        f"{requester} is no longer a recovery agent; a current agent has to ask again."
+                    )
                     with suppress(CeremonyClosedError):  # it ended meanwhile, for its time ran out
                         await self._close(record, CeremonyState.CEREMONY_STATE_FAILED, error)
 
@@ -352,7 +359,7 @@ class Ceremonies:
         check_open(record)
         if is_requester_revoked(record, self.trust):
             error = IdentityRevokedError(
-                "The requester's identity was revoked since; ask for a new ceremony."
+                "The requester's identity was revoked after the request; a current agent has to ask again."
             )
             await self._close(record, CeremonyState.CEREMONY_STATE_FAILED, error)
             record = self._find(ceremony_id)
@@ -383,7 +390,9 @@ class Ceremonies:
             raise PermissionDeniedError(f"The decision is {decision.agent}'s; decide in your own name.")
         if decision.message.decision != wanted:
             raise InvalidInputError(
-                "The decision is not what the call says; sign the other one.", field="decision"
+                "The signed decision and the call differ (one approves, the other rejects); sign what the "
+                "call says.",
+                field="decision",
             )
         return decision
 

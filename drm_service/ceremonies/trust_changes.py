@@ -41,7 +41,9 @@ def put_trust_change(txn: WriteTransaction, record: CeremonyRecord) -> None:
     Raises CeremonyMovedError where another change came since it was opened: it would not lead on from that one.
     """
     if parse_facts(record.opening_facts).newest_change != newest_change(txn):
-        raise CeremonyMovedError("The agents or storage keys changed meanwhile; agents approve anew.")
+        raise CeremonyMovedError(
+            "The agents or storage keys have changed meanwhile; the agents have to approve again."
+        )
     approvals = [SignedStatement.FromString(raw) for raw in record.decisions]
     proof = CeremonyProof(
         opening_facts=record.opening_facts,
@@ -88,8 +90,9 @@ def _number_of(txn: ReadTransaction, known: bytes) -> int:
         if change_id(_change(txn, number).opening_leaf) == known:
             return number
     raise UnknownChangeError(
-        "The archive knows no change of agents or storage keys of that id. If it was restored from a backup, agents "
-        "pin anew with `keyark agents pin`; else have its operators look at its log."
+        "The archive does not know that change of agents or storage keys. If it was restored from a "
+        "backup, the agents pin again with `keyark agents pin`. Otherwise, its operators should "
+        "examine its log."
     )
 
 

@@ -180,6 +180,6 @@ def new_storage_key(task: NewStorageKeyTask) -> SoftwareToken:
 
 def _wrong_share(agent: str, how: str) -> WrongShareError:
     return WrongShareError(
-        f"The share of {agent} {how}; look at the ceremony again, or ask another agent.",
+        f"The share of {agent} {how}; show the ceremony and approve again, or ask another agent.",
         metadata={"agent": agent},
     )

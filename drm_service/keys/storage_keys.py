@@ -38,7 +38,7 @@ class StorageKeys:
         for key in self._keys:
             if key.key_id == key_id:
                 return key.to_bytes()
-        raise NotFoundError("There is no storage key of this id; look at `keyark agents list`.")
+        raise NotFoundError("There is no storage key with this id; `keyark agents list` lists them.")
 
     @property
     def public_keys(self) -> list[bytes]:

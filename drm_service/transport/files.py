@@ -86,7 +86,7 @@ class TransportFiles:
         key = cast("SigningPrivateKey", load_private_key(path))
         if encode_spki(key.public_key()) != spki:
             raise TransportKeyFileError(
-                f"{path} is not the key of its certificate; put back the right one of the two."
+                f"{path} and its certificate do not belong together; restore the right files."
             )
         return key
 

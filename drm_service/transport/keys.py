@@ -102,8 +102,8 @@ def check_begins_later(
     """
     if _validity(certificate).not_before <= _validity(before).not_before:
         raise TransportKeyStateError(
-            f"The certificate of transport key {generation} does not begin later than that of the key in force. Sign "
-            "its request again: `keyark identities issue`; then run this command again."
+            f"The certificate of transport key {generation} begins no later than that of the key in "
+            "force. Sign its request again (`keyark identities issue`), then run this command again."
         )
 
 
@@ -151,8 +151,8 @@ def _check_same_key(
     """Raise unless a certificate is of the key that log and row name."""
     if sha256(_spki(certificate)).digest() != record.key_id:
         raise TransportKeyUnknownError(
-            f"{files.certificate_path(record.generation)} is of another key than the log says of transport key "
-            f"{record.generation}; put back the certificate of {record.key_id.hex()}."
+            f"{files.certificate_path(record.generation)} is not for the key that the log names as "
+            f"transport key {record.generation}; restore the certificate of {record.key_id.hex()}."
         )
 
 
@@ -263,10 +263,12 @@ class TransportKeys:
         """
         record = next((r for r in self._records if r.generation == generation), None)
         if record is None:
-            raise NotFoundError(f"There is no transport key {generation}; see `keyark transport-key list`.")
+            raise NotFoundError(
+                f"There is no transport key {generation}; `keyark transport-key list` lists them."
+            )
         if record is self._records[-1]:
             raise TransportKeyStateError(
-                f"Transport key {generation} is the one that is offered; rotate first, then retire it."
+                f"Transport key {generation} is the one that clients use; rotate first, then retire it."
             )
         async with self._turn:
             if not next(r for r in self._records if r.generation == generation).retired:
@@ -308,7 +310,9 @@ class TransportKeys:
         key = self.files.load_key(generation, spki)
         record = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
         if any(record.key_id == known.key_id for known in self._records):
-            raise TransportKeyStateError(f"Transport key {generation} was in force before; make a new one.")
+            raise TransportKeyStateError(
+                f"Transport key {generation} has been in force before; make a new one."
+            )
         check_begins_later(certificate, self.offered, generation=generation)
         uris = self.key_uris
         await self._take([*uris, self.files.key_uri(generation)])
@@ -344,7 +348,7 @@ class TransportKeys:
         self.files.trust().verify(certificate, _validity(certificate).not_before)
         if _validity(certificate).not_after < self._now():
             logger.warning(
-                "the certificate of transport key %d has ended, so no client wraps a key to it: renew it, or rotate",
+                "the certificate of transport key %d has ended, so clients do not use it: renew it, or rotate",
                 self._records[-1].generation,
             )
         self._certificates = loaded

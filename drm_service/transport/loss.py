@@ -73,7 +73,7 @@ async def _replace(config: DrmConfig, key_type: KeyType) -> dict[str, Any]:
         check_begins_later(files.certificate(generation), files.certificate(newest), generation=generation)
     new = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
     if any(new.key_id == known.key_id for known in records[: generation - 1]):
-        raise TransportKeyStateError(f"Transport key {generation} was in force before; make a new one.")
+        raise TransportKeyStateError(f"Transport key {generation} has been in force before; make a new one.")
     log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, key), clock=clock)
     store = _open(config, log)
     try:

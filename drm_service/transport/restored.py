@@ -48,8 +48,8 @@ def describe_mark(txn: ReadTransaction) -> str:
         return ""
     copied = datetime.fromtimestamp(mark.copied_time_us / 1_000_000, UTC)
     return (
-        f"The archive was restored from a backup of {copied:%Y-%m-%d %H:%M} UTC, and archives nothing until its "
-        "operator puts another transport key in force."
+        f"The archive was restored from a backup of {copied:%Y-%m-%d %H:%M} UTC. It archives nothing "
+        "until its operator has put a new transport key in force."
     )
 
 

@@ -170,7 +170,7 @@ def key_password(options: Mapping[str, Any], *, about: Sequence[str] = ()) -> by
     if options["password_file"] is None:
         return None
     if options.get("p12_form") == Pkcs12Form.COMPATIBLE.value:
-        raise UsageError("--p12-form compatible takes a password that is made; leave --password-file out.")
+        raise UsageError("--p12-form compatible uses a generated password; leave --password-file out.")
     password = read_password(options["password_file"])
     if not options["accept_weak_password"]:
         check_strength(password, about=about)
@@ -201,8 +201,8 @@ def new_identity_password(path: Path | None, text: str) -> bytes | None:
         return read_password(path)
     if not sys.stdin.isatty():
         say_aside(
-            "warning: there is no terminal to ask for a password, so the private keys of people that are made here "
-            "are not encrypted; --password-file FILE encrypts them"
+            "warning: there is no terminal to ask for a password, so people's private keys are not "
+            "encrypted; --password-file FILE encrypts them"
         )
         return None
     answer: str = asked(
@@ -228,10 +228,10 @@ def asked(prompt: Callable[[], str]) -> str:
         size = len(answer.encode())
     except UnicodeError:
         raise UsageError(
-            "What was typed is no text in the terminal's character set; set it to UTF-8."
+            "The input is not text in the terminal's character set; set the terminal to UTF-8."
         ) from None
     if size > MAX_PASSWORD:
-        raise UsageError(f"What was typed has {size} bytes; give at most {MAX_PASSWORD}.")
+        raise UsageError(f"The input has {size} bytes; give at most {MAX_PASSWORD}.")
     return answer
 
 
@@ -262,10 +262,8 @@ def confirm(question: str) -> None:
     except click.Abort:  # nobody is there to answer
         agreed = ""
     except StoppedError:
-        raise StoppedError(
-            f"Stopped at the question {question!r}; what it asks about was not done."
-        ) from None
+        raise StoppedError(f"Stopped at the question {question!r}, so that step was not done.") from None
     if not agreed:
         raise NotConfirmedError(
-            f"The question {question!r} was not answered with yes, so nothing was done; scripts give --yes."
+            f"The question {question!r} was not answered with yes, so nothing was done. Scripts use --yes."
         )

@@ -96,7 +96,8 @@ def check_heard(stream: TextIO | None) -> None:
         lost = True
     if lost:
         raise OutputLostError(
-            "The password that is made would be shown to nobody; name a --password-file, or run it on a terminal."
+            "Nobody would see the generated password; name a --password-file, or run the command on a "
+            "terminal."
         )
 
 
@@ -111,8 +112,8 @@ def tell(text: str, stream: TextIO | None) -> None:
             raise lost
     except (OSError, ValueError):
         raise OutputLostError(
-            "The password could not be shown, so nothing was kept here and the archive still holds the key; run the "
-            "command again."
+            "The password could not be shown, so nothing was saved here, and the archive still has the "
+            "key. Run the command again."
         ) from None
 
 
@@ -133,7 +134,7 @@ class NotConfirmedError(KeyarkError):
 
     reason = "NOT_CONFIRMED"
     kind = Kind.PRECONDITION
-    remedy = "Answer with yes; scripts give --yes."
+    remedy = "Answer with yes. Scripts use --yes."
 
 
 def careful(name: str) -> str:
@@ -291,7 +292,7 @@ class SafeGroup(KeyarkGroup):
                     streams.exit_code(end.code) if isinstance(end.code, int) else end.code
                 ) from None
             except Exception:
-                say_aside("keyark: the command failed in a way that nobody foresaw; report this:")
+                say_aside("keyark: the command failed with an unexpected error; please report this:")
                 for part in traceback.format_exc().split("\n"):
                     say_aside(f"  {part}")
                 raise SystemExit(FAILED) from None

@@ -63,7 +63,7 @@ class DeploymentPlan:
         check_key_type(self.ca_key_type, CA_KEY_TYPES, field="--ca-key")
         check_key_type(self.transport_key_type, TRANSPORT_KEY_TYPES, field="--transport-key")
         if not 1 <= self.port_base <= 65_533:
-            raise ConfigurationError("--port-base and the two ports after it lie between 1 and 65535.")
+            raise ConfigurationError("--port-base and the next two ports must be between 1 and 65535.")
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -96,7 +96,7 @@ def _fill(plan: DeploymentPlan, say: Callable[[str], None]) -> None:
         key_password=plan.authority_password,
     )
     save_certificates(folder / "trust-anchor.pem", [authority.internal.certificate])
-    say("made the internal CA and the root in authority/; take their keys offline when you are done")
+    say("made the internal CA and the root in authority/; move their keys offline when you are done")
     _make_people(plan, authority)
     say(f"made identities for {', '.join(plan.agents)} (agents), enroller, officer and auditor")
     storage_key_id = _init_drm(plan)

@@ -116,7 +116,9 @@ class IssuingCa:
             DeploymentAuthority.load(self.home / "authority").sign_issuing_ca(request, name, target)
         chain = path_in_force(load_certificates(target))
         if chain[-1] != self.chain()[-1]:
-            raise CaCertificateError("The next key's chain ends at another root; have the same root sign it.")
+            raise CaCertificateError(
+                "The chain of the next key ends at another root; have the current root sign it."
+            )
         service_command("cm", "ca-switch", self._config, "--check")
         # The DRM and people have to know it before the CM signs with it.
         _put_in_force(self._known_by_others(), chain)
@@ -182,8 +184,9 @@ class IssuingCa:
         folder = self.home / "cm"
         if not is_there(folder):
             raise CmElsewhereError(
-                f"{folder} is not here, and the CA's key is where the CM is. Give the command on the CM's host, with "
-                "--home and the folder that holds cm/, or make a request there with `keyark-cm ca-request cm/cm.toml`."
+                f"{folder} does not exist here; the CA's key is on the CM's host. Run the command there with "
+                "--home and the folder that contains cm/, or make a request there with `keyark-cm ca-request "
+                "cm/cm.toml`."
             )
         return folder
 
@@ -236,7 +239,9 @@ class IssuingCa:
         others = [certificate for certificate in certificates if certificate not in (*own, *roots)]
         path = verify_chain(own[0], intermediates=others, anchors=roots, at=now)
         if len(path) != len(certificates):
-            raise CaCertificateError("The chain has certificates that do not belong to it; leave them out.")
+            raise CaCertificateError(
+                "The file has certificates that do not belong to the chain; leave them out."
+            )
         return path
 
     def _check_own(self, own: x509.Certificate) -> None:
@@ -252,7 +257,7 @@ class IssuingCa:
             )
         basic = _extension(own, x509.BasicConstraints)
         if not (isinstance(basic, x509.BasicConstraints) and basic.ca):
-            raise CaCertificateError("The certificate is no CA's; have it issued with CA:TRUE.")
+            raise CaCertificateError("The certificate is not that of a CA; have it issued with CA:TRUE.")
         if _key_id(own) is None:
             raise CaCertificateError("The certificate has no subject key identifier (RFC 5280 §4.2.1.2).")
 
@@ -261,20 +266,22 @@ class IssuingCa:
         present = self.chain()[0]
         if is_fresh:
             self._check_nothing_issued(
-                "--fresh is for a CA that has issued nothing yet, and this one has. Have the certificate issued for "
-                "name and subject key identifier of a new `keyark ca request`, and install it without --fresh."
+                "--fresh is only for a CA that has issued nothing yet, but this one has. Have the "
+                "certificate issued with the name and subject key identifier of a new `keyark ca request`, "
+                "and install it without --fresh."
             )
         elif _key_id(own) != _key_id(present):
             raise CaCertificateError(
-                f"The certificate has another subject key identifier ({show_key_id(own)}) than the present one "
-                f"({show_key_id(present)}), which all certificates name; have it issued with that, as a new request of "
-                "`keyark ca request` asks for, or give --fresh where nothing was issued yet."
+                f"The certificate has the subject key identifier {show_key_id(own)}, but all issued "
+                f"certificates name the current one, {show_key_id(present)}. Have it issued with that, as a "
+                "new `keyark ca request` asks. If nothing was issued yet, use --fresh."
             )
         if not _is_same_name(own.subject, present.subject):
             self._check_nothing_issued(
-                f"The certificate is for {describe_name(own.subject)}, and the CA has issued certificates as "
-                f"{describe_name(present.subject)}; programs compare the bytes. Have the root keep the string types of "
-                "a new request of `keyark ca request`, or give the CA another key with `keyark ca rollover`."
+                f"The certificate is for {describe_name(own.subject)}, but the CA has issued certificates as "
+                f"{describe_name(present.subject)}, and programs compare the bytes. Have the root keep the "
+                "string types of a new `keyark ca request`, or give the CA a new key with `keyark ca "
+                "rollover`."
             )
 
     def _check_nothing_issued(self, refusal: str) -> None:
@@ -284,8 +291,8 @@ class IssuingCa:
             raise CaCertificateError(refusal)
         if answer["running"]:
             raise CaCertificateError(
-                "The CA gets another name or key identifier, and the running CM would go on to issue under the present "
-                "one; stop the services, install the chain, and start them."
+                "The CA would get another name or key identifier, while the running CM goes on issuing under "
+                "the current one. Stop the services, install the chain, and start them."
             )
 
 
@@ -317,7 +324,7 @@ def _put_in_force(
     for path in files:
         if not os.access(path.parent, os.W_OK):
             raise UnwritableFileError(
-                f"{path} cannot be written; give the command as the owner of all files, or as root."
+                f"{path} cannot be written; run the command as the owner of all files, or as root."
             )
     for path, had in files.items():
         save_certificates(path, [*chain[:-1], *(one for one in had if one not in chain), chain[-1]])
@@ -339,5 +346,6 @@ def _check_path_lengths(chain: Sequence[x509.Certificate]) -> None:
         limit = basic.path_length if isinstance(basic, x509.BasicConstraints) else None
         if limit is not None and limit < below:
             raise CaCertificateError(
-                f"{certificate.subject.rfc4514_string()!r} permits {limit} CAs below it and there are {below}."
+                f"{certificate.subject.rfc4514_string()!r} permits {limit} CAs below it, but there are "
+                f"{below}."
             )

@@ -118,5 +118,5 @@ async def _until_stopped(services: dict[str, _Service], stopping: asyncio.Event)
     if ended and not stopping.is_set():
         dead = ended[0]
         raise ServiceDiedError(
-            f"{dead.role} died with code {dead.process.returncode}; the others were stopped."
+            f"{dead.role} ended unexpectedly with code {dead.process.returncode}, so the others were stopped."
         )

@@ -34,7 +34,7 @@ async def renewing_services(
         try:
             lines = await asyncio.to_thread(renew)
         except KeyarkError as error:
-            lines = [f"renewing services failed and is tried again: {error.message}"]
+            lines = [f"renewing services failed and will be tried again: {error.message}"]
         for line in lines:
             say(line)
 
@@ -56,7 +56,7 @@ async def rotating_transport_keys(
         try:
             lines = await asyncio.to_thread(rotation.keep_up)
         except KeyarkError as error:
-            lines = [f"rotating the transport key failed and is tried again: {error.message}"]
+            lines = [f"rotating the transport key failed and will be tried again: {error.message}"]
         for line in lines:
             say(line)
 

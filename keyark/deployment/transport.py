@@ -65,7 +65,7 @@ class TransportKeyRotation:
         service_command("drm", "reload", self._config("drm"))
         keys = self.keys()
         if keys[0]["generation"] != new["generation"]:
-            raise ConfigurationError("The DRM did not put the new transport key in force; look at its log.")
+            raise ConfigurationError("The DRM did not put the new transport key in force; read its log.")
         self._publish(keys)
         return keys
 
@@ -121,7 +121,8 @@ class TransportKeyRotation:
         }
         if not found:
             raise ConfigurationError(
-                f"{folder} has no transport certificate; on the DRM's own host, sign the newest transport.csr anew."
+                f"{folder} has no transport certificate; have the newest transport.csr on the DRM's host "
+                "signed again."
             )
         return found[max(found)]
 
@@ -131,7 +132,7 @@ class TransportKeyRotation:
         except ServiceCommandError as error:
             if "SERVICE_NOT_RUNNING" not in error.message:
                 raise
-            return f"{role} does not run, and has it when it starts"
+            return f"{role} is not running, and uses it from its next start"
         return f"{role} has it"
 
     def retire(self, generation: str) -> dict[str, Any]:
@@ -157,7 +158,7 @@ class TransportKeyRotation:
         folder = self.home / role
         if role == "drm" and not is_there(folder):
             raise DrmElsewhereError(
-                f"{folder} is not here, and transport keys are where the DRM is. Give the DRM's own command on its "
-                "host: `keyark-drm transport-key list|new|retire drm/drm.toml`."
+                f"{folder} does not exist here; transport keys are on the DRM's host. Use the DRM's own "
+                "command there: `keyark-drm transport-key list|new|retire drm/drm.toml`."
             )
         return str(folder / f"{role}.toml")

@@ -77,7 +77,8 @@ class Commands:
 
     def _unknown(self) -> UnknownCommandError:
         return UnknownCommandError(
-            f"The running service takes the commands {', '.join(self._commands)}; restart it if it is an older one."
+            f"The running service knows the commands {', '.join(self._commands)}; if it is of an older "
+            "release, restart it."
         )
 
     async def finish(self) -> None:
@@ -140,7 +141,7 @@ def ask(folder: Path, *words: str) -> Any:
             connection.connect(path)
         except OSError:
             raise ServiceNotRunningError(
-                f"No running service has {folder} open; start it with `serve` or `keyark up`."
+                f"No running service uses {folder}; start it with `serve` or `keyark up`."
             ) from None
         try:
             connection.settimeout(ANSWER_SECONDS)
@@ -148,7 +149,7 @@ def ask(folder: Path, *words: str) -> Any:
             answer = json.loads(connection.makefile("rb").readline(MAX_LINE))
         except (OSError, ValueError):
             raise UnavailableError(
-                "The service ended before it answered; look at its log, and ask again."
+                "The service ended before it answered; read its log, and run the command again."
             ) from None
     if "result" in answer:
         return answer["result"]
@@ -162,7 +163,8 @@ def _address(folder: Path) -> Iterator[str]:
         descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ServiceNotRunningError(
-            f"{folder} cannot be opened: {error.strerror}; it is the folder of the service's store."
+            f"The folder of the service's store, {folder}, cannot be opened: {error.strerror}. Run the "
+            "command as its owner."
         ) from None
     try:
         yield f"/proc/self/fd/{descriptor}/{SOCKET}"

@@ -55,7 +55,7 @@ def page_of(request: PageRequest, *, query: Message | None = None) -> Page:
         token = b""
     if len(token) <= len(binding) or not token.startswith(binding):
         raise InvalidInputError(
-            "The page token is not one of this query; start with an empty one.", field="page.page_token"
+            "The page token belongs to another query; start with an empty one.", field="page.page_token"
         )
     return Page(limit, token[len(binding) :], binding)
 
@@ -70,6 +70,7 @@ def _check_given(query: Message) -> None:
     for field, value in query.ListFields():
         if isinstance(value, str | bytes) and not value.strip():
             raise InvalidInputError(
-                f"The filter's {field.name} is empty, which would select everything; give it or leave it out.",
+                f"The filter's {field.name} is empty, which would match everything; give it a value or leave "
+                "it out.",
                 field=f"filter.{field.name}",
             )

@@ -109,7 +109,7 @@ class ArchiveClient:
         )
         response = await call(self._archive.ReserveSigningKeys, message, timeout=BATCH_SECONDS)
         if len(response.outcomes) != len(items):
-            raise UnavailableError("The DRM answered another number of outcomes than it was sent; try again.")
+            raise UnavailableError("The DRM sent a different number of outcomes than requests; try again.")
         return [from_status(status) if status.code else None for status in response.outcomes]
 
     async def _send(self, items: Sequence[ArchiveItem]) -> Sequence[VerifiedReceipt | KeyarkError]:
@@ -147,7 +147,7 @@ class ArchiveClient:
         response = await call(self._archive.ArchiveKeys, message, timeout=BATCH_SECONDS)
         outcomes = [_outcome(outcome) for outcome in response.outcomes]
         if len(outcomes) != len(items):
-            raise UnavailableError("The DRM answered another number of outcomes than it was sent; try again.")
+            raise UnavailableError("The DRM sent a different number of outcomes than requests; try again.")
         receipts = [b"" if isinstance(outcome, KeyarkError) else outcome for outcome in outcomes]
         link = [response.link] if response.HasField("link") else []
         verified = await self._verify(receipts, link)
@@ -188,7 +188,7 @@ class ArchiveClient:
             await self.trust_changes(self.newest_change)
         except KeyarkError as error:
             logger.warning(
-                "the DRM's change of storage keys or agents is not believed: %s (%s)",
+                "a change of storage keys or agents from the DRM was refused: %s (%s)",
                 error.message,
                 error.reason,
             )
@@ -233,17 +233,15 @@ class ArchiveClient:
         if isinstance(outcome, KeyarkError):
             return outcome
         if receipt is None:
-            return ArchiveAnswerError(
-                "The DRM answered without a receipt; its operator should look at both logs."
-            )
+            return ArchiveAnswerError("The DRM sent no receipt; its operator should examine both logs.")
         try:
             if isinstance(receipt, KeyarkError):
                 raise receipt
             self._checks.check(receipt, item.statement)
         except KeyarkError as error:
             return ArchiveAnswerError(
-                f"The DRM's receipt was refused ({error.reason}); nothing was issued, and the operator should look "
-                "at the RM's and the DRM's logs.",
+                f"The DRM's receipt was refused ({error.reason}), so nothing was issued. The operator should "
+                "examine the logs of RM and DRM.",
                 metadata={"receipt": error.reason},
             )
         return VerifiedReceipt(file=outcome, leaf_hash=leaf_hash(receipt.leaf))

@@ -47,7 +47,9 @@ class ArchiveHead:
         tree that the DRM does not have.
         """
         if len(tree_sizes) > MAX_SIZES or 0 in tree_sizes:
-            raise InvalidInputError(f"Ask about up to {MAX_SIZES} trees, none empty.", field="tree_sizes")
+            raise InvalidInputError(
+                f"Ask about at most {MAX_SIZES} trees, none of them empty.", field="tree_sizes"
+            )
         async with self._lanes.setdefault(caller, asyncio.Lock()):
             note = await self._shared()
             size = parse_checkpoint(note).size
@@ -92,7 +94,7 @@ class ArchiveHead:
                 await self._take_from_cm(told, head.size)
             else:
                 await self._bring_cm(own, followed, head.size)
-        raise UnavailableError("RM and CM did not come to the same head of the DRM's log; try again.")
+        raise UnavailableError("RM and CM did not agree on a head of the DRM's log in time; try again.")
 
     async def _take_from_cm(self, note: bytes, own_size: int) -> None:
         """Accept a head that agents brought to the CM, or that an earlier run of the RM did not keep."""

@@ -143,7 +143,7 @@ class IssuerClient:
             if error.kind is not Kind.PRECONDITION:
                 raise
             logger.warning(
-                "the CM does not follow a change of storage keys or agents: %s (%s)",
+                "the CM refused a change of storage keys or agents: %s (%s)",
                 error.message,
                 error.reason,
             )
@@ -252,7 +252,7 @@ def _outcomes(
     items: Sequence[IssueItem], response: certificates_pb2.IssueCertificatePairsResponse
 ) -> list[CertificatePair | KeyarkError]:
     if len(response.outcomes) != len(items):
-        raise UnavailableError("The CM answered another number of outcomes than it was sent; try again.")
+        raise UnavailableError("The CM sent a different number of outcomes than requests; try again.")
     return [_outcome(outcome) for outcome in response.outcomes]
 
 

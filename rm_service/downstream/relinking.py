@@ -48,7 +48,8 @@ async def relink(outbox: LinkOutbox, words: Sequence[str]) -> list[str]:
             record = read_enrollment(txn, enrollment_id)
             if record is None:
                 raise NotFoundError(
-                    f"The RM has no outcome of {enrollment_id.hex()}; let its client submit the same request again."
+                    f"The RM has no outcome for {enrollment_id.hex()}; its client has to submit the same "
+                    "request again."
                 )
             if not record.encryption_certificate:
                 raise NotFoundError(
@@ -60,7 +61,7 @@ async def relink(outbox: LinkOutbox, words: Sequence[str]) -> list[str]:
 
     await outbox.store.update(write)
     outbox.retry()
-    return [f"{len(ids)} certificates go to the DRM again"]
+    return [f"{len(ids)} certificates will be sent to the DRM again"]
 
 
 def _enrollment_id(word: str) -> bytes:
@@ -69,5 +70,5 @@ def _enrollment_id(word: str) -> bytes:
     except ValueError:
         enrollment_id = b""
     if len(enrollment_id) != ID_SIZE:
-        raise InvalidInputError(f"{word!r} is no enrollment id; `keyark keys list` shows them.")
+        raise InvalidInputError(f"{word!r} is not an enrollment id; `keyark keys list` shows them.")
     return enrollment_id

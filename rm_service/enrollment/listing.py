@@ -48,7 +48,5 @@ def find_enrollment(txn: ReadTransaction, enrollment_id: bytes) -> Enrollment:
     """Return an enrollment (id of 32 bytes); raises NotFoundError."""
     record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ID_SIZE else None
     if record is None:
-        raise NotFoundError(
-            "There is no enrollment with this id; `keyark enrollments list` shows those that there are."
-        )
+        raise NotFoundError("There is no enrollment with this id; `keyark enrollments list` lists them.")
     return describe_stored(txn, enrollment_id, record)

@@ -140,7 +140,9 @@ class ApprovalQueue:
             record.completed_time_us = now
             record.review.version += 1
             record.review.reason = (
-                "no officer decided in time" if pending else "it was approved and could not be issued in time"
+                "no officer decided in time"
+                if pending
+                else ("it was approved, but could not be issued in time")
             )
             replace_record(txn, enrollment_id, record)
             self.log.append(txn, event)

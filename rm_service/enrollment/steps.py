@@ -194,7 +194,7 @@ class Enrollments:
                 return await self.deliver(statement, request, receipt, certificates)
         except TimeoutError:
             raise DeadlineExceededError(
-                "The enrollment took too long; send the same request again and it goes on."
+                "The enrollment took too long; send the same request again, and it goes on."
             ) from None
 
     async def _carry_out(
@@ -241,7 +241,7 @@ class Enrollments:
         )
         if statement.caller != caller:
             raise PermissionDeniedError(
-                f"The statement was made for another caller; {caller} may send its own only."
+                f"The statement names another caller; {caller} may send only its own."
             )
         return statement
 
@@ -365,5 +365,7 @@ def _outcome(run: asyncio.Task[Enrollment]) -> Enrollment | BaseException:
 
 def _outcome_of(txn: ReadTransaction, enrollment_id: bytes) -> Enrollment:
     if (record := read_enrollment(txn, enrollment_id)) is None:
-        raise NotFoundError("There is no outcome for this request id; send the request again and it goes on.")
+        raise NotFoundError(
+            "There is no outcome for this request id; send the request again, and it goes on."
+        )
     return describe_stored(txn, enrollment_id, record)

@@ -39,7 +39,7 @@ class UnderWay:
         """Raise OverloadedError where a caller has as many under way as one caller may."""
         if self._places[caller] >= self.max_per_caller:
             raise OverloadedError(
-                f"{caller} has as many enrollments under way as one caller may; try again shortly."
+                f"{caller} has reached its limit of enrollments in progress; try again shortly."
             )
 
     def join(self, statement: Statement, drive: Drive) -> asyncio.Task[Enrollment]:

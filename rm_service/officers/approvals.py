@@ -86,7 +86,7 @@ class Approvals:
         approval = self.trust.verify(signed, statement, now=self._now())
         if approval.officer != act.officer or approval.time < self._now() - CLOCK_SKEW_SECONDS:
             raise ApprovalMismatchError(
-                "The approval was made by another officer or a while ago; approve in your own name, now."
+                "The approval was made by another officer, or too long ago; sign a new one in your own name."
             )
         if not self._is_repeated(record, approval):
             self._check_mine(act, record)
@@ -222,17 +222,18 @@ class Approvals:
         self._check_waits(act, record, states)
         if record.review.assignee not in ("", str(act.officer)):
             raise AssignedElsewhereError(
-                f"The request is assigned to {record.review.assignee}, who alone decides on it; assign it anew first."
+                f"The request is assigned to {record.review.assignee}, and nobody else may decide on it; "
+                "assign it to yourself first."
             )
 
     def _check_waits(self, act: Act, record: EnrollmentRecord, states: Sequence[int]) -> None:
         """Raise NotPendingError or RequestChangedError unless the request waits and is what the officer saw."""
         check_state(record, states)
         if record.review.expires_time_us <= self.clock.now_us():
-            raise NotPendingError("The request's time is over; let the person enroll anew.")
+            raise NotPendingError("The request has expired; the person has to submit a new one.")
         if act.version not in (0, record.review.version):
             raise RequestChangedError(
-                f"The request changed since version {act.version}; look at it again and decide then."
+                f"The request has changed since version {act.version}; show it again, and then decide."
             )
 
 

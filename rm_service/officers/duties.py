@@ -29,12 +29,13 @@ class Duties:
             return
         if officer.name == submitter.name:
             raise SeparationOfDutiesError(
-                f"{submitter} submitted this request, so {officer} does not decide on it; let another officer decide."
+                f"{submitter} submitted this request, so {officer} may not decide on it; let another officer "
+                "decide."
             )
         if any(SpiffeId.parse(agent).name == officer.name for agent in self.agents()):
             raise SeparationOfDutiesError(
-                f"{officer.name} is a recovery agent, so {officer} does not decide on requests; let another officer "
-                "decide."
+                f"{officer.name} is a recovery agent, so {officer} may not decide on requests; let another "
+                "officer decide."
             )
 
     def assignee(self, named: str, submitter: SpiffeId) -> str:

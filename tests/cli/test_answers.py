@@ -22,7 +22,7 @@ from tools.cli_reference import DOCUMENT, commands, with_reference
 @pytest.mark.parametrize(
     ("words", "code", "reason", "told"),
     [
-        (("keys", "list", "--home", "NOWHERE"), 1, "CONFIGURATION", "no keyark home"),
+        (("keys", "list", "--home", "NOWHERE"), 1, "CONFIGURATION", "not a keyark home"),
         (("keys", "lsit"), 2, "USAGE", "Did you mean 'list'?"),
         (("kyes",), 2, "USAGE", "Did you mean 'keys'?"),
         (("keys", "list", "--hoem", "x"), 2, "USAGE", "--home"),

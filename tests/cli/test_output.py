@@ -32,7 +32,7 @@ def test_what_cannot_be_written_is_an_error(closed):
     stream = open("/dev/full", "w")  # noqa: SIM115
     if closed:
         stream.close()
-    with pytest.raises(OutputLostError, match="run the command again"):
+    with pytest.raises(OutputLostError, match="Run the command again"):
         tell("password: made", stream)
     if not closed:
         with pytest.raises(OSError, match="No space"):

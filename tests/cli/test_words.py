@@ -57,7 +57,7 @@ def test_a_question_without_a_yes_says_that_nothing_was_done(answer: str) -> Non
     asking = click.command()(lambda: confirm("Approve this?"))
     done = CliRunner().invoke(asking, input=answer)
     assert isinstance(done.exception, NotConfirmedError)
-    assert "nothing was done; scripts give --yes" in done.exception.message
+    assert "nothing was done. Scripts use --yes" in done.exception.message
     assert CliRunner().invoke(asking, input="y\n").exit_code == 0
 
 

@@ -169,7 +169,7 @@ async def test_a_waiting_request_takes_pkcs12_and_refuses_another_pem(
     (plain.path / "password.txt").write_text("a")
     (plain.path / "password.txt").chmod(0o600)
     as_pkcs12 = EnrollmentFolder(path=plain.path, **FORMS["compatible"])
-    with pytest.raises(PasswordFileError, match="password that keyark made"):
+    with pytest.raises(PasswordFileError, match="password that keyark generated"):
         await enroll_into(client, as_pkcs12, OLGA)
     (plain.path / "password.txt").unlink()
     await enroll_into(client, as_pkcs12, OLGA)
@@ -220,7 +220,7 @@ async def test_a_row_of_a_list_that_was_refused_starts_anew_once_its_folder_is_d
     folder.save(await client.prepare(common_name=refused.common_name, email=refused.email))
     (result,) = await batch.run([PAUL])
     assert result.error is not None
-    assert "or delete this one if that request was refused" in result.error.message
+    assert "If that request was refused, you can delete this one instead" in result.error.message
     shutil.rmtree(folder.path)
     (result,) = await batch.run([PAUL])
     assert result.error is None

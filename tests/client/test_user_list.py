@@ -34,7 +34,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
     told = caught.value.message.splitlines()
     assert [line.split(":")[1] for line in told[1:]] == ["3", "4", "5", "6", "7"]
     assert "Nothing was enrolled" in told[0]
-    assert "users.csv:2 already" in told[4]
+    assert "users.csv:2." in told[4]
 
 
 @pytest.mark.parametrize(
@@ -71,23 +71,23 @@ def test_what_spreadsheets_write_is_read(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("name,e-mail\n", "'e-mail', which is no column"),
-        ("name,email,name\n", "names 'name' more than once"),
+        ("name,e-mail\n", "unknown column 'e-mail'"),
+        ("name,email,name\n", "has 'name' more than once"),
         ("name,profile\n", "lacks 'email'"),
-        ("Jo,jo@example.org\n", "the first line is a person's"),
+        ("Jo,jo@example.org\n", "the first line is a person"),
         ("", ":1: the header is missing"),
-        ("name,email\n", "no rows below its header"),
-        ("sep=;\nname;email\n;\n", ":3: the list has no rows"),
+        ("name,email\n", "only a header"),
+        ("sep=;\nname;email\n;\n", ":3: the list has only a header"),
         (
             'name,email\nJo,jo@example.org\n"Al,al@example.org\nBo,bo@example.org\n',
             "users.csv:3: the row that begins here",
         ),
         ('sep=;\nname;email\n"Al', "users.csv:3: the row that begins here"),
-        ("name,email\nDoe, Jo,jo@example.org\n", "3 columns and the header 2; put a value"),
-        ("name,email\nJo\n", "1 column and the header 2."),
+        ("name,email\nDoe, Jo,jo@example.org\n", "3 columns, but the header has 2; put a value"),
+        ("name,email\nJo\n", "1 column, but the header has 2."),
         ("name,email\n,jo@example.org\n", "The name is missing"),
         ("name,email\nJo,\n", "The email is missing"),
-        ("name,email\nJo\u00a0Doe,jo@example.org\n", "U+00A0 NO-BREAK SPACE as character 3"),
+        ("name,email\nJo\u00a0Doe,jo@example.org\n", "Character 3 of the name is U+00A0 NO-BREAK SPACE"),
         ("name,email\nJo,jo@m\u00fcnchen.example\n", "xn--mnchen-3ya.example"),
     ],
 )

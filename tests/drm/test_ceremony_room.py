@@ -21,7 +21,7 @@ def test_each_agent_has_its_own_count_and_the_next_hour_a_new_one() -> None:
     work.ask(ALICE)
     work.ask(ALICE)
     for _ in range(2):
-        with pytest.raises(AgentQuotaError, match="alice had 2 requests within this hour"):
+        with pytest.raises(AgentQuotaError, match="alice has made 2 requests within this hour"):
             work.ask(ALICE)
     work.ask(BOB)
     work.ask_about_keys(ALICE)

@@ -248,7 +248,7 @@ async def test_a_leaf_altered_on_disk_is_found_and_named(deployment_folder: Path
             "drm", config, tables=DRM_TABLES, schema_version=SCHEMA_VERSION, check_keys=list
         )
 
-    assert "drm is fit to run" in await asyncio.to_thread(check)
+    assert "drm is ready to run" in await asyncio.to_thread(check)
     await _alter_last_byte(deployment_folder, LEAVES)
     with pytest.raises(LogCorruptError) as caught:
         await asyncio.to_thread(check)

@@ -103,7 +103,7 @@ def test_a_killed_service_loses_nothing_that_was_answered(home: Path, victim: st
         first = asyncio.run(submit_until(home, prepared, 1, lambda: os.kill(kill[0], signal.SIGKILL)))
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert f"{victim} died with code -9" in errors
+        assert f"{victim} ended unexpectedly with code -9" in errors
     with up(home):
         assert_nothing_lost(home, first, asyncio.run(submit_all(home, prepared)))
 

@@ -133,7 +133,7 @@ async def test_a_plan_that_cannot_work_fails_with_the_reason(home, keys, options
 
 
 async def test_a_deployment_that_is_down_fails_the_run(deployment_folder, keys):
-    with pytest.raises(LoadClientError, match="nobody listens"):
+    with pytest.raises(LoadClientError, match="nothing listens"):
         await run_load(plan(deployment_folder), keys=keys)
 
 

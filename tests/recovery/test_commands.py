@@ -67,7 +67,7 @@ def test_a_lost_key_comes_back_and_reads_the_mail_of_before(home: Path, tmp_path
         for name in ("signing.pem", "chain.pem"):
             words = ("--home", home, "--cert", alice / name, "--reason", "disk broke")
             refused = keyark("recover", "request", *words, code=2).stderr
-            assert f"{name} is no encryption certificate" in refused
+            assert f"{name} is not an encryption certificate" in refused
         assert re.fullmatch("[0-9a-f]{32}", asked)
         shown = keyark("recover", "show", asked, "--home", home, "--as", "agent/bob").stdout
         for expected in (
@@ -197,4 +197,4 @@ def test_an_agent_made_elsewhere_takes_over(home: Path, tmp_path: Path) -> None:
         assert "storage key 2" in keyark("storage-key", "list", "--home", home).stdout
     stopped = keyark(*alice)
     assert "agent/dave" in stopped.stdout
-    assert "were not looked for" in stopped.stderr
+    assert "could not check for newer changes" in stopped.stderr

@@ -53,7 +53,7 @@ def check(folder: Path, role: str) -> list[str]:
 @pytest.mark.parametrize("role", ROLES)
 def test_a_service_that_misses_any_file_is_not_fit(folder: Path, role: str) -> None:
     """Removed, emptied, and made another's of its kind: check refuses it as the start would."""
-    assert check(folder, role)[-1] == f"{role} is fit to run"
+    assert check(folder, role)[-1] == f"{role} is ready to run"
     needed = {p for p in (folder / role).iterdir() if p.name not in NOT_NEEDED and p.suffix != ".csr"}
     assert len(needed) >= 5
     passed = []
@@ -72,7 +72,7 @@ def test_a_service_that_misses_any_file_is_not_fit(folder: Path, role: str) -> N
         path.rmdir()
         kept.rename(path)
     assert passed == []
-    assert check(folder, role)[-1] == f"{role} is fit to run"
+    assert check(folder, role)[-1] == f"{role} is ready to run"
 
 
 def test_every_ca_key_is_named(folder: Path) -> None:
@@ -115,17 +115,17 @@ def test_a_responder_and_a_list_that_were_in_force_are_missed(folder: Path) -> N
     keyark("identities", "revoke", "client/enroller", "--reason", "superseded", "--home", folder)
     asyncio.run(start_once(folder))
     for role in ROLES:
-        assert check(folder, role)[-1] == f"{role} is fit to run"
+        assert check(folder, role)[-1] == f"{role} is ready to run"
     responder = folder / "cm" / "ocsp-responder-ca1.pem"
     whole = responder.read_bytes()
     responder.write_bytes(whole[whole.index(b"-----BEGIN CERTIFICATE") :])
     with pytest.raises(KeyarkError, match="ocsp-responder-ca1"):
         check(folder, "cm")
     responder.write_bytes(b"junk")  # the start would make another
-    assert check(folder, "cm")[-1] == "cm is fit to run"
+    assert check(folder, "cm")[-1] == "cm is ready to run"
     for role in ROLES:
         (folder / role / "revoked-identities.crl").unlink()
-        with pytest.raises(KeyarkError, match="copy it from the authority"):
+        with pytest.raises(KeyarkError, match="copy the newest one from the authority"):
             check(folder, role)
 
 

@@ -43,7 +43,8 @@ def test_init_says_which_requests_to_have_signed(
         folder = tmp_path / role
         told = program(role, "init", folder, *common, *words).stderr.splitlines()
         assert told[:-2] == [
-            f"have {folder / name}.csr signed, and put the answer in {folder / name}.pem" for name in requests
+            f"have {folder / name}.csr signed, and save the certificate as {folder / name}.pem"
+            for name in requests
         ]
 
 

@@ -161,8 +161,8 @@ def pins(**options: Any) -> None:
     pinned, behind = asyncio.run(_followed(options))
     if behind:
         say_aside(
-            f"warning: newer changes of agents or storage keys were not looked for: {behind} What is shown may be out "
-            "of date; give the command again where RM, CM and DRM answer."
+            f"warning: the command could not check for newer changes of agents or storage keys: {behind} "
+            "The result may be out of date; run the command again when RM, CM and DRM answer."
         )
     if options["as_json"]:
         print_json(_pin_facts(pinned) | {"followed": not behind})
@@ -203,14 +203,14 @@ def _share_key(path: Path) -> AgentShareKey:
 def _hexadecimal_id(text: str) -> bytes:
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise UsageError(
-            f"{text!r} is no id of 64 hexadecimal digits; `keyark agents pins` shows those of now."
+            f"{text!r} is not an id of 64 hexadecimal digits; `keyark agents pins` shows the current ones."
         )
     return bytes.fromhex(text)
 
 
 def _pin_epoch(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,8}|", text):
-        raise UsageError(f"{text!r} is no PIN epoch; `keyark agents pins` shows those of now.")
+        raise UsageError(f"{text!r} is not a PIN epoch; `keyark agents pins` shows the current ones.")
     return int(text or 1)
 
 

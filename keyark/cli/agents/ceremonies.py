@@ -73,8 +73,8 @@ def parse_ceremony_id(text: str) -> bytes:
         ceremony_id = b""
     if len(ceremony_id) != 16:
         raise UsageError(
-            f"{text!r} is no whole ceremony id. A decision is signed, so name what was looked at by its whole id, as "
-            "`keyark recover show` tells it."
+            f"{text!r} is not a whole ceremony id. A decision is signed, so name the ceremony by its "
+            "whole id, as `keyark recover show` prints it."
         )
     return ceremony_id
 
@@ -84,7 +84,9 @@ def show_line(view: Ceremony) -> str:
     try:
         statement = CeremonyStatement.FromString(view.request.statement)
     except DecodeError:
-        raise UnexpectedAnswerError("The archive lists what is no ceremony; ask its operator.") from None
+        raise UnexpectedAnswerError(
+            "The archive lists something that is not a ceremony; ask its operator."
+        ) from None
     return (
         f"{view.ceremony_id.hex()}  {state_name(view.state):9}  {WORDS.get(statement.type, '?')}  "
         f"asked by {_short(statement.requester)}: {statement.reason}"

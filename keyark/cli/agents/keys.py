@@ -168,7 +168,7 @@ def _encryption_certificate(path: Path) -> x509.Certificate:
     except (x509.ExtensionNotFound, ValueError):
         return certificate  # of another CA, perhaps: the archive knows the key or does not
     if not (usage.key_encipherment or usage.key_agreement):
-        raise UsageError(f"{path} is no encryption certificate; name the person's encryption.pem.")
+        raise UsageError(f"{path} is not an encryption certificate; name the person's encryption.pem.")
     return certificate
 
 

@@ -103,7 +103,9 @@ def _moment(option: str, text: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{option} {text!r} is no time; write 2026-11-30 or 2026-11-30T22:15:00Z.") from None
+        raise UsageError(
+            f"{option} {text!r} is not a time; write 2026-11-30 or 2026-11-30T22:15:00Z."
+        ) from None
     since_epoch = moment.replace(tzinfo=moment.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return round(since_epoch.total_seconds() * 1_000_000)
 
@@ -128,7 +130,7 @@ def show_log(**options: Any) -> None:
     contradiction is an error.
     """
     if options["as_json"] and (options["json_lines"] or options["follow"]):
-        raise UsageError("--json prints one array; leave it out, and use --json-lines with --follow.")
+        raise UsageError("--json prints one array, which --follow never ends; use --json-lines instead.")
     wanted = take_filter(options)
     token = options["page_token"]
     shown = _Shown(

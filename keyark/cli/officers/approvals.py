@@ -105,7 +105,7 @@ def approve(
     async def act(officer: ApprovalClient, seen: pb.Enrollment) -> pb.Enrollment:
         if expected not in (None, sha256(seen.statement).digest()):
             raise UnexpectedAnswerError(
-                "The RM shows another statement than was looked at; look at it again."
+                "The RM now shows a different statement than the one you named; show the enrollment again."
             )
         return await officer.approve(seen, edits)
 
@@ -148,7 +148,8 @@ def _id(text: str) -> bytes:
     enrollment_id = hexadecimal(text)
     if len(enrollment_id) != ID_SIZE or len(text) < 2 * ID_SIZE:
         raise UsageError(
-            f"{text!r} is no whole enrollment id of 64 hexadecimal digits; `keyark enrollments list` shows them."
+            f"{text!r} is not a whole enrollment id of 64 hexadecimal digits; `keyark enrollments list` "
+            "shows them."
         )
     return enrollment_id
 

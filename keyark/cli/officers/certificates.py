@@ -76,7 +76,10 @@ def take_filter(options: dict[str, Any]) -> CertificateFilter:
     earliest, latest = options.pop("expires_from"), options.pop("expires_until")
     if within is not None:
         if state or earliest or latest:
-            raise UsageError("--expires-within stands alone: it means certificates that are in force.")
+            raise UsageError(
+                "--expires-within already means certificates in force; do not combine it with --state "
+                "or other times."
+            )
         state, latest = "valid", _end_of_day(within)
     serial, key = options.pop("serial"), options.pop("key")
     name = f"CERTIFICATE_STATE_{(state or 'unspecified').upper().replace('-', '_')}"
@@ -150,7 +153,7 @@ def days(text: str) -> int:
     unit = {"d": 1, "w": 7}.get(text[-1:])
     number = text[:-1]
     if unit is None or not number.isdecimal() or not 0 < int(number) * unit <= 36_500:
-        raise UsageError(f"{text!r} is no time; say 30d or 4w.")
+        raise UsageError(f"{text!r} is not a time; write 30d or 4w.")
     return int(number) * unit
 
 
@@ -171,10 +174,10 @@ def export_certificates(*, out: Path, der: bool, **options: Any) -> None:
 
     found = asyncio.run(run())
     if not found:
-        raise NotFoundError("No certificate matches; `keyark certificates list` shows those that there are.")
+        raise NotFoundError("No certificate matches; `keyark certificates list` lists them.")
     if der and len(found) > 1:
         raise UsageError(
-            f"{len(found)} certificates match and DER holds one; narrow the filter or write PEM."
+            f"{len(found)} certificates match, but DER holds only one; narrow the filter or write PEM."
         )
     write_file(
         out, found[0] if der else encode_pem_certificates([load_certificate(c) for c in found]), mode=0o644

@@ -49,7 +49,7 @@ def _out_option(function: F) -> F:
 def _open(authority: Path | None, home: Path | None) -> DeploymentAuthority:
     if authority is None and home is None:
         raise UsageError(
-            "Name the authority with --authority DIR, or the deployment that it lies in with --home DIR."
+            "Name the authority with --authority DIR, or the deployment that contains it with --home DIR."
         )
     return DeploymentAuthority.load(authority or Path(home or "") / "authority")
 
@@ -95,15 +95,15 @@ def renew(*, authority: Path | None, home: Path | None, **options: Any) -> None:
     """
     renewed = InternalCaRenewal(authority=_open(authority, home), home=home).renew()
     next_steps = [
-        f"copy {renewed.source} over the trust anchor (trust-anchor.pem) of every service and home on other hosts, "
-        "and restart services that run"
+        f"copy {renewed.source} over the trust anchor (trust-anchor.pem) of every service and home on "
+        "other hosts, and restart running services"
     ]
     if renewed.list_file is not None:
         next_steps.append(f"copy {renewed.list_file} there too")
     if home is not None:
         next_steps.append(
-            f"then renew what ended with it or would: `keyark identities renew --all --home {home}` and `keyark "
-            f"transport-key renew --home {home}`"
+            f"then renew everything that ended with it: `keyark identities renew --all --home {home}` and "
+            f"`keyark transport-key renew --home {home}`"
         )
     files, until = [str(path) for path in renewed.files], rfc3339(renewed.until.timestamp())
     say_or_print(
@@ -201,13 +201,13 @@ def answer_requests(
     asked = Asked.read({name: Path(path) for name, _, path in named})
     known = {role: address for role, address in addresses.items() if address is not None}
     if asked.whole and len(known) != len(ADDRESSED):
-        raise UsageError("Say where people reach the services: --rm, --cm and --drm.")
+        raise UsageError("Give the addresses at which people reach the services: --rm, --cm and --drm.")
     signer = _open(authority, home)
     _compare(asked, fingerprints)
     name = ca_name or f"Issuing CA of {signer.trust_domain}"[:64]
     issued = answer(asked, signer, ca_name=name, out=out)
     facts: dict[str, Any] = {"file": str(out), "answered": list(asked.files)}
-    lines = [f"{out}: answers {', '.join(asked.files)}; hand it to each of them, it is public"]
+    lines = [f"{out}: answers {', '.join(asked.files)}; give it to each of them, it is public"]
     if asked.whole:
         made = bundle_of(asked, issued, signer, addresses=known, out=bundle)
         facts |= {"bundle": str(bundle), "number": made.content.number, "fingerprint": made.fingerprints[0]}
@@ -227,4 +227,4 @@ def _compare(asked: Asked, told: tuple[str, ...]) -> None:
         raise UsageError("Give the --fingerprint of each request, as its maker saw it.")
     for name, one in asked.fingerprints.items():
         say_aside(f"{name}  {one}")
-    confirm("Are these the fingerprints that their makers told you?")
+    confirm("Are these the fingerprints that the makers of the requests told you?")

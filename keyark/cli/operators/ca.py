@@ -97,7 +97,7 @@ def rollover(home: Path, *, name: str, ca_key: str, **options: Any) -> None:
     else:
         next_steps = lines = [
             f"have {made.request} signed, put the chain (the CA's certificate first, the root last) in {made.chain},",
-            "and repeat this; nothing else has changed so far",
+            "and run this command again; nothing else has changed so far",
         ]
     facts = {"is_in_force": made.is_in_force, "request": str(made.request), "chain": str(made.chain)}
     say_or_print(options, facts | {"next_steps": next_steps}, lines)
@@ -105,7 +105,7 @@ def rollover(home: Path, *, name: str, ca_key: str, **options: Any) -> None:
 
 def _what_follows(issuing: IssuingCa) -> list[str]:
     if issuing.has_drm:
-        last = f"restart the services, and give everybody {issuing.public_chains}"
+        last = f"restart the services, and give {issuing.public_chains} to everybody"
     else:
         last = "then restart the CM"
     return [*issuing.to_carry(), last]

@@ -197,7 +197,9 @@ def issue(
         others = sum(one.state == IN_FORCE for one in Inventory(signer).find(name)) - 1
     lines = [f"{out}: certificate of {expected}"]
     if others:
-        lines.append(f"note: {name} has {others} more in force, see keyark identities show {name}")
+        lines.append(
+            f"note: {name} has {others} more certificates in force; see keyark identities show {name}"
+        )
     say_or_print(options, {"identity": name, "certificate": str(out), "others_in_force": others}, lines)
 
 
@@ -321,7 +323,7 @@ def revoke(
 ) -> None:
     """Revoke all certificates of NAMES (rm, client/alice) permanently. Services refuse them within seconds."""
     if not names and not certificates:
-        raise UsageError("Say whom to revoke: names, or --certificate FILE.")
+        raise UsageError("Name whom to revoke, or give --certificate FILE.")
     opened = _open(authority, home)
     revoked = IdentityRevocation(authority=opened, home=home).revoke(
         names, x509.ReasonFlags(reason), certificates=certificates
@@ -332,10 +334,8 @@ def revoke(
     for one in revoked:
         say(f"{one.identity}: certificate {one.serial} is revoked")
     if not revoked:
-        say("all of it was revoked before; the list was handed out again")
-    say(
-        f"the list is {opened.folder / IDENTITY_LIST}; copy it into the folder of every service on another host"
-    )
+        say("everything was already revoked; the list was distributed again")
+    say(f"copy the list {opened.folder / IDENTITY_LIST} into the folder of every service on another host")
 
 
 def _day(seconds: int) -> str:
@@ -369,7 +369,7 @@ def renew(
 ) -> None:
     """Make new keys and certificates for NAMES (rm, client/alice). Running services use them at once."""
     if (bool(names), everyone, within is not None).count(True) != 1:
-        raise UsageError("Say whom to renew: names, or --all, or --within 30d.")
+        raise UsageError("Name whom to renew, or give --all or --within 30d.")
     renewal = IdentityRenewal(home=home, authority=DeploymentAuthority.load(authority or home / "authority"))
     if within is not None:
         names = tuple(renewal.due(days(within) * SECONDS_PER_DAY))

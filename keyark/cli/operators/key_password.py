@@ -26,8 +26,9 @@ def ask_terminal(path: Path) -> bytes:
     """Ask for the password of a folder's keys, once in a program; raises UsageError without a terminal."""
     if not sys.stdin.isatty():
         raise UsageError(
-            f"The keys in {line(str(path.parent))} are under a password that a person types, and there is no terminal; "
-            f"run it on one, or let `keyark key-password set {line(str(path.parent))} file:/PATH` name a file."
+            f"The keys in {line(str(path.parent))} need a password that a person types, but there is no "
+            "terminal. Run the command on one, or name a file with `keyark key-password set "
+            f"{line(str(path.parent))} file:/PATH`."
         )
     return asked(
         lambda: click.prompt(f"Password of the keys in {line(str(path.parent))}", hide_input=True, err=True)
@@ -41,8 +42,8 @@ def choose_on_terminal(folder: Path) -> None:
     """
     if not sys.stdin.isatty():
         raise UsageError(
-            f"There is no terminal to choose the password of the keys in {line(str(folder))}; say where it is: "
-            f"{SOURCES}."
+            f"There is no terminal on which to choose the password of the keys in {line(str(folder))}; "
+            f"name a source: {SOURCES}."
         )
     chosen = asked(
         lambda: click.prompt(

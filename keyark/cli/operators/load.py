@@ -33,7 +33,7 @@ class Duration(click.ParamType[float]):
             return value
         if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value):
             return float(found[1]) * UNITS[found[2] or "s"]
-        raise click.BadParameter(f"{value!r} is no duration; write 30s, 5m or 8h.", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a duration; write 30s, 5m or 8h.", ctx, param)
 
 
 class Mix(click.ParamType[dict[str, float]]):
@@ -51,7 +51,9 @@ class Mix(click.ParamType[dict[str, float]]):
         try:
             return {kind.strip(): float(weight or 1) for kind, _, weight in pairs}
         except ValueError:
-            raise click.BadParameter(f"{value!r} is no mix; write enroll=1,status=10.", ctx, param) from None
+            raise click.BadParameter(
+                f"{value!r} is not a mix; write enroll=1,status=10.", ctx, param
+            ) from None
 
 
 @click.command()
@@ -190,9 +192,9 @@ def _plan(options: dict[str, Any]) -> LoadPlan:
 def _arrival(options: dict[str, Any]) -> Arrival:
     chosen = [name for name in ("clients", "rate", "ramp") if options[name] is not None]
     if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} are two ways of arriving; choose one.")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other; choose one.")
     if options["find_capacity"] and chosen not in ([], ["rate"]):
-        raise UsageError("--find-capacity chooses the rate; --rate may say where to begin.")
+        raise UsageError("--find-capacity chooses the rate; use --rate to say where it begins.")
     if options["rate"] is not None or options["find_capacity"]:
         rate = FIRST_RATE if options["rate"] is None else options["rate"]
         return Open(rate=rate, process=options["arrivals"])

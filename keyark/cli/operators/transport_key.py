@@ -83,8 +83,8 @@ def retire(home: Path, generation: str, *, as_json: bool) -> None:
         return
     say(_line(key))
     say_aside(
-        f"warning: the private half of transport key {generation} is deleted here; destroy its copies in "
-        "backups of the DRM's folder too, for they open what was wrapped to it",
+        f"warning: the private key of transport key {generation} is deleted here; destroy its copies "
+        "in backups of the DRM's folder too, since they still open what was wrapped to it",
     )
 
 

@@ -101,7 +101,7 @@ def enroll(ctx: click.Context, /, **options: Any) -> None:
         _enroll_many(ctx, options)
         return
     if not options["name"] or not options["email"]:
-        raise UsageError("Name the user with --name and --email, or many with --csv.")
+        raise UsageError("Name the user with --name and --email, or many users with --csv.")
     about = (options["name"], options["email"])
     folder = EnrollmentFolder(path=options["out"], **key_options(options, about=about))
     order = EnrollmentOrder(
@@ -137,7 +137,7 @@ def run_one(
 def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
     """Enroll every row of the CSV file; a line per user, and a sentence that names those who failed."""
     if options["name"] or options["email"] or options["request_id"] or options["wait"]:
-        raise UsageError("--csv names the users; leave --name, --email, --request-id and --wait out.")
+        raise UsageError("--csv names the users; do not use --name, --email, --request-id or --wait with it.")
     users = read_users(options["csv_file"], profile=options["profile"])
     console = SafeConsole(stderr=True)
 
@@ -162,7 +162,9 @@ def _enroll_many(ctx: click.Context, options: dict[str, Any]) -> None:
         codes = {exit_code(result.error) for result in failed if result.error is not None}
         ctx.exit(REJECTED if codes == {REJECTED} else FAILED)
     if pending:
-        say_aside(f"keyark: {len(pending)} of {len(results)} wait for an officer; run it again later")
+        say_aside(
+            f"keyark: {len(pending)} of {len(results)} wait for an officer; run the command again later"
+        )
         ctx.exit(PENDING)
 
 

@@ -44,7 +44,7 @@ def create(folder: Path, source: str, fingerprint: str | None, **options: Any) -
     bundle = Bundle.parse(fetch(source))
     if fingerprint is None:
         if not sys.stdin.isatty():
-            raise UsageError("Give the internal CA's --fingerprint, as the operator tells it.")
+            raise UsageError("Give the internal CA's --fingerprint, as the operator told you.")
         fingerprint = bundle.fingerprints[0]
         say_aside(f"The internal CA of {bundle.content.trust_domain} has the fingerprint {fingerprint}")
         confirm("Is that what the operator told you?")
@@ -54,7 +54,7 @@ def create(folder: Path, source: str, fingerprint: str | None, **options: Any) -
         {"folder": str(folder), "trust_domain": bundle.content.trust_domain, "bundle": bundle.content.number},
         [
             f"made a home of {bundle.content.trust_domain} in {folder}",
-            f"an identity comes next: keyark identities request ROLE/NAME --home {folder}",
+            f"next, request an identity: keyark identities request ROLE/NAME --home {folder}",
             "where ROLE is client, agent, officer or auditor",
         ],
     )
@@ -75,7 +75,7 @@ def update(source: str, home: Path, **options: Any) -> None:
     bundle = Bundle.parse(fetch(source))
     update_home(home, bundle)
     facts = {"folder": str(home), "bundle": bundle.content.number}
-    say_or_print(options, facts, [f"{home} is as bundle {bundle.content.number} says"])
+    say_or_print(options, facts, [f"{home} is up to date with bundle {bundle.content.number}"])
 
 
 def _address_option(role: str) -> Decorator:
@@ -107,7 +107,7 @@ def _file_option(name: str, parameter: str, text: str) -> Decorator:
 @_file_option("transport", "transport", "The DRM's transport certificates, the newest first.")
 @_file_option("rm-log", "rm_log_key", "The RM's log.pub.pem.")
 @_file_option("cm-log", "cm_log_key", "The CM's log.pub.pem.")
-@_file_option("out", "out", "Where the bundle goes; HOME/deployment.toml otherwise.")
+@_file_option("out", "out", "The file for the bundle. Default: HOME/deployment.toml.")
 @json_option
 def bundle(
     *, home: Path | None, authority: Path | None, out: Path | None, as_json: Any, **parts: Any
@@ -128,7 +128,7 @@ def bundle(
         {"as_json": as_json},
         {"file": str(target), "bundle": made.content.number, "fingerprint": made.fingerprints[0]},
         [
-            f"{target}: bundle {made.content.number}; hand it out by any way, it is public",
+            f"{target}: bundle {made.content.number}; it is public, so distribute it in any way",
             f"fingerprint, to tell people over another channel: {made.fingerprints[0]}",
         ],
     )

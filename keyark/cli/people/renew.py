@@ -89,9 +89,7 @@ def _order(options: dict[str, Any]) -> EnrollmentOrder:
     )
     statement = old.saved_statement()
     if statement is None:
-        raise ConfigurationError(
-            f"{old.path} holds no enrollment; name the folder that `keyark enroll` wrote."
-        )
+        raise ConfigurationError(f"{old.path} has no enrollment; name the folder that `keyark enroll` wrote.")
     order = EnrollmentOrder(
         common_name=statement.common_name,
         email=statement.email,

@@ -65,8 +65,8 @@ class Home:
         path = folder / "keyark.toml"
         if not path.is_file():
             raise ConfigurationError(
-                f"{folder} is no keyark home: it has no keyark.toml; name one with --home or KEYARK_HOME, "
-                "or make a deployment with `keyark init`."
+                f"{folder} is not a keyark home, since it has no keyark.toml. Name one with --home or "
+                "KEYARK_HOME, or make a deployment with `keyark init`."
             )
         config = load_config(path, HomeConfig)
         anchors = load_certificates(config.trust_anchor)

@@ -56,7 +56,9 @@ def read_made_password(path: Path) -> bytes:
     """As ``read_password``, for one that ``new_password`` made; raises PasswordFileError for any other."""
     password = read_password(path)
     if len(password) != _MADE_LENGTH or not _MADE_CHARACTERS.issuperset(password):
-        raise PasswordFileError(f"{path} does not hold the password that keyark made; choose a new folder.")
+        raise PasswordFileError(
+            f"{path} does not contain the password that keyark generated; choose a new folder."
+        )
     return password
 
 
@@ -88,7 +90,7 @@ class PasswordList:
             rows = []
         if rows[:1] != [_LIST_HEADER] or any(len(row) != len(_LIST_HEADER) for row in rows):
             raise PasswordFileError(
-                f"{self._path} is not the list of passwords that keyark wrote; put that list back."
+                f"{self._path} is not the list of passwords that keyark wrote; restore that list."
             )
         return {_address(cell): password.encode() for cell, password in rows[1:]}
 
@@ -123,13 +125,13 @@ def check_strength(password: bytes, *, about: Sequence[str] = ()) -> None:
     text = password.decode(errors="replace")
     if len(text) < LEAST_CHARACTERS:
         raise WeakPasswordError(
-            f"The password has {len(text)} characters, which is too few for a key that leaves this machine; give at "
-            f"least {LEAST_CHARACTERS}, or none: then one is made.",
+            f"The password has {len(text)} characters, which is too few for a key that leaves this "
+            f"machine. Give at least {LEAST_CHARACTERS}, or none to have one generated.",
             field="password",
         )
     if zxcvbn(text[:_ESTIMATED], user_inputs=list(about))["guesses_log10"] < LEAST_GUESSES_LOG10:
         raise WeakPasswordError(
-            "The password is easy to guess, which is too weak for a key that leaves this machine; give several "
-            "unrelated words, or none: then one is made.",
+            "The password is easy to guess, which is too weak for a key that leaves this machine. Give "
+            "several unrelated words, or none to have one generated.",
             field="password",
         )

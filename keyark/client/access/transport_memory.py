@@ -89,5 +89,6 @@ def _remembered(path: Path) -> Record:
         return Record.FromString(read_file(path, max_size=MAX_SIZE))
     except DecodeError:
         raise ConfigurationError(
-            f"{path} is damaged; put the deployment's newest transport.pem in place, then delete {path}."
+            f"{path} is damaged. Copy the deployment's newest transport.pem into this home, then delete "
+            f"{path}."
         ) from None

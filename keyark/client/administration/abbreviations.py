@@ -97,7 +97,7 @@ def _some() -> Paging:
 def _long_enough(digits: str) -> str:
     if not _LEAST <= len(digits) < DIGEST_DIGITS:
         raise InvalidInputError(
-            f"{digits!r} is no id, and too short or too long for an abbreviated one; give {_LEAST} digits or more.",
+            f"{digits!r} is neither an id nor an abbreviation of one; give {_LEAST} digits or more.",
             field="id",
         )
     return digits
@@ -110,12 +110,12 @@ async def _only_one(
     candidates = [id_of(entry) async for entry in found]
     if any(not candidate.hex().startswith(digits) for candidate in candidates):
         raise UnexpectedAnswerError(
-            f"The service listed another id where those that begin with {digits} were asked for; ask its operator."
+            f"The service listed an id that does not begin with {digits}; ask its operator."
         )
     if not candidates:
-        raise NotFoundError(f"No id that you may see begins with {digits}; `{listing}` shows what there is.")
+        raise NotFoundError(f"No id that you may see begins with {digits}; `{listing}` lists them.")
     if len(candidates) > 1:
         ids = ", ".join(candidate.hex() for candidate in candidates)
         more = " and others" if len(candidates) >= _CANDIDATES else ""
-        raise AmbiguousIdError(f"Several ids begin with {digits}; give more of it: {ids}{more}.")
+        raise AmbiguousIdError(f"Several ids begin with {digits}; give more digits. They are: {ids}{more}.")
     return candidates[0]

@@ -53,7 +53,9 @@ def check_shown(seen: pb.Enrollment, enrollment_id: bytes) -> None:
     """Raise UnexpectedAnswerError unless the RM shows the request that was asked for, statement included."""
     ids = {seen.enrollment_id, reread_statement(seen.statement).enrollment_id}
     if ids != {enrollment_id}:
-        raise UnexpectedAnswerError("The RM shows another request than the one asked for; ask its operator.")
+        raise UnexpectedAnswerError(
+            "The RM showed a different request than the one you named; ask its operator."
+        )
 
 
 class ApprovalClient:

@@ -131,19 +131,21 @@ async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.Arch
     Raises NotFoundError, and AmbiguousOwnerError with the candidates.
     """
     if not owner.strip():
-        raise InvalidInputError("The owner is empty, which would be everybody; name one.", field="owner")
+        raise InvalidInputError("The owner is empty, which would mean everybody; name one.", field="owner")
     wanted = recovery_pb2.KeyFilter(owner=owner, state=recovery_pb2.KeyState.KEY_STATE_CERTIFIED)
     found = [key async for key in list_keys(session, wanted)]
     if "@" in owner:
         found = [key for key in found if key.email.lower() == owner.lower()]
     if not found:
-        raise NotFoundError(f"No certified key of {owner} is archived; `keyark keys list` shows what is.")
+        raise NotFoundError(
+            f"No certified key of {owner} is archived; `keyark keys list` shows the archived keys."
+        )
     if len(mailboxes := Counter(key.email.lower() for key in found)) > 1:
         candidates = ", ".join(
             f"{mailbox} ({counted(count, 'key')})" for mailbox, count in sorted(mailboxes.items())
         )
         raise AmbiguousOwnerError(
-            f"{owner!r} is the name of several people; name one by the address: {candidates}."
+            f"Several people have the name {owner!r}; name one by address: {candidates}."
         )
     return sorted(found, key=lambda key: key.archived_time_us)
 
@@ -159,8 +161,8 @@ def check_owner(receipts: Sequence[ArchivalReceipt], owner: str) -> None:
     if not fits:
         named = ", ".join(sorted({f"{person.common_name} <{person.email}>" for person in people}))
         raise OwnerMismatchError(
-            f"You asked for keys of {owner!r}, and the receipts of the keys that the archive listed name {named}. "
-            "Tell the archive's operator; name a key with --key or --cert instead."
+            f"You asked for keys of {owner!r}, but the archive listed keys whose receipts name {named}. "
+            "Tell the archive's operator. Name the key with --key or --cert instead."
         )
 
 
@@ -193,7 +195,7 @@ async def get_ceremony(session: Session, ceremony_id: bytes) -> recovery_pb2.Cer
     request = recovery_pb2.GetCeremonyRequest(ceremony_id=ceremony_id)
     found = (await call(stub.GetCeremony, request, timeout=TIMEOUT)).ceremony
     if found.ceremony_id != ceremony_id:
-        raise UnexpectedAnswerError("The archive shows another ceremony than the one asked for.")
+        raise UnexpectedAnswerError("The archive showed a different ceremony than the one you named.")
     return found
 
 
@@ -234,11 +236,11 @@ async def get_proven_key(session: Session, key_id: bytes) -> ProvenKey:
     proven = (key_id, event.enrollment_id, details.caller, details.common_name, details.email)
     if event.encryption_spki_sha256 != key_id or shown != proven:
         raise UnexpectedAnswerError(
-            "The archive shows another key than its receipt proves; ask its operator."
+            "The archive showed a key that differs from its receipt; ask its operator."
         )
     if (view.archived_time_us, view.log_index) != (event.time_us, receipt.index):
         raise UnexpectedAnswerError(
-            "The archive shows another time than the key's receipt; ask its operator."
+            "The archive showed a time that differs from the key's receipt; ask its operator."
         )
     return ProvenKey(view=view, receipt=receipt)
 

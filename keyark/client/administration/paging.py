@@ -30,7 +30,9 @@ class Paging:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise InvalidInputError("A list has a limit of 1 at least; leave it out for all.", field="limit")
+            raise InvalidInputError(
+                "The limit must be at least 1; leave it out to list everything.", field="limit"
+            )
 
 
 class _Page(Protocol):
@@ -66,7 +68,7 @@ async def entries(
         found = of(page)
         if len(found) > size * most_per_row:
             raise UnexpectedAnswerError(
-                f"The service answered {len(found)} entries where {size * most_per_row} were asked for; "
+                f"The service sent {len(found)} entries, but at most {size * most_per_row} were requested; "
                 "ask its operator."
             )
         wanted.next_token = token = page.next_page_token

@@ -61,7 +61,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
                 yield finding
         except KeyarkError as failure:
             command = f"keyark doctor --home {examination.home.folder}"
-            yield error(name, f"could not be looked at: {failure.message}", command)
+            yield error(name, f"could not be examined: {failure.message}", command)
 
 
 async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
@@ -73,7 +73,7 @@ async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
                     yield finding
         except KeyarkError as failure:
             command = f"keyark-{role} check {examination.service_file(role)}"
-            yield error(role, f"does not answer as it should: {failure.message}", command)
+            yield error(role, f"gave an unexpected answer: {failure.message}", command)
 
 
 async def _service(examination: Examination, session: Session) -> AsyncIterator[Finding]:
@@ -94,7 +94,7 @@ async def _service(examination: Examination, session: Session) -> AsyncIterator[
         yield error(
             role,
             _alarm(head.told),
-            f"{command}  # with it stopped: shows the evidence, and clears nothing yet",
+            f"{command} # while it is stopped: shows the evidence, and clears nothing yet",
         )
 
 
@@ -139,27 +139,28 @@ async def _uncertified(examination: Examination, key: recovery_pb2.ArchivedKey, 
         if certificate.role == SIGNING:
             return error(
                 subject,
-                f"of {key.email} is archived and signs too, with certificate {certificate.serial.hex()}",
+                f"of {key.email} is archived, and also signs with certificate {certificate.serial.hex()}",
                 f"keyark certificates revoke {certificate.serial.hex()} --pair --reason keyCompromise "
                 f"--home {examination.home.folder}",
             )
         return error(
             subject,
-            f"of {key.email} is certified as {certificate.serial.hex()} and not linked, so it cannot be recovered",
+            f"of {key.email} has certificate {certificate.serial.hex()}, which the archive does not know, "
+            "so it cannot be recovered (not linked)",
             f"keyark-rm relink {examination.service_file('rm')} {key.enrollment_id.hex()}",
         )
     refusal = await get_refusal(issuer, key.enrollment_id)
     if refusal is not None:
         return warning(
             subject,
-            f"of {key.email} is archived and was never certified: the CM's policy ({', '.join(refusal.rules)}) refused "
-            "it for good; its owner enrolls anew",
+            f"of {key.email} is archived, but was never certified: the CM's policy "
+            f"({', '.join(refusal.rules)}) refused it for good. Its owner must submit a new request",
             f"keyark keys deactivate {key.key_id.hex()} --reason 'refused for good' "
             f"--home {examination.home.folder}{_as_agent(examination)}",
         )
     return warning(
         subject,
-        f"of {key.email} is archived and was never certified: its enrollment was not completed",
+        f"of {key.email} is archived, but was never certified: its enrollment was not completed",
         "keyark enroll --out FOLDER  # by its client: the same folder completes it",
     )
 
@@ -185,8 +186,8 @@ def _did_not_open(examination: Examination, key: recovery_pb2.ArchivedKey, seria
     on = datetime.fromtimestamp(key.failed_time_us / 1e6, UTC).date()
     return error(
         f"key {key.key_id.hex()}",
-        f"of {key.email} did not open as the key of its certificate when a quorum wanted it on {on}; recover it from a "
-        "backup of the DRM's store, or have its owner enroll anew",
+        f"of {key.email} could not be opened in a ceremony on {on}. Restore it from a backup of the "
+        "DRM's store, or have its owner submit a new request",
         f"keyark certificates revoke {serial} --pair --reason superseded --home {examination.home.folder}",
     )
 
@@ -241,7 +242,7 @@ def _not_archived(examination: Examination, certificate: certificates_pb2.Certif
     serial = certificate.serial.hex()
     return warning(
         f"certificate {serial}",
-        f"of {certificate.email} is in force, and its key is not in the archive",
+        f"of {certificate.email} is in force, but its key is not in the archive",
         f"keyark certificates revoke {serial} --pair --reason superseded --home {examination.home.folder}",
     )
 

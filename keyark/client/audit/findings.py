@@ -67,7 +67,8 @@ class Examination:
         names = sorted(path.parent.name for path in self.home.folder.glob(f"identities/{role}/*/key.pem"))
         if not names:
             raise ConfigurationError(
-                f"This home has no identity of the role {role}, which may look at this; run it where there is one."
+                f"This home has no identity of the role {role}, which this check needs; run it where there is "
+                "one."
             )
         return f"{role}/{names[0]}"
 
@@ -79,7 +80,7 @@ class Examination:
         except (PasswordRequiredError, WrongPasswordError) as failure:
             told, command = failure.message, f"{again} --identity-password-file FILE"
         except KeyarkError as failure:
-            told, command = failure.message, f"{again}  # where an {role} can be used"
+            told, command = failure.message, f"{again} # in a home with an {role}"
         else:
             return None
         return error("this home", f"{told} Left out: {left_out}.", command)

@@ -59,8 +59,8 @@ async def log_leads_on(examination: Examination, session: Session, head: LogHead
     except (CheckpointError, ConsistencyProofError) as failure:
         yield error(
             session.role,
-            f"its log does not lead on from the checkpoint that was seen before: {failure.message}",
-            f"mv {path} {path}.evidence  # once it is known why, such as a backup that was put in place",
+            f"its log does not continue the one that this home saw before: {failure.message}",
+            f"mv {path} {path}.evidence # once you know why, such as a restored backup",
         )
         return
     if head.checkpoint.size > seen.size:
@@ -151,8 +151,9 @@ async def _check_and_keep(session: Session, log: VerifiedHead) -> None:
         seen = await _check_seen(session, log.checkpoint)
     except (CheckpointError, ConsistencyProofError) as failure:
         raise LogMismatchError(
-            f"The {session.role} log does not lead on from the checkpoint that this home saw before: "
-            f"{failure.message} Keep a copy of {_path(session)} and raise an alarm."
+            f"The {session.role} log does not continue the one that this home saw before: "
+            f"{failure.message} Keep a copy of {_path(session)}, and tell the operators of all three "
+            "services."
         ) from None
     if log.checkpoint.size > seen.size:
         with contextlib.suppress(UnwritableFileError):
@@ -199,8 +200,8 @@ async def followed_changes_are_known(examination: Examination) -> AsyncIterator[
                     raise
                 yield error(
                     role,
-                    "believes a change of agents or storage keys that the DRM does not know, and so no further one: "
-                    f"{change.hex()}",
+                    "has accepted a change of agents or storage keys that the DRM does not know, so it "
+                    f"accepts no further one: {change.hex()}",
                     f"keyark-drm check {examination.service_file('drm')}  # with it stopped: lists its changes. If you "
                     f"know that it came from a backup, confirm that to the stopped {role.upper()}: clear-alarm "
                     "--restored SIZE:ROOT --transport-key PEM --newest-change ID",

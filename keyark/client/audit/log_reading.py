@@ -62,7 +62,8 @@ class LogPositions:
         read = cls({role: numbers.get(role, 0) for role in LOGS})
         if str(read) != token:
             raise InvalidInputError(
-                "The page token is none of this command; give one that it told, such as rm:12,cm:40,drm:7.",
+                "The page token does not come from this command; give one that it printed, such as "
+                "rm:12,cm:40,drm:7.",
                 field="page_token",
             )
         return read
@@ -214,8 +215,9 @@ class _LogPages:
             return TreeHasher()
         if index > self.proof.tree_size:
             raise LogMismatchError(
-                f"The page token names {index} entries of the {self._log}, which has only {self.proof.tree_size}. It "
-                "is of another deployment, or entries were removed: compare with `keyark audit verify`."
+                f"The page token names entry {index} of the {self._log}, which has only "
+                f"{self.proof.tree_size} entries. The token is from another deployment, or entries were "
+                "removed: run `keyark audit verify`."
             )
         stub = AuditServiceStub(self.session.channel)
         request = audit_pb2.GetInclusionProofRequest(index=index)
@@ -292,8 +294,9 @@ class _LogPages:
 
     def _altered(self, why: str) -> LogMismatchError:
         return LogMismatchError(
-            f"The entries that the {self._log} shows are not those under its signed checkpoint of "
-            f"{self.proof.tree_size}: {why} An entry was altered, removed or added. Keep a copy and raise an alarm."
+            f"The entries of the {self._log} do not match its signed checkpoint of {self.proof.tree_size} "
+            f"entries: {why} An entry was altered, removed or added. Keep a copy, and tell the operators "
+            "of all three services."
         )
 
     @property

@@ -38,7 +38,7 @@ async def enrollments_move_on(examination: Examination) -> AsyncIterator[Finding
             yield warning(_request(pending), text, _approve(examination, pending))
         async for approved in list_enrollments(session, APPROVED):
             if examination.now() - approved.review.decided_time_us / 1_000_000 > UNDER_WAY:
-                text = f"of {_owner(approved)} was approved and is not issued; another attempt says why"
+                text = f"of {_owner(approved)} was approved but not issued; another attempt shows why"
                 yield error(_request(approved), text, _approve(examination, approved))
 
 
@@ -76,7 +76,10 @@ async def ceremonies_move_on(examination: Examination) -> AsyncIterator[Finding]
         async for ceremony in list_ceremonies(session, READY):
             age = examination.now() - ceremony.opened_time_us / 1_000_000
             if age > UNCOLLECTED:
-                text = f"recovered keys wait for their requester since {age / SECONDS_PER_DAY:.0f} days"
+                text = (
+                    f"recovered keys have been waiting for their requester for {age / SECONDS_PER_DAY:.0f} "
+                    "days"
+                )
                 yield warning(
                     _ceremony(ceremony),
                     text,
@@ -89,12 +92,12 @@ def _open_ceremony(examination: Examination, ceremony: recovery_pb2.Ceremony) ->
     decided = {identity_of(load_certificate(decision.certificate)) for decision in ceremony.decisions}
     for agent in sorted(set(map(SpiffeId.parse, ceremony.approvals_to_repeat)) - decided, key=str):
         person = f"{agent.role}/{agent.name}"
-        text = f"the DRM was restarted, and the approval of {person} has to be given anew"
+        text = f"the DRM was restarted, so {person} must approve again"
         yield warning(_ceremony(ceremony), text, f"{approve} --as {person}")
     if _is_short(examination, ceremony.opened_time_us, ceremony.expires_time_us):
         hours = _hours_left(examination, ceremony.expires_time_us)
         text = f"no quorum of {ceremony.quorum} has approved it, and it expires in {hours} hours"
-        yield warning(_ceremony(ceremony), text, f"{approve}  # as an agent who did not yet")
+        yield warning(_ceremony(ceremony), text, f"{approve} # as an agent who has not approved yet")
 
 
 def _ceremony(ceremony: recovery_pb2.Ceremony) -> str:

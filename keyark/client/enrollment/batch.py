@@ -65,12 +65,12 @@ class BatchEnrollment:
             try:
                 await self.client.form(profile)
             except NotFoundError as error:
-                unknown.append(f"{error.message} It is of {_first_of(profile, orders)}.")
+                unknown.append(f"{error.message} It is in the entry of {_first_of(profile, orders)}.")
             except KeyarkError:
                 return
         if unknown:
             raise UserListError(
-                "Nothing was enrolled, for the list is wrong:\n" + "\n".join(unknown), field="csv"
+                "Nothing was enrolled, because the list has faults:\n" + "\n".join(unknown), field="csv"
             )
 
     async def _run_batch(self, orders: Sequence[EnrollmentOrder]) -> list[UserResult]:

@@ -88,11 +88,11 @@ class PreparedEnrollment:
         parsed = parse_statement(statement)
         if encode_spki(signing_key.public_key()) != parsed.signing_spki:
             raise InvalidInputError(
-                "The saved signing key is not the one of the saved request.", field="signing_key"
+                "The saved signing key does not belong to the saved request.", field="signing_key"
             )
         if _spki_of(encryption_key) != parsed.encryption_spki:
             raise InvalidInputError(
-                "The saved encryption key is not the one of the saved request.", field="encryption_key"
+                "The saved encryption key does not belong to the saved request.", field="encryption_key"
             )
         signature = sign_statement(statement, signing_key)
         return cls(
@@ -333,7 +333,7 @@ class EnrollmentClient:
         message = pb.SubmitEnrollmentsRequest(items=items, call=self._signed([i.statement for i in items]))
         response = await call(self._registration.SubmitEnrollments, message, timeout=TIMEOUT)
         if len(response.outcomes) != len(items):
-            raise UnavailableError("The RM answered another number of outcomes than it was sent; try again.")
+            raise UnavailableError("The RM sent a different number of outcomes than requests; try again.")
         return [
             from_status(outcome.error) if outcome.HasField("error") else outcome.enrollment
             for outcome in response.outcomes
@@ -385,7 +385,7 @@ class EnrollmentClient:
         )
         if enrolled.receipt is None and prepared.statement.enrollment_id in transports:
             raise UnexpectedAnswerError(
-                "The RM answered without the archival receipt; ask its operator whether the key is archived."
+                "The RM sent no archival receipt; ask its operator whether the key is archived."
             )
         return enrolled
 

@@ -134,7 +134,7 @@ class EnrollmentFolder:
         for key_type in key_types:
             if key_type is not None and key_type not in PKCS12_KEY_TYPES:
                 raise InvalidInputError(
-                    f"PKCS#12 does not hold {key_type.value} keys here; use --format pem.", field="format"
+                    f"keyark cannot write {key_type.value} keys as PKCS#12; use --format pem.", field="format"
                 )
 
     def saved_statement(self) -> Statement | None:
@@ -160,7 +160,10 @@ class EnrollmentFolder:
         written = _WRITTEN_UNSENT if unsent else ()
         others = sorted(name for name in names if name not in written and not _is_passing(name))
         if others:
-            raise FolderTakenError(f"{self.path} holds {others[0]} of something else; choose a new folder.")
+            raise FolderTakenError(
+                f"{self.path} has a file {others[0]} that does not belong to this enrollment; choose a "
+                "new folder."
+            )
         if unsent is not None:
             self._forget_unsent(unsent)
 
@@ -174,7 +177,8 @@ class EnrollmentFolder:
         for role in there:
             if encode_spki(self._load_key(role).public_key()) != spkis[role]:
                 raise FolderTakenError(
-                    f"{self._key_path(role)} is a key of something else; choose a new folder."
+                    f"{self._key_path(role)} is a key that does not belong to this enrollment; choose a new "
+                    "folder."
                 )
         if is_there(self._password_path):
             read_made_password(self._password_path)
@@ -191,7 +195,7 @@ class EnrollmentFolder:
         self.make_usable()
         make_private_folder(self.path)
         if is_there(self.path / "statement.bin"):
-            raise OtherRequestError(f"{self.path} holds a request already; choose another folder.")
+            raise OtherRequestError(f"{self.path} already has a request; choose another folder.")
         write_new_file(self._unsent, prepared.statement.raw, mode=0o600)
         password = self._password_of_new_keys()
         save_private_key(self._key_path("signing"), prepared.signing_key, password=password)
@@ -250,7 +254,9 @@ class EnrollmentFolder:
         if not is_there(path):
             write_new_file(path, data, mode=0o644)
         elif read_file(path, max_size=MAX_PUBLIC) != data:
-            raise FolderTakenError(f"{path} is of something else; move it away and run this again.")
+            raise FolderTakenError(
+                f"{path} does not belong to this enrollment; move it away and run the command again."
+            )
 
     def check_form(self) -> None:
         """Raise OtherFormError where keys are kept in another form than is asked for, and none can become of it."""
@@ -268,8 +274,8 @@ class EnrollmentFolder:
             asked = kept if self.key_format is KeyFormat.PEM and fits else ""
         if kept != asked:
             raise OtherFormError(
-                f"{self.path} holds the keys as {kept}; run this with the options of the first time, or choose another "
-                "folder."
+                f"{self.path} has the keys as {kept}. Use the same options as the first time, or choose "
+                "another folder."
             )
 
     def certificates_by_role(self) -> dict[str, x509.Certificate]:
@@ -287,7 +293,7 @@ class EnrollmentFolder:
         Raises ConfigurationError where the folder holds no outcome, or a password lacks or is wrong.
         """
         if not self.is_finished():
-            raise ConfigurationError(f"{self.path} holds no certificates yet; finish that enrollment first.")
+            raise ConfigurationError(f"{self.path} has no certificates yet; complete that enrollment first.")
         return PresentCertificate(
             serial=encode_serial(self.certificates()[0].serial_number),
             private_key=narrow_signing_key(self._kept_key("signing")),
@@ -368,7 +374,9 @@ class EnrollmentFolder:
             key = None
         own = {encode_spki(entry.private_key.public_key()) for entry in held}
         if key is None or encode_spki(key.public_key()) not in own:
-            raise FolderTakenError(f"{path} is of something else; move it away and run this again.")
+            raise FolderTakenError(
+                f"{path} does not belong to this enrollment; move it away and run the command again."
+            )
 
 
 def _is_passing(name: str) -> bool:

@@ -62,13 +62,14 @@ def without_certificates(answer: Enrollment) -> KeyarkError | None:
     if state == EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL:
         why = "; ".join(deferral.message for deferral in review.deferrals) or "policy asks for it"
         return PendingApprovalError(
-            f"A registration officer decides on request {answer.enrollment_id.hex()} ({why}); submit the same request "
-            "again later.",
+            f"Request {answer.enrollment_id.hex()} waits for a registration officer ({why}); submit the "
+            "same request again later.",
             metadata=metadata,
         )
     if state == EnrollmentState.ENROLLMENT_STATE_APPROVED:
         return PendingApprovalError(
-            f"Request {answer.enrollment_id.hex()} is approved and being issued; submit the same request again.",
+            f"Request {answer.enrollment_id.hex()} is approved, and its certificates are being issued; "
+            "submit the same request again.",
             metadata=metadata,
         )
     ended = _ENDED.get(state)
@@ -76,7 +77,8 @@ def without_certificates(answer: Enrollment) -> KeyarkError | None:
         return None
     kind, words = ended
     return kind(
-        f"Request {answer.enrollment_id.hex()} {words}: {review.reason}; enroll anew.", metadata=metadata
+        f"Request {answer.enrollment_id.hex()} {words}: {review.reason}; submit a new request.",
+        metadata=metadata,
     )
 
 

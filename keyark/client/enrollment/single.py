@@ -146,8 +146,9 @@ def check_same_order(statement: Statement, order: EnrollmentOrder, folder: Enrol
     )
     if any(wanted != saved for wanted, saved in asked):
         raise OtherRequestError(
-            f"{folder.path} holds the enrollment of {statement.common_name} <{statement.email}>, request "
-            f"{statement.request_id.hex()}; choose another folder, or delete this one if that request was refused."
+            f"{folder.path} has the enrollment of {statement.common_name} <{statement.email}>, request "
+            f"{statement.request_id.hex()}. Choose another folder. If that request was refused, you can "
+            "delete this one instead."
         )
 
 

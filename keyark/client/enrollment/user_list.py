@@ -27,7 +27,7 @@ MAX_TOLD: Final = 50
 """Rows that an error names; a file of another kind is wrong in every one."""
 
 _EXPECTED: Final = (
-    f"The columns are {', '.join(NEEDED)} and, where wanted, {', '.join(COLUMNS[2:])}, with commas between."
+    f"The columns are {', '.join(NEEDED)} and optionally {', '.join(COLUMNS[2:])}, separated by commas."
 )
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORKBOOK: Final = b"PK\x03\x04"
@@ -55,7 +55,7 @@ def read_users(path: Path, *, profile: str) -> list[EnrollmentOrder]:
     if len(data) > MAX_LIST:
         _refuse(f"{path} is larger than {MAX_LIST >> 20} MiB; give the list in several files.")
     if data.startswith(_WORKBOOK):
-        _refuse(f"{path} is a workbook and no CSV file; save it as CSV UTF-8 (comma delimited).")
+        _refuse(f"{path} is a workbook, not a CSV file; save it as CSV UTF-8 (comma delimited).")
     try:
         text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
@@ -103,8 +103,8 @@ class _Lines:
                 return
             except csv.Error as error:
                 _refuse(
-                    f"{self._place(before + 1)}: the row that begins here is no CSV ({error}); look for a "
-                    "quotation mark that is not closed."
+                    f"{self._place(before + 1)}: the row that begins here is not CSV ({error}); look for an "
+                    "unclosed quotation mark."
                 )
             self.place = self._place(self._reader.line_num)
             yield cells
@@ -125,22 +125,22 @@ def _read(lines: _Lines, profile: str) -> list[EnrollmentOrder]:
     if taken.wrong:
         more = len(taken.wrong) - MAX_TOLD
         told = taken.wrong[:MAX_TOLD] + ([f"and {counted(more, 'more row')}"] if more > 0 else [])
-        _refuse("Nothing was enrolled, for the list is wrong:\n" + "\n".join(told))
+        _refuse("Nothing was enrolled, because the list has faults:\n" + "\n".join(told))
     if not taken.orders:
-        _refuse(f"{lines.place}: the list has no rows below its header; write one for each person.")
+        _refuse(f"{lines.place}: the list has only a header; write a row for each person.")
     return list(taken.orders.values())
 
 
 def _wrong_with(header: list[str]) -> str:
     """Return what is wrong with a header, "" for nothing."""
     if not any(header):
-        return "is missing, for the first line is empty"
+        return "is missing, because the first line is empty"
     if any("@" in name for name in header):
-        return "is missing, for the first line is a person's"
+        return "is missing, because the first line is a person"
     if unknown := [name for name in header if name not in COLUMNS]:
-        return f"has {unknown[0]!r}, which is no column"
+        return f"has the unknown column {unknown[0]!r}"
     if twice := [name for name in header if header.count(name) > 1]:
-        return f"names {twice[0]!r} more than once"
+        return f"has {twice[0]!r} more than once"
     lacking = [name for name in NEEDED if name not in header]
     return f"lacks {lacking[0]!r}" if lacking else ""
 
@@ -160,12 +160,13 @@ class _Rows:
             return
         if len(cells) != len(self._header):
             quotes = (
-                "; put a value with a separator in it in quotation marks"
+                "; put a value that contains a separator in quotation marks"
                 if len(cells) > len(self._header)
                 else ""
             )
             self.wrong.append(
-                f"{place}: the row has {counted(len(cells), 'column')} and the header {len(self._header)}{quotes}."
+                f"{place}: the row has {counted(len(cells), 'column')}, but the header has "
+                f"{len(self._header)}{quotes}."
             )
             return
         row = {name: cell.strip() for name, cell in zip(self._header, cells, strict=True)}
@@ -176,7 +177,7 @@ class _Rows:
             return
         mailbox = order.email.lower()
         if mailbox in self.orders:
-            self.wrong.append(f"{place}: {order.email} stands in {self._places[mailbox]} already.")
+            self.wrong.append(f"{place}: {order.email} is already in {self._places[mailbox]}.")
             return
         self.orders[mailbox], self._places[mailbox] = order, place
 

@@ -25,9 +25,11 @@ def check_current(ceremony: ReviewedCeremony, trust: AgentTrust, *, now: int) ->
     """
     event = ceremony.opened.event
     if now < event.time_us // 1_000_000 - CLOCK_SECONDS:
-        raise mismatch("was opened later than this machine's clock says; check the clock")
+        raise mismatch("was opened in the future by this machine's clock; check the clock")
     if now >= event.expires_time_us // 1_000_000:
-        raise CeremonyClosedError("The ceremony has expired by this machine's clock; ask anew.")
+        raise CeremonyClosedError(
+            "The ceremony has expired by this machine's clock; ask again with a new request."
+        )
     verify_request(ceremony.view.request, trust, at=now)
     for agent in ceremony.request.agents:
         agent.verify(trust.anchors[0], at=now)
@@ -42,7 +44,7 @@ def check_people(
     A former share key of an agent, lost or stolen, still has that agent's signature.
     """
     if str(ceremony.request.requester) not in pins.agents:
-        raise mismatch("was asked for by somebody who is no pinned agent")
+        raise mismatch("was asked for by somebody who is not a pinned agent")
     own = [agent.public_key for agent in ceremony.request.agents if agent.agent == str(signer.agent)]
     if own not in ([], [share_key.to_bytes()]):
-        raise mismatch("gives this agent's share to a share key that is not the one in this agent's folder")
+        raise mismatch("seals this agent's share to a share key that is not in this agent's folder")

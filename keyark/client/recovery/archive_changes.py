@@ -54,7 +54,7 @@ class ArchiveChanges:
                 return pins
             pins = await self._take(pins, changes, review)
         raise ArchiveChangeError(
-            "The archive shows no end of changes of agents and storage keys; look at its log."
+            "The archive keeps showing further changes of agents and storage keys; examine its log."
         )
 
     async def spread(self, change: ArchiveChange, review: CeremonyReview) -> None:
@@ -98,9 +98,10 @@ class ArchiveChanges:
             missing = _after_change(followed, believed) or await self._leading(believed, pins.newest_change)
             if not missing and believed not in (b"", *pins.changes):
                 raise PinsBehindError(
-                    f"The {follower.role.upper()} believes a change of agents or storage keys that this agent does not "
-                    "pin, and the archive shows no further one. Try again; where it stays so, the archive hides a "
-                    "change: approve nothing, and compare `keyark agents pins` with the other agents."
+                    f"The {follower.role.upper()} has accepted a change of agents or storage keys that this "
+                    "agent has not pinned and that the archive does not show. Try again. If the error "
+                    "stays, the archive hides a change: approve nothing, and compare `keyark agents pins` "
+                    "with the other agents."
                 )
             await self._show(follower, missing, review)
 

@@ -115,14 +115,14 @@ class ArchivePins:
         path = folder / FILE
         if not path.exists():
             raise PinsMissingError(
-                f"{path} is not there, so nothing says who the agents are: "
-                "pin them once with `keyark agents pin`, from their share-key.json files."
+                f"{path} does not exist, so nothing says who the agents are. Pin them once with `keyark "
+                "agents pin`, from their share-key.json files."
             )
         try:
             return cls._from_values(json.loads(read_secret_file(path, max_size=_MAX_FILE)))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ConfigurationError(
-                f"{path} is damaged or of an older version; make it anew with `keyark agents pin`."
+                f"{path} is damaged or of an older version; make it again with `keyark agents pin`."
             ) from None
 
     @classmethod
@@ -209,8 +209,8 @@ class ArchivePins:
         facts = _opened_facts(change, opened, request)
         if facts.newest_change != self.newest_change:
             raise ArchiveChangeError(
-                "A change that the archive shows does not lead on from the newest one that is pinned here; "
-                "look at the archive's log."
+                "A change that the archive shows does not follow the newest one that is pinned here; examine "
+                "the archive's log."
             )
         self._check_quorum(change, opened, request, trust=trust, now=now)
         after = replace(self.ended(request.digest), changes=(*self.changes, change_id(opened.leaf)))
@@ -231,7 +231,8 @@ class ArchivePins:
     def _check_change(self, request: CeremonyRequest, facts: OpeningFacts) -> None:
         if {key.storage_key_id for key in facts.storage_keys} != set(self.storage_keys):
             raise ArchiveChangeError(
-                "A change of agents that the archive shows left a storage key to former agents; look at its log."
+                "A change of agents that the archive shows left a storage key with former agents; examine "
+                "its log."
             )
         for key in facts.storage_keys:
             self.check_storage_key(key)
@@ -257,8 +258,9 @@ class ArchivePins:
             approved.discard(str(request.requester))
         if len(approved & set(self.agents)) < self.quorum:
             raise ArchiveChangeError(
-                f"Fewer than {self.quorum} of the pinned agents, with certificates in force, approved a change that "
-                "the archive shows; ask them, and if they did, pin them anew with `keyark agents pin`."
+                f"The archive shows a change that fewer than {self.quorum} pinned agents with valid "
+                "certificates approved. Ask them. If they did approve it, pin them again with `keyark agents "
+                "pin`."
             )
 
     def check(self, ceremony: ReviewedCeremony) -> None:
@@ -270,7 +272,7 @@ class ArchivePins:
         self._check_newest(ceremony)
         opened = {key.storage_key_id for key in facts.storage_keys}
         if opened != self._may_open(ceremony):
-            raise mismatch("opens other storage keys than its type and its keys' receipts call for")
+            raise mismatch("opens storage keys that its type and its keys' receipts do not call for")
         for key in facts.storage_keys:
             self.check_storage_key(key)
         if ceremony.request.type == ROTATE:
@@ -285,9 +287,7 @@ class ArchivePins:
         if self._of_generation(key.generation) != key.storage_key_id:
             raise mismatch("opens a storage key that is not pinned here (see `keyark agents pins`)")
         if key.pin_epoch != self.pin_epochs[key.generation - 1]:
-            raise mismatch(
-                "opens a storage key under another PIN than the newest, which former agents may know"
-            )
+            raise mismatch("opens a storage key under an older PIN, which former agents may know")
         self._check_holders(key)
 
     def _check_newest(self, ceremony: ReviewedCeremony) -> None:
@@ -296,9 +296,9 @@ class ArchivePins:
         changes = ceremony.request.type in (_CHANGE, ROTATE)
         if named != self.newest_change and (changes or named not in (b"", *self.changes)):
             raise PinsBehindError(
-                "The ceremony was opened after another change of agents or storage keys than the newest that this "
-                "agent pins. Where the archive shows no further change, it hides one, or shows a ceremony of before "
-                "it: approve nothing, and compare `keyark agents pins` with the other agents."
+                "The ceremony was not opened after the newest change of agents or storage keys that this "
+                "agent has pinned. If the archive shows no further change, it hides one, or shows an older "
+                "ceremony: approve nothing, and compare `keyark agents pins` with the other agents."
             )
 
     def _may_open(self, ceremony: ReviewedCeremony) -> set[bytes]:
@@ -318,13 +318,15 @@ class ArchivePins:
     def _check_new(self, facts: OpeningFacts) -> None:
         new = facts.new_storage_key
         if new.generation != len(self.storage_keys) + 1 or new.storage_key_id in self.storage_keys:
-            raise mismatch("makes a storage key that does not follow on the pinned ones")
+            raise mismatch("makes a storage key that does not follow the pinned ones")
         self._check_holders(new)
 
     def _check_holders(self, key: StorageKeyFacts) -> None:
         holders = {share.agent: share.share_key_id for share in key.shares}
         if holders != dict(self.agents) or key.quorum != self.quorum:
-            raise mismatch("splits a storage key among others than the pinned agents, or with another quorum")
+            raise mismatch(
+                "splits a storage key among agents or with a quorum that this agent has not pinned"
+            )
 
 
 def _opened_facts(change: CeremonyProof, opened: ProvenEntry, request: CeremonyRequest) -> OpeningFacts:
@@ -338,9 +340,10 @@ def _opened_facts(change: CeremonyProof, opened: ProvenEntry, request: CeremonyR
         or facts_digest(change.opening_facts) != event.opening_facts_sha256
     ):
         raise ArchiveChangeError(
-            "A change that the archive shows does not fit the leaf that opened it; look at the archive's log."
+            "A change that the archive shows does not match the log entry that opened it; examine the "
+            "archive's log."
         )
     facts = parse_facts(change.opening_facts)
     if facts.new_storage_key.storage_key_id != event.storage_key_id:
-        raise ArchiveChangeError("A change that the archive shows names two storage keys; look at its log.")
+        raise ArchiveChangeError("A change that the archive shows names two storage keys; examine its log.")
     return facts

@@ -175,15 +175,15 @@ class RecoveryClient:
             answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)
         except KeyarkError as error:
             return (
-                f"The ceremony {ceremony_id.hex()} was opened all the same, and it could not be canceled: "
+                f"The ceremony {ceremony_id.hex()} is nevertheless open, and could not be canceled: "
                 f"{error.message} Cancel it with `keyark recover cancel {ceremony_id.hex()}`."
             )
         with suppress(KeyarkError):
             if self._review.ending(answer.ceremony.closing_proof, ceremony_digest(signed.statement)):
-                return "The ceremony that was opened is canceled; nothing of it is left."
+                return "The ceremony was canceled, so nothing is left of it."
         return (
-            f"The archive says that the ceremony {ceremony_id.hex()} that was opened is canceled, and does not prove "
-            "it. Ask the other agents to approve nothing of it."
+            f"The archive says that the ceremony {ceremony_id.hex()} was canceled, but does not prove it. "
+            "Ask the other agents not to approve it."
         )
 
     async def ceremonies(
@@ -381,7 +381,7 @@ class RecoveryClient:
         answer = await call(self._stub.GetRecoveredKeys, request, timeout=TIMEOUT)
         recipient = self._keys.recipients.load(ceremony_id)
         if [key.key_id for key in answer.keys] != list(ceremony.request.message.key_ids):
-            raise InvalidInputError("The archive gave other keys than those that were asked for.")
+            raise InvalidInputError("The archive sent keys that were not requested.")
         digest, chains = ceremony.request.digest, self.session.home.known_chains
         return [
             RecoveredKey.open(key, recipient, digest=digest, owner=owner, chains=chains)

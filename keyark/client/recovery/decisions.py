@@ -98,7 +98,7 @@ def check_own_entry(
         raise DecisionMismatchError("The log entry holds no decision.") from None
     made = verify_decision(signed, _bound_to(signed, opening), trust)
     if (made.agent, made.message.decision) != (agent, decision) or not _is_entry_of(entry, made):
-        raise DecisionMismatchError("The log entry is of another decision.")
+        raise DecisionMismatchError("The log entry belongs to another decision.")
 
 
 def _is_entry_of(entry: ProvenEntry, decision: AgentDecision) -> bool:
@@ -121,17 +121,18 @@ def not_logged(
     """Return what an agent is told whose decision the archive took without showing it in the log."""
     what, left = _WORDS[decision]
     return DecisionNotLoggedError(
-        f"The archive took your {what} of the ceremony {ceremony_id.hex()}, and does not prove that it is in the log "
-        f"that everybody sees: {error.message} {left} Keep a copy of this home, tell the other agents and an auditor "
-        "now, and approve nothing until they know why."
+        f"The archive received your {what} of the ceremony {ceremony_id.hex()}, but does not prove "
+        f"that it is in the log that everybody sees: {error.message} {left} Keep a copy of this home, "
+        "tell the other agents and an auditor now, and approve nothing until they know why."
     )
 
 
 def not_canceled(ceremony_id: bytes) -> DecisionNotLoggedError:
     """Return what a requester is told whose ceremony the archive does not show to have ended."""
     return DecisionNotLoggedError(
-        f"The archive does not prove that the ceremony {ceremony_id.hex()} is canceled: its log shows no end of it. "
-        "Ask the other agents to approve nothing of it, and have an auditor look at the archive's log."
+        f"The archive does not prove that the ceremony {ceremony_id.hex()} is canceled: its log has "
+        "no entry of its end. Ask the other agents not to approve it, and have an auditor examine "
+        "the archive's log."
     )
 
 
@@ -142,8 +143,8 @@ async def answer_to(sent: Awaitable[_T], ceremony_id: bytes) -> _T:
     except KeyarkError as error:
         if error.kind in (Kind.UNAVAILABLE, Kind.DEADLINE):
             error.message += (
-                f" Your decision may have arrived: `keyark recover show {ceremony_id.hex()}` tells whether it is in "
-                "the log; decide again where it is not."
+                f"Your decision may have arrived: `keyark recover show {ceremony_id.hex()}` shows whether it "
+                "is in the log. If it is not, decide again."
             )
             error.args = (error.message,)
         raise
@@ -175,7 +176,9 @@ def verified_decisions(
                 f"{decision.agent} is shown to approve before the ceremony was opened."
             )
         if decision.approves and str(decision.agent) not in holders:
-            raise DecisionMismatchError(f"{decision.agent} holds no share of what the ceremony opens.")
+            raise DecisionMismatchError(
+                f"{decision.agent} has no share of the storage keys that the ceremony opens."
+            )
         if any(decision.agent == earlier.agent for earlier in made):
             raise DecisionMismatchError(f"{decision.agent} is shown to decide twice.")
         made.append(decision)
@@ -201,7 +204,7 @@ def _bound_to(signed: SignedStatement, opening: Opening) -> Opening:
     try:
         message = DecisionStatement.FromString(signed.statement)
     except DecodeError:
-        raise DecisionMismatchError("The bytes are no decision.") from None
+        raise DecisionMismatchError("The bytes are not a decision.") from None
     if message.decision == Decision.DECISION_REJECT:
         return replace(opening, leaf_hash=message.opening_leaf_hash)
     return opening

@@ -70,7 +70,7 @@ class KeyFiles:
             key_type = key_type_of(key.certificate.public_key())
             if key_type not in PKCS12_KEY_TYPES:
                 raise InvalidInputError(
-                    f"PKCS#12 does not hold {key_type.value} keys here; use --format pem.", field="format"
+                    f"keyark cannot write {key_type.value} keys as PKCS#12; use --format pem.", field="format"
                 )
         entries = [
             KeyEntry(

@@ -51,7 +51,8 @@ class RecipientKeys:
         path = self._path(ceremony_id)
         if not path.is_file():
             raise RecipientKeyMissingError(
-                f"{path} is not there: collect in the home that the recovery was asked for in, or ask anew."
+                f"{path} does not exist. Collect in the home in which the recovery was requested, or ask "
+                "again with a new request."
             )
         return ShareKey.from_pem(read_secret_file(path, max_size=MAX_PEM), password=self.password)
 
@@ -97,7 +98,7 @@ class RecoveredKey:
         chain = chains.verify(certificate)[1:]
         spki = encode_spki(certificate.public_key())
         if sha256(spki).digest() != sealed.key_id:
-            raise InvalidInputError("The certificate that came along is another key's.", field="certificate")
+            raise InvalidInputError("The archive sent the certificate of another key.", field="certificate")
         return cls(
             key_id=sealed.key_id,
             email=owner.details.email,

@@ -147,7 +147,7 @@ class CeremonyReview:
         self._check_opening(view, request, opened)
         owners = [self.verifier.verify(key.receipt) for key in view.keys]
         if [owner.event.encryption_spki_sha256 for owner in owners] != list(request.message.key_ids):
-            raise mismatch("shows receipts of other keys than those that were asked for")
+            raise mismatch("shows receipts of keys that were not requested")
         moves = [self._move(key, owner) for key, owner in zip(view.keys, owners, strict=True)]
         for agent in request.agents:
             agent.verify(self._home.trust_anchor, at=opened.event.time_us // 1_000_000)
@@ -197,9 +197,10 @@ class CeremonyReview:
         if closed is not None and closed.event.type == EventType.EVENT_TYPE_CEREMONY_CLOSED:
             return closed
         raise ChangePendingError(
-            f"You approved the change {ceremony_id.hex()}, and the archive proves neither that it was carried out "
-            "nor that it ended. See it through first: the other agents approve it, or who asked cancels it. If they "
-            "say that it was carried out, the archive hides it: approve nothing, and look at its log."
+            f"You approved the change {ceremony_id.hex()}, and the archive proves neither that it was "
+            "carried out nor that it ended. Wait until the other agents have approved it or its "
+            "requester has canceled it. If they say that it was carried out, the archive hides it: "
+            "approve nothing, and examine its log."
         )
 
     def _decisions(
@@ -210,7 +211,7 @@ class CeremonyReview:
                 view.decisions, opening, facts, self.trust, opened_us=opened.event.time_us
             )
         except KeyarkError as error:
-            raise mismatch(f"shows a decision that no agent made so ({error.reason})") from None
+            raise mismatch(f"shows a decision that no agent signed ({error.reason})") from None
 
     def _move(self, key: CeremonyKey, owner: ArchivalReceipt) -> ProvenEntry | None:
         """Return the entry that says where a key was sealed anew, if it was."""
@@ -219,9 +220,9 @@ class CeremonyReview:
         moved = self.verifier.verify_entry(key.resealing_proof)
         ids = [(e.encryption_spki_sha256, e.enrollment_id) for e in (moved.event, owner.event)]
         if moved.event.type != EventType.EVENT_TYPE_KEY_RESEALED or ids[0] != ids[1]:
-            raise mismatch("shows that another key was sealed anew")
+            raise mismatch("shows that a different key was sealed again")
         if moved.index <= owner.index or not moved.event.storage_key_id:
-            raise mismatch("shows no storage key that the key was sealed under since it was archived")
+            raise mismatch("does not show under which storage key the key was sealed again")
         return moved
 
     def _check_opening(self, view: Ceremony, request: CeremonyRequest, opened: ProvenEntry) -> None:
@@ -232,13 +233,13 @@ class CeremonyReview:
             view.ceremony_id,
             request.digest,
         ):
-            raise mismatch("was opened in the log as another one")
+            raise mismatch("does not match the log entry that opened it")
         told = opened.details
         if (told.caller, told.message) != (str(request.requester), request.message.reason):
-            raise mismatch("is told to auditors as another's, or with another reason")
+            raise mismatch("has another requester or reason in the log that auditors see")
         key, recipient = view.share_recipient_key, event.share_recipient_sha256
         if key and sha256(key).digest() != recipient:
-            raise mismatch("wants shares sealed to another key than the log says")
+            raise mismatch("asks for shares sealed to a key that is not in the log")
 
 
 def check_asked_for(opened: ReviewedCeremony, signed: SignedStatement, owner: str) -> None:
@@ -251,7 +252,7 @@ def check_asked_for(opened: ReviewedCeremony, signed: SignedStatement, owner: st
 
 def another_shown() -> UnexpectedAnswerError:
     """Return the error for a ceremony of another id or another request."""
-    return UnexpectedAnswerError("The archive shows another ceremony than the one asked for.")
+    return UnexpectedAnswerError("The archive showed a different ceremony than the one you named.")
 
 
 async def confirmed(ceremony: ReviewedCeremony, witnesses: Witnesses) -> ReviewedCeremony:
@@ -263,17 +264,17 @@ async def confirmed(ceremony: ReviewedCeremony, witnesses: Witnesses) -> Reviewe
 def _facts(view: Ceremony, request: CeremonyRequest, opened: ProvenEntry) -> OpeningFacts:
     """Return the facts that the leaf binds, once all that is shown of storage keys is what they say."""
     if facts_digest(view.opening_facts) != opened.event.opening_facts_sha256:
-        raise mismatch("lacks the facts that the log binds, or shows others")
+        raise mismatch("lacks the facts that its log entry binds, or shows different ones")
     facts = parse_facts(view.opening_facts)
     rotates = request.type == ROTATE
     if facts.HasField("new_storage_key") != rotates or (rotates and facts.storage_keys):
-        raise mismatch("opens or makes storage keys that its type does not")
+        raise mismatch("opens or makes storage keys that its type does not allow")
     if facts.new_storage_key.storage_key_id != opened.event.storage_key_id:
-        raise mismatch("makes another storage key than the log says")
+        raise mismatch("makes a storage key that is not in its log entry")
     if view.HasField("new_storage_key") and _shown(view.new_storage_key) != facts.new_storage_key:
-        raise mismatch("shows another new storage key than the log says")
+        raise mismatch("shows a new storage key that is not in its log entry")
     if view.storage_keys and [_shown(key) for key in view.storage_keys] != list(facts.storage_keys):
-        raise mismatch("shows other storage keys than the log says")
+        raise mismatch("shows storage keys that are not in its log entry")
     return facts
 
 
@@ -288,11 +289,11 @@ def check_complete(ceremony: ReviewedCeremony) -> None:
     view, facts = ceremony.view, ceremony.facts
     if view.state != CeremonyState.CEREMONY_STATE_OPEN:
         state = CeremonyState.Name(view.state).removeprefix("CEREMONY_STATE_")
-        raise CeremonyClosedError(f"The ceremony is {state}; there is nothing to approve any more.")
+        raise CeremonyClosedError(f"The ceremony is {state}, so it can no longer be approved.")
     if len(view.storage_keys) != len(facts.storage_keys) or not view.share_recipient_key:
-        raise mismatch("lacks a storage key that the log says it opens, or the key to seal shares to")
+        raise mismatch("lacks a storage key that its log entry says it opens, or the key to seal shares to")
     if view.HasField("new_storage_key") != facts.HasField("new_storage_key"):
-        raise mismatch("lacks the new storage key that the log says it makes")
+        raise mismatch("lacks the new storage key that its log entry says it makes")
 
 
 def token_of(storage_key: StorageKey) -> SoftwareToken:
@@ -321,4 +322,4 @@ def token_of(storage_key: StorageKey) -> SoftwareToken:
 
 def mismatch(how: str) -> CeremonyMismatchError:
     """Return the error for a ceremony that must not be approved: "The ceremony <how>"."""
-    return CeremonyMismatchError(f"The ceremony {how}; do not approve it, and look at the archive's log.")
+    return CeremonyMismatchError(f"The ceremony {how}. Do not approve it, and examine the archive's log.")

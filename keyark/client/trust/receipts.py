@@ -77,8 +77,8 @@ def verify_receipt_file(receipt: Path, transport_certificate: Path) -> ArchivalR
             continue
         if verified.event.time_us > ends * 1_000_000:
             raise ReceiptTimeError(
-                "The receipt is dated after the end of the transport certificate that verifies it; show the "
-                "certificate that was renewed for this key, or do not believe the receipt."
+                "The receipt is dated after the end of the transport certificate that verifies it. Give the "
+                "renewed certificate of this key. If there is none, do not trust the receipt."
             )
         return verified
     raise refusal
@@ -93,7 +93,9 @@ def log_verifier(home: Home, role: str) -> NoteVerifier:
     try:
         spki = encode_spki(load_pem_public_key(read_file(path, max_size=MAX_RECEIPT)))
     except PARSING_ERRORS:
-        raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
+        raise ConfigurationError(
+            f"{path} has no public key; copy the file from the deployment again."
+        ) from None
     return NoteVerifier.from_public_key(origin, spki)
 
 
@@ -152,7 +154,8 @@ async def verify_log(session: Session) -> AuditedLog:
         tree.append(entry.event.leaf)
     if tree.size != checkpoint.size or tree.root() != checkpoint.root:
         raise LogMismatchError(
-            f"The {tree.size} entries of the {session.role} log do not make the tree of its checkpoint of "
-            f"{checkpoint.size}: an entry was altered, removed or added. Keep a copy and raise an alarm."
+            f"The {tree.size} entries of the {session.role} log do not match its checkpoint of "
+            f"{checkpoint.size} entries: an entry was altered, removed or added. Keep a copy, and tell "
+            "the operators of all three services."
         )
     return AuditedLog(checkpoint=checkpoint, note=signed.checkpoint, entries=tree.size, erased=erased)

@@ -63,7 +63,7 @@ class Enrolled:
     def encryption_certificate(self) -> x509.Certificate:
         """The encryption certificate; raises NotFoundError where the profile has signing certificates only."""
         if self.encryption is None:
-            raise NotFoundError("The profile has no encryption certificates; `encryption` is None then.")
+            raise NotFoundError("The profile has no encryption certificates, so `encryption` is None.")
         return self.encryption
 
 
@@ -120,7 +120,7 @@ class Verification:
         """
         if answer.state != EnrollmentState.ENROLLMENT_STATE_ISSUED or not answer.HasField("certificates"):
             raise UnexpectedAnswerError(
-                "The RM answered neither with certificates nor with a request; ask its operator."
+                "The RM sent neither certificates nor a request for the private key; ask its operator."
             )
         now = int(time.time())
         approval = self._approval(statement, answer, now)
@@ -172,8 +172,8 @@ class Verification:
         made_us = int.from_bytes(statement.request_id[:6], "big") * 1000  # a UUIDv7 begins with milliseconds
         if superseded_us is not None and made_us > superseded_us + MOST_SKEW_US:
             raise TransportKeyRetiredError(
-                "The receipt is signed by a transport key that had a successor before the request was made; its sender "
-                "made it up. Nothing of the answer was believed.",
+                "The receipt is signed by a transport key that was replaced before the request was made, so "
+                "it is forged. The whole answer was rejected.",
                 metadata={KNOWN_KEY: self.known_key_id.hex()},
             )
 

@@ -255,7 +255,9 @@ def cosignature_verifier(home: Home, role: str) -> CosignatureVerifier:
     try:
         key = load_pem_public_key(read_file(path, max_size=MAX_KEY))
     except PARSING_ERRORS:
-        raise ConfigurationError(f"{path} holds no public key; copy it anew from the deployment.") from None
+        raise ConfigurationError(
+            f"{path} has no public key; copy the file from the deployment again."
+        ) from None
     return CosignatureVerifier(f"{home.config.trust_domain}/{role}", key)
 
 
@@ -347,12 +349,12 @@ def _link(one: Checkpoint, other: Checkpoint, proof: Sequence[bytes]) -> audit_p
 
 def _moving(follower: Session) -> UnavailableError:
     return UnavailableError(
-        f"The {follower.role.upper()} did not get to cosign the DRM's newest checkpoint; try again."
+        f"The {follower.role.upper()} did not cosign the DRM's newest checkpoint in time; try again."
     )
 
 
 def _private(whose: str) -> PrivateLogError:
     return PrivateLogError(
-        f"The DRM shows a log that is not consistent with what {whose}. Approve nothing, keep a copy of this home, and "
-        "have the operators look at all three logs with `keyark doctor`."
+        f"The DRM shows a log that is inconsistent with what {whose}. Approve nothing, keep a copy of "
+        "this home, and have the operators examine all three logs with `keyark doctor`."
     )

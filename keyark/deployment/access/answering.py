@@ -48,10 +48,13 @@ class Asked:
         for name, one in found.items():
             if one not in expected:
                 raise AnswerError(
-                    f"The request of {name} has the fingerprint {one}, which was not expected; ask {name} again."
+                    f"The request of {name} has the fingerprint {one}, which is not among the expected "
+                    f"ones; ask {name} for both again."
                 )
         if set(expected) != set(found.values()):
-            raise AnswerError("A fingerprint is of none of these requests; name all files, or leave it out.")
+            raise AnswerError(
+                "A fingerprint belongs to none of these requests; name all files, or leave it out."
+            )
 
     @property
     def whole(self) -> bool:
@@ -122,5 +125,7 @@ def bundle_of(
 def _host_request(name: str, data: bytes) -> HostRequest:
     read = HostRequest.parse(data)
     if read.role != name:
-        raise AnswerError(f"The requests are of the {read.role} and not of the {name}; name the right file.")
+        raise AnswerError(
+            f"The file has the requests of the {read.role}, not of the {name}; name the right file."
+        )
     return read

@@ -100,8 +100,8 @@ class DeploymentAuthority:
         path = folder / CONFIG
         if not path.is_file():
             raise ConfigurationError(
-                f"{folder} is no authority: it has no {CONFIG}; name one with --authority or --home, or make one with "
-                "`keyark authority init`."
+                f"{folder} is not an authority's folder, since it has no {CONFIG}. Name one with --authority "
+                "or --home, or make one with `keyark authority init`."
             )
         config = load_config(path, AuthorityConfig)
         return cls(
@@ -207,7 +207,8 @@ class DeploymentAuthority:
         revoked, key = self.revoked().serials, IssuedIdentity.of(certificate).spki_sha256
         if any(one.spki_sha256 == key and int(one.serial, 16) in revoked for one in self.issued.entries()):
             raise IdentityRevokedError(
-                "The key had a certificate that is revoked, so it gets no other; make a new key and request."
+                "The certificate of this key was revoked, so the key gets no other one; make a new key and "
+                "request."
             )
 
     def sign_issuing_ca(self, request: Path, name: str, certificate: Path) -> None:
@@ -234,8 +235,8 @@ class DeploymentAuthority:
     def _ends(self) -> InternalCaEndsError:
         _, until = self.internal.validity.dates()
         return InternalCaEndsError(
-            f"The internal CA ends on {until:%Y-%m-%d}, so nothing can be renewed beyond that; renew it first with "
-            "`keyark authority renew`."
+            f"The internal CA ends on {until:%Y-%m-%d}, so nothing can be valid longer; renew it first "
+            "with `keyark authority renew`."
         )
 
     def _transport_validity(self) -> Validity:
@@ -260,4 +261,4 @@ def _load_request(path: Path) -> x509.CertificateSigningRequest:
     try:
         return load_certificate_request(read_file(path, max_size=MAX_REQUEST))
     except CertificateRequestError:
-        raise ConfigurationError(f"{path} holds no certificate signing request; make it again.") from None
+        raise ConfigurationError(f"{path} is not a certificate signing request; make it again.") from None

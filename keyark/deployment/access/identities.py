@@ -81,20 +81,20 @@ class IdentityRenewal:
     def _renew_person(self, path: Path) -> str:
         """Renew a person's identity, and with an agent's the certificate in the public file of its share key."""
         files = IdentityFiles(key=path.with_name("key.pem"), certificate=path)
-        signer, note = None, "its key is not here and stays"
+        signer, note = None, "not renewed: its key is not here"
         if files.key.exists():
             try:
                 self.authority.replace_identity(files)
                 signer, note = files.load()[0], ""
             except PasswordRequiredError:
-                note = "its key is encrypted and stays"
+                note = "not renewed: its key is encrypted"
         if signer is None:
             self.authority.renew_identity(path)
         anchor = self.authority.internal.certificate
         try:
             certify_share_key_anew(path.parent, trust_anchor=anchor, certificate_key=signer)
         except KeyarkError as error:
-            note = "; ".join(filter(None, [note, f"its share-key.json stays: {error.message}"]))
+            note = "; ".join(filter(None, [note, f"its share-key.json was not renewed: {error.message}"]))
         return note
 
     def _tell(self, role: str) -> str:
@@ -103,8 +103,8 @@ class IdentityRenewal:
         except ServiceCommandError as error:
             if "SERVICE_NOT_RUNNING" not in error.message:
                 raise
-            return "it does not run, and has it when it starts"
-        return "it presents the new one"
+            return "it is not running, and uses it from its next start"
+        return "the running service uses it"
 
 
 def identity_files(home: Path) -> dict[str, Path]:

@@ -87,9 +87,7 @@ class IssuedIdentities:
         try:
             entries = [IssuedIdentity(**json.loads(line)) for line in lines]
         except (ValueError, TypeError, RecursionError):
-            raise ConfigurationError(
-                f"{self._path} is damaged; put the copy of a backup in its place."
-            ) from None
+            raise ConfigurationError(f"{self._path} is damaged; restore it from a backup.") from None
         return entries, sum(len(line) + 1 for line in lines)
 
     @contextmanager

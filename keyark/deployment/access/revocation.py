@@ -139,5 +139,5 @@ def _list_of(config: Path) -> Path | None:
         return config.parent / (named or Path(service["identity_key"]).parent / IDENTITY_LIST)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ConfigurationError(
-            f"{config} has no [service] section that names identity_key; check it."
+            f"{config} does not name identity_key in its section [service]; correct it."
         ) from None

@@ -143,7 +143,7 @@ class StorageKeyTrust:
         refusal = self._refusal(change, request)
         # Last: a head can raise the alarm, and nobody's counts here without a quorum's word for what it proves.
         if refusal is None and prove(change.opening_proof).leaf != change.opening_leaf:
-            raise TrustChangeError("The proof is for another leaf than the one that opened the ceremony.")
+            raise TrustChangeError("The proof is not for the log entry that opened the ceremony.")
         return _Change(_changed(assumed, change, opened, facts, request), opened, request, refusal)
 
     @property
@@ -168,7 +168,7 @@ class StorageKeyTrust:
             request.ceremony_id,
             request.digest,
         ):
-            raise TrustChangeError("The leaf that came along is not the one that opened the ceremony.")
+            raise TrustChangeError("The log entry that was sent is not the one that opened the ceremony.")
 
     def _pass_over(self, change: CeremonyProof, request: CeremonyRequest) -> None:
         """Take the id of the newest change that was accepted before changes named the ones before them."""
@@ -194,8 +194,8 @@ class StorageKeyTrust:
             approved.discard(str(request.requester))
         if len(approved & set(self._record.agents)) < self._record.quorum:
             raise TrustChangeError(
-                f"Fewer than {self._record.quorum} of the agents that are believed here, and not revoked, approved the "
-                "change; if they changed before, let the archive show that change first."
+                f"Fewer than {self._record.quorum} of the agents that this service trusts (and that are not "
+                "revoked) approved the change. If the agents changed before, send that change first."
             )
 
     async def _write(self, change: _Change, passed: Sequence[ArchiveTrustRecord]) -> None:
@@ -225,11 +225,12 @@ class StorageKeyTrust:
 def _facts(change: CeremonyProof, opened: AuditEvent, assumed: ArchiveTrustRecord) -> OpeningFacts:
     """Return what a change's leaf binds; raises unless it leads on from the newest change that is assumed."""
     if facts_digest(change.opening_facts) != opened.opening_facts_sha256:
-        raise TrustChangeError("What the change opens and makes did not come along as logged.")
+        raise TrustChangeError("The facts of the change that were sent do not match its log entry.")
     facts = parse_facts(change.opening_facts)
     if facts.newest_change != assumed.newest_change:
         raise TrustChangeError(
-            "The change does not lead on from the newest one that was accepted here; look at the archive's log."
+            "The change does not follow the newest one that this service has accepted; examine the "
+            "archive's log."
         )
     return facts
 
@@ -250,7 +251,7 @@ def _check_holders(facts: OpeningFacts, opened: AuditEvent, assumed: ArchiveTrus
         or new.quorum != assumed.quorum
     ):
         raise TrustChangeError(
-            "The new storage key is split among others than the agents that are believed here; look at the "
+            "The new storage key is split among agents that this service does not trust; examine the "
             "archive's log."
         )
 

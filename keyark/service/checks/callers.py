@@ -123,9 +123,9 @@ def named_calls(calls: Sequence[SignedStatement], places: Sequence[int]) -> list
     Raises InvalidInputError for more calls than items, and for a place where there is no call.
     """
     if len(calls) > len(places):
-        raise InvalidInputError("There are more calls than items; send each call once.", field="calls")
+        raise InvalidInputError("There are more signed calls than items; send each call once.", field="calls")
     if any(place > len(calls) for place in places):
-        raise InvalidInputError("An item names a call that did not come along.", field="call")
+        raise InvalidInputError("An item names a signed call that was not sent.", field="call")
     taken = [None, *map(SignedCall.of, calls)]
     return [taken[place] for place in places]
 

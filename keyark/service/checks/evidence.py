@@ -170,8 +170,9 @@ class ReceiptChecks:
             return
         if not self.keys.is_in_force(key):
             raise TransportKeyRetiredError(
-                f"The head of {head.checkpoint.size} leaves is signed by transport key {key_id(key.public_key).hex()}, "
-                "which has a successor, and was not accepted before; get the receipt anew.",
+                f"The head of {head.checkpoint.size} leaves is signed by transport key "
+                f"{key_id(key.public_key).hex()}, which has been replaced, and was not accepted before; fetch "
+                "the receipt again.",
                 metadata={KNOWN_KEY: self.keys.newest_id.hex()},
             )
         self.keys.check_in_force(key, at=self._now())
@@ -184,7 +185,8 @@ class ReceiptChecks:
         check_receipt_for(receipt, statement)
         if receipt.event.storage_key_id not in self.storage_keys.storage_key_ids:
             raise UnknownStorageKeyError(
-                "The receipt names a storage key that neither the configuration nor a quorum of agents put in force."
+                "The receipt names a storage key that is neither in the configuration nor approved by a "
+                "quorum of agents."
             )
 
     def record(self, txn: WriteTransaction) -> None:

@@ -192,8 +192,8 @@ def _check_signers(txn: Uses, claim: KeyClaim) -> None:
         for use in _others(txn, claim, _signing_key(ids)):
             if use.role != KeyRole.KEY_ROLE_SIGNING:
                 raise KeyRoleConflictError(
-                    "An identity key that signed this request, or one that reveals its private half, was enrolled as "
-                    "an encryption key; renew that identity, which makes a new key."
+                    "An identity key that signed this request was also enrolled as an encryption key (or "
+                    "reveals one that was). Renew that identity, which makes a new key."
                 )
 
 
@@ -233,6 +233,7 @@ def _check_enrollment(use: KeyUse, statement: Statement) -> None:
 def _check_role(use: KeyUse, role: KeyRole.ValueType) -> None:
     if use.role != role:
         raise KeyRoleConflictError(
-            "A public key of this request, or one that reveals its private half, is already known in the other role; "
-            "a signing key is never archived and an encryption key never signs: make a new key pair."
+            "A public key of this request (or one whose private key reveals it) is already enrolled in "
+            "the other role. A signing key is never archived and an encryption key never signs, so make "
+            "a new key pair."
         )

@@ -43,9 +43,7 @@ class LivePolicy:
         """
         policy = policy_of(self.config)
         if policy.file is None:
-            raise ConfigurationError(
-                "The policy did not come from a file, so there is nothing to read again."
-            )
+            raise ConfigurationError("The policy did not come from a file, so it cannot be read again.")
         read = policy_of(load_config(policy.file, type(self.config)))
         engine = build_engine(self.engine.subsystem, read)
         changed = await self.record(read)

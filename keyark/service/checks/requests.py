@@ -47,7 +47,7 @@ def check_same_statement(statement: Statement, recorded_sha256: bytes) -> None:
     """Raise RequestIdReusedError where the recorded request had other content."""
     if statement.sha256 != recorded_sha256:
         raise RequestIdReusedError(
-            "This request id was already used for a request with other content; make a new request id."
+            "This request id was already used for a different request; make a new request id."
         )
 
 
@@ -55,5 +55,6 @@ def check_batch_size(count: int) -> None:
     """Raise InvalidInputError unless a batch has 1 to 256 items."""
     if not 1 <= count <= MAX_BATCH_ITEMS:
         raise InvalidInputError(
-            f"A call takes 1 to {MAX_BATCH_ITEMS} items and this one has {count}; split it.", field="items"
+            f"A call may have 1 to {MAX_BATCH_ITEMS} items, but this one has {count}; split it.",
+            field="items",
         )

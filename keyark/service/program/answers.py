@@ -80,9 +80,9 @@ class HostRequest(Config):
         try:
             read = cls.model_validate_json(data)
         except ValidationError:
-            raise AnswerError("This is no request.json of a service; make it again.") from None
+            raise AnswerError("This is not the request.json of a service; make it again.") from None
         if set(read.requests) != {read.role, *(part.name for part in _PARTS[read.role] if part.request)}:
-            raise AnswerError(f"The requests are not those of a {read.role}; make them again.")
+            raise AnswerError(f"The requests do not belong to a {read.role}; make them again.")
         return read
 
 
@@ -136,7 +136,7 @@ class Answer:
             signature = base64.b64decode(outer["signature"], validate=True)
             content = AnswerContent.model_validate_json(body)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
-            raise AnswerError("This is no answer of the authority; fetch it again.") from None
+            raise AnswerError("This is not a file of `keyark authority answer`; fetch it again.") from None
         return cls(body=body, signature=signature, content=content)
 
     def verify(self, anchors: Sequence[x509.Certificate]) -> None:
@@ -148,7 +148,8 @@ class Answer:
                     verify_message(key, self.signature, context(LABEL, self.body))
                     return
         raise AnswerError(
-            "The answer is not signed by the internal CA that this folder believes; ask the authority for its own."
+            "The answer is not signed by the internal CA that this folder trusts; ask the authority for "
+            "the right answer."
         )
 
     def anchors(self) -> list[x509.Certificate]:
@@ -169,7 +170,7 @@ class Answer:
         text = self.content.certificates.get(name)
         if text is None:
             raise AnswerError(
-                f"The answer holds nothing for {name}; have the requests of all services answered together."
+                f"The answer has nothing for {name}; have the requests of all services answered together."
             )
         return load_pem_certificates(text.encode())
 
@@ -203,7 +204,9 @@ def take_answer(folder: Path, role: str, answer: Path) -> list[Path]:
         identity = _load_request(folder / "identity.csr")
         chain = _own(read, role, identity, anchors)
         if identity_of(chain[0]) != asked_identity(identity):
-            raise AnswerError(f"The answer's certificate for {role} is not of {asked_identity(identity)}.")
+            raise AnswerError(
+                f"The answer's certificate for {role} does not name {asked_identity(identity)}."
+            )
         files = {folder / part.certificate: _part(read, folder, part, anchors) for part in _PARTS[role]}
         for path, text in files.items():
             write_file(path, text.encode(), mode=PUBLIC)
@@ -218,7 +221,7 @@ def _part(read: Answer, folder: Path, part: _Part, anchors: Sequence[x509.Certif
         request = _load_request(folder / str(part.request))
         _own(read, part.name, request, anchors)
         if identity_of(chain[0]) != SpiffeId(read.content.trust_domain, TRANSPORT_ROLE):
-            raise AnswerError("The answer's transport certificate is not that of a DRM.")
+            raise AnswerError("The answer's transport certificate does not name a DRM.")
     elif part.request is not None:
         _check_key(chain[0], _load_request(folder / part.request), part.name)
     return read.content.certificates[part.name]
@@ -235,7 +238,7 @@ def _own(
 
 def _check_key(certificate: x509.Certificate, request: x509.CertificateSigningRequest, name: str) -> None:
     if encode_spki(certificate.public_key()) != encode_spki(request.public_key()):
-        raise AnswerError(f"The answer's certificate for {name} is of another key; send request.json again.")
+        raise AnswerError(f"The answer's certificate for {name} is for another key; send request.json again.")
 
 
 def _load_request(path: Path) -> x509.CertificateSigningRequest:

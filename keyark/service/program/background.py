@@ -31,4 +31,4 @@ async def _repeat(action: Callable[[], Awaitable[None]], seconds: float, name: s
         try:
             await action()
         except KeyarkError as error:
-            logger.warning("%s failed and is tried again: %s (%s)", name, error.message, error.reason)
+            logger.warning("%s failed and will be tried again: %s (%s)", name, error.message, error.reason)

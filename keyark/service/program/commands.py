@@ -181,7 +181,8 @@ class Program(Generic[C]):
         """Say aside what comes next; on standard output what programs read."""
         for request in requests:
             print_line(
-                f"have {request} signed, and put the answer in {request.with_suffix('.pem')}", sys.stderr
+                f"have {request} signed, and save the certificate as {request.with_suffix('.pem')}",
+                sys.stderr,
             )
         print_line(
             f"or all at once: send {parsed.folder / REQUEST} (fingerprint {asked}) to the authority, and start with "
@@ -189,7 +190,8 @@ class Program(Generic[C]):
             sys.stderr,
         )
         print_line(
-            f"believes the internal CA with the fingerprint {believed}: is it what the authority's operator told you?",
+            f"trusts the internal CA with the fingerprint {believed}: compare it with what the "
+            "authority's operator told you",
             sys.stderr,
         )
         made = {
@@ -207,7 +209,7 @@ class Program(Generic[C]):
         check_trusted_file(parsed.config)
         if parsed.answer is not None:
             for path in take_answer(parsed.config.parent, self.role, parsed.answer):
-                logger.info("took %s from the authority's answer", path)
+                logger.info("installed %s from the authority's answer", path)
         config = load_config(parsed.config, self.config)
         config = self.adjust(config, parsed) if self.adjust else config
         if parsed.parent is not None:

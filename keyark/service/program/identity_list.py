@@ -40,7 +40,8 @@ def newer_lists(path: Path, revoked: RevokedIdentities) -> Sequence[IdentityList
         if revoked.is_empty:
             return []
         raise IdentityListMissingError(
-            f"{path} is gone, and a list of revoked identities was in force; copy it from the authority."
+            f"{path} is missing, but this service has used a list of revoked identities; copy the newest "
+            "one from the authority."
         )
     return revoked.newer(read_file(path, max_size=MAX_SIZE))
 

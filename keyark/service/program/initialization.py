@@ -175,8 +175,8 @@ def check_anchor(trust_anchor: Path, expected: str | None) -> str:
     found = fingerprint(load_certificates(trust_anchor)[0])
     if expected is not None and expected.lower() != found:
         raise ConfigurationError(
-            f"{trust_anchor} is the internal CA with the fingerprint {found}, which is not the expected one; ask the "
-            "authority's operator for both again."
+            f"The internal CA in {trust_anchor} has the fingerprint {found}, which is not the expected "
+            "one; ask the authority's operator for both again."
         )
     return found
 

@@ -90,7 +90,7 @@ def check(
         _bare_keys_line(config.service.folder),
         stored,
         f"address: {config.service.listen} is free",
-        f"{role} is fit to run",
+        f"{role} is ready to run",
     ]
 
 
@@ -99,13 +99,15 @@ def _identity_lines(identity: LocalIdentity) -> list[str]:
     lines = [f"identity: {identity.spiffe_id}"]
     _, until = Validity.of(identity.leaf).dates()
     if until < datetime.now(UTC):
-        lines.append(f"identity certificate: ended on {until:%Y-%m-%d}; run `keyark identities renew`")
+        lines.append(
+            f"identity certificate: ended on {until:%Y-%m-%d}; renew it with `keyark identities renew`"
+        )
     for anchor in load_pem_certificates(identity.trust_anchor):
         _, until = Validity.of(anchor).dates()
         if until < datetime.now(UTC):
             lines.append(
-                f"internal CA: ended on {until:%Y-%m-%d}; run `keyark authority renew`, and put its internal-ca.pem in "
-                "the place of this service's trust anchor"
+                f"internal CA: ended on {until:%Y-%m-%d}; run `keyark authority renew`, and replace this "
+                "service's trust anchor with its internal-ca.pem"
             )
     return lines
 
@@ -128,7 +130,8 @@ def _check_free(address: Address) -> None:
     except (OSError, OverflowError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise AddressError(
-            f"Nothing can listen at {address}: {why}. Give it an address of this host that no other program uses."
+            f"Cannot listen at {address}: {why}. Configure an address of this host that no other program "
+            "uses."
         ) from None
 
 

@@ -212,17 +212,19 @@ def _confirm(
         for line in describe_evidence(alarm):
             show(line)
         words.append(f"--evidence {evidence_hash(alarm)}")
-        advice.append("Keep the evidence and find out why the log contradicts itself.")
+        advice.append("Keep the evidence, and find out why the log contradicts itself.")
     if back and confirmed.believe != back.digest:
         for line in back.lines:
             show(line)
         words.append(f"--believe {back.digest}")
         advice.append(
-            "Ask the agents which changes they made, and make those anew that the backup lacks, once all goes on."
+            "Ask the agents which changes they made. Once everything works again, repeat those that the "
+            "backup lacks."
         )
     if words:
         raise EvidenceUnconfirmedError(
-            f"Nothing was changed. {' '.join(advice)} Then, to go on, run the command again with {' '.join(words)}."
+            f"Nothing was changed. {' '.join(advice)} To continue, run the command again with "
+            f"{' '.join(words)}."
         )
 
 

@@ -59,9 +59,10 @@ class Restoration:
             return None
         if head is None or transport is None or newest_change is None:
             raise InvalidInputError(
-                "After a restore, rotate the DRM's transport key, then confirm three things: --restored SIZE:ROOT and "
-                "--newest-change ID as `keyark-drm check` tells them of the restored store, and --transport-key with "
-                "the new key's transport.pem. Else what the RM kept of the lost log would count."
+                "After a restore, rotate the DRM's transport key. Then confirm three things: --restored "
+                "SIZE:ROOT and --newest-change ID as `keyark-drm check` prints them for the restored store, "
+                "and --transport-key with the new key's transport.pem. Otherwise the RM could still use what "
+                "it kept of the lost log."
             )
         certificate = encode_certificate(load_certificates(transport)[0])
         return cls(
@@ -87,15 +88,16 @@ class Restoration:
         if former is None:
             known = ", ".join(_name(change) for change in (*kept_changes(txn), present.newest_change))
             raise ChangeNeverBelievedError(
-                f"The change {_name(self.newest_change)} was never believed here. If `keyark-drm check` lists one of "
-                f"these, give the last of them that it lists: {known}; this service then follows the DRM's later ones. "
-                "If it lists none of them, the backup is of another DRM, or older than what this service remembers."
+                f"This service never accepted the change {_name(self.newest_change)}. If `keyark-drm check` "
+                f"lists some of these, give the last one that it lists: {known}. This service then follows "
+                "the DRM's later changes. If it lists none of them, the backup belongs to another DRM, or is "
+                "older than what this service remembers."
             )
         return StepBack(present=present, former=former, configured=archive.storage_key_ids)
 
     def __str__(self) -> str:
         """Say it to people."""
-        return f"from now on the DRM's log leads on from {self.head.size}:{self.head.root.hex()}"
+        return f"from now on the DRM's log must continue {self.head.size}:{self.head.root.hex()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +115,10 @@ class StepBack:
     def lines(self) -> list[str]:
         """What to show to people: all that is believed then, and what is not any more."""
         lines = [
-            f"The restored DRM's newest change of agents and storage keys is {_name(self.former.newest_change)}. The "
-            f"newest that is believed here is {_name(self.present.newest_change)}.",
-            f"believed from then on: {self.former.quorum} of these agents",
+            "The newest change of agents and storage keys of the restored DRM is "
+            f"{_name(self.former.newest_change)}. The newest one that this service has accepted is "
+            f"{_name(self.present.newest_change)}.",
+            f"trusted from then on: {self.former.quorum} of these agents",
         ]
         lines += [f"    {_with_key(*agent)}" for agent in _agents(self.former)]
         kept = sorted(self.configured | set(self.former.storage_key_ids))
@@ -168,7 +171,7 @@ def _head(origin: str, text: str) -> Checkpoint:
     found = re.fullmatch(r"([1-9][0-9]{0,18}):([0-9a-f]{64})", text)
     if found is None:
         raise InvalidInputError(
-            f"{text!r} is no SIZE:ROOT of a log; take it from what `keyark-drm check` tells of it."
+            f"{text!r} is not a SIZE:ROOT of a log; copy it from what `keyark-drm check` prints."
         )
     return Checkpoint(origin, int(found[1]), bytes.fromhex(found[2]))
 
@@ -178,7 +181,7 @@ def _change(text: str) -> bytes:
         return b""
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise InvalidInputError(
-            f"{text!r} is no id of a change of agents or storage keys; `keyark-drm check` tells the newest, or "
-            f"{NO_CHANGE}."
+            f"{text!r} is not the id of a change of agents or storage keys; `keyark-drm check` prints the "
+            f"newest, or {NO_CHANGE}."
         )
     return bytes.fromhex(text)

@@ -105,8 +105,8 @@ class Witness:
             del self._brought[earlier]
         if self._brought[hour, str(caller)] + brought > MOST_PER_HOUR:
             raise WitnessQuotaError(
-                f"{caller} brought {MOST_PER_HOUR} heads and changes of the DRM's log within this hour; try again in "
-                "the next."
+                f"{caller} has sent {MOST_PER_HOUR} heads and changes of the DRM's log within this hour; try "
+                "again in the next hour."
             )
         self._brought[hour, str(caller)] += brought
 
@@ -114,8 +114,9 @@ class Witness:
         believed = caller.role == AGENT_ROLE and str(caller) in self.checks.storage_keys.agents
         if not believed and caller.role not in (RM_ROLE, AUDITOR_ROLE):
             raise PermissionDeniedError(
-                f"{caller} may ask for the newest head of the DRM's log, and bring none: only the RM, auditors and the "
-                "recovery agents who are believed here may. If you became an agent lately, show the change first."
+                f"{caller} may ask for the newest head of the DRM's log, but may not send one. Only the RM, "
+                "auditors and the recovery agents whom this service trusts may. If you became an agent "
+                "recently, send that change first."
             )
 
     async def take(self, note: bytes, evidence: ArchiveEvidence) -> None:

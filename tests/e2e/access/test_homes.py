@@ -175,7 +175,7 @@ def test_a_home_takes_what_changed_and_nothing_older(deployment_folder: Path, tm
     keyark(*revoke, "client/enroller", *reason)
     newest = Bundle.parse((deployment_folder / BUNDLE).read_bytes())  # which the revocation signed anew
     told = keyark("home", "update", "--from", deployment_folder / BUNDLE, "--home", home).stdout
-    assert "is as bundle" in told
+    assert "is up to date with bundle" in told
     assert Home.load(home).config.rm.startswith("rm.example.org:")
     assert Home.load(home).revoked.serials
     with pytest.raises(OlderBundleError):

@@ -229,15 +229,15 @@ def test_a_key_that_is_encrypted_or_not_here_stays(deployment_folder: Path) -> N
 def test_the_command_renews_and_running_services_take_it(tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
     init_home(folder)
-    assert "it does not run" in keyark("identities", "renew", "rm", "--home", folder).stdout
+    assert "it is not running" in keyark("identities", "renew", "rm", "--home", folder).stdout
     with up(folder):
         printed = keyark("identities", "renew", "--all", "--home", folder).stdout
-        assert printed.count("it presents the new one") == 3
+        assert printed.count("the running service uses it") == 3
         assert "client/enroller: valid until" in printed
         keyark("enroll", "--home", folder, "--name", "A", "--email", "a@example.org", "--out", tmp_path / "a")
         assert keyark("identities", "renew", "--within", "30d", "--home", folder).stdout == "nothing is due\n"
         assert "healthy" in keyark("doctor", "--home", folder).stdout
-    assert "Say whom" in keyark("identities", "renew", "--home", folder, code=2).stderr
+    assert "Name whom" in keyark("identities", "renew", "--home", folder, code=2).stderr
     elsewhere = tmp_path / "elsewhere"
     keyark("authority", "init", elsewhere, "--trust-domain", "example.org")
     told = keyark("identities", "renew", "rm", "--home", folder, "--authority", elsewhere, code=1).stderr

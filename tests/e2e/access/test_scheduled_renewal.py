@@ -83,4 +83,4 @@ def test_up_renews_before_it_starts_and_needs_the_authority(tmp_path: Path) -> N
         keyark("enroll", "--home", folder, "--name", "A", "--email", "a@example.org", "--out", tmp_path / "a")
     keyark("up", folder, "--renew", "soon", code=2)
     (folder / "authority").rename(tmp_path / "offline")
-    assert "is no authority" in keyark("up", folder, "--renew", "30d", code=1).stderr
+    assert "is not an authority's folder" in keyark("up", folder, "--renew", "30d", code=1).stderr

@@ -45,7 +45,7 @@ def test_rotate_and_retire_as_an_operator_does(home: Path) -> None:
         keyark("transport-key", "rotate", "--home", home, "--key-type", "rsa-3072")
         enroll(home, "carol")
         keyark("audit", "verify", "--home", home)
-        assert "is offered" in keyark("transport-key", "retire", "3", "--home", home, code=1).stderr
+        assert "that clients use" in keyark("transport-key", "retire", "3", "--home", home, code=1).stderr
     for name in ("alice", "bob", "carol"):
         verify_receipt(home, name, home / "transport.pem")
         verify_receipt(home, name, home / name / "transport.pem")
@@ -94,7 +94,7 @@ def test_a_drm_killed_while_it_rotates_starts_again_with_keys_and_log_that_agree
         keyark("transport-key", "retire", "1", "--home", home)
         enroll(home, "bob")
         keyark("audit", "verify", "--home", home)
-    assert "fit to run" in service_command("drm", "check", str(config))
+    assert "ready to run" in service_command("drm", "check", str(config))
 
 
 def test_a_rotation_that_stopped_before_it_was_published_is_finished_and_not_repeated(home: Path) -> None:

@@ -713,7 +713,7 @@ async def test_a_ceremony_that_cannot_be_verified_where_it_was_asked_for_is_canc
     (folder / "transport-keys").unlink(missing_ok=True)
     sign(folder, folder / "stranger.csr", folder / "transport.pem")
     async with agents(deployment, "alice") as (alice,):
-        with pytest.raises(KeyarkError, match="that was opened is canceled, and does not prove") as refused:
+        with pytest.raises(KeyarkError, match="was canceled, but does not prove") as refused:
             await alice.request_keys([lost.key_id], reason=REASON)
         states = [ceremony.state async for ceremony in alice.ceremonies()]
     assert refused.value.reason == "CHECKPOINT_SIGNATURE"

@@ -90,7 +90,7 @@ def test_an_authority_has_to_be_named_and_to_be_one(authority: Path, tmp_path: P
     csr = request(tmp_path / "request.csr", "spiffe://example.org/rm")
     sign = ("identities", "issue", "rm", csr, "--out", tmp_path / "cert.pem")
     assert "--authority" in keyark(*sign, code=2).stderr
-    assert "no authority" in keyark(*sign, "--authority", tmp_path, code=1).stderr
+    assert "not an authority's folder" in keyark(*sign, "--authority", tmp_path, code=1).stderr
     lax = tmp_path / "lax"
     shutil.copytree(authority, lax)
     (lax / "internal-ca-key.pem").chmod(0o644)

@@ -140,7 +140,7 @@ def test_profiles_need_urls_for_each_key(home: Path) -> None:
 
 def test_two_keys_have_two_names(home: Path) -> None:
     present = load_certificates(home / "cm" / "ca.pem")[0].subject.rfc4514_string().removeprefix("CN=")
-    assert "has the name of the present one" in rollover(home, present, code=1)
+    assert "same name as the current one" in rollover(home, present, code=1)
 
 
 def test_a_root_elsewhere_signs_in_its_own_time(home: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_a_number_that_belongs_to_another_key_stops_the_start(home: Path) 
     for old, new in (("ca-key-1.pem", "Y"), ("ca-key.pem", "ca-key-1.pem"), ("file:Y", "file:ca-key.pem")):
         swapped = swapped.replace(old, new)
     config.write_text(swapped)
-    with pytest.raises(ConfigurationError, match="is another key than the configured one"):
+    with pytest.raises(ConfigurationError, match="configured key is not the CA's key"):
         async with run_cm(load_config(config, CmConfig)):
             pass
     config.write_text(text.replace("generation = 0", "generation = 5"))

@@ -109,12 +109,12 @@ def test_certificates_of_before_and_after_lead_to_the_other_root(tmp_path: Path,
 @pytest.mark.parametrize(
     ("extensions", "options", "words"),
     [
-        ("keyUsage = critical,keyCertSign,cRLSign\n", {}, "no CA's"),
+        ("keyUsage = critical,keyCertSign,cRLSign\n", {}, "not that of a CA"),
         (CA_EXTENSIONS.replace(",cRLSign", ""), {}, "may not sign certificates and CRLs"),
         (
             CA_EXTENSIONS.replace("keyid", "keyid").replace("{key_id}", "01:02:03"),
             {},
-            "another subject key identifier",
+            "has the subject key identifier",
         ),
         (CA_EXTENSIONS, {"subject": "/CN=Another Name"}, "have it issued for the name in the request"),
         (CA_EXTENSIONS + "1.2.3.4 = critical,ASN1:NULL\n", {}, "not understood here"),

@@ -281,7 +281,7 @@ def test_what_expires_soon_is_listed(home: Path, tmp_path: Path) -> None:
     assert {"expiring@example.org"} <= {certificate["email"] for certificate in found}
     assert found == sorted(found, key=lambda certificate: certificate["not_after"])
     for wrong in ("30", "d", "0d", "-3d", "3m"):
-        assert "say 30d" in keyark(*words, wrong, code=2).stderr
+        assert "write 30d" in keyark(*words, wrong, code=2).stderr
 
 
 def test_what_is_revoked_is_on_the_next_list(home: Path, tmp_path: Path) -> None:

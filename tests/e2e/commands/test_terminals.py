@@ -74,7 +74,7 @@ async def run(
         with pytest.raises(SystemExit) as ended:
             await asyncio.to_thread(main, arguments)
     assert isinstance(ended.value.code, int)
-    assert "nobody foresaw" not in aside.getvalue(), aside.getvalue()
+    assert "unexpected error" not in aside.getvalue(), aside.getvalue()
     return ended.value.code, aside.getvalue()
 
 

@@ -201,7 +201,7 @@ async def test_who_approved_is_read_from_the_officers_signed_word(deployment_fol
 
         async with lying(deployment, another_edit, "rm"):
             assert "APPROVAL_SIGNATURE" in await keyark(folder, "enrollments", "show", request)
-            found = about(await findings(deployment, later=3600), "was approved and is not issued")
+            found = about(await findings(deployment, later=3600), "was approved but not issued")
             assert [
                 " show " in finding.command and "Mallory" not in finding.command for finding in found
             ] == [True]

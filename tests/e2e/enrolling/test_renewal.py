@@ -138,11 +138,11 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_sent(home: Pat
     empty = tmp_path / "empty"
     empty.mkdir()
     told = keyark("renew", "--in", empty, "--out", tmp_path / "new", "--home", home, code=1).stderr
-    assert "holds no enrollment" in told
+    assert "has no enrollment" in told
     with up(home):
         enroll(home, tmp_path / "a")
         enroll(home, tmp_path / "b")
         keyark("renew", "--in", tmp_path / "a", "--out", tmp_path / "b", "--home", home, code=1)
         (tmp_path / "a" / "chain.pem").unlink()
         told = keyark("renew", "--in", tmp_path / "a", "--out", tmp_path / "c", "--home", home, code=1).stderr
-    assert "finish that enrollment first" in told
+    assert "complete that enrollment first" in told

@@ -75,7 +75,7 @@ def flip_last_bit(value: bytes) -> bytes:
 def test_what_nobody_altered_is_fit_to_run(folder: Path, role: str) -> None:
     done = check(folder, role)
     assert done.returncode == 0, done.stderr
-    assert f"{role} is fit to run" in done.stdout
+    assert f"{role} is ready to run" in done.stdout
 
 
 @pytest.mark.parametrize("role", ["rm", "cm", "drm"])

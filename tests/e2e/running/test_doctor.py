@@ -74,7 +74,7 @@ async def test_a_service_that_is_away_is_told_and_the_others_are_looked_at(deplo
         found = await findings(deployment)
     assert [finding.severity for finding in about(found, "drm: does not answer")] == [Severity.ERROR]
     assert about(found, "rm: ") == about(found, "drm: ")
-    assert about(found, "archived keys: could not be looked at")
+    assert about(found, "archived keys: could not be examined")
 
 
 async def test_what_ends_soon_is_told_with_what_renews_it(deployment: Deployment) -> None:
@@ -141,7 +141,7 @@ async def test_a_key_that_was_never_certified_is_told_once_it_should_be(deployme
         assert about(await findings(deployment), "never certified") == []
         (found,) = about(await findings(deployment, later=700), "never certified")
         assert "alice@example.org" in found.text
-        assert "refused it for good; its owner enrolls anew" in found.text
+        assert "refused it for good. Its owner must submit a new request" in found.text
         await run_printed(found.command)
         assert about(await findings(deployment, later=700), "never certified") == []
 
@@ -194,10 +194,10 @@ async def test_an_archived_key_that_signs_too_is_told(deployment: Deployment) ->
         signs = enroller.request(signing_key=key, fields=fields, envelope=b"")
         assert isinstance(await rm.issue(signs, b"", None), CertificatePair)
         await rm.close()
-    (found,) = about(await findings(deployment, later=700), "signs too")
+    (found,) = about(await findings(deployment, later=700), "also signs")
     assert found.severity is Severity.ERROR
     await run_printed(found.command)
-    assert about(await findings(deployment, later=700), "signs too") == []
+    assert about(await findings(deployment, later=700), "also signs") == []
 
 
 async def test_an_archive_from_a_backup_is_told_of_its_certificates_again(
@@ -226,7 +226,9 @@ async def test_an_archive_from_a_backup_is_told_of_its_certificates_again(
         ):
             with pytest.raises(refusal):
                 await relink([enrollment.enrollment_id.hex(), word])
-        assert await relink([enrollment.enrollment_id.hex()]) == ["1 certificates go to the DRM again"]
+        assert await relink([enrollment.enrollment_id.hex()]) == [
+            "1 certificates will be sent to the DRM again"
+        ]
         await deployment.services["rm"].server.drain(0)
     async with running(deployment_folder) as deployment:
         assert about(await findings(deployment, later=700), "not linked") == []
@@ -361,7 +363,7 @@ async def test_what_is_no_head_or_another_logs_lets_nothing_go_on(
     for head in ("", "7", f"0:{'00' * 32}", f"7:{'00' * 31}", f"-7:{'00' * 32}", f"7:{'00' * 32}:"):
         words = (f"--restored={head}", "--transport-key", certificate_file(deployment_folder, 1), *none)
         assert await asyncio.to_thread(clear, cm_program, config, *words) == 1
-        assert "is no SIZE:ROOT" in capsys.readouterr().err
+        assert "is not a SIZE:ROOT" in capsys.readouterr().err
     async with running(deployment_folder) as deployment:
         assert len(about(await findings(deployment), "contradicts itself")) == 1
         new = await make(deployment)
@@ -385,21 +387,21 @@ async def test_a_log_that_lost_what_this_home_saw_is_told(
     shutil.copytree(store, tmp_path / "backup")
     async with running(deployment_folder) as deployment, enrolling(deployment.home()) as enroller:
         await enroller.send(enroller.request())
-        assert about(await findings(deployment), "lead on") == []
+        assert about(await findings(deployment), "does not continue") == []
         seen = note.read_bytes()
     shutil.rmtree(store)
     shutil.copytree(tmp_path / "backup", store)
     async with running(deployment_folder) as deployment:
         for _ in range(2):  # it is not forgotten by telling it
-            (found,) = about(await findings(deployment), "does not lead on from the checkpoint")
+            (found,) = about(await findings(deployment), "does not continue the one")
             assert (found.severity, found.subject) == (Severity.ERROR, role)
             assert note.read_bytes() == seen
         _, old, new = shlex.split(found.command, comments=True)
         Path(old).rename(new)
-        assert about(await findings(deployment), "does not lead on") == []
+        assert about(await findings(deployment), "does not continue") == []
         assert Path(new).read_bytes() == seen
         note.write_bytes(seen.replace(f"/{role}".encode(), b"/other"))
-        assert len(about(await findings(deployment), "does not lead on")) == 1
+        assert len(about(await findings(deployment), "does not continue")) == 1
 
 
 def test_the_command_tells_people_and_scripts(tmp_path: Path) -> None:
@@ -411,4 +413,4 @@ def test_the_command_tells_people_and_scripts(tmp_path: Path) -> None:
     told = keyark("doctor", "--home", folder, "--json", code=1)
     assert {finding["subject"] for finding in json.loads(told.stdout)} >= {"rm", "cm", "drm"}
     assert "error  rm  does not answer" in keyark("doctor", "--home", folder, code=1).stdout
-    assert "is no time" in keyark("doctor", "--home", folder, "--within", "soon", code=2).stderr
+    assert "is not a time" in keyark("doctor", "--home", folder, "--within", "soon", code=2).stderr

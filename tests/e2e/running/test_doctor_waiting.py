@@ -75,7 +75,7 @@ async def test_a_ceremony_that_soon_expires_is_told_and_an_approval_ends_it(depl
         await run_printed(found.command.split("  #")[0] + " --as agent/carol --yes")
         assert about(await findings(deployment, later=19 * 3600), "ceremony ") == []
         (uncollected,) = about(await findings(deployment, later=4 * DAYS), "ceremony ")
-        assert uncollected.text == "recovered keys wait for their requester since 4 days"
+        assert uncollected.text == "recovered keys have been waiting for their requester for 4 days"
         await alice.collect(asked.ceremony_id)
         await alice.acknowledge(asked.ceremony_id)
         assert state(await alice.review(asked.ceremony_id)) == "COMPLETED"
@@ -89,10 +89,10 @@ async def test_an_approval_that_a_restart_lost_is_told_to_its_agent(deployment_f
             asked = await alice.request_keys([lost.key_id], reason=REASON)
             await approve(asked.ceremony_id, bob)
     async with running(deployment_folder) as deployment:
-        (found,) = about(await findings(deployment), "has to be given anew")
+        (found,) = about(await findings(deployment), "must approve again")
         assert found.command.endswith(" --as agent/bob")
         await run_printed(found.command + " --yes")
-        assert about(await findings(deployment), "has to be given anew") == []
+        assert about(await findings(deployment), "must approve again") == []
 
 
 async def test_a_home_without_agents_is_looked_at_as_its_officer_and_auditor(deployment: Deployment) -> None:

@@ -101,7 +101,7 @@ async def test_an_approval_in_a_log_of_its_own_is_told(archive: HostileArchive) 
         archive.decision_proof = await private.decided(signed(archive, "bob", seen.opening, APPROVE))
         error = await failure(bob.approve(seen))
     assert error.reason == "DECISION_NOT_LOGGED"
-    assert "not consistent with" in error.message
+    assert "inconsistent with" in error.message
 
 
 async def test_a_rejection_or_cancellation_that_is_kept_out_of_the_log_is_told(

@@ -144,7 +144,7 @@ async def test_a_former_agent_does_nothing_and_what_it_asked_for_goes_to_nobody(
                 ended = await alice.review(ceremony.ceremony_id)
                 assert (state(ended), ended.view.failure.message) == (
                     "FAILED",
-                    "spiffe://example.org/agent/bob is no recovery agent any more; ask for it anew.",
+                    "spiffe://example.org/agent/bob is no longer a recovery agent; a current agent has to ask again.",
                 )
                 steps = await ceremony_steps(deployment, ceremony.ceremony_id)
                 assert steps[-1] == "RECOVERY_CLOSED"

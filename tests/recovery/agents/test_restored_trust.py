@@ -111,8 +111,8 @@ async def test_after_a_restore_without_the_newest_change_agents_change_again(
             assert await asyncio.to_thread(confirm, program, config, *given) == 1
         shown = capsys.readouterr()
         assert shown.err.count("Nothing was changed") == 2
-        assert "was never believed here" in shown.err
-        believed, _, left = shown.out.rpartition("believed from then on: 2 of")[2].partition("and no longer:")
+        assert "never accepted the change" in shown.err
+        believed, _, left = shown.out.rpartition("trusted from then on: 2 of")[2].partition("and no longer:")
         assert re.findall("agent/([a-z]+)", believed) == [*FIRST]
         assert re.findall("agent/([a-z]+)", left) == ["dave"]
         (believe,) = {*re.findall("--believe ([0-9a-f]{64})", shown.err)}

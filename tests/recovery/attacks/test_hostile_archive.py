@@ -370,7 +370,7 @@ async def test_a_change_that_bob_approved_and_followed_holds_nothing_up(witnesse
 
 
 async def test_an_older_pin_of_the_same_agents_gets_no_share(witnessed: HostileArchive) -> None:
-    """P4: a quorum gave all storage keys another PIN; shares of the former one are asked for again."""
+    """P4: a quorum gave all storage keys an older PIN; shares of the former one are asked for again."""
     archive = witnessed
     first = archive.token()
     archive.pin(first)
@@ -380,7 +380,7 @@ async def test_an_older_pin_of_the_same_agents_gets_no_share(witnessed: HostileA
     wanted, key = await archive.archive(first)
     ceremony = await archive.open(recovery(wanted), opens=[first], keys=[key])
     error = await refused(archive, ceremony)
-    assert (error.reason, "another PIN" in error.message) == ("CEREMONY_MISMATCH", True)
+    assert (error.reason, "an older PIN" in error.message) == ("CEREMONY_MISMATCH", True)
 
 
 async def test_entries_that_are_no_changes_move_no_pins(witnessed: HostileArchive) -> None:

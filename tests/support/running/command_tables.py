@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
     else:
         done = CliRunner().invoke(main, arguments)
         code, output = done.exit_code, done.output
-    assert "nobody foresaw" not in output, (arguments, output)
+    assert "unexpected error" not in output, (arguments, output)
     assert "Traceback" not in output, (arguments, output)
     assert code in (0, 1, 2), (arguments, output)
     return code

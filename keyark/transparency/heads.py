@@ -248,7 +248,7 @@ class AcceptedHeads:
             return
         if store.get(ALARMS, _key(self.origin)) is None and not self._alarm.brought_by:
             self._alarm.brought_by = brought_by
-            self._alarm.message += f"{brought_by} sent the second one."
+            self._alarm.message += f" {brought_by} sent the second one."
         event = AuditEvent(
             version=EVENT_VERSION, type=EventType.EVENT_TYPE_LOG_INCONSISTENT, time_us=clock.now_us()
         )

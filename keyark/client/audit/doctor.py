@@ -73,7 +73,7 @@ async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
                     yield finding
         except KeyarkError as failure:
             command = f"keyark-{role} check {examination.service_file(role)}"
-            yield error(role, f"gave an unexpected answer: {failure.message}", command)
+            yield error(role, f"does not answer properly: {failure.message}", command)
 
 
 async def _service(examination: Examination, session: Session) -> AsyncIterator[Finding]:
@@ -94,7 +94,7 @@ async def _service(examination: Examination, session: Session) -> AsyncIterator[
         yield error(
             role,
             _alarm(head.told),
-            f"{command} # while it is stopped: shows the evidence, and clears nothing yet",
+            f"{command}  # while it is stopped: shows the evidence, and clears nothing yet",
         )
 
 

@@ -80,7 +80,7 @@ class Examination:
         except (PasswordRequiredError, WrongPasswordError) as failure:
             told, command = failure.message, f"{again} --identity-password-file FILE"
         except KeyarkError as failure:
-            told, command = failure.message, f"{again} # in a home with an {role}"
+            told, command = failure.message, f"{again}  # in a home with an {role}"
         else:
             return None
         return error("this home", f"{told} Left out: {left_out}.", command)

@@ -60,7 +60,7 @@ async def log_leads_on(examination: Examination, session: Session, head: LogHead
         yield error(
             session.role,
             f"its log does not continue the one that this home saw before: {failure.message}",
-            f"mv {path} {path}.evidence # once you know why, such as a restored backup",
+            f"mv {path} {path}.evidence  # once you know why, such as a restored backup",
         )
         return
     if head.checkpoint.size > seen.size:

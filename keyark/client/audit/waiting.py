@@ -97,7 +97,7 @@ def _open_ceremony(examination: Examination, ceremony: recovery_pb2.Ceremony) ->
     if _is_short(examination, ceremony.opened_time_us, ceremony.expires_time_us):
         hours = _hours_left(examination, ceremony.expires_time_us)
         text = f"no quorum of {ceremony.quorum} has approved it, and it expires in {hours} hours"
-        yield warning(_ceremony(ceremony), text, f"{approve} # as an agent who has not approved yet")
+        yield warning(_ceremony(ceremony), text, f"{approve}  # as an agent who has not approved yet")
 
 
 def _ceremony(ceremony: recovery_pb2.Ceremony) -> str:

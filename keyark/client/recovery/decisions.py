@@ -143,7 +143,7 @@ async def answer_to(sent: Awaitable[_T], ceremony_id: bytes) -> _T:
     except KeyarkError as error:
         if error.kind in (Kind.UNAVAILABLE, Kind.DEADLINE):
             error.message += (
-                f"Your decision may have arrived: `keyark recover show {ceremony_id.hex()}` shows whether it "
+                f" Your decision may have arrived: `keyark recover show {ceremony_id.hex()}` shows whether it "
                 "is in the log. If it is not, decide again."
             )
             error.args = (error.message,)

@@ -205,7 +205,7 @@ def test_the_inventory_tells_who_has_access(authority: Path, tmp_path: Path) -> 
         "--out",
         tmp_path / "2.pem",
     )
-    assert "client/dora has 1 more in force" in keyark(*again).stdout
+    assert "client/dora has 1 more certificates in force" in keyark(*again).stdout
     keyark("identities", "revoke", "client/dora", "--reason", "keyCompromise", *where)
     serial = f"{certificate.serial_number:x}"
     one, another = json.loads(keyark("identities", "show", "client/dora", *where, "--json").stdout)

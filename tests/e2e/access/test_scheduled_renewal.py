@@ -45,7 +45,7 @@ async def test_services_that_end_soon_are_renewed_at_once_and_again(deployment_f
     others = {role: serial(deployment_folder / role / "identity.pem") for role in ("cm", "drm")}
     scheduled = renewing_services(renewal(deployment_folder), within=MONTH, say=said.put_nowait, every=0.01)
     async with asyncio.timeout(60), scheduled:
-        assert said.get_nowait().startswith("rm renewed; it does not run")
+        assert said.get_nowait().startswith("rm renewed; it is not running")
         before = serial(deployment_folder / "rm" / "identity.pem")
         end_soon(deployment_folder, "rm")
         assert (await said.get()).startswith("rm renewed")

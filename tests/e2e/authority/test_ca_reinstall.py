@@ -392,7 +392,7 @@ async def test_a_cm_does_not_start_under_another_name_or_key_id(deployment_folde
         with pytest.raises(IssuerRenamedError, match=told) as caught:
             async with run_cm(load_config(home / "cm" / "cm.toml", CmConfig)):
                 pass
-        assert ("identifier" in caught.value.message.split(". Put")[0]) is ("key_id" in changes)
+        assert ("identifier" in caught.value.message.split(". Restore")[0]) is ("key_id" in changes)
         assert "keyark-cm ca-request" in caught.value.message
         other.write_bytes(kept)
         other.rename(home / "cm" / "ca.pem")

@@ -126,7 +126,7 @@ async def test_a_change_that_one_agent_followed_is_hidden_from_no_other(folder: 
         change = await removal_of_alice(archive)
         assert await believed(archive.home) == [change_id(change.opening_leaf)] * 2
         error = await refusal(archive, archive.view.ceremony_id)
-        assert (error.reason, "The RM believes a change" in error.message) == ("PINS_BEHIND", True)
+        assert (error.reason, "The RM has accepted a change" in error.message) == ("PINS_BEHIND", True)
 
         def forget(method: str, request: Any, response: Any) -> Any:
             if method == "CosignCheckpoint":

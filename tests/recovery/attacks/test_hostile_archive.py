@@ -436,7 +436,7 @@ async def test_a_private_log_that_contradicts_a_followed_tree_raises_the_alarm(f
         assert (await refused(archive, ceremony)).reason == "PRIVATE_LOG"
         told = await _followed(deployment)
         assert told.contradiction.first_note == (await archive.log.checkpoint()).note
-        assert "brought by spiffe://example.org/agent/bob" in told.alarm
+        assert "spiffe://example.org/agent/bob sent the second one" in told.alarm
         (folder / "checkpoints" / "drm.note").unlink()  # carol has seen nothing yet
         assert (await refused(archive, ceremony)).reason == "LOG_INCONSISTENT"
 

@@ -9,7 +9,7 @@ class UsageError(ConfigurationError):
     """The command's words do not fit together."""
 
     reason = "USAGE"
-    remedy = "Correct the command's words; `--help` after them explains each."
+    remedy = "Correct the command; `--help` explains its options."
 
 
 class StoppedError(KeyarkError):
@@ -17,14 +17,12 @@ class StoppedError(KeyarkError):
 
     reason = "STOPPED"
     kind = Kind.PRECONDITION
-    remedy = "Give the same command again; it goes on."
+    remedy = "Run the same command again; it goes on."
 
     @classmethod
     def before_the_end(cls) -> StoppedError:
         """Return it with its sentence."""
-        return cls(
-            "Stopped before the end. What was done until then stays done; run the same command again to go on."
-        )
+        return cls("Stopped before the end. Completed steps stay done; run the same command again to go on.")
 
 
 class SystemRefusalError(KeyarkError):
@@ -32,4 +30,4 @@ class SystemRefusalError(KeyarkError):
 
     reason = "SYSTEM_REFUSAL"
     kind = Kind.PRECONDITION
-    remedy = "Give the command the room, the permission or the name that the system refuses it."
+    remedy = "Free some disk space, grant access, or use another name, as the message says."

@@ -58,7 +58,7 @@ _CAUSES: Final[tuple[tuple[str, type[NoConnectionError], str], ...]] = (
     (
         "unreachable",
         NoConnectionError,
-        "{service} cannot be reached from here; check network, firewall and address.",
+        "{service} cannot be reached from this computer; check network, firewall and address.",
     ),
     ("timed out", NoConnectionError, "{service} does not answer; check network, firewall and address."),
     ("timeout", NoConnectionError, "{service} does not answer; check network, firewall and address."),

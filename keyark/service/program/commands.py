@@ -259,7 +259,8 @@ class Program(Generic[C]):
         if (row_keys := row_keys_beside(parsed.target)).exists():
             facts["row_keys"] = str(row_keys)
             lines.append(
-                f"row keys: {row_keys}: keep them apart, and destroy old ones after a change of agents"
+                f"row keys: {row_keys}: keep them apart from the copy, and destroy old ones after a change of "
+                "agents"
             )
         answer(parsed, facts, lines)
 

@@ -225,7 +225,9 @@ async def test_an_altered_record_ends_the_recovery_with_an_integrity_error(deplo
         running(deployment_folder) as deployment,
         agents(deployment, "alice", "bob", "carol") as (alice, bob, carol),
     ):
-        (found,) = about(await findings(deployment), "could not be opened")  # it is remembered across a restart
+        (found,) = about(
+            await findings(deployment), "could not be opened"
+        )  # it is remembered across a restart
         assert lost.key_id.hex() in found.subject
         again = await alice.request_keys([lost.key_id], reason=REASON)
         assert state(await approve(again.ceremony_id, bob, carol)) == "READY"

@@ -109,7 +109,7 @@ def test_an_edited_policy_comes_into_force_without_a_restart_and_stands_in_the_l
 def test_where_one_file_is_wrong_no_policy_changes(home: Path, tmp_path: Path) -> None:
     add(home, "rm", RULE.format(stage="submit"))
     add(home, "cm", RULE.format(stage="submit"))
-    assert "which the CM does not have" in keyark("policy", "reload", "--home", home, code=1).stderr
+    assert "which does not exist at the CM" in keyark("policy", "reload", "--home", home, code=1).stderr
     enroll(home, tmp_path / "machine", "Machine 1")
 
 

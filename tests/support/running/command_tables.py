@@ -154,7 +154,7 @@ def _some_value(parameter: click.Parameter, home: Path, tmp: Path) -> str:
 
 def _of_services() -> Iterator[Case]:
     for program_name, program in PROGRAMS.items():
-        for name, parser in _parsers(program._parser(), (program_name,)):
+        for name, parser in _parsers(program.parser(), (program_name,)):
             actions = [action for action in parser._actions if action.dest != "help"]
             for asked in actions:
                 if _is_path(asked):

@@ -88,7 +88,7 @@ class Bundle:
             signature = base64.b64decode(encoded, validate=True)
             content = BundleContent.model_validate(tomllib.loads(body))
         except (ValueError, binascii.Error, ValidationError, RecursionError):
-            raise BundleError("This is no bundle of a deployment; fetch it again.") from None
+            raise BundleError("This is not the bundle of a deployment; fetch it again.") from None
         anchors = tuple(load_pem_certificates(content.trust_anchor.encode()))
         return cls(data=data, content=content, anchors=anchors, signature=signature)
 

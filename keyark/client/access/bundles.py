@@ -75,13 +75,14 @@ def update_home(folder: Path, bundle: Bundle) -> None:
         present = load_pem_certificates(read_file(home.config.trust_anchor, max_size=MAX_BUNDLE))
         bundle.verify([fingerprint(anchor) for anchor in present])
         if bundle.content.trust_domain != home.config.trust_domain:
-            raise BundleError("The bundle is of another trust domain; make another home of it.")
+            raise BundleError("The bundle belongs to another trust domain; make a separate home from it.")
         path = folder / BUNDLE
         if path.exists():
             number = Bundle.parse(read_file(path, max_size=MAX_BUNDLE)).content.number
             if bundle.content.number < number:
                 raise OlderBundleError(
-                    f"The bundle has number {bundle.content.number}, and the home knows {number}; fetch the newest."
+                    f"The bundle has number {bundle.content.number}, but the home already has {number}; "
+                    "fetch the newest bundle."
                 )
         if bundle.content.revoked_identities:  # an older list would bring a revoked identity back
             known = load_revoked(folder / IDENTITY_LIST, bundle.anchors)

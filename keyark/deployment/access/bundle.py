@@ -136,4 +136,4 @@ def _text(path: Path) -> str:
     try:
         return read_file(path, max_size=MAX_BUNDLE).decode("ascii")
     except UnicodeDecodeError:
-        raise BundleError(f"{path} is no PEM file; name another.") from None
+        raise BundleError(f"{path} is not a PEM file; name another one.") from None

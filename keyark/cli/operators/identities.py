@@ -217,7 +217,7 @@ def issue(
     metavar="HEX",
     help="The internal CA's, 64 digits, as the operator tells it; shown to be compared otherwise.",
 )
-@password_file_option("File with the password of the key; asked on a terminal otherwise.")
+@password_file_option("The file with the password of the key. Without it, a terminal asks.")
 @json_option
 def install(
     *,

@@ -16,7 +16,7 @@ from cm_service.subsystem import signing_setup
 from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.files import is_there
-from keyark.keys.issuer_keys import check_issuer
+from keyark.keys.signatures import check_issuer
 from keyark.service.program import maintenance
 from keyark.service.program.assembly import load_log_key
 from keyark.service.program.maintenance import check_address

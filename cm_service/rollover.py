@@ -21,9 +21,9 @@ from keyark.config import load_config
 from keyark.custody.uris import load_private_key_by_uri
 from keyark.errors import ConfigurationError
 from keyark.files import PRIVATE, PUBLIC, is_there, write_file
-from keyark.keys.issuer_keys import check_crl_issuer
 from keyark.keys.key_types import CA_KEY_TYPES, key_type_of, narrow_signing_key, parse_key_type
 from keyark.keys.private_keys import load_private_key
+from keyark.keys.signatures import check_crl_issuer
 from keyark.service.control import ServiceNotRunningError, ask
 from keyark.service.program.initialization import new_signing_key, save_request
 from keyark.service.program.output import answer

@@ -17,7 +17,7 @@ from keyark.custody.agents import AgentShareKey
 from keyark.custody.shares import QuorumRule, check_quorum
 from keyark.custody.token import create_software_token
 from keyark.files import read_file
-from keyark.keys.key_types import TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
+from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
 from keyark.keys.spki import encode_spki
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
 from keyark.service.program.initialization import (
@@ -27,6 +27,7 @@ from keyark.service.program.initialization import (
     WORKERS_TOML,
     add_service_arguments,
     init_identity,
+    key_type_names,
     write_config,
 )
 from keyark.store import WriteTransaction, open_store
@@ -72,8 +73,7 @@ name = "archived-key-types"
 type = "KeyTypes"
 stage = "archive"
 encryption = [
-    "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "x25519",
-    "ml-kem-768", "ml-kem-1024",
+$encryption_key_types
 ]
 
 [[policy.rule]]
@@ -97,7 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the share-key.json of an agent; repeat it for each agent",
     )
     parser.add_argument("--quorum", required=True, type=int, help="how many agents must approve a recovery")
-    parser.add_argument("--transport-key", default="ec-p256", help="ec-p256 or rsa-3072")
+    parser.add_argument(
+        "--transport-key", default="ec-p256", help=" or ".join(t.value for t in TRANSPORT_KEY_TYPES)
+    )
     parser.add_argument(
         "--quorum-rule", choices=[rule.value for rule in QuorumRule], default=QuorumRule.SEPARATE.value
     )
@@ -132,6 +134,7 @@ def init(arguments: argparse.Namespace) -> dict[str, str]:
         trust_domain=arguments.trust_domain,
         listen=arguments.listen,
         quorum_rule=arguments.quorum_rule,
+        encryption_key_types=key_type_names(ENCRYPTION_KEY_TYPES),
     )
     asyncio.run(_log_keys(folder, arguments.trust_domain, transport_key, token))
     return {"storage_key_id": public_key.key_id.hex()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES
 from keyark.service.program.initialization import (
     ARCHIVE_TOML,
     DETAILS_TOML,
@@ -15,6 +16,7 @@ from keyark.service.program.initialization import (
     called_address,
     init_identity,
     init_log_key,
+    key_type_names,
     write_config,
 )
 
@@ -67,12 +69,10 @@ name = "requested-key-types"
 type = "KeyTypes"
 stage = "submit"
 signing = [
-    "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "ed25519",
-    "ml-dsa-44", "ml-dsa-65", "ml-dsa-87",
+$signing_key_types
 ]
 encryption = [
-    "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "x25519",
-    "ml-kem-768", "ml-kem-1024",
+$encryption_key_types
 ]
 """
     + DETAILS_TOML
@@ -103,6 +103,8 @@ def init(arguments: argparse.Namespace) -> dict[str, str]:
         listen=arguments.listen,
         cm=arguments.cm,
         drm=arguments.drm,
+        signing_key_types=key_type_names(SIGNING_KEY_TYPES),
+        encryption_key_types=key_type_names(ENCRYPTION_KEY_TYPES),
         **archive_values(arguments),
     )
     return {}

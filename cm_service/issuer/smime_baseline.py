@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from keyark.keys.key_types import SMIME_KEY_TYPES
 from keyark.x509.end_entity_profile import EndEntityProfile, ProfileContentError
 
 _ARC: Final = "2.23.140.1.5."
@@ -19,10 +20,7 @@ _MAX_DAYS: Final = {
     "2": 825,
     "3": 825,
 }  # §6.3.2: multipurpose and strict; legacy is not issued any more (§1.2.1)
-_KEY_TYPES: Final = (  # §7.1.3.1
-    *("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519"),
-    *("ml-dsa-44", "ml-dsa-65", "ml-dsa-87", "ml-kem-768", "ml-kem-1024"),
-)
+_KEY_TYPES: Final = tuple(t.value for t in SMIME_KEY_TYPES)  # §7.1.3.1
 _MAILBOX_SUBJECT: Final = frozenset(("CN={email}", "emailAddress={email}"))  # §7.1.4.2.2
 
 

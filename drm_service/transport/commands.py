@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from drm_service.config import DrmConfig
 from drm_service.transport.keys import TransportKeys
@@ -17,6 +17,7 @@ from keyark.service.control import UnknownCommandError, ask
 from keyark.service.program.output import answer
 
 COMMAND = "transport-key"
+_KEY_TYPES: Final = " or ".join(t.value for t in TRANSPORT_KEY_TYPES)
 
 
 async def transport_key_command(keys: TransportKeys, arguments: Sequence[str]) -> Any:
@@ -44,7 +45,7 @@ def add_commands(commands: Any) -> None:
     new = _action(
         actions, "new", "make the next key pair and its certificate request; `reload` puts the key in force"
     )
-    new.add_argument("--key-type", default=KeyType.EC_P256.value, help="ec-p256 or rsa-3072")
+    new.add_argument("--key-type", default=KeyType.EC_P256.value, help=_KEY_TYPES)
     new.set_defaults(command=lambda parsed: _ask(parsed, "new", parsed.key_type))
     retire = _action(actions, "retire", "refuse envelopes to a key from now on, and delete its private key")
     retire.add_argument("generation", help="the key's number")
@@ -54,7 +55,7 @@ def add_commands(commands: Any) -> None:
         "replace-lost",
         "while the DRM is stopped: make a new key after the newest private key was lost",
     )
-    lost.add_argument("--key-type", default=KeyType.EC_P256.value, help="ec-p256 or rsa-3072")
+    lost.add_argument("--key-type", default=KeyType.EC_P256.value, help=_KEY_TYPES)
     lost.set_defaults(command=_replace_lost)
     listing = _action(actions, "list", "list all keys, newest first")
     listing.set_defaults(command=lambda parsed: _ask(parsed, "list"))

@@ -18,20 +18,15 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, assert_never, cast
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, padding, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from keyark.errors import KeyarkError, Kind
-from keyark.keys.key_types import (
-    ENCRYPTION_KEY_TYPES,
-    RSA_PUBLIC_EXPONENT,
-    KeyType,
-    PrivateKey,
-    check_key_type,
-)
+from keyark.keys.key_facts import RSA_PUBLIC_EXPONENT, Algorithm
+from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, KeyType, PrivateKey, check_key_type
 from keyark.keys.pkcs8 import (
     INTEGER,
     OCTET_STRING,
@@ -56,6 +51,7 @@ __all__ = [
 ]
 
 _OAEP: Final = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+_MlKemPrivateKey: TypeAlias = mlkem.MLKEM768PrivateKey | mlkem.MLKEM1024PrivateKey
 _CHALLENGE_SIZE: Final = 32
 _X25519_SIZE: Final = 32
 _ML_KEM_SEED: Final = 0x80  # [0] IMPLICIT OCTET STRING; expandedKey is an OCTET STRING, both a SEQUENCE
@@ -83,8 +79,7 @@ def match_proof_name(key_type: KeyType) -> str:
 
     Raises UnsupportedKeyError for types that are not for encryption.
     """
-    check_key_type(key_type, ENCRYPTION_KEY_TYPES)
-    return f"{key_type.value}: {_PROOFS[key_type][0]}"
+    return f"{key_type.value}: {_proof_of(key_type)[0]}"
 
 
 def prove_fit(private_key: bytes, encryption_spki: bytes) -> bytes:
@@ -119,7 +114,7 @@ def _prove(private_key: bytes, encryption_spki: bytes) -> PrivateKey:
             f"The private key's algorithm is not that of the public key ({given.key_type.value}); wrap the "
             "private key that belongs to it, with the algorithm identifier that the public key has."
         )
-    proven = _PROOFS[given.key_type][1](info.private_key, given)
+    proven = _proof_of(given.key_type)[1](info.private_key, given)
     if info.public_key is not None and info.public_key != given.bit_string.content:
         raise _foreign_public_key()
     return proven
@@ -218,16 +213,9 @@ def _prove_rsa(content: bytes, given: _GivenKey) -> PrivateKey:
     return private_key
 
 
-_CURVES: Final[dict[KeyType, ec.EllipticCurve]] = {
-    KeyType.EC_P256: ec.SECP256R1(),
-    KeyType.EC_P384: ec.SECP384R1(),
-    KeyType.EC_P521: ec.SECP521R1(),
-}
-
-
 def _prove_ec(content: bytes, given: _GivenKey) -> PrivateKey:
     """The public key is derived from the scalar, whatever public key came along with it."""
-    curve = _CURVES[given.key_type]
+    curve = cast("ec.EllipticCurve", given.key_type.facts.curve)
     elements = read_elements(read_one(content, SEQUENCE).content)
     required, optional = elements[:2], [(element.tag, element.content) for element in elements[2:]]
     if [element.tag for element in required] != [INTEGER, OCTET_STRING]:
@@ -282,8 +270,8 @@ def _prove_ml_kem(content: bytes, given: _GivenKey) -> PrivateKey:
         )
     if tags != [_ML_KEM_SEED] or len(elements[0].content) != _ML_KEM_SEED_SIZE:
         raise InvalidPrivateKeyError(f"An ML-KEM seed has {_ML_KEM_SEED_SIZE} bytes; encode the key anew.")
-    kind = mlkem.MLKEM768PrivateKey if given.key_type is KeyType.ML_KEM_768 else mlkem.MLKEM1024PrivateKey
-    private_key = kind.from_seed_bytes(elements[0].content)
+    load_seed = cast("Callable[[bytes], _MlKemPrivateKey]", given.key_type.facts.load_seed)
+    private_key = load_seed(elements[0].content)
     secret, ciphertext = given.key.encapsulate()
     if not hmac.compare_digest(private_key.decapsulate(ciphertext), secret):
         raise _mismatch()
@@ -303,17 +291,21 @@ def _foreign_public_key() -> InvalidPrivateKeyError:
 
 
 _Prove = Callable[[bytes, _GivenKey], PrivateKey]
-_RSA_PROOF: Final = ("prime factors, components and decryption", _prove_rsa)
-_EC_PROOF: Final = ("derived public key", _prove_ec)
-_ML_KEM_PROOF: Final = ("encapsulation", _prove_ml_kem)
-_PROOFS: Final[dict[KeyType, tuple[str, _Prove]]] = {
-    KeyType.RSA_2048: _RSA_PROOF,
-    KeyType.RSA_3072: _RSA_PROOF,
-    KeyType.RSA_4096: _RSA_PROOF,
-    KeyType.EC_P256: _EC_PROOF,
-    KeyType.EC_P384: _EC_PROOF,
-    KeyType.EC_P521: _EC_PROOF,
-    KeyType.X25519: ("derived public key", _prove_x25519),
-    KeyType.ML_KEM_768: _ML_KEM_PROOF,
-    KeyType.ML_KEM_1024: _ML_KEM_PROOF,
-}
+
+
+def _proof_of(key_type: KeyType) -> tuple[str, _Prove]:
+    """Return how keys of this type are proven to match; raises UnsupportedKeyError for one that does not encrypt."""
+    check_key_type(key_type, ENCRYPTION_KEY_TYPES)
+    match key_type.algorithm:
+        case Algorithm.RSA:
+            return "prime factors, components and decryption", _prove_rsa
+        case Algorithm.EC:
+            return "derived public key", _prove_ec
+        case Algorithm.X25519:
+            return "derived public key", _prove_x25519
+        case Algorithm.ML_KEM:
+            return "encapsulation", _prove_ml_kem
+        case Algorithm.ED25519 | Algorithm.ML_DSA:
+            raise TypeError(f"a key of type {key_type.value} encrypts nothing")
+        case _:
+            assert_never(key_type.algorithm)

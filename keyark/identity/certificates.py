@@ -19,10 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keyark.errors import UnauthenticatedError
 from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE, SpiffeId
-from keyark.keys.issuer_keys import signature_scheme
 from keyark.keys.key_types import (
     IDENTITY_KEY_TYPES,
-    RSA_KEY_TYPES,
     TRANSPORT_KEY_TYPES,
     KeyType,
     SigningPrivateKey,
@@ -31,6 +29,7 @@ from keyark.keys.key_types import (
     key_type_of,
 )
 from keyark.keys.library import PARSING_ERRORS
+from keyark.keys.signatures import signature_scheme
 from keyark.keys.spki import encode_spki
 from keyark.x509.authority import (
     Authority,
@@ -41,6 +40,7 @@ from keyark.x509.authority import (
     sign_certificate,
 )
 from keyark.x509.certificates import Validity
+from keyark.x509.key_usages import encryption_attribute
 
 # "Private Key Archival" of the CA exchange certificates that [MS-WCCE] §3.2.1.4.2.3 describes, which have the
 # same purpose. With any extended key usage but those of TLS, TLS stacks refuse the transport certificate.
@@ -204,7 +204,7 @@ def _alternative_names(identity: SpiffeId) -> x509.SubjectAlternativeName:
 def _usages(identity: SpiffeId, key_type: KeyType) -> tuple[str, ...]:
     if identity.role != TRANSPORT_ROLE:
         return ("digital_signature",)
-    return ("digital_signature", "key_encipherment" if key_type in RSA_KEY_TYPES else "key_agreement")
+    return ("digital_signature", encryption_attribute(key_type))
 
 
 def _purposes(identity: SpiffeId) -> list[x509.ObjectIdentifier]:

@@ -12,11 +12,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from keyark.errors import InvalidInputError, KeyarkError, Kind, UnauthenticatedError
 from keyark.identity.certificates import identity_of
 from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId
-from keyark.keys.key_types import RSA_KEY_TYPES, TRANSPORT_KEY_TYPES, check_key_type, key_type_of
+from keyark.keys.key_types import TRANSPORT_KEY_TYPES, check_key_type, key_type_of
 from keyark.keys.spki import encode_spki
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.x509.certificates import Validity, load_certificate
 from keyark.x509.chains import verify_chain
+from keyark.x509.key_usages import encryption_attribute
 
 _MAX_REMEMBERED: Final = 16
 _TLS_PURPOSES: Final = (
@@ -89,7 +90,7 @@ def transport_spki(certificate: x509.Certificate, trust_domain: str) -> bytes:
         raise TransportCertificateError(
             "The transport certificate does not limit the use of its key."
         ) from None
-    wraps = usage.key_encipherment if key_type in RSA_KEY_TYPES else usage.key_agreement
+    wraps = getattr(usage, encryption_attribute(key_type))
     if not (usage.digital_signature and wraps) or any(p in purposes for p in _TLS_PURPOSES):
         raise TransportCertificateError(
             "The transport certificate permits other uses than wrapping keys and signing receipts."

@@ -1,19 +1,27 @@
-"""The key types of keyark, what each is fit for, and how to make and recognise one."""
+"""The key types of keyark, a row each: whatever differs between them follows from it. How to make and recognise one."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Final, TypeAlias, cast
 
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from keyark.errors import InvalidInputError
+from keyark.keys.key_facts import (
+    RSA_PUBLIC_EXPONENT,
+    Algorithm,
+    Fit,
+    KeyFacts,
+    ec_facts,
+    raw_encryption_facts,
+    raw_signing_facts,
+    rsa_facts,
+)
 from keyark.v1 import common_pb2
-
-RSA_PUBLIC_EXPONENT: Final = 65537
 
 SigningPrivateKey: TypeAlias = (
     rsa.RSAPrivateKey
@@ -64,9 +72,19 @@ class KeyType(enum.Enum):
     ML_KEM_1024 = "ml-kem-1024"
 
     @property
+    def facts(self) -> KeyFacts:
+        """The row of this type."""
+        return _ROWS[self]
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The family that this type belongs to."""
+        return self.facts.algorithm
+
+    @property
     def proto(self) -> common_pb2.KeyType.ValueType:
         """The number that stands for this type in messages."""
-        return _PROTO_NUMBERS[self]
+        return self.facts.number
 
     @classmethod
     def from_proto(cls, number: int, *, field: str = "key_type") -> KeyType:
@@ -79,28 +97,124 @@ class KeyType(enum.Enum):
             ) from None
 
 
-_RSA: Final = (KeyType.RSA_2048, KeyType.RSA_3072, KeyType.RSA_4096)
-_EC: Final = (KeyType.EC_P256, KeyType.EC_P384, KeyType.EC_P521)
-_ML_DSA: Final = (KeyType.ML_DSA_44, KeyType.ML_DSA_65, KeyType.ML_DSA_87)
-_ML_KEM: Final = (KeyType.ML_KEM_768, KeyType.ML_KEM_1024)
+_ROWS: Final = {
+    KeyType.RSA_2048: rsa_facts(
+        2048, number=common_pb2.KEY_TYPE_RSA_2048, fit=frozenset(), match_milliseconds=32
+    ),
+    KeyType.RSA_3072: rsa_facts(
+        3072,
+        number=common_pb2.KEY_TYPE_RSA_3072,
+        fit=frozenset({Fit.ISSUING, Fit.TRANSPORT}),
+        match_milliseconds=104,
+    ),
+    KeyType.RSA_4096: rsa_facts(
+        4096, number=common_pb2.KEY_TYPE_RSA_4096, fit=frozenset({Fit.ISSUING}), match_milliseconds=240
+    ),
+    KeyType.EC_P256: ec_facts(
+        number=common_pb2.KEY_TYPE_EC_P256,
+        fit=frozenset({Fit.ISSUING, Fit.TRANSPORT, Fit.IDENTITY, Fit.SMIME}),
+        curve=ec.SECP256R1(),
+        oid="1.2.840.10045.3.1.7",
+        field=2**256 - 2**224 + 2**192 + 2**96 - 1,
+        signature=(hashes.SHA256(), "1.2.840.10045.4.3.2"),
+    ),
+    KeyType.EC_P384: ec_facts(
+        number=common_pb2.KEY_TYPE_EC_P384,
+        fit=frozenset({Fit.ISSUING, Fit.SMIME}),
+        curve=ec.SECP384R1(),
+        oid="1.3.132.0.34",
+        field=2**384 - 2**128 - 2**96 + 2**32 - 1,
+        signature=(hashes.SHA384(), "1.2.840.10045.4.3.3"),
+    ),
+    KeyType.EC_P521: ec_facts(
+        number=common_pb2.KEY_TYPE_EC_P521,
+        fit=frozenset(),
+        curve=ec.SECP521R1(),
+        oid="1.3.132.0.35",
+        field=2**521 - 1,
+        signature=(hashes.SHA512(), "1.2.840.10045.4.3.4"),
+    ),
+    KeyType.ED25519: raw_signing_facts(
+        number=common_pb2.KEY_TYPE_ED25519,
+        algorithm=Algorithm.ED25519,
+        fit=frozenset({Fit.ISSUING, Fit.PKCS12, Fit.SMIME}),
+        classes=(ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey),
+        oid="1.3.101.112",
+        key_size=32,
+    ),
+    KeyType.X25519: raw_encryption_facts(
+        number=common_pb2.KEY_TYPE_X25519,
+        algorithm=Algorithm.X25519,
+        fit=frozenset(),
+        classes=(x25519.X25519PrivateKey, x25519.X25519PublicKey),
+        oid="1.3.101.110",
+        key_size=32,
+        usages=("keyAgreement", "encipherOnly", "decipherOnly"),
+    ),
+    KeyType.ML_DSA_44: raw_signing_facts(
+        number=common_pb2.KEY_TYPE_ML_DSA_44,
+        algorithm=Algorithm.ML_DSA,
+        fit=frozenset({Fit.SMIME}),
+        classes=(mldsa.MLDSA44PrivateKey, mldsa.MLDSA44PublicKey),
+        oid="2.16.840.1.101.3.4.3.17",
+        key_size=1312,
+    ),
+    KeyType.ML_DSA_65: raw_signing_facts(
+        number=common_pb2.KEY_TYPE_ML_DSA_65,
+        algorithm=Algorithm.ML_DSA,
+        fit=frozenset({Fit.ISSUING, Fit.SMIME}),
+        classes=(mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
+        oid="2.16.840.1.101.3.4.3.18",
+        key_size=1952,
+    ),
+    KeyType.ML_DSA_87: raw_signing_facts(
+        number=common_pb2.KEY_TYPE_ML_DSA_87,
+        algorithm=Algorithm.ML_DSA,
+        fit=frozenset({Fit.SMIME}),
+        classes=(mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
+        oid="2.16.840.1.101.3.4.3.19",
+        key_size=2592,
+    ),
+    KeyType.ML_KEM_768: raw_encryption_facts(
+        number=common_pb2.KEY_TYPE_ML_KEM_768,
+        algorithm=Algorithm.ML_KEM,
+        fit=frozenset({Fit.SMIME}),
+        classes=(mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
+        oid="2.16.840.1.101.3.4.4.2",
+        key_size=1184,
+        usages=("keyEncipherment",),
+    ),
+    KeyType.ML_KEM_1024: raw_encryption_facts(
+        number=common_pb2.KEY_TYPE_ML_KEM_1024,
+        algorithm=Algorithm.ML_KEM,
+        fit=frozenset({Fit.SMIME}),
+        classes=(mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
+        oid="2.16.840.1.101.3.4.4.3",
+        key_size=1568,
+        usages=("keyEncipherment",),
+    ),
+}
 
-RSA_KEY_TYPES: Final = _RSA
-EC_KEY_TYPES: Final = _EC
-SIGNING_KEY_TYPES: Final = (*_RSA, *_EC, KeyType.ED25519, *_ML_DSA)
-ENCRYPTION_KEY_TYPES: Final = (*_RSA, *_EC, KeyType.X25519, *_ML_KEM)
-CA_KEY_TYPES: Final = (
-    KeyType.EC_P256,
-    KeyType.EC_P384,
-    KeyType.RSA_3072,
-    KeyType.RSA_4096,
-    KeyType.ED25519,
-    KeyType.ML_DSA_65,
-)
-TRANSPORT_KEY_TYPES: Final = (KeyType.EC_P256, KeyType.RSA_3072)
-IDENTITY_KEY_TYPES: Final = (KeyType.EC_P256,)
 
-_PROTO_NUMBERS: Final = {t: common_pb2.KeyType.Value(f"KEY_TYPE_{t.name}") for t in KeyType}
-_FROM_PROTO: Final[dict[int, KeyType]] = {number: t for t, number in _PROTO_NUMBERS.items()}
+def _fitting(fit: Fit) -> tuple[KeyType, ...]:
+    return tuple(t for t in KeyType if fit in t.facts.fit)
+
+
+def _p256_first(key_types: tuple[KeyType, ...]) -> tuple[KeyType, ...]:
+    return tuple(sorted(key_types, key=lambda t: t is not KeyType.EC_P256))
+
+
+RSA_KEY_TYPES: Final = tuple(t for t in KeyType if t.algorithm is Algorithm.RSA)
+EC_KEY_TYPES: Final = tuple(t for t in KeyType if t.algorithm is Algorithm.EC)
+SIGNING_KEY_TYPES: Final = _fitting(Fit.SIGNING)
+ENCRYPTION_KEY_TYPES: Final = _fitting(Fit.ENCRYPTION)
+CA_KEY_TYPES: Final = _p256_first(_fitting(Fit.ISSUING))
+TRANSPORT_KEY_TYPES: Final = _p256_first(_fitting(Fit.TRANSPORT))
+IDENTITY_KEY_TYPES: Final = _fitting(Fit.IDENTITY)
+PKCS12_KEY_TYPES: Final = _fitting(Fit.PKCS12)
+SMIME_KEY_TYPES: Final = _fitting(Fit.SMIME)
+
+_FROM_PROTO: Final[dict[int, KeyType]] = {t.proto: t for t in KeyType}
 
 
 def parse_key_type(
@@ -127,26 +241,9 @@ def _listed(key_types: Sequence[KeyType]) -> str:
     return ", ".join(t.value for t in key_types)
 
 
-_GENERATORS: Final[dict[KeyType, Callable[[], PrivateKey]]] = {
-    KeyType.RSA_2048: partial(rsa.generate_private_key, RSA_PUBLIC_EXPONENT, 2048),
-    KeyType.RSA_3072: partial(rsa.generate_private_key, RSA_PUBLIC_EXPONENT, 3072),
-    KeyType.RSA_4096: partial(rsa.generate_private_key, RSA_PUBLIC_EXPONENT, 4096),
-    KeyType.EC_P256: partial(ec.generate_private_key, ec.SECP256R1()),
-    KeyType.EC_P384: partial(ec.generate_private_key, ec.SECP384R1()),
-    KeyType.EC_P521: partial(ec.generate_private_key, ec.SECP521R1()),
-    KeyType.ED25519: ed25519.Ed25519PrivateKey.generate,
-    KeyType.X25519: x25519.X25519PrivateKey.generate,
-    KeyType.ML_DSA_44: mldsa.MLDSA44PrivateKey.generate,
-    KeyType.ML_DSA_65: mldsa.MLDSA65PrivateKey.generate,
-    KeyType.ML_DSA_87: mldsa.MLDSA87PrivateKey.generate,
-    KeyType.ML_KEM_768: mlkem.MLKEM768PrivateKey.generate,
-    KeyType.ML_KEM_1024: mlkem.MLKEM1024PrivateKey.generate,
-}
-
-
 def generate(key_type: KeyType) -> PrivateKey:
     """Make a new private key of this type with the operating system's randomness."""
-    return _GENERATORS[key_type]()
+    return cast("PrivateKey", key_type.facts.generate())
 
 
 def generate_signing(key_type: KeyType) -> SigningPrivateKey:
@@ -160,21 +257,11 @@ def narrow_signing_key(private_key: PrivateKey) -> SigningPrivateKey:
     return cast("SigningPrivateKey", private_key)
 
 
-_BY_CLASS: Final[tuple[tuple[type, KeyType], ...]] = (
-    (ed25519.Ed25519PublicKey, KeyType.ED25519),
-    (x25519.X25519PublicKey, KeyType.X25519),
-    (mldsa.MLDSA44PublicKey, KeyType.ML_DSA_44),
-    (mldsa.MLDSA65PublicKey, KeyType.ML_DSA_65),
-    (mldsa.MLDSA87PublicKey, KeyType.ML_DSA_87),
-    (mlkem.MLKEM768PublicKey, KeyType.ML_KEM_768),
-    (mlkem.MLKEM1024PublicKey, KeyType.ML_KEM_1024),
+_BY_CURVE: Final = {t.facts.curve.name: t for t in EC_KEY_TYPES if t.facts.curve}
+_BY_MODULUS_BITS: Final = {t.facts.bits: t for t in RSA_KEY_TYPES}
+_BY_CLASS: Final = tuple(
+    (t.facts.public_class, t) for t in KeyType if t.algorithm not in (Algorithm.RSA, Algorithm.EC)
 )
-_BY_CURVE: Final = {
-    "secp256r1": KeyType.EC_P256,
-    "secp384r1": KeyType.EC_P384,
-    "secp521r1": KeyType.EC_P521,
-}
-_BY_MODULUS_BITS: Final = {2048: KeyType.RSA_2048, 3072: KeyType.RSA_3072, 4096: KeyType.RSA_4096}
 
 
 def key_type_of(public_key: PublicKeyTypes, *, field: str = "") -> KeyType:
@@ -200,14 +287,15 @@ def _by_curve(public_key: ec.EllipticCurvePublicKey, field: str) -> KeyType:
         return _BY_CURVE[public_key.curve.name]
     except KeyError:
         raise UnsupportedKeyError(
-            f"Curve {public_key.curve.name} is not supported; use one of {_listed(_EC)}.", field=field
+            f"Curve {public_key.curve.name} is not supported; use one of {_listed(EC_KEY_TYPES)}.",
+            field=field,
         ) from None
 
 
 def _by_modulus(public_key: rsa.RSAPublicKey, field: str) -> KeyType:
     if public_key.key_size not in _BY_MODULUS_BITS:
         raise UnsupportedKeyError(
-            f"RSA keys of {public_key.key_size} bits are not supported; use one of {_listed(_RSA)}.",
+            f"RSA keys of {public_key.key_size} bits are not supported; use one of {_listed(RSA_KEY_TYPES)}.",
             field=field,
         )
     if public_key.public_numbers().e != RSA_PUBLIC_EXPONENT:

@@ -13,11 +13,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 from keyark.errors import ConfigurationError
 from keyark.files import UnreadableFileError, opened_file
-from keyark.keys.key_types import EC_KEY_TYPES, RSA_KEY_TYPES, KeyType
+from keyark.keys.key_facts import Algorithm
 from keyark.keys.spki import key_bytes, rsa_modulus, spki_key_type
 from keyark.keys.weak_keys import WeakKeyError
 
@@ -85,10 +85,14 @@ class _HashList(Sequence[bytes]):
 
 def _hashed(spki: bytes) -> bytes:
     key_type, key = spki_key_type(spki), key_bytes(spki)
-    if key_type in RSA_KEY_TYPES:
-        return rsa_modulus(spki)
-    if key_type in EC_KEY_TYPES:
-        return key[1 : 1 + len(key) // 2].lstrip(b"\0")
-    if key_type in (KeyType.ED25519, KeyType.X25519):
-        return key.lstrip(b"\0")
-    return key
+    match key_type.algorithm:
+        case Algorithm.RSA:
+            return rsa_modulus(spki)
+        case Algorithm.EC:
+            return key[1 : 1 + len(key) // 2].lstrip(b"\0")
+        case Algorithm.ED25519 | Algorithm.X25519:
+            return key.lstrip(b"\0")
+        case Algorithm.ML_DSA | Algorithm.ML_KEM:
+            return key
+        case _:
+            assert_never(key_type.algorithm)

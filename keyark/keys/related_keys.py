@@ -11,17 +11,13 @@ and keyark takes one exponent. ML-KEM and ML-DSA keys have no relatives that the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, assert_never
 
+from keyark.keys.key_facts import Algorithm
 from keyark.keys.key_types import KeyType
 from keyark.keys.spki import FIELD_25519, encode_key_bytes, key_bytes, spki_key_type, spki_sha256
 
 _SIGN_BIT: Final = 1 << 255
-_CURVE_FIELDS: Final = {
-    KeyType.EC_P256: 2**256 - 2**224 + 2**192 + 2**96 - 1,
-    KeyType.EC_P384: 2**384 - 2**128 - 2**96 + 2**32 - 1,
-    KeyType.EC_P521: 2**521 - 1,
-}
 
 
 def related_key_ids(spki: bytes) -> tuple[bytes, ...]:
@@ -40,17 +36,22 @@ def ed25519_to_x25519(point: bytes) -> bytes:
 
 def _relatives(spki: bytes) -> Iterator[bytes]:
     key_type = spki_key_type(spki)
-    if key_type in _CURVE_FIELDS:
-        yield _negated(spki, _CURVE_FIELDS[key_type])
-    elif key_type is KeyType.ED25519:
-        point = key_bytes(spki)
-        yield encode_key_bytes(KeyType.ED25519, _flip_sign(point))
-        yield encode_key_bytes(KeyType.X25519, ed25519_to_x25519(point))
-    elif key_type is KeyType.X25519:
-        u = int.from_bytes(key_bytes(spki), "little")
-        point = _to_bytes((u - 1) * _inverse(u + 1))
-        yield encode_key_bytes(KeyType.ED25519, point)
-        yield encode_key_bytes(KeyType.ED25519, _flip_sign(point))
+    match key_type.algorithm:
+        case Algorithm.EC:
+            yield _negated(spki, key_type.facts.field)
+        case Algorithm.ED25519:
+            point = key_bytes(spki)
+            yield encode_key_bytes(KeyType.ED25519, _flip_sign(point))
+            yield encode_key_bytes(KeyType.X25519, ed25519_to_x25519(point))
+        case Algorithm.X25519:
+            u = int.from_bytes(key_bytes(spki), "little")
+            point = _to_bytes((u - 1) * _inverse(u + 1))
+            yield encode_key_bytes(KeyType.ED25519, point)
+            yield encode_key_bytes(KeyType.ED25519, _flip_sign(point))
+        case Algorithm.RSA | Algorithm.ML_DSA | Algorithm.ML_KEM:
+            return
+        case _:
+            assert_never(key_type.algorithm)
 
 
 def _negated(spki: bytes, field: int) -> bytes:

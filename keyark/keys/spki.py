@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, cast
+from typing import Final, assert_never, cast
 
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from keyark.errors import InvalidInputError
 from keyark.keys import der as _der
+from keyark.keys.key_facts import RSA_PUBLIC_EXPONENT, Algorithm
 from keyark.keys.key_types import KeyType, PublicKey, UnsupportedKeyError, key_type_of
 from keyark.keys.library import PARSING_ERRORS
 
@@ -43,61 +44,41 @@ class _Shape:
     bits_offset: int
 
 
-_EC_PUBLIC_KEY: Final = _der.object_identifier("1.2.840.10045.2.1")
-_RSA_PARAMETERS: Final = _der.object_identifier("1.2.840.113549.1.1.1") + _der.NULL
-_RSA_EXPONENT: Final = _der.unsigned_integer((65537).to_bytes(3, "big"))
+_RSA_EXPONENT: Final = _der.unsigned_integer(RSA_PUBLIC_EXPONENT.to_bytes(3, "big"))
 
 
-def _shape(
-    key_type: KeyType, algorithm: bytes, key_size: int, *, prefix: bytes = b"", trailer: bytes = b""
-) -> _Shape:
-    bits = prefix + bytes(key_size) + trailer
-    algorithm = _der.sequence(algorithm)
+def _shape(key_type: KeyType) -> _Shape:
+    prefix, trailer = _around(key_type)
+    bits = prefix + bytes(key_type.facts.key_size) + trailer
+    algorithm = _der.sequence(key_type.facts.algorithm_identifier)
     spki = _der.sequence(algorithm, _der.bit_string(bits))
     bits_offset = len(spki) - len(bits)
-    header = spki[: bits_offset + len(prefix)]
     return _Shape(
         key_type=key_type,
         size=len(spki),
-        header=header,
+        header=spki[: bits_offset + len(prefix)],
         trailer=trailer,
         algorithm=algorithm,
         bits_offset=bits_offset,
     )
 
 
-def _rsa_shape(key_type: KeyType, modulus_size: int) -> _Shape:
-    modulus = _der.unsigned_integer(b"\x80" + bytes(modulus_size - 1))
-    key = _der.sequence(modulus, _RSA_EXPONENT)
-    prefix = key[: len(key) - len(_RSA_EXPONENT) - modulus_size]
-    return _shape(key_type, _RSA_PARAMETERS, modulus_size, prefix=prefix, trailer=_RSA_EXPONENT)
+def _around(key_type: KeyType) -> tuple[bytes, bytes]:
+    """Return what stands in the BIT STRING before and after that which differs between two keys."""
+    match key_type.algorithm:
+        case Algorithm.RSA:
+            size = key_type.facts.key_size
+            key = _der.sequence(_der.unsigned_integer(b"\x80" + bytes(size - 1)), _RSA_EXPONENT)
+            return key[: -len(_RSA_EXPONENT) - size], _RSA_EXPONENT
+        case Algorithm.EC:
+            return b"\x04", b""
+        case Algorithm.ED25519 | Algorithm.X25519 | Algorithm.ML_DSA | Algorithm.ML_KEM:
+            return b"", b""
+        case _:
+            assert_never(key_type.algorithm)
 
 
-def _ec_shape(key_type: KeyType, curve: str, coordinate_size: int) -> _Shape:
-    algorithm = _EC_PUBLIC_KEY + _der.object_identifier(curve)
-    return _shape(key_type, algorithm, 2 * coordinate_size, prefix=b"\x04")
-
-
-def _raw_shape(key_type: KeyType, algorithm: str, key_size: int) -> _Shape:
-    return _shape(key_type, _der.object_identifier(algorithm), key_size)
-
-
-_ALL_SHAPES: Final = (
-    _rsa_shape(KeyType.RSA_2048, 256),
-    _rsa_shape(KeyType.RSA_3072, 384),
-    _rsa_shape(KeyType.RSA_4096, 512),
-    _ec_shape(KeyType.EC_P256, "1.2.840.10045.3.1.7", 32),
-    _ec_shape(KeyType.EC_P384, "1.3.132.0.34", 48),
-    _ec_shape(KeyType.EC_P521, "1.3.132.0.35", 66),
-    _raw_shape(KeyType.ED25519, "1.3.101.112", 32),
-    _raw_shape(KeyType.X25519, "1.3.101.110", 32),
-    _raw_shape(KeyType.ML_DSA_44, "2.16.840.1.101.3.4.3.17", 1312),
-    _raw_shape(KeyType.ML_DSA_65, "2.16.840.1.101.3.4.3.18", 1952),
-    _raw_shape(KeyType.ML_DSA_87, "2.16.840.1.101.3.4.3.19", 2592),
-    _raw_shape(KeyType.ML_KEM_768, "2.16.840.1.101.3.4.4.2", 1184),
-    _raw_shape(KeyType.ML_KEM_1024, "2.16.840.1.101.3.4.4.3", 1568),
-)
-RSA_MODULUS_SIZES: Final = {KeyType.RSA_2048: 256, KeyType.RSA_3072: 384, KeyType.RSA_4096: 512}
+_ALL_SHAPES: Final = tuple(map(_shape, KeyType))
 _BY_TYPE: Final = {shape.key_type: shape for shape in _ALL_SHAPES}
 _BY_SIZE: Final = {s.size: tuple(t for t in _ALL_SHAPES if t.size == s.size) for s in _ALL_SHAPES}
 
@@ -141,11 +122,15 @@ def load_spki(der: bytes, *, field: str = "") -> PublicKey:
 
 def _check_coordinate(key_type: KeyType, key: bytes, field: str) -> None:
     """Refuse the other encodings of a coordinate: OpenSSL reduces it and ignores the highest bit of a u-coordinate."""
-    if key_type not in (KeyType.X25519, KeyType.ED25519):
-        return
-    coordinate = int.from_bytes(key, "little")
-    if key_type is KeyType.ED25519:
-        coordinate %= 1 << 255  # the highest bit is the sign of x
+    match key_type.algorithm:
+        case Algorithm.X25519:
+            coordinate = int.from_bytes(key, "little")
+        case Algorithm.ED25519:
+            coordinate = int.from_bytes(key, "little") % (1 << 255)  # the highest bit is the sign of x
+        case Algorithm.RSA | Algorithm.EC | Algorithm.ML_DSA | Algorithm.ML_KEM:
+            return
+        case _:
+            assert_never(key_type.algorithm)
     if coordinate >= FIELD_25519:
         raise SpkiNotCanonicalError(
             "The public key's coordinate is not reduced (RFC 7748 §5, RFC 8032 §5.1.3); send its canonical encoding.",
@@ -188,7 +173,7 @@ def key_bytes(der: bytes) -> bytes:
 
 def rsa_modulus(der: bytes) -> bytes:
     """Return the modulus of a canonical RSA SPKI (DER), big-endian; its highest bit is set."""
-    return key_bytes(der)[: -len(_RSA_EXPONENT)][-RSA_MODULUS_SIZES[spki_key_type(der)] :]
+    return key_bytes(der)[: -len(_RSA_EXPONENT)][-spki_key_type(der).facts.key_size :]
 
 
 def encode_key_bytes(key_type: KeyType, key: bytes) -> bytes:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from cryptography.hazmat.primitives.asymmetric import rsa, x25519
 
 from keyark.errors import InvalidInputError
-from keyark.keys.key_types import RSA_KEY_TYPES, RSA_PUBLIC_EXPONENT, KeyType
+from keyark.keys.key_facts import RSA_PUBLIC_EXPONENT, Algorithm
 from keyark.keys.related_keys import ed25519_to_x25519
 from keyark.keys.spki import key_bytes, spki_key_type
 
@@ -38,12 +38,17 @@ class WeakKeyError(InvalidInputError):
 def check_public_key(spki: bytes, public_key: Any, *, field: str = "") -> None:
     """Raise WeakKeyError where a canonical SPKI (DER), loaded as ``public_key``, shows that the key is weak."""
     key_type = spki_key_type(spki, field=field)
-    if key_type in RSA_KEY_TYPES:
-        _check_modulus(public_key.public_numbers().n, field)
-    elif key_type is KeyType.X25519:
-        _check_in_group(key_bytes(spki), field)
-    elif key_type is KeyType.ED25519:
-        _check_in_group(ed25519_to_x25519(key_bytes(spki)), field)
+    match key_type.algorithm:
+        case Algorithm.RSA:
+            _check_modulus(public_key.public_numbers().n, field)
+        case Algorithm.X25519:
+            _check_in_group(key_bytes(spki), field)
+        case Algorithm.ED25519:
+            _check_in_group(ed25519_to_x25519(key_bytes(spki)), field)
+        case Algorithm.EC | Algorithm.ML_DSA | Algorithm.ML_KEM:
+            return
+        case _:
+            assert_never(key_type.algorithm)
 
 
 def check_private_key(private_key: Any, *, field: str = "") -> None:

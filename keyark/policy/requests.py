@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
+from keyark.keys.key_types import KeyType
 from keyark.policy.cel_library import cel
 from keyark.policy.patterns import MATCHES, matches
 
@@ -139,14 +140,13 @@ def _domain(email: str) -> str:
 
 
 def _algorithm(key_type: str) -> str:
-    """Return "rsa", "ec", "ed25519", "x25519", "ml-dsa" or "ml-kem"."""
-    return key_type if key_type[-5:] == "25519" else key_type.rpartition("-")[0]
+    """Return "rsa", "ec", "ed25519", "x25519", "ml-dsa" or "ml-kem", and nothing where there is no key."""
+    return KeyType(key_type).algorithm.value if key_type else ""
 
 
 def _bits(key_type: str) -> int:
     """Return the size of RSA moduli and EC fields, and 0 for all other types."""
-    algorithm, _, size = key_type.rpartition("-")
-    return int(size.removeprefix("p")) if algorithm in {"rsa", "ec"} else 0
+    return KeyType(key_type).facts.bits if key_type else 0
 
 
 def _days(request: PolicyRequest) -> float:

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import NameOID
 
 from keyark.errors import InvalidInputError, KeyarkError, Kind
-from keyark.keys.issuer_keys import check_issuer, signature_scheme
 from keyark.keys.key_types import CA_KEY_TYPES, KeyType, SigningPrivateKey, check_key_type, key_type_of
 from keyark.keys.library import PARSING_ERRORS
+from keyark.keys.signatures import check_issuer, signature_scheme
 from keyark.keys.spki import encode_spki, key_identifier
 from keyark.x509.certificates import IssuerValidityError, Validity
 from keyark.x509.distribution import Distribution

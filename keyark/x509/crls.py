@@ -9,8 +9,8 @@ from typing import Final
 from cryptography import x509
 
 from keyark.keys import der as _der
-from keyark.keys.issuer_keys import check_crl_issuer, signature_scheme, tbs_signer
 from keyark.keys.key_types import SigningPrivateKey
+from keyark.keys.signatures import check_crl_issuer, signature_scheme, tbs_signer
 
 MAX_SHARDS: Final = 256
 

@@ -14,7 +14,6 @@ from cryptography import x509
 
 from keyark.errors import InvalidInputError
 from keyark.keys import der as _der
-from keyark.keys.issuer_keys import check_issuer, signature_scheme, tbs_signer
 from keyark.keys.key_types import (
     ENCRYPTION_KEY_TYPES,
     SIGNING_KEY_TYPES,
@@ -22,6 +21,7 @@ from keyark.keys.key_types import (
     SigningPrivateKey,
     check_key_type,
 )
+from keyark.keys.signatures import check_issuer, signature_scheme, tbs_signer
 from keyark.keys.spki import key_identifier, spki_key_type
 from keyark.x509.certificates import IssuerValidityError, Validity
 from keyark.x509.end_entity_profile import ALTERNATIVE_NAMES, CRITICAL_NAMES, EndEntityProfile, RoleProfile

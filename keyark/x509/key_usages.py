@@ -11,7 +11,7 @@ from typing import Final
 from cryptography import x509
 
 from keyark.errors import ConfigurationError
-from keyark.keys.key_types import EC_KEY_TYPES, RSA_KEY_TYPES, KeyType
+from keyark.keys.key_types import KeyType
 from keyark.x509.authority import key_usage
 
 _NARROWING: Final = {"encipherOnly": "encipher_only", "decipherOnly": "decipher_only"}
@@ -29,15 +29,13 @@ SIGNING_USAGES: Final = ("digitalSignature", "nonRepudiation")
 
 
 def encryption_usages(key_type: KeyType) -> tuple[str, ...]:
-    """Return what an encryption certificate for such a key may have; the first is what it has by default.
+    """Return what an encryption certificate for such a key may have; the first is what it has by default."""
+    return key_type.facts.usages
 
-    S/MIME Baseline Requirements §7.1.2.3 e; RFC 8410 §5; RFC 9935 §5 for ML-KEM.
-    """
-    if key_type in RSA_KEY_TYPES:
-        return ("keyEncipherment", "dataEncipherment")
-    if key_type in EC_KEY_TYPES or key_type is KeyType.X25519:
-        return ("keyAgreement", *_NARROWING)
-    return ("keyEncipherment",)
+
+def encryption_attribute(key_type: KeyType) -> str:
+    """Return the name in ``cryptography`` of what an encryption certificate for such a key has by default."""
+    return _ATTRIBUTES[key_type.facts.usages[0]]
 
 
 def usage_extension(names: Sequence[str]) -> x509.KeyUsage:

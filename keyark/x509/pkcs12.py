@@ -16,11 +16,10 @@ from typing import Final, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
 from keyark.errors import InvalidInputError
-from keyark.keys.key_types import PrivateKey, UnsupportedKeyError, key_type_of
+from keyark.keys.key_types import PKCS12_KEY_TYPES, PrivateKey, UnsupportedKeyError, key_type_of
 from keyark.keys.library import PARSING_ERRORS
 from keyark.keys.pbes import CompatibleProtection, ModernProtection
 from keyark.keys.spki import encode_spki
@@ -55,9 +54,7 @@ class KeyEntry:
         """Raise UnsupportedKeyError for types other than RSA, EC and Ed25519, InvalidInputError for a wrong pair."""
         public_key = self.private_key.public_key()
         key_type = key_type_of(public_key)
-        if not isinstance(
-            self.private_key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-        ):
+        if key_type not in PKCS12_KEY_TYPES:
             raise UnsupportedKeyError(
                 f"PKCS#12 files are not written for {key_type.value} keys; save the key as encrypted PEM instead."
             )

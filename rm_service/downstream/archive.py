@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from keyark.custody.envelopes import UnknownTransportKeyError
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.errors.services import ArchiveAnswerError, CheckpointGapError, StaleCheckpointError
-from keyark.keys.key_types import KeyType
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.coalescing import Coalescer
 from keyark.rpc.errors import from_status
@@ -34,8 +33,8 @@ BATCH_SECONDS: Final = 30.0
 ATTEMPTS: Final = 4
 STALE_ATTEMPTS: Final = 3
 PAGE_OF_LINKS: Final = 256
-_PROOF_WEIGHT: Final = {KeyType.RSA_2048: 4 << 10, KeyType.RSA_3072: 13 << 10, KeyType.RSA_4096: 30 << 10}
-"""Bytes that the match check of a key weighs, 128 a millisecond: the DRM works a full batch within its deadline."""
+_MILLISECOND: Final = 128
+"""Bytes that a millisecond of a key's match check weighs: the DRM works a full batch within its deadline."""
 
 logger = logging.getLogger(__name__)
 
@@ -276,7 +275,7 @@ def _size(item: ArchiveItem) -> int:
 
 
 def _weigh(item: ArchiveItem) -> int:
-    return _size(item) + _PROOF_WEIGHT.get(item.statement.archived_key_type, 0)
+    return _size(item) + item.statement.archived_key_type.facts.match_milliseconds * _MILLISECOND
 
 
 def _outcome(outcome: archive_pb2.ArchiveOutcome) -> bytes | KeyarkError:

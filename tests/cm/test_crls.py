@@ -19,8 +19,8 @@ from cm_service.public.crls import Crls
 from cm_service.records import CRL_CHANGES, CRL_STATE
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.errors.services import StoreError, WorkerDiedError
-from keyark.keys.issuer_keys import IssuerKeyMismatchError
 from keyark.keys.key_types import CA_KEY_TYPES, KeyType
+from keyark.keys.signatures import IssuerKeyMismatchError
 from keyark.x509.certificates import encode_certificate, save_certificates
 from keyark.x509.crl_entries import encode_entry
 from keyark.x509.crls import CrlContent, CrlIssuer

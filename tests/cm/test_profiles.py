@@ -11,7 +11,7 @@ from cm_service.crl_settings import sharded_profiles
 from cm_service.issuer.profiles import READY, ProfileSettings, ready_profiles
 from keyark.config import Config, load_config
 from keyark.errors import ConfigurationError, InvalidInputError
-from keyark.keys.key_types import KeyType
+from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, SMIME_KEY_TYPES, KeyType
 from keyark.statements.enrollment import parse_statement
 from keyark.v1.statement_pb2 import EnrollmentStatement
 from tests.support.keys.pki import statement_bytes
@@ -54,6 +54,22 @@ def test_a_form_asks_for_fields_that_a_statement_has(tmp_path: Path) -> None:
     assert set(load(tmp_path, USER).to_proto("it").fields) <= set(
         EnrollmentStatement.DESCRIPTOR.fields_by_name
     )
+
+
+def ready(name: str) -> tuple[set[str], set[str]]:
+    """The signing and encryption key types that a ready profile lists."""
+    profile = tomllib.loads((READY / f"{name}.toml").read_text())
+    return set(profile["signing_key_types"]), set(profile["encryption_key_types"])
+
+
+def test_ready_profiles_list_every_key_type_that_fits() -> None:
+    signing, encryption, smime = (
+        {key_type.value for key_type in key_types}
+        for key_types in (SIGNING_KEY_TYPES, ENCRYPTION_KEY_TYPES, SMIME_KEY_TYPES)
+    )
+    assert ready("user") == (signing, encryption)
+    assert ready("signing-only") == (signing, set())
+    assert ready("smime-strict") == (signing & smime, encryption & smime)
 
 
 @pytest.mark.parametrize("name", ["user", "pq", "signing-only"])

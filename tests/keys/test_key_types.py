@@ -1,12 +1,18 @@
-"""Guards what keys are taken: each type by name, number and object; no other size, curve or exponent."""
+"""A new key type has a whole row, and what lists key types names it; no other size, curve or exponent is taken."""
+
+import json
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa, x448
 
 from keyark.errors import InvalidInputError
+from keyark.keys.key_facts import Algorithm
 from keyark.keys.key_types import (
     CA_KEY_TYPES,
+    EC_KEY_TYPES,
     ENCRYPTION_KEY_TYPES,
+    RSA_KEY_TYPES,
     SIGNING_KEY_TYPES,
     TRANSPORT_KEY_TYPES,
     KeyType,
@@ -16,7 +22,9 @@ from keyark.keys.key_types import (
     parse_key_type,
 )
 from keyark.v1 import common_pb2
-from tests.support.keys.pki import private_key
+from tests.support.keys.pki import private_key, spki
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_names_are_those_of_the_command_line():
@@ -35,6 +43,45 @@ def test_names_are_those_of_the_command_line():
         "ml-kem-768",
         "ml-kem-1024",
     ]
+
+
+def test_names_of_the_contract_are_those_of_the_code():
+    assert {common_pb2.KeyType.Name(t.proto) for t in KeyType} == {f"KEY_TYPE_{t.name}" for t in KeyType}
+
+
+def test_every_row_says_how_keys_sign_and_what_they_are_certified_for():
+    signing, encryption = set(SIGNING_KEY_TYPES), set(ENCRYPTION_KEY_TYPES)
+    assert {t for t in KeyType if t.facts.signature is not None} == signing
+    assert {t for t in KeyType if t.facts.usages} == encryption
+
+
+def test_every_row_says_what_its_family_needs():
+    assert {t for t in KeyType if t.facts.curve and t.facts.field} == set(EC_KEY_TYPES)
+    assert {t for t in KeyType if t.facts.load_seed} == {
+        t for t in KeyType if t.algorithm is Algorithm.ML_KEM
+    }
+    assert {t for t in KeyType if t.facts.bits} == {*RSA_KEY_TYPES, *EC_KEY_TYPES}
+
+
+@pytest.mark.parametrize("key_type", EC_KEY_TYPES)
+def test_the_field_of_a_curve_is_the_one_of_its_points(key_type):
+    point, field = private_key(key_type).public_key().public_numbers(), key_type.facts.field
+    negated = ec.EllipticCurvePublicNumbers(point.x, -point.y % field, point.curve)
+    assert field.bit_length() == key_type.facts.bits
+    assert key_type_of(negated.public_key()) is key_type  # on the curve, or it would not load
+
+
+def test_the_protocol_tells_the_size_of_every_type():
+    protocol = (ROOT / "docs" / "protocol.md").read_text()
+    table = protocol.partition("| type | role | SPKI | bytes |")[2].partition("\n\n")[0]
+    told = {int(size) for row in table.splitlines()[2:] for size in row.split("|")[4].split(",")}
+    assert told == {len(spki(t)) for t in KeyType}
+
+
+def test_there_is_a_vector_of_every_type():
+    vectors = json.loads((ROOT / "tests" / "vectors" / "pki" / "statements.json").read_text())["vectors"]
+    named = {vector[f"{role}_key_type"] for vector in vectors for role in ("signing", "encryption")}
+    assert named == {t.value for t in KeyType}
 
 
 def test_every_number_of_the_contract_is_a_type_and_back():

@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyark.errors import InvalidInputError
-from keyark.keys.issuer_keys import IssuerKeyMismatchError
 from keyark.keys.key_types import CA_KEY_TYPES, KeyType, UnsupportedKeyError
+from keyark.keys.signatures import IssuerKeyMismatchError
 from keyark.x509.authority import (
     Authority,
     CertificateRequestError,

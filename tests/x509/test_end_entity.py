@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keyark.errors import ConfigurationError, InvalidInputError
-from keyark.keys.issuer_keys import IssuerKeyMismatchError, signature_scheme
 from keyark.keys.key_types import (
     CA_KEY_TYPES,
     ENCRYPTION_KEY_TYPES,
@@ -18,6 +17,7 @@ from keyark.keys.key_types import (
     UnsupportedKeyError,
     key_type_of,
 )
+from keyark.keys.signatures import IssuerKeyMismatchError, signature_scheme
 from keyark.keys.spki import SpkiNotCanonicalError, key_identifier, load_spki
 from keyark.x509.authority import Authority, ca_name, create_root
 from keyark.x509.certificates import IssuerValidityError, Validity, load_certificate

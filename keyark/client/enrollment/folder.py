@@ -45,7 +45,7 @@ from keyark.files import (
     write_file,
     write_new_file,
 )
-from keyark.keys.key_types import RSA_KEY_TYPES, KeyType, PrivateKey, narrow_signing_key
+from keyark.keys.key_types import PKCS12_KEY_TYPES, KeyType, PrivateKey, narrow_signing_key
 from keyark.keys.password_files import read_password
 from keyark.keys.private_keys import MAX_KEY_FILE_SIZE, is_encrypted, load_private_key, save_private_key
 from keyark.keys.spki import encode_spki
@@ -73,14 +73,6 @@ ROLES: Final = ("signing", "encryption")
 MAX_PKCS12: Final = 64 * 1024
 MAX_PUBLIC: Final = 1 << 20
 UNSENT: Final = ".unsent.bin"
-PKCS12_KEY_TYPES: Final = (
-    *RSA_KEY_TYPES,
-    KeyType.EC_P256,
-    KeyType.EC_P384,
-    KeyType.EC_P521,
-    KeyType.ED25519,
-)
-
 
 _WRITTEN_UNSENT: Final = (UNSENT, "signing-key.pem", "encryption-key.pem", "transport.pem", "password.txt")
 """What a run writes before it sends anything."""

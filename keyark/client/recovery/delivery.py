@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from keyark.client.enrollment.folder import PKCS12_KEY_TYPES, KeyFormat
+from keyark.client.enrollment.folder import KeyFormat
 from keyark.client.recovery.recipients import RecoveredKey
 from keyark.errors import InvalidInputError
 from keyark.files import FileExistsAlreadyError, erase_secret_file, make_private_folder, write_new_file
-from keyark.keys.key_types import PrivateKey, key_type_of
+from keyark.keys.key_types import PKCS12_KEY_TYPES, PrivateKey, key_type_of
 from keyark.keys.private_keys import encode_private_key, narrow_private_key
 from keyark.x509.certificates import encode_pem_certificates
 from keyark.x509.pkcs12 import KeyEntry, Pkcs12Form, Pkcs12Writer, entry_name

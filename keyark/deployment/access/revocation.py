@@ -23,7 +23,7 @@ from keyark.errors import ConfigurationError, KeyarkError, NotFoundError
 from keyark.files import PUBLIC, alone_in, read_file, write_file
 from keyark.identity.revoked import IDENTITY_LIST, MAX_SIZE
 from keyark.identity.spiffe import TRANSPORT_ROLE
-from keyark.keys.issuer_keys import signature_scheme
+from keyark.keys.signatures import signature_scheme
 from keyark.x509.certificates import load_certificates
 
 

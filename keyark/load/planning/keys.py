@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from keyark.errors import ConfigurationError, KeyarkError, Kind
 from keyark.files import make_private_folder, write_file
-from keyark.keys.key_types import RSA_KEY_TYPES, RSA_PUBLIC_EXPONENT, KeyType, generate
+from keyark.keys.key_facts import RSA_PUBLIC_EXPONENT
+from keyark.keys.key_types import RSA_KEY_TYPES, KeyType, generate
 
 LENGTH: Final = 4
 CHUNK: Final = 2000
@@ -161,7 +162,7 @@ def _rsa_keys(key_type: KeyType, have: int, lacking: int) -> Iterator[bytes]:
 
 def _rsa_block(key_type: KeyType, count: int) -> Iterator[bytes]:
     """Every pair of a pool of primes is a key; OpenSSL sets both top bits, so each product has full length."""
-    bits = int(key_type.value.removeprefix("rsa-"))
+    bits = key_type.facts.bits
     primes: list[int] = []
     while len(primes) * (len(primes) - 1) // 2 < count:
         numbers = rsa.generate_private_key(RSA_PUBLIC_EXPONENT, bits).private_numbers()

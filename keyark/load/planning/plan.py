@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from keyark.keys.key_types import RSA_KEY_TYPES, KeyType
+from keyark.keys.key_facts import Algorithm
+from keyark.keys.key_types import KeyType
 from keyark.load.planning.suites import EC
 
 MAX_BATCH: Final = 256
@@ -110,7 +111,7 @@ class LoadPlan(_Frozen):
 MOST_PER_SECOND: Final = 4000
 SLOW_PER_SECOND: Final = 1000
 """Enrollments that nothing on one machine surpasses, with elliptic curves and without: what keys are made for."""
-SLOW: Final = (*RSA_KEY_TYPES, KeyType.ML_DSA_44, KeyType.ML_DSA_65, KeyType.ML_DSA_87)
+SLOW: Final = frozenset((Algorithm.RSA, Algorithm.ML_DSA))
 
 
 def needed_items(plan: LoadPlan) -> int:
@@ -122,7 +123,9 @@ def needed_items(plan: LoadPlan) -> int:
         return plan.items + seeds
     arrival = plan.arrival
     if isinstance(arrival, Closed):
-        most = SLOW_PER_SECOND if {plan.signing, plan.encryption} & set(SLOW) else MOST_PER_SECOND
+        most = (
+            SLOW_PER_SECOND if {plan.signing.algorithm, plan.encryption.algorithm} & SLOW else MOST_PER_SECOND
+        )
         return int(plan.whole_seconds * most) + seeds
     rate = arrival.rate if isinstance(arrival, Open) else (arrival.start + arrival.end) / 2
     return int(rate * plan.whole_seconds * plan.batch * 1.2) + 50 * plan.batch * plan.processes + seeds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -208,6 +210,12 @@ def init_log_key(folder: Path) -> None:
 def save_request(path: Path, request: x509.CertificateSigningRequest) -> None:
     """Write a certificate signing request, PEM."""
     write_new_file(path, encode_request(request), mode=PUBLIC)
+
+
+def key_type_names(key_types: Sequence[KeyType]) -> str:
+    """Return the lines of a list of key types in a configuration file."""
+    names = ", ".join(f'"{key_type.value}"' for key_type in key_types) + ","
+    return textwrap.fill(names, width=100, initial_indent="    ", subsequent_indent="    ")
 
 
 def write_config(path: Path, template: str, **values: object) -> None:

@@ -195,3 +195,28 @@ def test_the_index_of_decisions_has_each_with_its_title():
         number, _, decision = title.partition(". ")
         assert record.name.startswith(number.rjust(4, "0"))
         assert f"| [{number}]({record.name}) | {decision} |" in index
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+GUIDES = [
+    *DOCUMENTS,
+    *(ROOT.parent / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT.parent / "docs" / "adr").glob("*.md")),
+]
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda document: document.name)
+def test_every_link_of_a_document_leads_somewhere(document: Path):
+    for link in LINK.findall(document.read_text()):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link

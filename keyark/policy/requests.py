@@ -158,13 +158,13 @@ ATTRIBUTES: Final = tuple(
     for row in (
         ("caller", "string", KEYS, "who enrolls, such as client/enroller", lambda r: _path(r.caller)),
         (
-            "requester", "string", RECOVER | REVOKE, "who asks for the key, such as agent/alice, or for the revocation",
+            "requester", "string", RECOVER | REVOKE, "who asks for the recovery or revocation, such as agent/alice",
             lambda r: _path(r.requester),
         ),
         ("profile", "string", EVERYWHERE, "name of the profile", lambda r: r.profile),
         ("common_name", "string", EVERYWHERE, "the subject's common name", lambda r: r.common_name),
-        ("email", "string", EVERYWHERE, "the subject's e-mail address, as it was written", lambda r: r.email),
-        ("email_domain", "string", EVERYWHERE, "what stands behind its @, in lower case", lambda r: _domain(r.email)),
+        ("email", "string", EVERYWHERE, "the subject's e-mail address, as submitted", lambda r: r.email),
+        ("email_domain", "string", EVERYWHERE, "the part after the @, in lower case", lambda r: _domain(r.email)),
         (
             "signing_key_type", "string", ENROLLMENT_STAGES, "type and size of the signing key, such as ec-p256",
             lambda r: r.signing_key_type,
@@ -191,35 +191,35 @@ ATTRIBUTES: Final = tuple(
             lambda r: _bits(r.encryption_key_type),
         ),
         (
-            "archival_requested", "bool", ENROLLMENT_STAGES, "whether a private key came along to be archived",
+            "archival_requested", "bool", ENROLLMENT_STAGES, "whether a private key was sent to be archived",
             lambda r: r.archival is Archival.REQUESTED,
         ),
         (
-            "receipt_present", "bool", ISSUE | RENEW, "whether a verified archival receipt was shown",
+            "receipt_present", "bool", ISSUE | RENEW, "whether there is a verified archival receipt",
             lambda r: r.receipt is Receipt.PRESENT,
         ),
         (
             "approver", "string", APPROVE | ISSUE | RENEW,
-            "which officer approves or approved it, such as officer/officer; at issue empty where none had to",
+            "the officer who approves or approved it, such as officer/officer; empty if none had to",
             lambda r: _path(r.approver),
         ),
         (
-            "approved_days", "int", APPROVE, "for how many days the officer lets it be valid, 0 as the profile says",
+            "approved_days", "int", APPROVE, "how many days of validity the officer set; 0 for the profile's",
             lambda r: r.approved_days,
         ),
         ("now", "int", ISSUE | RENEW, "the time, seconds UTC", lambda r: r.now),
         ("not_before", "int", ISSUE | RENEW, "when the certificates become valid, seconds UTC", lambda r: r.not_before),
         ("not_after", "int", ISSUE | RENEW, "when they expire, seconds UTC", lambda r: r.not_after),
-        ("validity_days", "double", ISSUE | RENEW, "for how many days they are valid", _days),
+        ("validity_days", "double", ISSUE | RENEW, "how many days they are valid", _days),
         (
             "issuer_key_type", "string", ISSUE | RENEW, "type and size of the CA key that signs",
             lambda r: r.issuer_key_type,
         ),
         (
-            "renewed_days_left", "double", RENEW, "for how many days the certificates that are renewed are still valid",
+            "renewed_days_left", "double", RENEW, "how many more days the renewed certificates are valid",
             lambda r: ((r.renewed_not_after or 0) - (r.now or 0)) / SECONDS_PER_DAY,
         ),
-        ("archived_days", "double", RECOVER, "for how many days the key has been archived", lambda r: r.archived_days),
+        ("archived_days", "double", RECOVER, "how many days the key has been archived", lambda r: r.archived_days),
         (
             "recoveries_in_a_day", "int", RECOVER, "requests of this agent within 24 hours, this one included",
             lambda r: r.recoveries_in_a_day,
@@ -227,7 +227,10 @@ ATTRIBUTES: Final = tuple(
         ("change", "string", REVOKE, "revoke, hold or release", lambda r: r.change),
         ("reason", "string", REVOKE, "why, such as keyCompromise; empty for a release", lambda r: r.reason),
         ("role", "string", REVOKE, "signing or encryption: which certificate of the pair", lambda r: r.role),
-        ("by_holder", "bool", REVOKE, "whether the pair's signing key asks, not an officer", lambda r: r.by_holder),
+        (
+            "by_holder", "bool", REVOKE, "whether the holder of the pair's signing key asks, and not an officer",
+            lambda r: r.by_holder,
+        ),
     )
 )  # fmt: skip
 

@@ -93,7 +93,7 @@ def check_condition(source: str, info: ValidationInfo) -> str:
 
 
 class Expression(RuleSettings):
-    """Rejects requests for which a condition in CEL does not hold, with a message of the administrator's."""
+    """Rejects requests for which a condition in CEL is false, with a message that you write."""
 
     stages: ClassVar[frozenset[str]] = EVERYWHERE
 
@@ -117,7 +117,7 @@ class Expression(RuleSettings):
 
 
 class KeyTypes(RuleSettings):
-    """Permits listed types and sizes of keys; a role that is not listed permits all of its types."""
+    """Permits the listed types and sizes of keys; a role without a list permits all of its types."""
 
     type: Literal["KeyTypes"]
     signing: list[str] = [t.value for t in SIGNING_KEY_TYPES]
@@ -146,7 +146,7 @@ class KeyTypes(RuleSettings):
 
 
 class SubjectConstraints(RuleSettings):
-    """Constrains common names by a regular expression (RE2, whole match) and addresses by domain."""
+    """Limits common names by a regular expression (RE2, for the whole name), and addresses by domain."""
 
     type: Literal["SubjectConstraints"]
     common_name_pattern: Annotated[str, AfterValidator(check_pattern)] = ""
@@ -162,7 +162,7 @@ class SubjectConstraints(RuleSettings):
 
 
 class ValidityRule(RuleSettings):
-    """Bounds the lifetime of certificates, in days."""
+    """Limits the lifetime of certificates, in days."""
 
     stages: ClassVar[frozenset[str]] = ISSUE
 
@@ -181,7 +181,7 @@ class ValidityRule(RuleSettings):
 
 
 class ArchivalRule(RuleSettings):
-    """Says whether a private key has to come along, may, or must not; `ArchivalRequired` is the first of these."""
+    """Requires, permits or forbids that a private key is archived; `ArchivalRequired` is the same with `required`."""
 
     stages: ClassVar[frozenset[str]] = ENROLLMENT_STAGES
 
@@ -222,7 +222,7 @@ class ReceiptRule(RuleSettings):
 
 
 class ManualApproval(RuleSettings):
-    """Defers requests to a registration officer; use `when` to say which."""
+    """Defers requests to a registration officer; `when` selects which."""
 
     stages: ClassVar[frozenset[str]] = frozenset({"submit"})
 
@@ -298,7 +298,7 @@ class CallerSubjects(RuleSettings):
 
 
 class Quota(RuleSettings):
-    """Limits how many enrollments a caller completes within a clock hour, and within 24 of them."""
+    """Limits how many enrollments a caller completes within one clock hour, and within 24."""
 
     stages: ClassVar[frozenset[str]] = frozenset({"submit"})
 
@@ -323,7 +323,9 @@ class Quota(RuleSettings):
 
 
 class UniqueSubjectName(RuleSettings):
-    """Keeps a common name to one address while certificates under it are in force; a person's two are one pair."""
+    """Allows a common name for one address only, while certificates under it are in force; the two of a pair count
+    as one.
+    """
 
     stages: ClassVar[frozenset[str]] = ISSUE
 
@@ -345,7 +347,9 @@ class UniqueSubjectName(RuleSettings):
 
 
 class Recovery(RuleSettings):
-    """Limits recoveries: which agents ask, how many a day, and how long a key must and may have been archived."""
+    """Limits recoveries: which agents may ask, how often a day, and how long the key must or may have been
+    archived.
+    """
 
     stages: ClassVar[frozenset[str]] = RECOVER
 

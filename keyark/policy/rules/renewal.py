@@ -12,7 +12,7 @@ from keyark.policy.rules.enrollment import RuleSettings
 
 
 class RenewalRule(RuleSettings):
-    """Says how many days before they expire certificates may be renewed; expired ones never are."""
+    """Says how many days before expiry a pair may be renewed; expired certificates never are."""
 
     stages: ClassVar[frozenset[str]] = RENEW
 

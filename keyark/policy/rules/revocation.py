@@ -29,7 +29,9 @@ def _officer(path: str) -> str:
 
 
 class RevocationRule(RuleSettings):
-    """Says which officers change the standing of certificates (none named: all), and who gives which reasons."""
+    """Says which officers may revoke, suspend and release certificates (empty: all), and which reasons officers
+    and holders may give.
+    """
 
     stages: ClassVar[frozenset[str]] = REVOKE
 

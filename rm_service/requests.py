@@ -8,8 +8,9 @@ from typing import Final
 
 from keyark.identity.spiffe import SpiffeId
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
-from keyark.statements.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
+from keyark.statements.calls import CallTrust, SignedCall
 from keyark.statements.enrollment import reread_statement
+from keyark.statements.signed import CLOCK_SKEW_SECONDS
 from keyark.store import Store
 from keyark.v1.ceremony_pb2 import SignedStatement
 from rm_service.reviews import wrapped_key

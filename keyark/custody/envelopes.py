@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from google.protobuf.message import DecodeError
 
+from keyark.canonical import NotCanonicalError, canonical, read_canonical
 from keyark.contexts import context
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.keys.key_types import TRANSPORT_KEY_TYPES, PrivateKey, check_key_type, key_type_of
@@ -90,7 +90,7 @@ def seal_to_transport(
     envelope = TransportEnvelope(
         suite=_suite_for(key), transport_key_id=transport_public_key.key_id, ciphertext=ciphertext
     )
-    return envelope.SerializeToString()
+    return canonical(envelope)
 
 
 class TransportKey:
@@ -148,14 +148,11 @@ def _info(key_id: bytes, statement_sha256: bytes) -> bytes:
 
 def _parse(envelope: bytes) -> TransportEnvelope:
     """Read the one encoding of the three known fields; a field that is not known could matter."""
-    if len(envelope) > MAX_ENVELOPE_SIZE:
-        raise _unopened()
     try:
-        message = TransportEnvelope.FromString(envelope)
-    except DecodeError:
+        message = read_canonical(TransportEnvelope, envelope, max_size=MAX_ENVELOPE_SIZE)
+    except NotCanonicalError:
         raise _unopened() from None
-    message.DiscardUnknownFields()
-    if message.SerializeToString() != envelope or len(message.transport_key_id) != _KEY_ID_SIZE:
+    if len(message.transport_key_id) != _KEY_ID_SIZE:
         raise _unopened()
     return message
 

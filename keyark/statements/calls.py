@@ -10,26 +10,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from google.protobuf.message import DecodeError
 
-from keyark.contexts import context
-from keyark.errors import InvalidInputError, KeyarkError, Kind, UnauthenticatedError
-from keyark.identity.certificates import identity_of
+from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.identity.revoked import RevokedIdentities
 from keyark.identity.spiffe import SpiffeId
-from keyark.keys.key_types import SigningPrivateKey, SigningPublicKey
-from keyark.keys.related_keys import related_key_ids
-from keyark.keys.signatures import sign_message, verify_message
-from keyark.keys.spki import encode_spki
-from keyark.statements.enrollment import MAX_SIGNATURE_SIZE, Statement
+from keyark.statements.enrollment import Statement
+from keyark.statements.signed import (
+    CLOCK_SKEW_SECONDS,
+    IdentitySigner,
+    SignedKind,
+    Signer,
+    SignerTrust,
+    key_ids_of,
+)
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.statement_pb2 import CallStatement
-from keyark.x509.certificates import CertificateFormatError, Validity, encode_certificate, load_certificate
-from keyark.x509.chains import verify_chain
+from keyark.x509.certificates import CertificateFormatError, Validity
 
 LABEL: Final = "keyark/v1/enrollment-call"
 VERSION: Final = 1
@@ -38,8 +38,15 @@ MAX_STATEMENTS: Final = 256
 MAX_SIZE: Final = 10 * 1024
 MAX_CERTIFICATE_SIZE: Final = 4 * 1024
 HASH_SIZE: Final = 32
-CLOCK_SKEW_SECONDS: Final = 300
 
+_KIND: Final = SignedKind(
+    message=CallStatement,
+    label=LABEL,
+    version=VERSION,
+    max_size=MAX_SIZE,
+    name="call's statement",
+    field="call",
+)
 _REMEMBERED_CALLS: Final = 256
 _REMEMBERED_CALLERS: Final = 1024
 
@@ -91,24 +98,19 @@ class SignedCall(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CallSigner:
+class CallSigner(IdentitySigner):
     """A client's identity certificate and its private key."""
-
-    certificate: x509.Certificate
-    private_key: SigningPrivateKey = field(repr=False)
 
     def sign(self, statements: Sequence[bytes], *, time: int) -> SignedCall:
         """Sign a call that sends these serialized statements, in this order, at ``time`` (seconds UTC)."""
-        caller = identity_of(self.certificate)
-        raw = CallStatement(
+        message = CallStatement(
             version=VERSION,
-            trust_domain=caller.trust_domain,
-            caller=str(caller),
+            trust_domain=self.identity.trust_domain,
+            caller=str(self.identity),
             time=time,
             statement_sha256=[sha256(statement).digest() for statement in statements],
-        ).SerializeToString(deterministic=True)
-        signature = sign_message(self.private_key, context(LABEL, raw))
-        return SignedCall(raw, signature, encode_certificate(self.certificate))
+        )
+        return SignedCall.of(self.sign_as(_KIND, message))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +129,7 @@ class Call:
     @cached_property
     def signer_key_ids(self) -> tuple[bytes, ...]:
         """The id of the identity key that signed the call, then those of the keys that reveal it."""
-        public_key = cast("SigningPublicKey", self.certificate.public_key())
-        return related_key_ids(encode_spki(public_key))
+        return key_ids_of(self.certificate)
 
     def check_names(self, statement: Statement) -> None:
         """Raise CallMismatchError unless the statement's own caller sent it with this call.
@@ -158,13 +159,16 @@ class Call:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ClientTrust(SignerTrust):
+    role = CALLER_ROLE
+
+
 @dataclass(frozen=True)
 class _Caller:
-    """A client's certificate, and the time over which the path that was verified for it holds."""
+    """A client, and the time over which the path that was verified for its certificate holds."""
 
-    certificate: x509.Certificate
-    public_key: SigningPublicKey
-    identity: SpiffeId
+    signer: Signer
     validity: Validity
 
 
@@ -177,7 +181,7 @@ class CallTrust:
     def __init__(
         self, *, trust_domain: str, anchors: Sequence[x509.Certificate], revoked: RevokedIdentities
     ) -> None:
-        self._trust_domain, self._anchors, self._revoked = trust_domain, anchors, revoked
+        self._trust = _ClientTrust(trust_domain=trust_domain, anchors=anchors, revoked=revoked)
         self._calls: dict[SignedCall, Call] = {}
         self._callers: dict[bytes, _Caller] = {}
 
@@ -192,7 +196,7 @@ class CallTrust:
         if call is None:
             call = self._verify(signed)
             _remember(self._calls, signed, call, limit=_REMEMBERED_CALLS)
-        self._revoked.check(call.certificate)
+        self._trust.revoked.check(call.certificate)
         if call.time > now + CLOCK_SKEW_SECONDS:
             raise CallTimeError("The call is dated in the future; correct the client's clock.")
         if call.time < now - max_age_seconds:
@@ -203,7 +207,7 @@ class CallTrust:
 
     def _verify(self, signed: SignedCall) -> Call:
         message = _parse(signed.statement)
-        if message.trust_domain != self._trust_domain:
+        if message.trust_domain != self._trust.trust_domain:
             raise CallMismatchError("The call is for another trust domain; sign it for this one.")
         caller = self._caller(signed.certificate, at=message.time)
         if message.caller != str(caller.identity):
@@ -211,9 +215,7 @@ class CallTrust:
                 f"The call names another caller than {caller.identity}, who signed it; sign in your own name."
             )
         try:
-            if len(signed.signature) > MAX_SIGNATURE_SIZE:
-                raise InvalidSignature
-            verify_message(caller.public_key, signed.signature, context(LABEL, signed.statement))
+            _KIND.verify(signed.statement, signed.signature, caller.public_key)
         except InvalidSignature:
             raise CallSignatureError(
                 f"The call's signature does not verify under the certificate of {caller.identity}; sign the very bytes "
@@ -226,29 +228,20 @@ class CallTrust:
             statement_sha256=tuple(message.statement_sha256),
         )
 
-    def _caller(self, der: bytes, *, at: int) -> _Caller:
+    def _caller(self, der: bytes, *, at: int) -> Signer:
         caller = self._callers.get(der)
         if caller is None or not caller.validity.not_before <= at <= caller.validity.not_after:
             caller = self._verify_caller(der, at=at)
             _remember(self._callers, der, caller, limit=_REMEMBERED_CALLERS)
-        return caller
+        return caller.signer
 
     def _verify_caller(self, der: bytes, *, at: int) -> _Caller:
         if len(der) > MAX_CERTIFICATE_SIZE:
             raise CertificateFormatError(f"A client's certificate has at most {MAX_CERTIFICATE_SIZE} bytes.")
-        certificate = load_certificate(der)
-        path = verify_chain(certificate, intermediates=(), anchors=self._anchors, at=at)
-        identity = identity_of(certificate)
-        if identity.role != CALLER_ROLE or identity.trust_domain != self._trust_domain:
-            raise UnauthenticatedError(
-                f"{identity} is not a client of this deployment; a client has to sign the call."
-            )
-        validities = [Validity.of(each) for each in path]
+        signer = self._trust.signer(der, at=at)
+        validities = [Validity.of(each) for each in signer.path]
         return _Caller(
-            certificate,
-            cast("SigningPublicKey", certificate.public_key()),
-            identity,
-            Validity(max(v.not_before for v in validities), min(v.not_after for v in validities)),
+            signer, Validity(max(v.not_before for v in validities), min(v.not_after for v in validities))
         )
 
 
@@ -260,18 +253,7 @@ def _remember(rows: dict[_K, _V], key: _K, value: _V, *, limit: int) -> None:
 
 
 def _parse(raw: bytes) -> CallStatement:
-    """Read the canonical encoding, the only one whose bytes can be signed, hashed and kept."""
-    if len(raw) > MAX_SIZE:
-        raise InvalidInputError(f"The call's statement has more than {MAX_SIZE} bytes.", field="call")
-    try:
-        message = CallStatement.FromString(raw)
-    except DecodeError:
-        raise InvalidInputError("The call's statement is no CallStatement.", field="call") from None
-    message.DiscardUnknownFields()
-    if message.SerializeToString(deterministic=True) != raw:
-        raise InvalidInputError("The call's statement is not in its canonical encoding.", field="call")
-    if message.version != VERSION:
-        raise InvalidInputError(f"This release takes calls of version {VERSION}.", field="version")
+    message = _KIND.decode(raw)
     if message.time <= 0:
         raise InvalidInputError("The call has no time; sign it with the clock's.", field="time")
     if not 1 <= len(message.statement_sha256) <= MAX_STATEMENTS:

@@ -6,26 +6,21 @@ that was made for one ceremony counts in another, and nobody, the archive includ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from keyark.contexts import context
 from keyark.custody.agents import AgentShareKey
 from keyark.custody.shares import Share
 from keyark.custody.storage import HybridPrivateKey, HybridPublicKey
-from keyark.errors import InvalidInputError, KeyarkError, Kind, UnauthenticatedError
-from keyark.identity.certificates import identity_of
-from keyark.identity.revoked import RevokedIdentities
+from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.identity.spiffe import SpiffeId
-from keyark.keys.key_types import SigningPrivateKey, SigningPublicKey
-from keyark.keys.signatures import sign_message, verify_message
 from keyark.statements.enrollment import is_uuid7
+from keyark.statements.signed import IdentitySigner, SignedKind, SignerTrust
 from keyark.text.characters import describe, unseen_positions, without_joiners
 from keyark.v1.ceremony_pb2 import (
     AgentKey,
@@ -35,8 +30,7 @@ from keyark.v1.ceremony_pb2 import (
     DecisionStatement,
     SignedStatement,
 )
-from keyark.x509.certificates import encode_certificate, load_certificate
-from keyark.x509.chains import verify_chain
+from keyark.x509.certificates import load_certificate
 
 CEREMONY_LABEL: Final = "keyark/v1/ceremony"
 DECISION_LABEL: Final = "keyark/v1/ceremony-decision"
@@ -48,8 +42,23 @@ MAX_REASON: Final = 500
 
 _VERSION: Final = 1
 _MAX_STATEMENT: Final = 1 << 20
-_MAX_SIGNATURE: Final = 128
 _HASH_SIZE: Final = 32
+_CEREMONY: Final = SignedKind(
+    message=CeremonyStatement,
+    label=CEREMONY_LABEL,
+    version=_VERSION,
+    max_size=_MAX_STATEMENT,
+    name="request",
+    field="statement",
+)
+_DECISION: Final = SignedKind(
+    message=DecisionStatement,
+    label=DECISION_LABEL,
+    version=_VERSION,
+    max_size=_MAX_STATEMENT,
+    name="decision",
+    field="statement",
+)
 _FIELDS: Final = {
     CeremonyType.CEREMONY_TYPE_RECOVER_KEYS: {"key_ids", "recipient_public_key"},
     CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS: {"agents", "quorum"},
@@ -76,12 +85,10 @@ class DecisionMismatchError(KeyarkError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentTrust:
-    """Whose word counts: agents of this trust domain with certificates below these anchors that are not revoked."""
+class AgentTrust(SignerTrust):
+    """Whose word counts: recovery agents'."""
 
-    trust_domain: str
-    anchors: Sequence[x509.Certificate]
-    revoked: RevokedIdentities
+    role = AGENT_ROLE
 
     def is_revoked(self, signed: SignedStatement) -> bool:
         """Whether the signer of words that were accepted was revoked since."""
@@ -89,24 +96,8 @@ class AgentTrust:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSigner:
+class AgentSigner(IdentitySigner):
     """An agent's certificate and its private key, which sign requests and decisions."""
-
-    certificate: x509.Certificate
-    private_key: SigningPrivateKey
-
-    @property
-    def agent(self) -> SpiffeId:
-        """Who signs."""
-        return identity_of(self.certificate)
-
-    def sign(self, label: str, raw: bytes) -> SignedStatement:
-        """Sign the bytes of a statement under its label."""
-        return SignedStatement(
-            statement=raw,
-            signature=sign_message(self.private_key, context(label, raw)),
-            certificate=encode_certificate(self.certificate),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +152,11 @@ def ceremony_digest(raw: bytes) -> bytes:
 
 def sign_request(message: CeremonyStatement, signer: AgentSigner) -> SignedStatement:
     """Complete a statement with version, trust domain and requester, and sign it; raises as ``verify_request``."""
-    message.version, message.trust_domain = _VERSION, signer.agent.trust_domain
-    message.requester = str(signer.agent)
+    message.version, message.trust_domain = _VERSION, signer.identity.trust_domain
+    message.requester = str(signer.identity)
     check_reason(message.reason)
     _check_request(message)
-    return signer.sign(CEREMONY_LABEL, message.SerializeToString(deterministic=True))
+    return signer.sign_as(_CEREMONY, message)
 
 
 def verify_request(signed: SignedStatement, trust: AgentTrust, *, at: int) -> CeremonyRequest:
@@ -174,9 +165,9 @@ def verify_request(signed: SignedStatement, trust: AgentTrust, *, at: int) -> Ce
     Raises InvalidInputError naming the field, CeremonySignatureError, UnauthenticatedError, IdentityRevokedError
     and CertificateChainError.
     """
-    message = _parse(CeremonyStatement, signed.statement)
+    message = _CEREMONY.decode(signed.statement)
     _check_request(message)
-    requester = _verify_signer(signed, CEREMONY_LABEL, trust, at=at)
+    requester = _verify_signer(_CEREMONY, signed, trust, at=at)
     if message.trust_domain != trust.trust_domain or message.requester != str(requester):
         raise CeremonySignatureError(
             f"The request names another requester than {requester}, who signed it; sign one of your own."
@@ -194,13 +185,13 @@ def sign_decision(
         version=_VERSION,
         ceremony_digest=opening.digest,
         opening_leaf_hash=opening.leaf_hash,
-        agent=str(signer.agent),
+        agent=str(signer.identity),
         decision=decision,
         reason=reason,
         time_us=time_us,
     )
     _check_decision(message)
-    return signer.sign(DECISION_LABEL, message.SerializeToString(deterministic=True))
+    return signer.sign_as(_DECISION, message)
 
 
 def verify_decision(
@@ -212,10 +203,10 @@ def verify_decision(
     at a decision long after it was made. Raises InvalidInputError, DecisionMismatchError,
     CeremonySignatureError, UnauthenticatedError, IdentityRevokedError and CertificateChainError.
     """
-    message = _parse(DecisionStatement, signed.statement)
+    message = _DECISION.decode(signed.statement)
     _check_decision(message)
     moment = message.time_us // 1_000_000 if at is None else at
-    agent = _verify_signer(signed, DECISION_LABEL, trust, at=moment)
+    agent = _verify_signer(_DECISION, signed, trust, at=moment)
     if message.agent != str(agent):
         raise CeremonySignatureError(
             f"The decision names another agent than {agent}, who signed it; decide in your own name."
@@ -301,52 +292,19 @@ def _share_info(opening: Opening, storage_key_id: bytes) -> bytes:
     return context(SHARE_RELEASE_LABEL, opening.digest, opening.leaf_hash, storage_key_id)
 
 
-def _verify_signer(signed: SignedStatement, label: str, trust: AgentTrust, *, at: int) -> SpiffeId:
-    certificate = load_certificate(signed.certificate)
-    verify_chain(certificate, intermediates=(), anchors=trust.anchors, at=at)
-    trust.revoked.check(certificate)
-    signer = identity_of(certificate)
-    if signer.role != AGENT_ROLE or signer.trust_domain != trust.trust_domain:
-        raise UnauthenticatedError(f"{signer} is not a recovery agent of this deployment; sign as one.")
-    if len(signed.signature) > _MAX_SIGNATURE:
-        raise _bad_signature(signer)
+def _verify_signer(kind: SignedKind[_M], signed: SignedStatement, trust: AgentTrust, *, at: int) -> SpiffeId:
+    signer = trust.signer(signed.certificate, at=at)
     try:
-        public_key = cast("SigningPublicKey", certificate.public_key())
-        verify_message(public_key, signed.signature, context(label, signed.statement))
+        kind.verify(signed.statement, signed.signature, signer.public_key)
     except InvalidSignature:
-        raise _bad_signature(signer) from None
-    return signer
-
-
-def _bad_signature(signer: SpiffeId) -> CeremonySignatureError:
-    return CeremonySignatureError(
-        f"The signature does not verify under the certificate of {signer}; sign the very bytes that are sent."
-    )
-
-
-def _parse(kind: type[_M], raw: bytes) -> _M:
-    """Read the canonical encoding, the only one whose bytes can be signed, hashed and kept."""
-    name = kind.DESCRIPTOR.name
-    if len(raw) > _MAX_STATEMENT:
-        raise InvalidInputError(f"The {name} is larger than {_MAX_STATEMENT} bytes.", field="statement")
-    try:
-        message = kind.FromString(raw)
-    except DecodeError:
-        raise InvalidInputError(f"The bytes are no {name}.", field="statement") from None
-    canonical = kind.FromString(raw)
-    canonical.DiscardUnknownFields()
-    if canonical.SerializeToString(deterministic=True) != raw:
-        raise InvalidInputError(
-            f"The {name} is not in its canonical encoding: known fields only, each once and in order, defaults "
-            "left out.",
-            field="statement",
-        )
-    return message
+        raise CeremonySignatureError(
+            f"The signature does not verify under the certificate of {signer.identity}; sign the very bytes that are "
+            "sent."
+        ) from None
+    return signer.identity
 
 
 def _check_request(message: CeremonyStatement) -> None:
-    if message.version != _VERSION:
-        raise InvalidInputError(f"The request is not of version {_VERSION}.", field="version")
     if message.type not in _FIELDS:
         raise InvalidInputError("The type of the ceremony is not known; upgrade keyark.", field="type")
     if not is_uuid7(message.ceremony_id):
@@ -376,8 +334,6 @@ def _check_keys(message: CeremonyStatement) -> None:
 
 
 def _check_decision(message: DecisionStatement) -> None:
-    if message.version != _VERSION:
-        raise InvalidInputError(f"The decision is not of version {_VERSION}.", field="version")
     if message.decision not in (Decision.DECISION_APPROVE, Decision.DECISION_REJECT):
         raise InvalidInputError("A decision approves or rejects.", field="decision")
     if message.decision == Decision.DECISION_REJECT:

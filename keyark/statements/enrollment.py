@@ -15,8 +15,8 @@ from hashlib import sha256
 from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature
-from google.protobuf.message import DecodeError
 
+from keyark.canonical import canonical
 from keyark.contexts import context
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.identity.spiffe import SpiffeId
@@ -29,9 +29,10 @@ from keyark.keys.key_types import (
     check_key_type,
 )
 from keyark.keys.related_keys import related_key_ids
-from keyark.keys.signatures import sign_message, verify_message
+from keyark.keys.signatures import sign_message
 from keyark.keys.spki import load_spki, spki_key_type
 from keyark.keys.weak_keys import check_apart, check_public_key
+from keyark.statements.signed import MAX_SIGNATURE_SIZE, SignedKind, verify_signature
 from keyark.v1.statement_pb2 import EnrollmentStatement
 from keyark.x509.names import check_email, check_kept_name, check_name, normalized_name
 from keyark.x509.serials import check_serial
@@ -40,9 +41,16 @@ STATEMENT_LABEL: Final = "keyark/v1/enrollment-statement"
 RENEWAL_LABEL: Final = "keyark/v1/renewal"
 STATEMENT_VERSION: Final = 1
 MAX_STATEMENT_SIZE: Final = 16 * 1024
-MAX_SIGNATURE_SIZE: Final = 8 * 1024
 REQUEST_ID_SIZE: Final = 16
 
+_KIND: Final = SignedKind(
+    message=EnrollmentStatement,
+    label=STATEMENT_LABEL,
+    version=STATEMENT_VERSION,
+    max_size=MAX_STATEMENT_SIZE,
+    name="statement",
+    field="statement",
+)
 _PROFILE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -155,7 +163,7 @@ def parse_statement(raw: bytes) -> Statement:
 
 def reread_statement(raw: bytes) -> Statement:
     """Read a statement that was parsed before and kept: as ``parse_statement``, but judges no name or key."""
-    message = _decode(raw)
+    message = _KIND.decode(raw)
     caller = _check_request(message)
     signing_key_type = spki_key_type(message.signing_spki, field="signing_spki")
     check_key_type(signing_key_type, SIGNING_KEY_TYPES, field="signing_spki")
@@ -193,32 +201,6 @@ def _encryption_key_type(spki: bytes) -> KeyType | None:
     key_type = spki_key_type(spki, field="encryption_spki")
     check_key_type(key_type, ENCRYPTION_KEY_TYPES, field="encryption_spki")
     return key_type
-
-
-def _decode(raw: bytes) -> EnrollmentStatement:
-    if len(raw) > MAX_STATEMENT_SIZE:
-        raise InvalidInputError(
-            f"The statement has {len(raw)} bytes; at most {MAX_STATEMENT_SIZE} are taken.", field="statement"
-        )
-    try:
-        message = EnrollmentStatement.FromString(raw)
-    except DecodeError:
-        raise InvalidInputError(
-            "The statement is no EnrollmentStatement message.", field="statement"
-        ) from None
-    if message.version != STATEMENT_VERSION:
-        raise InvalidInputError(
-            f"The statement has version {message.version}; this release takes version {STATEMENT_VERSION}.",
-            field="version",
-        )
-    message.DiscardUnknownFields()
-    if message.SerializeToString(deterministic=True) != raw:
-        raise InvalidInputError(
-            "The statement is not in its canonical encoding: known fields only, each once and in order, "
-            "defaults left out.",
-            field="statement",
-        )
-    return message
 
 
 def _check_request(message: EnrollmentStatement) -> SpiffeId:
@@ -287,22 +269,20 @@ def build_statement(
     )
     if present is not None:
         message.renews = present.serial
-        signed = context(RENEWAL_LABEL, message.SerializeToString(deterministic=True))
+        signed = context(RENEWAL_LABEL, canonical(message))
         message.renewal_signature = sign_message(present.private_key, signed)
-    return parse_statement(message.SerializeToString(deterministic=True)).raw
+    return parse_statement(canonical(message)).raw
 
 
 def sign_statement(raw: bytes, private_key: SigningPrivateKey) -> bytes:
     """Sign a statement with the private half of its signing key; the scheme is the key type's."""
-    return sign_message(private_key, context(STATEMENT_LABEL, raw))
+    return _KIND.sign(raw, private_key)
 
 
 def verify_statement(statement: Statement, signature: bytes) -> None:
     """Verify the proof of possession; raises StatementSignatureError."""
-    if len(signature) > MAX_SIGNATURE_SIZE:
-        raise StatementSignatureError("The statement's signature is longer than any signature can be.")
     try:
-        verify_message(statement.signing_public_key, signature, context(STATEMENT_LABEL, statement.raw))
+        _KIND.verify(statement.raw, signature, statement.signing_public_key)
     except InvalidSignature:
         raise StatementSignatureError(
             "The statement's signature does not verify under its signing key; sign the very bytes that are "
@@ -314,9 +294,8 @@ def verify_renewal(statement: Statement, public_key: SigningPublicKey) -> None:
     """Verify that the holder of the present signing certificate asks for the renewal; raises RenewalSignatureError."""
     message = EnrollmentStatement.FromString(statement.raw)
     message.ClearField("renewal_signature")
-    signed = context(RENEWAL_LABEL, message.SerializeToString(deterministic=True))
     try:
-        verify_message(public_key, statement.renewal_signature, signed)
+        verify_signature(public_key, statement.renewal_signature, context(RENEWAL_LABEL, canonical(message)))
     except InvalidSignature:
         raise RenewalSignatureError(
             "The renewal is not signed with the key of the certificate that it names; sign it with the "

@@ -10,19 +10,25 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
-from google.protobuf.message import DecodeError
 
-from keyark.contexts import context
+from keyark.canonical import canonical
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.keys.key_types import SigningPrivateKey, SigningPublicKey
-from keyark.keys.signatures import sign_message, verify_message
-from keyark.statements.enrollment import MAX_SIGNATURE_SIZE
+from keyark.statements.signed import SignedKind
 from keyark.v1.revocation_pb2 import RevocationReason, RevocationStatement
 from keyark.x509.serials import check_serial
 
 LABEL: Final = "keyark/v1/revocation-statement"
 VERSION: Final = 1
 MAX_SIZE: Final = 1024
+_KIND: Final = SignedKind(
+    message=RevocationStatement,
+    label=LABEL,
+    version=VERSION,
+    max_size=MAX_SIZE,
+    name="revocation statement",
+    field="statement",
+)
 OWN_REASONS: Final = (
     RevocationReason.REVOCATION_REASON_UNSPECIFIED,
     RevocationReason.REVOCATION_REASON_KEY_COMPROMISE,
@@ -86,7 +92,7 @@ def build_revocation(
         reason=reason,
         invalidity_time=invalidity_time,
     )
-    raw = statement.SerializeToString(deterministic=True)
+    raw = canonical(statement)
     parse_revocation(raw, trust_domain)
     return raw
 
@@ -96,11 +102,7 @@ def parse_revocation(raw: bytes, trust_domain: str) -> RevocationStatement:
 
     Raises InvalidInputError with the field (``statement`` for the whole).
     """
-    statement = _decode(raw)
-    if statement.version != VERSION:
-        raise InvalidInputError(
-            f"This release takes revocation statements of version {VERSION}.", field="version"
-        )
+    statement = _KIND.decode(raw)
     if statement.trust_domain != trust_domain:
         raise InvalidInputError("The statement is for another trust domain.", field="trust_domain")
     if not 1 <= len(statement.serials) <= 2 or sorted(set(statement.serials)) != list(statement.serials):
@@ -120,32 +122,15 @@ def parse_revocation(raw: bytes, trust_domain: str) -> RevocationStatement:
     return statement
 
 
-def _decode(raw: bytes) -> RevocationStatement:
-    if len(raw) > MAX_SIZE:
-        raise InvalidInputError(f"The statement has more than {MAX_SIZE} bytes.", field="statement")
-    try:
-        statement = RevocationStatement.FromString(raw)
-    except DecodeError:
-        raise InvalidInputError(
-            "The statement is no RevocationStatement message.", field="statement"
-        ) from None
-    statement.DiscardUnknownFields()
-    if statement.SerializeToString(deterministic=True) != raw:
-        raise InvalidInputError("The statement is not in its canonical encoding.", field="statement")
-    return statement
-
-
 def sign_revocation(raw: bytes, private_key: SigningPrivateKey) -> bytes:
     """Sign a statement with the pair's signing key; the scheme is that of enrollment statements."""
-    return sign_message(private_key, context(LABEL, raw))
+    return _KIND.sign(raw, private_key)
 
 
 def verify_revocation(raw: bytes, signature: bytes, public_key: SigningPublicKey) -> None:
     """Verify the proof of possession; raises RevocationSignatureError."""
     try:
-        if len(signature) > MAX_SIGNATURE_SIZE:
-            raise InvalidSignature
-        verify_message(public_key, signature, context(LABEL, raw))
+        _KIND.verify(raw, signature, public_key)
     except InvalidSignature:
         raise RevocationSignatureError(
             "The revocation is not signed with the signing key of this pair; sign it with that key, or ask an officer."

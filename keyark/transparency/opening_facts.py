@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
+from keyark.canonical import NotCanonicalError, canonical, read_canonical
 from keyark.contexts import context
 from keyark.errors import InvalidInputError
 from keyark.records.v1.drm_pb2 import SoftwareToken
@@ -39,7 +38,7 @@ def encode_facts(
     )
     if new is not None:
         facts.new_storage_key.CopyFrom(storage_key_facts(new))
-    return facts.SerializeToString(deterministic=True)
+    return canonical(facts)
 
 
 def storage_key_facts(token: SoftwareToken) -> StorageKeyFacts:
@@ -76,13 +75,11 @@ def facts_digest(raw: bytes) -> bytes:
 def parse_facts(raw: bytes) -> OpeningFacts:
     """Read serialized facts; raises InvalidInputError for anything but their canonical, complete encoding."""
     try:
-        facts = OpeningFacts.FromString(raw[:_MAX_FACTS])
-        canonical = OpeningFacts.FromString(raw[:_MAX_FACTS])
-    except DecodeError:
-        raise _malformed("do not parse") from None
-    canonical.DiscardUnknownFields()
-    if facts.version != _VERSION or canonical.SerializeToString(deterministic=True) != raw:
-        raise _malformed(f"are not of version {_VERSION} in their canonical encoding")
+        facts = read_canonical(OpeningFacts, raw, max_size=_MAX_FACTS)
+    except NotCanonicalError:
+        raise _malformed("are not in their canonical encoding") from None
+    if facts.version != _VERSION:
+        raise _malformed(f"are not of version {_VERSION}")
     keys = [*facts.storage_keys, *([facts.new_storage_key] if facts.HasField("new_storage_key") else [])]
     for key in keys:
         _check_key(key)

@@ -22,7 +22,6 @@ from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.service.checks.key_uses import KeyClaim, Possession, check_key_uses
 from keyark.service.checks.policy_requests import policy_request
 from keyark.statements.approvals import (
-    CLOCK_SKEW_SECONDS,
     Approval,
     ApprovalMismatchError,
     OfficerTrust,
@@ -30,6 +29,7 @@ from keyark.statements.approvals import (
 )
 from keyark.statements.ceremonies import check_reason
 from keyark.statements.enrollment import Statement, reread_statement
+from keyark.statements.signed import CLOCK_SKEW_SECONDS
 from keyark.store import ReadTransaction, Store
 from keyark.v1.audit_pb2 import AuditDetails, EventType
 from keyark.v1.ceremony_pb2 import SignedStatement

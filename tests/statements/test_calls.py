@@ -15,8 +15,9 @@ from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType
 from keyark.keys.signatures import sign_message
 from keyark.statements import calls
-from keyark.statements.calls import CLOCK_SKEW_SECONDS, LABEL, CallSigner, CallTrust, SignedCall
+from keyark.statements.calls import LABEL, CallSigner, CallTrust, SignedCall
 from keyark.statements.enrollment import new_request_id, parse_statement
+from keyark.statements.signed import CLOCK_SKEW_SECONDS
 from keyark.v1.statement_pb2 import CallStatement
 from keyark.x509.certificates import Validity
 from tests.support.keys.pki import DAY, NOW, TRUST_DOMAIN, private_key, root_ca, statement_bytes

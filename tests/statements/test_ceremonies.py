@@ -102,7 +102,7 @@ def refused(action, *arguments, **options) -> str:  # type: ignore[no-untyped-de
 def test_a_request_verifies_as_it_was_signed(alice: AgentSigner, trust: AgentTrust) -> None:
     signed = sign_request(recovery(), alice)
     request = verify_request(signed, trust, at=NOW)
-    assert request.requester == alice.agent
+    assert request.requester == alice.identity
     assert request.digest == ceremony_digest(signed.statement)
 
 
@@ -140,8 +140,8 @@ def test_words_of_others_are_refused(
     good = sign_request(recovery(), alice)
     for wrong, reason in (
         (SignedStatement(statement=good.statement, signature=good.signature), "CERTIFICATE_FORMAT"),
-        (bob.sign("keyark/v1/ceremony", good.statement), "CEREMONY_SIGNATURE"),
-        (alice.sign("keyark/v1/ceremony-decision", good.statement), "CEREMONY_SIGNATURE"),
+        (bob.sign_bytes("keyark/v1/ceremony", good.statement), "CEREMONY_SIGNATURE"),
+        (alice.sign_bytes("keyark/v1/ceremony-decision", good.statement), "CEREMONY_SIGNATURE"),
         (sign_request(recovery(), client), "UNAUTHENTICATED"),
         (sign_request(recovery(), stranger), "CERTIFICATE_CHAIN"),
         (sign_request(recovery(), foreign), "CERTIFICATE_CHAIN"),
@@ -156,7 +156,7 @@ def test_bytes_that_are_not_canonical_are_refused_though_signed(
 ) -> None:
     raw = sign_request(recovery(), alice).statement
     for odd in (b"", b"\xff", raw + raw, raw + b"\xf8\x07\x01", raw[:-1], raw + bytes(1 << 20)):
-        signed = alice.sign("keyark/v1/ceremony", odd)
+        signed = alice.sign_bytes("keyark/v1/ceremony", odd)
         assert refused(verify_request, signed, trust, at=NOW) == "INVALID_INPUT"
 
 
@@ -164,7 +164,7 @@ def test_a_decision_is_for_one_opening_and_at_its_time(alice: AgentSigner, trust
     approve, time_us = Decision.DECISION_APPROVE, NOW * 1_000_000
     signed = sign_decision(OPENING, alice, decision=approve, time_us=time_us)
     assert verify_decision(signed, OPENING, trust, at=NOW).approves
-    assert verify_decision(signed, OPENING, trust).agent == alice.agent  # long after, by its own time
+    assert verify_decision(signed, OPENING, trust).agent == alice.identity  # long after, by its own time
     for other in (
         Opening(digest=os.urandom(32), leaf_hash=OPENING.leaf_hash),
         Opening(digest=OPENING.digest, leaf_hash=os.urandom(32)),

@@ -45,6 +45,6 @@ def check_people(
     """
     if str(ceremony.request.requester) not in pins.agents:
         raise mismatch("was asked for by somebody who is not a pinned agent")
-    own = [agent.public_key for agent in ceremony.request.agents if agent.agent == str(signer.agent)]
+    own = [agent.public_key for agent in ceremony.request.agents if agent.agent == str(signer.identity)]
     if own not in ([], [share_key.to_bytes()]):
         raise mismatch("seals this agent's share to a share key that is not in this agent's folder")

@@ -69,7 +69,7 @@ class RecoveryClient:
         """Take a session of the DRM, and those of RM and CM, who follow its log."""
         self.session = session
         self._witnesses = Witnesses(archive=session, followers=followers)
-        self.identity = f"{keys.signer.agent.role}/{keys.signer.agent.name}"
+        self.identity = f"{keys.signer.identity.role}/{keys.signer.identity.name}"
         self._stub = KeyRecoveryServiceStub(session.channel)
         self._keys = keys
         self._review = CeremonyReview(session.home)
@@ -288,7 +288,7 @@ class RecoveryClient:
 
         Raises DecisionNotLoggedError. Where RM or CM is away, ``unconfirmed`` says so.
         """
-        agent, ceremony_id = self._keys.signer.agent, ceremony.ceremony_id
+        agent, ceremony_id = self._keys.signer.identity, ceremony.ceremony_id
         try:
             entry = await self._following(
                 lambda review: review.own_decision(
@@ -316,7 +316,7 @@ class RecoveryClient:
         )
 
     def _open_share(self, storage_key: pb.StorageKey) -> Share:
-        return open_share(token_of(storage_key), self._keys.share_key, str(self._keys.signer.agent))
+        return open_share(token_of(storage_key), self._keys.share_key, str(self._keys.signer.identity))
 
     async def pins(self) -> ArchivePins:
         """Return who the agents are and which storage keys there are, by this agent's own pins and what followed.

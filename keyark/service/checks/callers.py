@@ -22,8 +22,9 @@ from keyark.identity.revoked import RevokedIdentities
 from keyark.service.checks.key_uses import KeyIds
 from keyark.service.settings import ServiceSettings
 from keyark.statements.approvals import OfficerTrust
-from keyark.statements.calls import CLOCK_SKEW_SECONDS, CallTrust, SignedCall
+from keyark.statements.calls import CallTrust, SignedCall
 from keyark.statements.enrollment import Statement
+from keyark.statements.signed import CLOCK_SKEW_SECONDS
 from keyark.transparency.rejections import Sender
 from keyark.v1 import common_pb2
 from keyark.v1.ceremony_pb2 import SignedStatement

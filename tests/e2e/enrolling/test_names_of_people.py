@@ -59,7 +59,7 @@ async def test_reasons_of_which_not_all_is_seen_are_refused_and_logged(deploymen
             requester="spiffe://example.org/agent/alice",
             reason=reason,
         ).SerializeToString(deterministic=True)
-        signed = agent_keys(alice).signer.sign(CEREMONY_LABEL, words)
+        signed = agent_keys(alice).signer.sign_bytes(CEREMONY_LABEL, words)
         for awaitable in (
             call(raw_stub(alice).RequestCeremony, RequestCeremonyRequest(request=signed), timeout=30),
             deactivate_key(alice.session, bytes(32), reason=reason),

@@ -51,12 +51,12 @@ def rejection_signed_for(agent, digest: bytes) -> SignedStatement:
         version=1,
         ceremony_digest=digest,
         opening_leaf_hash=bytes(32),
-        agent=str(signer.agent),
+        agent=str(signer.identity),
         decision=Decision.DECISION_REJECT,
         reason="no",
         time_us=1_800_000_000_000_000,
     )
-    return signer.sign(DECISION_LABEL, message.SerializeToString(deterministic=True))
+    return signer.sign_bytes(DECISION_LABEL, message.SerializeToString(deterministic=True))
 
 
 async def test_what_only_the_archive_says_is_marked_and_counted_against(

@@ -178,7 +178,7 @@ def released(
 ) -> recovery_pb2.ReleasedShare:
     """A share sealed by hand; ``share`` and ``opening`` can be other ones."""
     keys = agent_keys(agent)
-    share = wrong.get("share") or open_share(token_of(storage_key), keys.share_key, str(keys.signer.agent))
+    share = wrong.get("share") or open_share(token_of(storage_key), keys.share_key, str(keys.signer.identity))
     recipient = HybridPublicKey.from_bytes(ceremony.view.share_recipient_key)
     key_id = sha256(storage_key.public_key).digest()
     ciphertext = seal_released_share(share, recipient, wrong.get("opening", ceremony.opening), key_id)

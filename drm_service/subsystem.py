@@ -23,7 +23,7 @@ from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.servicer import KeyArchiveServicer, TransportKeyServicer
 from drm_service.transport.commands import transport_key_command
 from drm_service.transport.keys import TransportKeys
-from drm_service.transport.restored import begin_restored, describe_mark
+from drm_service.transport.restored import describe_mark, log_first_start_after_restore
 from drm_service.workers.key_worker import FACTORY, worker_setup
 from drm_service.workers.pool import ArchiveWorkers
 from keyark.clock import Clock, SystemClock
@@ -81,7 +81,7 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
             signer=signer,
             origin=foundation.log.origin,
         )
-        await begin_restored(foundation.store, foundation.log, config.transport_files, clock)
+        await log_first_start_after_restore(foundation.store, foundation.log, config.transport_files, clock)
         transport_keys.begin()
         await transport_keys.finish_handover()
         storage_keys = StorageKeys(foundation.store.read(read_tokens))

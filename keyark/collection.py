@@ -25,7 +25,7 @@ def set_modules_aside() -> None:
     gc.enable()
 
 
-def settle_collector() -> None:
+def tune_garbage_collection() -> None:
     """Set aside what is there for good, and look for cycles among new objects less often; none stays uncollected."""
     gc.collect()
     gc.freeze()

@@ -14,7 +14,7 @@ from keyark.policy.engine import PolicyEngine
 from keyark.rpc.calling.channels import Channel, call, open_channel
 from keyark.rpc.calling.pinning import ServerPin
 from keyark.rpc.calling.renewal import RenewableChannel
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.rpc.serving.server import ServedService
 from keyark.service.checks.evidence import ReceiptChecks, open_receipt_checks
 from keyark.service.checks.live_policy import open_policy
@@ -87,7 +87,7 @@ class Downstream:
         """Tell the DRM which certificates belong to which keys."""
         request = archive_pb2.LinkCertificatesRequest(items=links)
         response = await call(self.archive.LinkCertificates, request, timeout=BATCH_SECONDS)
-        return [from_status(status) if status.code else None for status in response.outcomes]
+        return [error_from_status(status) if status.code else None for status in response.outcomes]
 
 
 @asynccontextmanager
@@ -168,7 +168,7 @@ async def _downstream(config: RmConfig, foundation: Foundation) -> AsyncIterator
             lambda identity: open_channel(pin.address, identity, server_role=role, trust_domain=domain),
             pin=pin,
         )
-        foundation.identity.when_changed(channel.renew)
+        foundation.identity.on_change(channel.renew)
         return channel
 
     cm, drm = reach("cm", config.downstream.cm), reach("drm", config.downstream.drm)

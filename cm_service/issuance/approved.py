@@ -13,7 +13,7 @@ OLDEST_APPROVAL_SECONDS: Final = 60 * 86_400
 """Longer ago no officer approved what is issued now: requests wait 30 days at most, and as long again once approved."""
 
 
-def take_approval(
+def apply_approval(
     signed: SignedStatement | None, statement: Statement, checks: ReceiptChecks
 ) -> tuple[Approval | None, Statement]:
     """Return the verified approval, None where no officer had to, and the statement with the approved name.

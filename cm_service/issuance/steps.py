@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from cm_service.certificates.index import index_pair
-from cm_service.issuance.approved import take_approval
+from cm_service.issuance.approved import apply_approval
 from cm_service.issuance.pairs import new_record, serials_of, signing_task
 from cm_service.issuance.policy import Judged, apply_policy, judge_again
 from cm_service.issuance.refusals import ArchivedRequest, Refused, check_not_refused, refuse_for_good
@@ -198,7 +198,7 @@ class Issuance:
             if receipt is not None:
                 self.receipts.check(receipt, statement)
                 archived = ArchivedRequest(claim=claim, receipt=receipt, time_us=self.clock.now_us())
-            approval, statement = take_approval(request.approval, statement, self.receipts)
+            approval, statement = apply_approval(request.approval, statement, self.receipts)
             now = self.clock.now_us() // 1_000_000
             renewed = self.store.read(lambda txn: check_renewal(txn, statement, now))
             judged = Judged(

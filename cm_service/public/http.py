@@ -143,7 +143,7 @@ class HttpServer:
     async def _converse(self, client: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=client)
         try:
-            await _Conversation(reader, writer, self._limits).carry_on(self._answer, self._now)
+            await _Conversation(reader, writer, self._limits).serve_request(self._answer, self._now)
         except (TimeoutError, ConnectionError, h11.LocalProtocolError):
             pass  # the client is gone, or too slow to be waited for
         finally:
@@ -184,7 +184,7 @@ class _Conversation:
         self._method = b""
         writer.transport.set_write_buffer_limits(0)  # what was drained is in the kernel's hands
 
-    async def carry_on(self, answer: Answer, now: Callable[[], int]) -> None:
+    async def serve_request(self, answer: Answer, now: Callable[[], int]) -> None:
         """Read the request and answer it; raises TimeoutError, ConnectionError and LocalProtocolError."""
         response = await self._respond(answer)
         if response is None:

@@ -93,7 +93,7 @@ class Ocsp:
             self._keep(query.certificate, standing, answer)
         return answer
 
-    def is_asked(self, der: bytes) -> bool:
+    def asks_about_this_ca(self, der: bytes) -> bool:
         """Whether an OCSPRequest, DER, asks about a certificate of this CA key."""
         try:
             return self._issuer.issued(parse_ocsp_request(der).certificate)
@@ -163,7 +163,7 @@ class AllOcsp:
         """Let the one answer that is asked; the first tells what none of them knows."""
         if not self.each:
             return OcspAnswer(body=refuse_ocsp(UNAUTHORIZED), this_update=self.clock.now_us() // 1_000_000)
-        asked = next((ocsp for ocsp in self.each if ocsp.is_asked(der)), self.each[0])
+        asked = next((ocsp for ocsp in self.each if ocsp.asks_about_this_ca(der)), self.each[0])
         return await asked.answer(der)
 
     async def renew(self) -> None:

@@ -81,7 +81,7 @@ class CeremonyJournal:
 
         return await self.store.update(write)
 
-    async def open_anew(
+    async def reopen(
         self, request: CeremonyRequest, record: CeremonyRecord, share_recipient: HybridPublicKey, *, why: str
     ) -> None:
         """Open an open ceremony under another one-time key; raises CeremonyClosedError where it ended."""

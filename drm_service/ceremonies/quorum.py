@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drm_service.ceremonies.records import agents_who, decision_indices, decisions_of, request_of
+from drm_service.ceremonies.records import agents_who_decided, decision_indices, decisions_of, request_of
 from drm_service.keys.storage_keys import read_tokens, storage_key_id
 from keyark.custody.shares import QuorumRule
 from keyark.errors.recovery import AlreadyDecidedError, NoShareError, OwnRequestError
@@ -72,15 +72,15 @@ class CeremonyQuorum:
         """Whether these agents are enough."""
         return len(self.holders & set(approvals)) >= self.quorum
 
-    def is_lost(self, record: CeremonyRecord) -> bool:
+    def has_no_quorum_left(self, record: CeremonyRecord) -> bool:
         """Whether so many agents rejected that no quorum is left."""
-        left = self.holders - set(agents_who(Decision.DECISION_REJECT, record))
+        left = self.holders - set(agents_who_decided(Decision.DECISION_REJECT, record))
         if not self.self_approval:
             left -= {self.requester}
         return len(left) < self.quorum
 
 
-def decided_before(record: CeremonyRecord, decision: AgentDecision) -> int | None:
+def earlier_decision_index(record: CeremonyRecord, decision: AgentDecision) -> int | None:
     """Return where the leaf stands if the agent decided the same before (0: not known), or None.
 
     Raises AlreadyDecidedError where it decided otherwise.

@@ -108,7 +108,7 @@ def decision_indices(record: CeremonyRecord) -> list[int]:
     return [*record.decision_indices, *[0] * missing]
 
 
-def agents_who(decision: Decision.ValueType, record: CeremonyRecord) -> list[str]:
+def agents_who_decided(decision: Decision.ValueType, record: CeremonyRecord) -> list[str]:
     """Return the agents (SPIFFE IDs) who decided so."""
     return [message.agent for message in decisions_of(record) if message.decision == decision]
 

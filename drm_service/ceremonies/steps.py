@@ -18,7 +18,7 @@ from typing import Final
 from drm_service.ceremonies.journal import CeremonyJournal, Decided
 from drm_service.ceremonies.quorum import (
     CeremonyQuorum,
-    decided_before,
+    earlier_decision_index,
     is_requester_revoked,
     present_agents,
     revoked_approvers,
@@ -28,7 +28,7 @@ from drm_service.ceremonies.records import (
     ENDABLE,
     RECOVER,
     REJECTED,
-    agents_who,
+    agents_who_decided,
     ceremonies_after,
     check_open,
     closed,
@@ -160,7 +160,7 @@ class Ceremonies:
             record = await self._deciding(ceremony_id)
             decision = self._verified(caller, record, signed, APPROVE)
             quorum = self._quorum(record)
-            if (log_index := decided_before(record, decision)) is None:
+            if (log_index := earlier_decision_index(record, decision)) is None:
                 quorum.check_may_decide(caller, APPROVE)
                 await self._check_shares(live, record, quorum, {str(caller): shares})
                 log_index = (await self.journal.add_decision(record, signed, APPROVED)).log_index
@@ -202,12 +202,12 @@ class Ceremonies:
             record = await self._deciding(ceremony_id)
             decision = self._verified(caller, record, signed, REJECT)
             check_reason(decision.message.reason)
-            if (log_index := decided_before(record, decision)) is None:
+            if (log_index := earlier_decision_index(record, decision)) is None:
                 quorum = self._quorum(record)
                 quorum.check_may_decide(caller, REJECT)
                 decided = await self.journal.add_decision(record, signed, REJECTED)
                 log_index = decided.log_index
-                if quorum.is_lost(decided.record):
+                if quorum.has_no_quorum_left(decided.record):
                     error = CeremonyRejectedError(
                         f"Too few agents are left for a quorum; {caller} rejected last."
                     )
@@ -275,7 +275,7 @@ class Ceremonies:
 
     async def _reopen(self, record: CeremonyRecord, why: str) -> None:
         """Open a ceremony under a new one-time key; rejections stay, approvals have to be repeated."""
-        request, approved = request_of(record), agents_who(APPROVE, record)
+        request, approved = request_of(record), agents_who_decided(APPROVE, record)
         self._live.pop(request.ceremony_id, None)
         record.approvals_to_repeat[:] = sorted({*record.approvals_to_repeat, *approved})
         made = zip(record.decisions, decision_indices(record), decisions_of(record), strict=True)
@@ -285,7 +285,7 @@ class Ceremonies:
         key = HybridPrivateKey.generate()
         try:
             await self.actions[request.type].prepare(request, record)
-            await self.journal.open_anew(request, record, key.public_key, why=why)
+            await self.journal.reopen(request, record, key.public_key, why=why)
         except KeyarkError as error:
             if not error.kind.is_refusal:
                 raise

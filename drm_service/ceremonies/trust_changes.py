@@ -65,7 +65,7 @@ def read_trust_changes(txn: ReadTransaction, *, known: bytes) -> list[tuple[Cere
     return [(change, _opening_index(txn, change)) for change in changes]
 
 
-def made_by(txn: ReadTransaction, record: CeremonyRecord) -> CeremonyProof | None:
+def change_made_by(txn: ReadTransaction, record: CeremonyRecord) -> CeremonyProof | None:
     """Return the newest change where this ceremony made it; None where it made none, or another came since."""
     number = txn.count(TRUST_CHANGES)
     change = _change(txn, number - 1) if number else None

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from drm_service.ceremonies.key_ceremonies import holders_of
 from drm_service.ceremonies.quorum import CeremonyQuorum
 from drm_service.ceremonies.records import decision_indices, find_ceremony, request_of, state_of
-from drm_service.ceremonies.trust_changes import made_by, read_trust_changes
+from drm_service.ceremonies.trust_changes import change_made_by, read_trust_changes
 from drm_service.keys.storage_keys import read_tokens
 from drm_service.records import KEYS, describe, find_by_key_id
 from keyark.custody.shares import QuorumRule
 from keyark.identity.spiffe import SpiffeId
 from keyark.records.v1.drm_pb2 import ArchivedKeyRecord, CeremonyRecord, SoftwareToken
-from keyark.rpc.errors import to_status
+from keyark.rpc.errors import error_to_status
 from keyark.service.failures import unpack_failure
 from keyark.store import Store
 from keyark.transparency.log import Log, SignedHead
@@ -63,7 +63,7 @@ class CeremonyViews:
             view.resealed, view.looked_at = record.resealed, record.looked_at
             view.archived_keys = self.store.read(lambda txn: txn.count(KEYS))
         if record.HasField("failure"):
-            view.failure.CopyFrom(to_status(unpack_failure(record.failure)))
+            view.failure.CopyFrom(error_to_status(unpack_failure(record.failure)))
         return view
 
     async def whole(self, record: CeremonyRecord, viewer: SpiffeId) -> Ceremony:
@@ -120,7 +120,7 @@ class CeremonyViews:
 
     async def change_of(self, record: CeremonyRecord) -> ArchiveChange | None:
         """Return the newest change of agents or storage keys where a ceremony just made it, with its proofs."""
-        change = self.store.read(lambda txn: made_by(txn, record))
+        change = self.store.read(lambda txn: change_made_by(txn, record))
         if change is None:
             return None
         head = await self.log.checkpoint(covering=record.opening_index)

@@ -25,7 +25,7 @@ from drm_service.transport.keys import (
     read_transport_records,
     transport_key_leaf,
 )
-from drm_service.transport.restored import begin_restored
+from drm_service.transport.restored import log_first_start_after_restore
 from keyark.clock import SystemClock
 from keyark.keys.key_types import KeyType
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
@@ -96,7 +96,7 @@ async def _read(config: DrmConfig) -> list[TransportKeyRecord]:
     store = _open(config, log)
     try:
         await log.open(store)
-        await begin_restored(store, log, config.transport_files, clock)
+        await log_first_start_after_restore(store, log, config.transport_files, clock)
         return store.read(read_transport_records)
     finally:
         await log.close()

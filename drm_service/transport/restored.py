@@ -64,7 +64,7 @@ def _mark(txn: ReadTransaction) -> BackupMark | None:
     return None if value is None else BackupMark.FromString(value)
 
 
-async def begin_restored(store: Store, log: Log, files: TransportFiles, clock: Clock) -> None:
+async def log_first_start_after_restore(store: Store, log: Log, files: TransportFiles, clock: Clock) -> None:
     """At the first start from a copy, log that, and set aside the transport keys that the copy does not know.
 
     Those may have signed the log that was lost, so they must not come into force again. Raises UnwritableFileError and

@@ -23,8 +23,8 @@ from keyark.cli.options import (
 from keyark.cli.output import (
     KeyarkGroup,
     careful,
-    end_unread,
-    is_unread,
+    end_if_output_closed,
+    is_output_closed,
     print_json,
     say,
     say_aside,
@@ -94,7 +94,7 @@ def print_all(
         collected = []
         async with session_of(options, role) as session:
             async for message in fetch(session, paging):
-                if is_unread():
+                if is_output_closed():
                     break
                 if as_json:
                     collected.append(to_json(message))
@@ -133,7 +133,7 @@ def print_part(
         return
     for text in lines:
         say(text)
-    end_unread()
+    end_if_output_closed()
     if paging.next_token:
         say_aside(f"more        go on with --page-token {paging.next_token}")
 

@@ -23,8 +23,8 @@ from keyark.text.terminal import (
     escaped_streams,
     is_reader_gone,
     line,
+    output_error,
     print_line,
-    why_lost,
 )
 
 DONE: Final = 0
@@ -108,7 +108,7 @@ def tell(text: str, stream: TextIO | None) -> None:
             raise ValueError("closed")
         _Answer.is_given = _Answer.is_given or stream is sys.stdout
         print(text, file=stream, flush=True)
-        if (lost := why_lost(stream)) is not None:
+        if (lost := output_error(stream)) is not None:
             raise lost
     except (OSError, ValueError):
         raise OutputLostError(
@@ -117,14 +117,14 @@ def tell(text: str, stream: TextIO | None) -> None:
         ) from None
 
 
-def is_unread() -> bool:
+def is_output_closed() -> bool:
     """Whether nothing that is printed to stdout arrives any more; a command that only shows things may then stop."""
-    return why_lost(sys.stdout) is not None
+    return output_error(sys.stdout) is not None
 
 
-def end_unread() -> None:
+def end_if_output_closed() -> None:
     """End a command that only shows things, with the code of SIGPIPE, where its reader closed the pipe."""
-    lost = why_lost(sys.stdout)
+    lost = output_error(sys.stdout)
     if lost is not None and is_reader_gone(lost):
         raise SystemExit(UNREAD)
 

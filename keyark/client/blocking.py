@@ -198,7 +198,7 @@ class BlockingWitnesses(Blocking[Witnesses]):
 
     open = _Opening(Witnesses.open)
     confirm = _blocking(Witnesses.confirm)
-    consult = _blocking(Witnesses.consult)
+    confirm_where_possible = _blocking(Witnesses.confirm_where_possible)
     believed_change = _blocking(Witnesses.believed_change)
     show_changes = _blocking(Witnesses.show_changes)
     audit_logs = _blocking(audit_logs)

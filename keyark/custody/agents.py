@@ -160,7 +160,7 @@ class AgentShareKey:
             ) from None
         return HybridPublicKey.from_bytes(self.public_key)
 
-    def certified_anew(
+    def recertified(
         self,
         certificate: x509.Certificate,
         *,

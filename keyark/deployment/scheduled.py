@@ -52,14 +52,14 @@ async def rotating_transport_keys(
     ``say`` is told what was done and what failed, which ends nothing; ``every`` is in seconds.
     """
 
-    async def keep_up() -> None:
+    async def rotate_or_renew_when_due() -> None:
         try:
-            lines = await asyncio.to_thread(rotation.keep_up)
+            lines = await asyncio.to_thread(rotation.rotate_or_renew_when_due)
         except KeyarkError as error:
             lines = [f"rotating the transport key failed and will be tried again: {error.message}"]
         for line in lines:
             say(line)
 
-    await keep_up()
-    async with repeating(keep_up, seconds=every, name="rotating the transport key"):
+    await rotate_or_renew_when_due()
+    async with repeating(rotate_or_renew_when_due, seconds=every, name="rotating the transport key"):
         yield

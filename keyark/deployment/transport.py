@@ -93,7 +93,7 @@ class TransportKeyRotation:
         """Return when the newest certificate ends, seconds UTC."""
         return Validity.of(load_certificates(self._newest_certificate())[0]).not_after
 
-    def keep_up(self) -> list[str]:
+    def rotate_or_renew_when_due(self) -> list[str]:
         """Do what is due: rotate in the last third of a certificate's life, or renew where the DRM does not run.
 
         Returns what was done.

@@ -29,19 +29,19 @@ class Kind(enum.Enum):
     INTERNAL = "internal"
 
     @property
-    def is_no_answer(self) -> bool:
+    def leaves_outcome_unknown(self) -> bool:
         """Whether nobody knows if what was asked for was done."""
         return self in (Kind.UNAVAILABLE, Kind.DEADLINE)
 
     @property
-    def is_passing(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether the same request may succeed later: the service is away, slow, or has too much to do."""
-        return self.is_no_answer or self is Kind.EXHAUSTED
+        return self.leaves_outcome_unknown or self is Kind.EXHAUSTED
 
     @property
     def is_refusal(self) -> bool:
         """Whether the service judged the request, and refused it."""
-        return not self.is_passing and self is not Kind.INTERNAL
+        return not self.is_transient and self is not Kind.INTERNAL
 
 
 class KeyarkError(Exception):

@@ -90,7 +90,7 @@ def generalized_time(seconds: int) -> bytes:
     return tlv(0x18, time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds)).encode())
 
 
-def point_in_time(seconds: int) -> bytes:
+def encode_time(seconds: int) -> bytes:
     """Return a Time: UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5); seconds UTC."""
     if seconds < _FIRST_GENERALIZED:
         return tlv(0x17, time.strftime("%y%m%d%H%M%SZ", time.gmtime(seconds)).encode())

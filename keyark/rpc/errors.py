@@ -100,7 +100,7 @@ def status_code(error: KeyarkError) -> grpc.StatusCode:
     return code_of(error.kind)
 
 
-def to_status(error: KeyarkError) -> Status:
+def error_to_status(error: KeyarkError) -> Status:
     """Return the rich status of an error: ErrorInfo, and what its type adds; at most MAX_STATUS bytes.
 
     gRPC would replace trailers that are too large by RESOURCE_EXHAUSTED, which says that trying again helps. Where it
@@ -155,7 +155,7 @@ def _add(status: Status, detail: Message) -> None:
     status.details.append(packed)
 
 
-def from_status(status: Status) -> KeyarkError:
+def error_from_status(status: Status) -> KeyarkError:
     """Return the typed error of a rich status; an unknown reason becomes RemoteError.
 
     It is final where its class or the other side says so. A detail that is malformed counts as absent: the other side
@@ -208,19 +208,21 @@ def _unpack(detail: AnyMessage, message: Message) -> None:
         message.Clear()
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError, reach: Reach | None = None) -> KeyarkError:
+def error_from_call(error: grpc.aio.AioRpcError, reach: Reach | None = None) -> KeyarkError:
     """Return the typed error of a failed call; with a ``reach``, what TLS or gRPC refuse names cause and service."""
     for key, value in _pairs(error.trailing_metadata()):
         if key == STATUS_KEY:
             try:
-                return from_status(Status.FromString(value if isinstance(value, bytes) else value.encode()))
+                return error_from_status(
+                    Status.FromString(value if isinstance(value, bytes) else value.encode())
+                )
             except DecodeError:
                 break
     code, details = error.code(), error.details() or ""
     if reach is not None and code is grpc.StatusCode.UNAVAILABLE:
         return reach.no_connection(details)
     if reach is not None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return reach.no_answer()
+        return reach.timed_out()
     return _from_code(code, details)
 
 
@@ -277,7 +279,7 @@ async def abort(context: grpc.aio.ServicerContext, error: KeyarkError) -> NoRetu
 
     Its caller gave up or its deadline passed, so nobody is left to be told. gRPC would log a traceback for it.
     """
-    status = to_status(error)
+    status = error_to_status(error)
     metadata = ((STATUS_KEY, status.SerializeToString()),)
     try:
         await context.abort(status_code(error), _cut(error.message, SUMMARY), metadata)

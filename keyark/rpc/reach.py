@@ -94,7 +94,7 @@ class Reach:
             "has the cause."
         )
 
-    def no_answer(self) -> KeyarkError:
+    def timed_out(self) -> KeyarkError:
         """Return the error of a call whose time ran out."""
         return DeadlineExceededError(
             f"{self.service} did not answer in time. Try again; if the request has an id, keep it."

@@ -173,7 +173,7 @@ def print_line(text: str, stream: IO[str] | None) -> None:
     target.flush()
 
 
-def why_lost(stream: IO[str] | None) -> OSError | ValueError | None:
+def output_error(stream: IO[str] | None) -> OSError | ValueError | None:
     """Return why a text was dropped that was written to a stream of ``escaped_streams``; None where all was written."""
     target = None if stream is None else below(stream)
     return target.failure if isinstance(target, EnduringStream) else None
@@ -220,7 +220,7 @@ class Streams:
         """Return the code to end with: 1 in place of 0 where standard output was lost, and not by its reader's wish."""
         if self.output is not None:
             self.output.flush()
-        lost = why_lost(self.output)
+        lost = output_error(self.output)
         if lost is None or code != 0 or is_reader_gone(lost):
             return code
         why = (isinstance(lost, OSError) and lost.strerror) or "it is closed"

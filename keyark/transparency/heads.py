@@ -123,7 +123,7 @@ class AcceptedHeads:
         tree = self._known.get(checkpoint.size)
         return tree is not None and (checkpoint.origin, checkpoint.root) == (self.origin, tree.root)
 
-    def check_belongs(self, head: VerifiedHead, link: CheckpointLink) -> None:
+    def check_same_log(self, head: VerifiedHead, link: CheckpointLink) -> None:
         """Check that a signed head is one of the log that is followed, older or newer than the accepted tree.
 
         ``link`` leads from the smaller of the two to the larger. Raises CheckpointGapError where it is between others,

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn, cast
 
-from keyark.collection import collect_later, settle_collector
+from keyark.collection import collect_later, tune_garbage_collection
 from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.keys.library import ignore_library_warnings
@@ -49,7 +49,7 @@ def main(descriptor: int) -> None:
             _give_up(f"{error.message} [{error.reason}]")
         except Exception as error:  # its text may quote the set-up, which holds PINs (P10)
             _give_up(f"{factory.decode()} failed with {_place(error)}")
-        settle_collector()
+        tune_garbage_collection()
         stream.sendall(frame(READY))
         while (body := read_frame(stream)) is not None:
             stream.sendall(frame(_work(handler, unpack(body))))

@@ -26,7 +26,7 @@ def encode_entry(serial: bytes, *, revocation_time: int, reason: int, invalidity
         extensions += _extension(_INVALIDITY_DATE, _der.generalized_time(invalidity_time))
     return _der.sequence(
         _der.unsigned_integer(serial),
-        _der.point_in_time(revocation_time),
+        _der.encode_time(revocation_time),
         _der.sequence(extensions) if extensions else b"",
     )
 

@@ -51,8 +51,8 @@ class CrlIssuer:
             _VERSION_2,
             self._algorithm,
             self._issuer,
-            _der.point_in_time(content.this_update),
-            _der.point_in_time(content.next_update),
+            _der.encode_time(content.this_update),
+            _der.encode_time(content.next_update),
             _der.sequence(content.entries) if content.entries else b"",
             _der.explicit(0, _der.sequence(*self._extensions(content))),
         )

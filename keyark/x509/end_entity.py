@@ -91,7 +91,7 @@ class EndEntityIssuer:
             )
         names = (
             self._algorithm_and_issuer
-            + _der.sequence(_der.point_in_time(validity.not_before), _der.point_in_time(validity.not_after))
+            + _der.sequence(_der.encode_time(validity.not_before), _der.encode_time(validity.not_after))
             + self._subject(common_name, email)
         )
         address = self._alternative_names(email)

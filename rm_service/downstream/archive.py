@@ -12,7 +12,7 @@ from keyark.errors import KeyarkError, UnavailableError
 from keyark.errors.services import ArchiveAnswerError, CheckpointGapError, StaleCheckpointError
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.coalescing import Coalescer
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.service.checks.evidence import ReceiptChecks
 from keyark.statements.enrollment import Statement
 from keyark.transparency.archival import ArchiveEvidence
@@ -109,7 +109,7 @@ class ArchiveClient:
         response = await call(self._archive.ReserveSigningKeys, message, timeout=BATCH_SECONDS)
         if len(response.outcomes) != len(items):
             raise UnavailableError("The DRM sent a different number of outcomes than requests; try again.")
-        return [from_status(status) if status.code else None for status in response.outcomes]
+        return [error_from_status(status) if status.code else None for status in response.outcomes]
 
     async def _send(self, items: Sequence[ArchiveItem]) -> Sequence[VerifiedReceipt | KeyarkError]:
         """Archive a batch; receipts whose checkpoint a newer one overtook on the way are asked for once more.
@@ -279,4 +279,4 @@ def _weigh(item: ArchiveItem) -> int:
 
 
 def _outcome(outcome: archive_pb2.ArchiveOutcome) -> bytes | KeyarkError:
-    return from_status(outcome.error) if outcome.HasField("error") else outcome.receipt
+    return error_from_status(outcome.error) if outcome.HasField("error") else outcome.receipt

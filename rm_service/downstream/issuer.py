@@ -11,7 +11,7 @@ from keyark.errors import KeyarkError, Kind, UnavailableError
 from keyark.errors.services import CheckpointGapError, UnknownStorageKeyError
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.coalescing import Coalescer
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.statements.enrollment import Statement
 from keyark.transparency.archival import MAX_CHANGES
 from keyark.transparency.checkpoint import CheckpointSignatureError
@@ -257,4 +257,4 @@ def _outcomes(
 
 
 def _outcome(outcome: certificates_pb2.PairOutcome) -> CertificatePair | KeyarkError:
-    return from_status(outcome.error) if outcome.HasField("error") else outcome.pair
+    return error_from_status(outcome.error) if outcome.HasField("error") else outcome.pair

@@ -87,11 +87,11 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 import keyark.client
 from keyark.client.errors import RemoteError
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 for reason in {DOCUMENTED}:
     status = Status(code=9, message="m")
     status.details.add().Pack(ErrorInfo(reason=reason, domain="keyark"))
-    error = from_status(status)
+    error = error_from_status(status)
     assert not isinstance(error, RemoteError) and error.reason == reason, reason
 foreign = ("rm_service", "cm_service", "drm_service", "lmdb")
 assert not [name for name in sys.modules if name.partition(".")[0] in foreign]

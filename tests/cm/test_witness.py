@@ -50,7 +50,7 @@ async def bring(witness: Witness, who: str, note: bytes, *changes: CeremonyProof
     caller = SpiffeId("example.org", who)
     evidence = ArchiveEvidence(brought_by=str(caller), links=[CheckpointLink()], trust_changes=changes)
     try:
-        await witness.take_from(caller, note, evidence)
+        await witness.accept_head_from(caller, note, evidence)
     except KeyarkError as error:
         return error.reason
     return ""

@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from keyark.cli.auditors.audit_log import take_filter
+from keyark.cli.auditors.audit_log import pop_filter
 from keyark.client import (
     EnrollmentClient,
     KeyarkError,
@@ -658,7 +658,7 @@ def options(**given: Any) -> dict[str, Any]:
 
 
 async def test_filters_are_read_as_people_write_them() -> None:
-    taken = take_filter(
+    taken = pop_filter(
         options(
             officer="olga",
             agent="agent/bob",
@@ -672,9 +672,9 @@ async def test_filters_are_read_as_people_write_them() -> None:
     assert taken.certificate == b"\xab\xcd"
     assert taken.since == taken.until == 1_795_996_800_000_000
     with pytest.raises(UsageError, match="not a time"):
-        take_filter(options(since="yesterday"))
+        pop_filter(options(since="yesterday"))
     with pytest.raises(UsageError, match="hexadecimal"):
-        take_filter(options(certificate="xyz"))
+        pop_filter(options(certificate="xyz"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keyark.client import EnrollmentClient
 from keyark.errors import KeyarkError
 from keyark.rpc.calling.channels import call, open_channel
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.rpc.identities import LocalIdentity
 from keyark.statements.enrollment import parse_statement
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
@@ -83,7 +83,11 @@ class HostileRm:
         )
         response = await call(self.archive_service.ArchiveKeys, message, timeout=30)
         outcome = response.outcomes[0]
-        return from_status(outcome.error) if outcome.HasField("error") else (outcome.receipt, response.link)
+        return (
+            error_from_status(outcome.error)
+            if outcome.HasField("error")
+            else (outcome.receipt, response.link)
+        )
 
     async def archived(self, request: Any, *, known_tree_size: int = 0) -> tuple[bytes, CheckpointLink]:
         """Have a key archived."""
@@ -117,7 +121,7 @@ class HostileRm:
         except KeyarkError as error:
             return error
         outcome = response.outcomes[0]
-        return from_status(outcome.error) if outcome.HasField("error") else outcome.pair
+        return error_from_status(outcome.error) if outcome.HasField("error") else outcome.pair
 
     async def close(self) -> None:
         await self.cm.close()

@@ -29,7 +29,7 @@ from keyark.identity.transport import TransportTrust
 from keyark.keys.key_types import KeyType
 from keyark.keys.private_keys import encode_private_key
 from keyark.keys.spki import encode_spki
-from keyark.rpc.errors import to_status
+from keyark.rpc.errors import error_to_status
 from keyark.service.failures import pack_failure
 from keyark.service.paging import page_of
 from keyark.statements.approvals import Edits, OfficerSigner
@@ -220,7 +220,7 @@ def make_messages(raw: bytes, signature: bytes) -> None:
         InvalidInputError("It is wrong.", field="email"),
         PolicyRejectedError("No.", violations=[Violation(rule="r", subsystem="rm", message="m")]),
     )
-    put("status", *(to_status(error).SerializeToString() for error in errors))
+    put("status", *(error_to_status(error).SerializeToString() for error in errors))
     put("failure", *(pack_failure(error).SerializeToString() for error in errors))
     put("frames", frame(pack([b"one", b"", b"three"])), pack([b"one"]))
 

@@ -56,7 +56,7 @@ from keyark.policy.expressions import Condition
 from keyark.policy.requests import sample_of
 from keyark.policy.trial import load_requests
 from keyark.records.v1.drm_pb2 import WorkFailure
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.rpc.identities import PeerReader
 from keyark.rpc.serving.guard import _decode
 from keyark.service.control import Commands, _answer
@@ -331,7 +331,7 @@ def status(data: bytes) -> None:
         parsed = Status.FromString(data)
     except DecodeError:  # the code alone counts then
         return
-    assert isinstance(from_status(parsed), KeyarkError)
+    assert isinstance(error_from_status(parsed), KeyarkError)
 
 
 def failure(data: bytes) -> None:

@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from keyark.errors import KeyarkError
 from keyark.rpc.calling.channels import Channel, call, open_channel
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.rpc.identities import LocalIdentity
 from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2, recovery_pb2, registration_pb2
 from tests.fuzz.test_targets import EVERYTHING
@@ -80,7 +80,7 @@ def reasons(message: Message) -> list[str]:
             continue
         for one in content if field.is_repeated else [content]:
             if field.message_type.full_name == "google.rpc.Status":
-                found += [from_status(one).reason] if one.code else []
+                found += [error_from_status(one).reason] if one.code else []
             else:
                 found += reasons(one)
     return found

@@ -12,7 +12,7 @@ from keyark.errors import OverloadedError
 from keyark.load.driving.known import Issued
 from keyark.load.driving.recovering import KeyWanted, Recover
 from keyark.load.measuring.checking import AnswerChecker
-from keyark.rpc.errors import to_status
+from keyark.rpc.errors import error_to_status
 from keyark.statements.enrollment import parse_statement
 from keyark.v1 import registration_pb2 as rm
 from tests.support.running.deployment import Deployment
@@ -99,7 +99,7 @@ def flipped(data: bytes) -> bytes:
 
 async def test_an_error_is_counted_under_its_reason(answers):
     statements, _, make = answers
-    overloaded = rm.EnrollmentOutcome(error=to_status(OverloadedError("full")))
+    overloaded = rm.EnrollmentOutcome(error=error_to_status(OverloadedError("full")))
     assert make(0.0).failure(statements[0], overloaded).reason == "OVERLOADED"
     assert make(0.0).failure(statements[0], rm.EnrollmentOutcome(error=Status(code=13)))
 

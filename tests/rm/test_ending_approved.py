@@ -17,7 +17,7 @@ from keyark.errors.enrollment import (
 from keyark.identity.revoked import NOBODY_REVOKED
 from keyark.identity.spiffe import SpiffeId
 from keyark.policy.engine import PolicyEngine
-from keyark.rpc.errors import from_status, to_status
+from keyark.rpc.errors import error_from_status, error_to_status
 from keyark.statements.approvals import OfficerTrust
 from keyark.statements.enrollment import RenewalSignatureError, parse_statement
 from keyark.v1.audit_pb2 import AuditDetails, EventType
@@ -60,7 +60,7 @@ class Office:
         self.asked.set()
         await self.gate.wait()
         if isinstance(self.answer, KeyarkError):
-            raise from_status(to_status(self.answer))
+            raise error_from_status(error_to_status(self.answer))
         return VerifiedReceipt()
 
     async def issue(self, *_: Any) -> Any:

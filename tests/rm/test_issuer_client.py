@@ -8,7 +8,7 @@ import pytest
 
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.errors.services import CheckpointGapError
-from keyark.rpc.errors import to_status
+from keyark.rpc.errors import error_to_status
 from keyark.store import MemoryStore, Store
 from keyark.transparency import heads
 from keyark.transparency.checkpoint import VerifiedHead, parse_checkpoint
@@ -63,7 +63,7 @@ class Cm:
             if not self.can_sign:
                 raise UnavailableError("The CA key is missing.")
         except KeyarkError as error:
-            return certificates_pb2.PairOutcome(error=to_status(error))
+            return certificates_pb2.PairOutcome(error=error_to_status(error))
         return certificates_pb2.PairOutcome(pair=CertificatePair(signing_certificate=b"signed"))
 
 
@@ -173,7 +173,7 @@ class Liar:
 
     async def IssueCertificatePairs(self, request: Any, timeout: float) -> Any:
         self.calls += 1
-        outcomes = [certificates_pb2.PairOutcome(error=to_status(self.error)) for _ in request.items]
+        outcomes = [certificates_pb2.PairOutcome(error=error_to_status(self.error)) for _ in request.items]
         return certificates_pb2.IssueCertificatePairsResponse(outcomes=outcomes, drm_tree_size=1 << 60)
 
 

@@ -13,7 +13,7 @@ from keyark.errors.services import UnreadMessageError
 from keyark.identity.spiffe import SpiffeId
 from keyark.meters import Meters
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import MessageTooLargeError, from_rpc_error
+from keyark.rpc.errors import MessageTooLargeError, error_from_call
 from keyark.rpc.serving import guard
 from keyark.rpc.serving.budgets import Readers, Share
 from keyark.v1 import audit_pb2
@@ -111,7 +111,7 @@ async def test_messages_that_never_arrive_hold_up_nobody_else() -> None:
         for one in stalled[3:]:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await one
-            assert isinstance(from_rpc_error(refused.value), UnreadMessageError)
+            assert isinstance(error_from_call(refused.value), UnreadMessageError)
         await call(stub(hers).GetCheckpoint, REQUEST, timeout=30)
 
 
@@ -125,7 +125,7 @@ async def test_a_message_that_takes_too_long_to_arrive_ends_its_call(monkeypatch
         stalled = channel.stream_unary(METHOD)()
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stalled
-        assert isinstance(from_rpc_error(refused.value), DeadlineExceededError)
+        assert isinstance(error_from_call(refused.value), DeadlineExceededError)
         assert meters.read()["unserved_calls"]["unread_message"] == 1
 
 
@@ -134,7 +134,7 @@ async def test_who_may_not_call_has_no_message_read() -> None:
     async with serving(servicer) as server, channel_to(server, identity("client/eve")) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.stream_unary(METHOD)()  # there is none, and the answer comes all the same
-    assert from_rpc_error(refused.value).reason == "PERMISSION_DENIED"
+    assert error_from_call(refused.value).reason == "PERMISSION_DENIED"
 
 
 def test_a_share_is_a_quarter_and_all_of_them_the_whole() -> None:

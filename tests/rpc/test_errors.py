@@ -35,11 +35,11 @@ from keyark.rpc.calling.channels import MAX_RESPONSE
 from keyark.rpc.errors import (
     RemoteError,
     abort,
-    from_rpc_error,
-    from_status,
+    error_from_call,
+    error_from_status,
+    error_to_status,
     internal_error,
     status_code,
-    to_status,
 )
 
 
@@ -61,7 +61,7 @@ from keyark.rpc.errors import (
     ],
 )
 def test_an_error_comes_back_as_it_was(error: KeyarkError) -> None:
-    back = from_status(Status.FromString(to_status(error).SerializeToString()))
+    back = error_from_status(Status.FromString(error_to_status(error).SerializeToString()))
     assert type(back) is type(error)
     assert back.message == error.message
     assert back.metadata == error.metadata
@@ -75,21 +75,21 @@ def test_every_kind_has_a_code_of_its_own() -> None:
 
 
 def test_an_unknown_reason_keeps_its_name_and_kind() -> None:
-    status = to_status(NotFoundError("newer"))
+    status = error_to_status(NotFoundError("newer"))
     altered = Status.FromString(status.SerializeToString().replace(b"NOT_FOUND", b"NEW_REASN"))
-    back = from_status(altered)
+    back = error_from_status(altered)
     assert isinstance(back, RemoteError)
     assert (back.reason, back.kind) == ("NEW_REASN", Kind.NOT_FOUND)
-    again = from_status(to_status(back))
+    again = error_from_status(error_to_status(back))
     assert isinstance(again, RemoteError)
     assert again.reason == "NEW_REASN"
 
 
 def test_reasons_of_another_domain_are_not_ours() -> None:
     altered = Status.FromString(
-        to_status(NotFoundError("x")).SerializeToString().replace(b"keyark", b"others")
+        error_to_status(NotFoundError("x")).SerializeToString().replace(b"keyark", b"others")
     )
-    assert isinstance(from_status(altered), RemoteError)
+    assert isinstance(error_from_status(altered), RemoteError)
 
 
 def test_internal_errors_differ_by_id_only() -> None:
@@ -116,13 +116,13 @@ def test_internal_errors_differ_by_id_only() -> None:
 )
 def test_what_reached_no_handler_is_typed_too(code: grpc.StatusCode, details: str, reason: str) -> None:
     error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
-    assert from_rpc_error(error).reason == reason
+    assert error_from_call(error).reason == reason
 
 
 def test_garbage_in_the_details_falls_back_to_the_code() -> None:
     trailing = grpc.aio.Metadata(("grpc-status-details-bin", b"\xff\xff"))
     error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailing)
-    assert from_rpc_error(error).reason == "NO_CONNECTION"
+    assert error_from_call(error).reason == "NO_CONNECTION"
 
 
 def every_class() -> list[type[KeyarkError]]:
@@ -142,7 +142,7 @@ def test_every_error_of_the_distribution_comes_back_as_its_own_class() -> None:
     classes = [each for each in every_class() if each is not RemoteError]
     assert len(classes) > 40
     for each in classes:
-        back = from_status(to_status(each("a message", metadata={"a": "b"})))
+        back = error_from_status(error_to_status(each("a message", metadata={"a": "b"})))
         assert (type(back), back.message, back.metadata) == (each, "a message", {"a": "b"})
 
 
@@ -150,16 +150,16 @@ def test_every_error_of_the_distribution_comes_back_as_its_own_class() -> None:
 def test_how_long_to_wait_comes_back(seconds: float) -> None:
     error = OverloadedError("later")
     error.retry_after = seconds
-    back = from_status(to_status(error))
+    back = error_from_status(error_to_status(error))
     assert isinstance(back, OverloadedError)
     assert back.retry_after == seconds
 
 
 @pytest.mark.parametrize(("said", "taken"), [(1 << 40, 60.0), (-5, 0.0)])
 def test_nobody_is_made_to_wait_for_ever(said: int, taken: float) -> None:
-    status = to_status(OverloadedError("later"))
+    status = error_to_status(OverloadedError("later"))
     status.details[-1].Pack(RetryInfo(retry_delay=Duration(seconds=said)))
-    back = from_status(status)
+    back = error_from_status(status)
     assert isinstance(back, OverloadedError)
     assert back.retry_after == taken
 
@@ -168,16 +168,16 @@ def test_nobody_is_made_to_wait_for_ever(said: int, taken: float) -> None:
 def test_a_reason_that_no_service_gives_is_a_remote_error(reason: str) -> None:
     status = Status(code=5, message="m")
     status.details.add().Pack(ErrorInfo(reason=reason, domain="keyark"))
-    back = from_status(status)
+    back = error_from_status(status)
     assert isinstance(back, RemoteError)
     assert (back.reason, back.kind) == (reason or "REMOTE", Kind.NOT_FOUND)
 
 
 @given(st.sampled_from([ErrorInfo, BadRequest, PreconditionFailure, RetryInfo]), st.binary(max_size=40))
 def test_malformed_details_are_absent_and_no_error_of_their_own(detail: type, value: bytes) -> None:
-    status = to_status(NotFoundError("m"))
+    status = error_to_status(NotFoundError("m"))
     status.details.add(type_url=f"type.googleapis.com/{detail.DESCRIPTOR.full_name}", value=value)
-    assert isinstance(from_status(status), KeyarkError)
+    assert isinstance(error_from_status(status), KeyarkError)
 
 
 def test_a_whole_batch_of_the_longest_errors_fits_into_its_answer() -> None:
@@ -187,8 +187,8 @@ def test_a_whole_batch_of_the_longest_errors_fits_into_its_answer() -> None:
         PolicyRejectedError(text, violations=violations, metadata={text: text}),
         InvalidInputError(text, field=text),
     ):
-        assert to_status(error).ByteSize() * 256 < MAX_RESPONSE / 4
-        assert type(from_status(to_status(error))) is type(error)
+        assert error_to_status(error).ByteSize() * 256 < MAX_RESPONSE / 4
+        assert type(error_from_status(error_to_status(error))) is type(error)
 
 
 class EndedCall:

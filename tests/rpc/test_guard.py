@@ -23,7 +23,7 @@ from keyark.errors.services import StoreFullError
 from keyark.identity.revoked import IdentityRevokedError
 from keyark.meters import Meters
 from keyark.rpc.calling.channels import Channel, call
-from keyark.rpc.errors import InternalError, from_rpc_error
+from keyark.rpc.errors import InternalError, error_from_call
 from keyark.rpc.identities import PeerReader
 from keyark.rpc.serving import guard
 from keyark.v1 import audit_pb2
@@ -126,7 +126,7 @@ async def test_health_can_be_watched_until_the_service_stops() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             while await watch.read() is not grpc.aio.EOF:
                 pass
-    assert isinstance(from_rpc_error(caught.value), UnavailableError)
+    assert isinstance(error_from_call(caught.value), UnavailableError)
 
 
 async def test_a_stream_whose_message_arrives_while_the_service_stops_does_not_hold_it_up() -> None:
@@ -159,7 +159,7 @@ async def has_no_room_for_a_stream(channel: Channel) -> bool:
     try:
         await watch.read()
     except grpc.aio.AioRpcError as error:
-        return isinstance(from_rpc_error(error), OverloadedError)
+        return isinstance(error_from_call(error), OverloadedError)
     watch.cancel()
     return False
 
@@ -199,7 +199,7 @@ async def test_streams_are_bounded() -> None:
         another = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await another.read()
-        assert isinstance(from_rpc_error(caught.value), OverloadedError)
+        assert isinstance(error_from_call(caught.value), OverloadedError)
         watching.cancel()
 
 
@@ -282,7 +282,7 @@ async def test_a_revoked_identity_is_refused_over_its_open_connection_and_the_re
         watch = health_pb2_grpc.HealthStub(stolen).Watch(health_pb2.HealthCheckRequest())
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await watch.read()
-        assert isinstance(from_rpc_error(caught.value), IdentityRevokedError)
+        assert isinstance(error_from_call(caught.value), IdentityRevokedError)
         await call(stub(channel).GetCheckpoint, REQUEST, timeout=10)
     assert servicer.rejected == [
         ("spiffe://example.org/auditor/alice", "/keyark.v1.AuditService/GetCheckpoint", "IDENTITY_REVOKED"),

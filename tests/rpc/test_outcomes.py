@@ -6,7 +6,7 @@ import pytest
 
 from keyark.errors import KeyarkError, NotFoundError, OverloadedError, UnavailableError
 from keyark.identity.spiffe import SpiffeId
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.rpc.serving.guard import _caller
 from keyark.rpc.serving.outcomes import Refusals
 from keyark.transparency.rejections import RejectionLog
@@ -48,7 +48,7 @@ async def test_a_log_that_cannot_be_written_leaves_the_refusal_one(caplog: pytes
 async def test_an_untyped_item_tells_an_id_only(caplog: pytest.LogCaptureFixture) -> None:
     made, _, _ = await refusals()
     _caller.set(CALLER)
-    error = from_status((await made.statuses("/a/B", [ValueError("secret")]))[0])
+    error = error_from_status((await made.statuses("/a/B", [ValueError("secret")]))[0])
     assert error.reason == "INTERNAL_ERROR"
     assert "secret" not in error.message
     assert error.metadata["error_id"] in caplog.text

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyark.errors import PermissionDeniedError, UnauthenticatedError
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import NoConnectionError, from_rpc_error
+from keyark.rpc.errors import NoConnectionError, error_from_call
 from keyark.v1 import audit_pb2
 from tests.support.running.rpc import Scripted, channel_to, identity, serving, stub
 from tests.support.running.tls import unusual_identity
@@ -64,5 +64,5 @@ async def test_streams_are_checked_too() -> None:
     async with serving(servicer) as server, channel_to(server, stranger) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()).read()
-    assert isinstance(from_rpc_error(caught.value), PermissionDeniedError)
+    assert isinstance(error_from_call(caught.value), PermissionDeniedError)
     assert [method for _, method, _ in servicer.rejected] == ["/grpc.health.v1.Health/Watch"]

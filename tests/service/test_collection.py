@@ -7,12 +7,12 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from keyark.collection import YOUNG, settle_collector
+from keyark.collection import YOUNG, tune_garbage_collection
 
 class Node:
     pass
 
-settle_collector()
+tune_garbage_collection()
 assert gc.get_freeze_count() > 1000 and gc.isenabled()
 first = Node()
 first.itself, gone = first, weakref.ref(first)

@@ -159,20 +159,20 @@ def test_a_head_of_another_log_is_refused():
 @pytest.mark.parametrize("size", [5, 7, 9, 12])
 def test_a_signed_head_of_the_followed_log_belongs_to_it_whether_older_or_newer(size):
     heads = following(5, 9)
-    heads.check_belongs(head(size), link(*sorted((size, 9))))
+    heads.check_same_log(head(size), link(*sorted((size, 9))))
     assert (heads.size, heads.remembers(head(size).checkpoint)) == (9, size in (5, 9))
 
 
 def test_a_remembered_head_belongs_without_a_link_and_so_does_any_before_the_first():
-    following(5, 9).check_belongs(head(5), CheckpointLink())
-    AcceptedHeads(ORIGIN).check_belongs(head(9), CheckpointLink())
+    following(5, 9).check_same_log(head(5), CheckpointLink())
+    AcceptedHeads(ORIGIN).check_same_log(head(9), CheckpointLink())
 
 
 @pytest.mark.parametrize("between", [link(2, 3), link(1, 2), link(0, 3), CheckpointLink()])
 def test_a_link_between_other_trees_says_nothing_about_a_head(between):
     heads = following(1)
     with pytest.raises(CheckpointGapError) as caught:
-        heads.check_belongs(head(3), between)
+        heads.check_same_log(head(3), between)
     assert caught.value.metadata == {"tree_size": "1"}
 
 
@@ -182,7 +182,7 @@ def test_a_signed_head_of_a_fork_does_not_belong(size):
     forked = head(size, FORKED)
     assert not heads.remembers(forked.checkpoint)
     with pytest.raises(CheckpointMismatchError, match=f"tree of {size} leaves"):
-        heads.check_belongs(forked, link(*sorted((size, 9)), FORKED))
+        heads.check_same_log(forked, link(*sorted((size, 9)), FORKED))
 
 
 @pytest.mark.parametrize("size", [5, 7, 9, 12])
@@ -191,7 +191,7 @@ def test_a_head_of_another_log_never_belongs(size):
     for heads in (following(5, 9), AcceptedHeads(ORIGIN)):
         assert not heads.remembers(other.checkpoint)
         with pytest.raises(CheckpointOriginError, match=ORIGIN):
-            heads.check_belongs(other, link(*sorted((size, 9))))
+            heads.check_same_log(other, link(*sorted((size, 9))))
 
 
 BROKEN = link(5, 9)

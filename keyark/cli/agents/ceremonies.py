@@ -240,7 +240,7 @@ def is_change(ceremony: ReviewedCeremony) -> bool:
     return ceremony.request.type in CHANGES
 
 
-async def until_carried_out(client: RecoveryClient, ceremony: ReviewedCeremony) -> ReviewedCeremony:
+async def wait_until_carried_out(client: RecoveryClient, ceremony: ReviewedCeremony) -> ReviewedCeremony:
     """Show the progress of what goes on, and return the ceremony once it is over or waits for agents."""
     console = SafeConsole(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:

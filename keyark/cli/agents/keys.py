@@ -86,7 +86,7 @@ def show_key(key_id: str | None, cert: Path | None, **options: Any) -> None:
         async with witnesses_of(options) as witnesses:
             wanted = await key_id_of(witnesses.archive, key_id, cert)
             key = await administration.get_proven_key(witnesses.archive, wanted)
-            return key, await witnesses.consult([key.receipt.head])
+            return key, await witnesses.confirm_where_possible([key.receipt.head])
 
     key, unconfirmed = asyncio.run(run())
     if options["as_json"]:

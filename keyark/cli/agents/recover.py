@@ -18,7 +18,7 @@ from keyark.cli.agents.ceremonies import (
     recovery_client,
     show_ceremony,
     show_line,
-    until_carried_out,
+    wait_until_carried_out,
 )
 from keyark.cli.agents.keys import key_id_of
 from keyark.cli.listing import print_all, witnesses_of
@@ -178,7 +178,7 @@ def approve(ceremony_id: str, **options: Any) -> None:
             if not options["yes"]:
                 show_ceremony(reviewed, as_json=False)
                 confirm("Approve this?")
-            return await until_carried_out(client, await client.approve(reviewed))
+            return await wait_until_carried_out(client, await client.approve(reviewed))
 
     _tell(asyncio.run(run()), options)
 

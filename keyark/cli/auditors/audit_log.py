@@ -19,7 +19,7 @@ from keyark.cli.options import (
     json_option,
     password_source,
 )
-from keyark.cli.output import careful, end_unread, is_unread, json_text, say, say_aside
+from keyark.cli.output import careful, end_if_output_closed, is_output_closed, json_text, say, say_aside
 from keyark.client.audit.log_entries import EVENT_TYPES, SHOWN, EntryFilter, PersonTrail, ReadEntry, rfc3339
 from keyark.client.audit.log_reading import LogPositions, LogReading
 from keyark.errors.commands import UsageError
@@ -74,7 +74,7 @@ def filter_options(function: F) -> F:
     return function
 
 
-def take_filter(options: dict[str, Any]) -> EntryFilter:
+def pop_filter(options: dict[str, Any]) -> EntryFilter:
     """Return the filter that a command's options name; raises UsageError."""
     return EntryFilter(
         types=tuple(options["types"]),
@@ -131,7 +131,7 @@ def show_log(**options: Any) -> None:
     """
     if options["as_json"] and (options["json_lines"] or options["follow"]):
         raise UsageError("--json prints one array, which --follow never ends; use --json-lines instead.")
-    wanted = take_filter(options)
+    wanted = pop_filter(options)
     token = options["page_token"]
     shown = _Shown(
         wanted=wanted,
@@ -156,7 +156,7 @@ def show_log(**options: Any) -> None:
             return reading
 
     reading = asyncio.run(run())
-    end_unread()
+    end_if_output_closed()
     reading.check()
 
 
@@ -235,7 +235,7 @@ class _Shown:
         trail = PersonTrail(person=self.wanted.person) if self.wanted.person else None
         self.printing.begin()
         async for entry in entries:
-            if is_unread():
+            if is_output_closed():
                 break
             is_about = trail is None or trail.is_about(entry)
             if self.wanted.needs_details and entry.details_state != SHOWN:
@@ -243,7 +243,7 @@ class _Shown:
             is_new = entry.index >= self.start.of[entry.log]
             if not (is_new and is_about and self.wanted.fits(entry)):
                 continue
-            self.printing.entry(entry, reading.positions.or_later(self.start))
+            self.printing.entry(entry, reading.positions.furthest(self.start))
             self.count += 1
             if self.count == self.limit:
                 self.is_cut = True
@@ -259,7 +259,7 @@ class _Shown:
                 "may concern whom you look for and are not shown"
             )
         if self.is_cut:
-            say_aside(f"more        go on with --page-token {reading.positions.or_later(self.start)}")
+            say_aside(f"more        go on with --page-token {reading.positions.furthest(self.start)}")
 
     def tell_changes(self, reading: LogReading) -> None:
         """Tell aside what is not proven or away, once for as long as it stays so."""

@@ -22,7 +22,7 @@ from keyark.cli.output import PENDING, careful, print_json, say
 from keyark.cli.shape import to_json
 from keyark.client.access.home import Home
 from keyark.client.administration.abbreviations import whole_enrollment_id
-from keyark.client.administration.approvals import ApprovalClient, check_shown, verified_approval
+from keyark.client.administration.approvals import ApprovalClient, check_same_enrollment, verified_approval
 from keyark.client.enrollment.client import TIMEOUT
 from keyark.client.trust.verification import UnexpectedAnswerError
 from keyark.errors.commands import UsageError
@@ -70,7 +70,7 @@ def show(*, enrollment_id: str, **options: Any) -> None:
                 pb.GetEnrollmentRequest(request_id=wanted[:16]),
             )
             response: pb.GetEnrollmentResponse = await call(stub.GetEnrollment, request, timeout=TIMEOUT)
-            check_shown(response.enrollment, wanted)
+            check_same_enrollment(response.enrollment, wanted)
             return response.enrollment
 
     _print(asyncio.run(run()), options)

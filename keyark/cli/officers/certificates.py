@@ -70,7 +70,7 @@ def filter_options(function: F) -> F:
     return function
 
 
-def take_filter(options: dict[str, Any]) -> CertificateFilter:
+def pop_filter(options: dict[str, Any]) -> CertificateFilter:
     """Take the filter out of a command's options; raises UsageError."""
     state, within = options.pop("state"), options.pop("expires_within")
     earliest, latest = options.pop("expires_from"), options.pop("expires_until")
@@ -117,7 +117,7 @@ def certificates() -> None:
 @officer_options
 def list_certificates(**options: Any) -> None:
     """List the certificates that match all given options."""
-    wanted = take_filter(options)
+    wanted = pop_filter(options)
     print_all(
         options, "cm", lambda s, part: administration.list_certificates(s, wanted, part), certificate_line
     )
@@ -166,7 +166,7 @@ def days(text: str) -> int:
 @officer_options
 def export_certificates(*, out: Path, der: bool, **options: Any) -> None:
     """Write the certificates that match all given options to a file."""
-    wanted = take_filter(options)
+    wanted = pop_filter(options)
 
     async def run() -> list[bytes]:
         async with session_of(options, "cm") as session:

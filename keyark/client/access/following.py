@@ -87,7 +87,7 @@ class Opening:
         try:
             newest = await follow_deployment(home, local.channel)
         except KeyarkError as error:
-            newest = await self._ask_others(home, role) if error.kind.is_no_answer else home
+            newest = await self._ask_others(home, role) if error.kind.leaves_outcome_unknown else home
         if newest is home:
             return home, local
         await local.channel.close()

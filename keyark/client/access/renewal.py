@@ -56,7 +56,7 @@ class FollowedIdentity:
             before_calls=self._look,
             retries=retries,
         )
-        self._current.when_changed(channel.renew)
+        self._current.on_change(channel.renew)
         self.channel = cast("Channel", channel)
 
     @property

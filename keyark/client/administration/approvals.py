@@ -49,7 +49,7 @@ def verified_approval(home: Home, seen: pb.Enrollment, *, now: int) -> Approval 
     return trust.verify(seen.review.approval, reread_statement(seen.statement), now=now)
 
 
-def check_shown(seen: pb.Enrollment, enrollment_id: bytes) -> None:
+def check_same_enrollment(seen: pb.Enrollment, enrollment_id: bytes) -> None:
     """Raise UnexpectedAnswerError unless the RM shows the request that was asked for, statement included."""
     ids = {seen.enrollment_id, reread_statement(seen.statement).enrollment_id}
     if ids != {enrollment_id}:
@@ -108,7 +108,7 @@ class ApprovalClient:
         """Return any enrollment (id of 32 bytes); raises NotFoundError, and UnexpectedAnswerError for another one."""
         request = pb.InspectEnrollmentRequest(enrollment_id=enrollment_id)
         seen = (await call(self._stub.InspectEnrollment, request, timeout=TIMEOUT)).enrollment
-        check_shown(seen, enrollment_id)
+        check_same_enrollment(seen, enrollment_id)
         return seen
 
     async def approve(self, seen: pb.Enrollment, edits: Edits = NO_EDITS) -> pb.Enrollment:

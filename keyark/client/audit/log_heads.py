@@ -96,7 +96,9 @@ class LogAudit:
 
     def check(self) -> None:
         """Raise what is wrong with a log, first where that is more than that its service is away."""
-        if failures := sorted(self.failures.values(), key=lambda failure: failure.kind.is_no_answer):
+        if failures := sorted(
+            self.failures.values(), key=lambda failure: failure.kind.leaves_outcome_unknown
+        ):
             raise failures[0]
 
 
@@ -112,7 +114,7 @@ async def audit_logs(witnesses: Witnesses) -> LogAudit:
         try:
             log = await verify_log(session)
             if session.role == "drm":
-                unconfirmed = await witnesses.consult([VerifiedHead(log.checkpoint, log.note)])
+                unconfirmed = await witnesses.confirm_where_possible([VerifiedHead(log.checkpoint, log.note)])
             else:
                 await _check_and_keep(session, VerifiedHead(log.checkpoint, log.note))
             logs[session.role] = log
@@ -124,7 +126,7 @@ async def audit_logs(witnesses: Witnesses) -> LogAudit:
 async def follow_head(session: Session) -> VerifiedHead:
     """Return the newest head of a log, as an auditor; of the RM's and the CM's, one that leads on from what was seen.
 
-    Whether the DRM's does is for ``Witnesses.consult`` to say. Raises LogMismatchError, and the errors of
+    ``Witnesses.confirm_where_possible`` says whether the DRM's does. Raises LogMismatchError, and the errors of
     ``NoteVerifier`` and of the calls.
     """
     try:
@@ -215,7 +217,7 @@ async def _believed_change(examination: Examination, role: str) -> bytes:
             stub, request = AuditServiceStub(session.channel), audit_pb2.CosignCheckpointRequest()
             return bytes((await call(stub.CosignCheckpoint, request, timeout=TIMEOUT)).newest_change)
     except KeyarkError as failure:
-        if failure.kind.is_no_answer or failure.reason == ALARM:
+        if failure.kind.leaves_outcome_unknown or failure.reason == ALARM:
             return b""
         raise
 
@@ -226,7 +228,7 @@ async def _followed(examination: Examination, role: str) -> Checkpoint | None:
         async with examination.session(role, "auditor") as session:
             told = (await LogHead.fetch(session)).told
     except KeyarkError as failure:
-        if failure.kind.is_no_answer:
+        if failure.kind.leaves_outcome_unknown:
             return None
         raise
     return Checkpoint(f"{examination.home.config.trust_domain}/drm", told.followed_size, told.followed_root)

@@ -72,7 +72,7 @@ class LogPositions:
         """Return the positions once an entry was told."""
         return LogPositions({**self.of, entry.log: entry.index + 1})
 
-    def or_later(self, other: LogPositions) -> LogPositions:
+    def furthest(self, other: LogPositions) -> LogPositions:
         """Return of each log the position that is further on."""
         return LogPositions({role: max(self.of[role], other.of[role]) for role in LOGS})
 
@@ -195,7 +195,7 @@ class LogReading:
         """Ask RM and CM whether they follow this head, unless they said so before; raises PrivateLogError."""
         if head.checkpoint == self._confirmed:
             return
-        silent = await self.witnesses.consult([head])
+        silent = await self.witnesses.confirm_where_possible([head])
         self.unproven = "; ".join(
             f"the {role.upper()} did not confirm it: {why}" for role, why in silent.items()
         )

@@ -160,7 +160,7 @@ def _first_of(profile: str, orders: Sequence[EnrollmentOrder]) -> str:
 
 
 def _is_away(outcome: Enrolled | KeyarkError) -> bool:
-    return isinstance(outcome, KeyarkError) and outcome.kind.is_passing
+    return isinstance(outcome, KeyarkError) and outcome.kind.is_transient
 
 
 async def enroll_many(

@@ -34,7 +34,7 @@ from keyark.keys.key_types import KeyType, PrivateKey, SigningPrivateKey, genera
 from keyark.keys.spki import encode_spki
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.retries import DEFAULT_RETRIES, Retries
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.statements.calls import CallSigner
 from keyark.statements.enrollment import (
     PresentCertificate,
@@ -156,7 +156,7 @@ class EnrollmentClient:
             ),
             timeout=TIMEOUT,
         )
-        self._verification.take_form(response.form)
+        self._verification.accept_form(response.form)
         return response.form
 
     async def prepare(
@@ -335,7 +335,7 @@ class EnrollmentClient:
         if len(response.outcomes) != len(items):
             raise UnavailableError("The RM sent a different number of outcomes than requests; try again.")
         return [
-            from_status(outcome.error) if outcome.HasField("error") else outcome.enrollment
+            error_from_status(outcome.error) if outcome.HasField("error") else outcome.enrollment
             for outcome in response.outcomes
         ]
 

@@ -111,7 +111,7 @@ async def wait_for_decision(
             if (
                 not waits
                 or left <= 0
-                or not (isinstance(error, PendingApprovalError) or error.kind.is_passing)
+                or not (isinstance(error, PendingApprovalError) or error.kind.is_transient)
             ):
                 raise
         await sleep(min(pause, left))

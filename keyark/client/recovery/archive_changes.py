@@ -67,7 +67,7 @@ class ArchiveChanges:
         try:
             await self._take(ArchivePins.load(self.folder), [change], review)
         except KeyarkError as error:
-            if not (error.kind.is_passing or error.kind is Kind.DENIED):
+            if not (error.kind.is_transient or error.kind is Kind.DENIED):
                 raise
 
     async def _take(
@@ -117,7 +117,7 @@ class ArchiveChanges:
                     follower, [_proof(change) for change, _ in shown], shown[0][1]
                 )
             except KeyarkError as error:
-                if error.kind.is_no_answer:
+                if error.kind.leaves_outcome_unknown:
                     raise
                 return
 
@@ -132,7 +132,7 @@ class ArchiveChanges:
             try:
                 page = await self._after(newest)
             except KeyarkError as error:
-                if error.kind.is_no_answer:
+                if error.kind.leaves_outcome_unknown:
                     raise
                 return []
             for change in page:

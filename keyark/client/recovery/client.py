@@ -29,10 +29,10 @@ from keyark.client.recovery.review import (
     ROTATE,
     CeremonyReview,
     ReviewedCeremony,
-    another_shown,
-    check_asked_for,
     check_complete,
+    check_requested,
     confirmed,
+    different_ceremony,
     token_of,
 )
 from keyark.client.trust.witnesses import Witnesses
@@ -118,7 +118,7 @@ class RecoveryClient:
         try:
             return await self._request(statement, owner=owner)
         except KeyarkError as error:
-            if not error.kind.is_no_answer:
+            if not error.kind.leaves_outcome_unknown:
                 self._keys.recipients.delete(ceremony_id)
             raise
 
@@ -161,7 +161,7 @@ class RecoveryClient:
         )
         try:
             opened = await self._reviewed(answer.ceremony, statement.ceremony_id)
-            check_asked_for(opened, signed, owner)
+            check_requested(opened, signed, owner)
         except KeyarkError as refusal:
             refusal.message += f" {await self._withdraw(statement.ceremony_id, signed)}"
             refusal.args = (refusal.message,)
@@ -205,7 +205,7 @@ class RecoveryClient:
         """Fetch a ceremony and verify all that a decision rests on, in the log that RM and CM follow.
 
         Where one of them is away, ``unconfirmed`` of the answer says so. The one-time key of an own recovery is erased
-        once it is over. Raises as ``CeremonyReview.review`` and ``Witnesses.consult``.
+        once it is over. Raises as ``CeremonyReview.review`` and ``Witnesses.confirm_where_possible``.
         """
         reviewed = await confirmed(await self.look(ceremony_id), self._witnesses)
         if reviewed.is_over(now=int(time.time())):
@@ -221,7 +221,7 @@ class RecoveryClient:
     async def _reviewed(self, view: pb.Ceremony, ceremony_id: bytes) -> ReviewedCeremony:
         """Verify the ceremony of this id."""
         if view.ceremony_id != ceremony_id:
-            raise another_shown()
+            raise different_ceremony()
         return await self._following(lambda review: review.review(view))
 
     async def _following(self, verify: Callable[[CeremonyReview], _T]) -> _T:
@@ -302,7 +302,7 @@ class RecoveryClient:
             return reviewed
         try:
             heads = [proven.head for proven in (entry, *reviewed.entries)]
-            return replace(reviewed, unconfirmed=await self._witnesses.consult(heads))
+            return replace(reviewed, unconfirmed=await self._witnesses.confirm_where_possible(heads))
         except KeyarkError as error:
             raise not_logged(ceremony_id, decision, error) from error
 
@@ -360,7 +360,8 @@ class RecoveryClient:
     async def cancel(self, ceremony_id: bytes) -> ReviewedCeremony:
         """End an own request; its one-time key is erased.
 
-        Raises DecisionNotLoggedError where the archive does not prove that it ended, and as ``Witnesses.consult``.
+        Raises DecisionNotLoggedError if the archive does not prove that it ended, and as
+        ``Witnesses.confirm_where_possible``.
         """
         request = pb.CancelCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.CancelCeremony, request, timeout=TIMEOUT)

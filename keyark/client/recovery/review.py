@@ -242,23 +242,26 @@ class CeremonyReview:
             raise mismatch("asks for shares sealed to a key that is not in the log")
 
 
-def check_asked_for(opened: ReviewedCeremony, signed: SignedStatement, owner: str) -> None:
+def check_requested(opened: ReviewedCeremony, signed: SignedStatement, owner: str) -> None:
     """Raise UnexpectedAnswerError unless this was asked for, OwnerMismatchError where the keys are another person's."""
     if opened.request.digest != ceremony_digest(signed.statement):
-        raise another_shown()
+        raise different_ceremony()
     if owner:
         check_owner(opened.owners, owner)
 
 
-def another_shown() -> UnexpectedAnswerError:
+def different_ceremony() -> UnexpectedAnswerError:
     """Return the error for a ceremony of another id or another request."""
     return UnexpectedAnswerError("The archive showed a different ceremony than the one you named.")
 
 
 async def confirmed(ceremony: ReviewedCeremony, witnesses: Witnesses) -> ReviewedCeremony:
-    """Ask RM and CM whether all that a ceremony rests on is in the log that they follow; raises as ``consult``."""
+    """Ask RM and CM whether the log entries of a ceremony are in the log that they follow.
+
+    Raises as ``Witnesses.confirm_where_possible``.
+    """
     heads = [entry.head for entry in ceremony.entries]
-    return replace(ceremony, unconfirmed=await witnesses.consult(heads))
+    return replace(ceremony, unconfirmed=await witnesses.confirm_where_possible(heads))
 
 
 def _facts(view: Ceremony, request: CeremonyRequest, opened: ProvenEntry) -> OpeningFacts:

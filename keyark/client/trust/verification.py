@@ -88,7 +88,7 @@ class Verification:
         """The id (32 bytes) of the newest transport key that the home knows."""
         return self._transport_keys.newest_id
 
-    def take_form(self, form: EnrollmentForm) -> TransportPublicKey:
+    def accept_form(self, form: EnrollmentForm) -> TransportPublicKey:
         """Follow the transport key as a form tells, durably, and return the key to wrap to (step 1).
 
         Raises as ``transport_key`` does, TransportKeyUnprovenError, and UnwritableFileError where the home cannot keep

@@ -113,7 +113,7 @@ class Witnesses:
             raise _gravest(refusals.values())
         remember(self.archive.home, _newest(heads))
 
-    async def consult(self, heads: Sequence[VerifiedHead]) -> Unconfirmed:
+    async def confirm_where_possible(self, heads: Sequence[VerifiedHead]) -> Unconfirmed:
         """As ``confirm``, for whoever reads only: return which witnesses are away or do not answer, each with why.
 
         The newest tree is remembered where both witnesses confirm it and the home can be written.
@@ -317,7 +317,7 @@ class ReceiptWitness:
 
 def _is_silent(error: KeyarkError) -> bool:
     """Whether a witness said nothing of the heads: it is away, or this identity may not ask."""
-    return error.kind.is_passing or error.kind is Kind.DENIED
+    return error.kind.is_transient or error.kind is Kind.DENIED
 
 
 def _newest(heads: Sequence[VerifiedHead]) -> VerifiedHead:

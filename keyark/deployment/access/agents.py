@@ -55,12 +55,12 @@ def certify_share_key_anew(
     """Have the public file of an agent's share key, where there is one, carry the agent's present certificate.
 
     ``certificate_key`` is None where the certificate is of the same key as before. Raises as
-    ``AgentShareKey.certified_anew`` does.
+    ``AgentShareKey.recertified`` does.
     """
     path = folder / PUBLIC_SHARE_KEY
     if not path.exists():
         return
     present = AgentShareKey.from_json(read_file(path, max_size=MAX_FILE).decode(errors="replace"))
     certificate = load_certificates(folder / "cert.pem")[0]
-    anew = present.certified_anew(certificate, trust_anchor=trust_anchor, certificate_key=certificate_key)
+    anew = present.recertified(certificate, trust_anchor=trust_anchor, certificate_key=certificate_key)
     write_file(path, anew.to_json().encode(), mode=PUBLIC)

@@ -52,7 +52,7 @@ class IdentityRevocation:
             fresh = [one for one in wanted.values() if int(one.serial, 16) not in revoked]
             if fresh:
                 self._sign(fresh, reason)
-            self.hand_out()
+            self.distribute()
         return fresh
 
     def sign_again(self) -> None:
@@ -62,9 +62,9 @@ class IdentityRevocation:
         """
         if (self.authority.folder / IDENTITY_LIST).exists():
             self._sign((), x509.ReasonFlags.unspecified)
-            self.hand_out()
+            self.distribute()
 
-    def hand_out(self) -> list[Path]:
+    def distribute(self) -> list[Path]:
         """Copy the authority's list to the services and people of the deployment; returns the files."""
         source = self.authority.folder / IDENTITY_LIST
         if self.home is None or not source.exists():

@@ -17,7 +17,7 @@ from keyark.client.access.home import Home
 from keyark.client.trust.verification import Verification
 from keyark.custody.envelopes import TransportPublicKey
 from keyark.errors import KeyarkError, Kind
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.statements.enrollment import Statement
 from keyark.transparency.archival import check_receipt_for
 from keyark.transparency.receipts import ReceiptVerifier
@@ -42,7 +42,7 @@ class AnswerChecker:
         self._origin = f"{home.config.trust_domain}/drm"
         self._receipts_required = form.archival != ArchivalPolicy.ARCHIVAL_POLICY_FORBIDDEN
         self._verifiers: dict[bytes, ReceiptVerifier] = {}
-        self._full.take_form(form)
+        self._full.accept_form(form)
         self.transport_key = self.trust(form.transport_certificate)
         self.checked_fully = 0
 
@@ -57,7 +57,7 @@ class AnswerChecker:
     def failure(self, statement: Statement, outcome: EnrollmentOutcome) -> KeyarkError | None:
         """Return why an outcome is no success, or None where it is one."""
         if outcome.HasField("error"):
-            return from_status(outcome.error)
+            return error_from_status(outcome.error)
         try:
             self.check(statement, outcome.enrollment)
         except KeyarkError as error:

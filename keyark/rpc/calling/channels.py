@@ -11,7 +11,7 @@ import grpc
 from keyark.errors import UnavailableError
 from keyark.rpc.calling.retries import Retries
 from keyark.rpc.deadlines import downstream_seconds
-from keyark.rpc.errors import from_rpc_error
+from keyark.rpc.errors import error_from_call
 from keyark.rpc.identities import LocalIdentity
 
 MAX_RESPONSE: Final = 16 << 20
@@ -94,4 +94,4 @@ async def _call_once(
             raise
         raise UnavailableError("The connection was closed during the call; try again.") from None
     except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, getattr(method, "reach", None)) from None
+        raise error_from_call(error, getattr(method, "reach", None)) from None

@@ -40,7 +40,7 @@ class CurrentIdentity:
         self._read, self._now = read, now
         self._changed: list[Callable[[], None]] = []
 
-    def when_changed(self, action: Callable[[], None]) -> None:
+    def on_change(self, action: Callable[[], None]) -> None:
         """Do this whenever another certificate was taken."""
         self._changed.append(action)
 

@@ -55,7 +55,7 @@ class Retries:
                 return await attempt()
             except KeyarkError as error:
                 pause = self._pause(error, number)
-                if not is_passing(error) or self.clock() + pause >= end:
+                if not is_transient(error) or self.clock() + pause >= end:
                     raise
             await self.sleep(pause)
             number += 1
@@ -69,7 +69,7 @@ class Retries:
         end, number = self.clock() + self.seconds, 0
         answers = await attempt(items)
         while True:
-            failed = {i: a for i, a in enumerate(answers) if isinstance(a, KeyarkError) and is_passing(a)}
+            failed = {i: a for i, a in enumerate(answers) if isinstance(a, KeyarkError) and is_transient(a)}
             pause = max((self._pause(error, number) for error in failed.values()), default=0.0)
             if not failed or self.clock() + pause >= end:
                 return answers
@@ -91,11 +91,13 @@ DEFAULT_RETRIES: Final = Retries()
 NO_RETRIES: Final = Retries(seconds=0.0)
 
 
-def is_passing(error: KeyarkError) -> bool:
+def is_transient(error: KeyarkError) -> bool:
     """Whether the same request may succeed within seconds."""
     if error.is_final or isinstance(error, _LASTING):
         return False
-    return error.kind.is_no_answer or (error.kind is Kind.EXHAUSTED and error.retry_after is not None)
+    return error.kind.leaves_outcome_unknown or (
+        error.kind is Kind.EXHAUSTED and error.retry_after is not None
+    )
 
 
 @cache

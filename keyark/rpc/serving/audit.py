@@ -33,7 +33,7 @@ class Witness(Protocol):
     def heads(self) -> AcceptedHeads:
         """What was accepted."""
 
-    async def take_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
+    async def accept_head_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
         """Accept a signed head that leads on, if the caller may bring one; raises where it does not."""
 
     @property
@@ -123,7 +123,7 @@ class AuditServicer(AuditServiceServicer):
                 transport_key_changes=request.transport_key_changes,
                 trust_changes=request.trust_changes,
             )
-            await self._witness.take_from(caller, request.checkpoint, evidence)
+            await self._witness.accept_head_from(caller, request.checkpoint, evidence)
         checkpoint = await self._witness.cosign()
         return pb.CosignCheckpointResponse(
             checkpoint=checkpoint,

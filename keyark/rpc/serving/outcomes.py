@@ -10,7 +10,7 @@ from google.rpc.status_pb2 import Status
 
 from keyark.errors import KeyarkError
 from keyark.identity.spiffe import SpiffeId
-from keyark.rpc.errors import internal_error, to_status
+from keyark.rpc.errors import error_to_status, internal_error
 from keyark.rpc.serving.server import current_caller
 from keyark.transparency.rejections import Rejection, RejectionLog, Sender
 
@@ -60,7 +60,7 @@ def _status(method: str, error: BaseException | None) -> Status:
     if error is None:
         return Status()
     if isinstance(error, KeyarkError):
-        return to_status(error)
+        return error_to_status(error)
     typed, error_id = internal_error()
     logger.error("%s: an item failed; error id %s", method, error_id, exc_info=error)
-    return to_status(typed)
+    return error_to_status(typed)

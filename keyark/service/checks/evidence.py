@@ -98,7 +98,7 @@ class ReceiptChecks:
             await self.turns.run(
                 LANE,
                 [
-                    partial(self.keys.take, change, partial(self.heads.check_belongs, link=change.link))
+                    partial(self.keys.take, change, partial(self.heads.check_same_log, link=change.link))
                     for change in evidence.transport_key_changes
                 ],
             )
@@ -133,7 +133,7 @@ class ReceiptChecks:
         backwards = [link for link in links if (link.first_size, link.second_size) == ends]
         if backwards and ends[0] < ends[1]:  # it was accepted under a newer head
             self.check_signer(leaf.head, key)
-            self.heads.check_belongs(leaf.head, backwards[0])
+            self.heads.check_same_log(leaf.head, backwards[0])
             return leaf
         self.heads.accept(links, [])  # again: another call's may have taken their place meanwhile
         self._accept(leaf.head, key)

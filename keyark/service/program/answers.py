@@ -187,7 +187,7 @@ def is_answer(data: bytes) -> bool:
     return data.lstrip().startswith(b"{")
 
 
-def take_answer(folder: Path, role: str, answer: Path) -> list[Path]:
+def install_answer(folder: Path, role: str, answer: Path) -> list[Path]:
     """Put the certificates of an answer where a new service's configuration expects them; returns the files.
 
     A service that has its identity takes nothing: an answer in a unit file brings no older certificate back.

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import uvloop
 
-from keyark.collection import set_modules_aside, settle_collector
+from keyark.collection import set_modules_aside, tune_garbage_collection
 from keyark.config import Config, load_config
 from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
@@ -28,7 +28,7 @@ from keyark.policy.config import describe_policy
 from keyark.programs import WORKING_FOLDER
 from keyark.service.checks.live_policy import LivePolicy, policy_of
 from keyark.service.control import Command, Commands, answering, ask
-from keyark.service.program.answers import REQUEST, take_answer, write_host_request
+from keyark.service.program.answers import REQUEST, install_answer, write_host_request
 from keyark.service.program.initialization import check_anchor
 from keyark.service.program.output import CommandParser, answer, answer_lines, tell_error, wants_json
 from keyark.service.program.parent import end_with_parent
@@ -208,7 +208,7 @@ class Program(Generic[C]):
     def _serve(self, parsed: argparse.Namespace) -> None:
         check_trusted_file(parsed.config)
         if parsed.answer is not None:
-            for path in take_answer(parsed.config.parent, self.role, parsed.answer):
+            for path in install_answer(parsed.config.parent, self.role, parsed.answer):
                 logger.info("installed %s from the authority's answer", path)
         config = load_config(parsed.config, self.config)
         config = self.adjust(config, parsed) if self.adjust else config
@@ -234,7 +234,7 @@ class Program(Generic[C]):
             commands = Commands({**running.commands, "policy": running.policy.command, "reload": reload})
             async with answering(self.store_folder(config), commands):
                 reloading = asyncio.create_task(_reload_when(hung_up, commands))
-                settle_collector()
+                tune_garbage_collection()
                 print(running.ready_line, flush=True)
                 await stopping.wait()
                 reloading.cancel()

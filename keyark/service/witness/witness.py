@@ -80,7 +80,7 @@ class Witness:
     def _sign(self, note: bytes) -> bytes:
         return self.cosigner.cosign(note, at=self.checks.clock.now_us() // 1_000_000)
 
-    async def take_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
+    async def accept_head_from(self, caller: SpiffeId, note: bytes, evidence: ArchiveEvidence) -> None:
         """Accept what a caller brings: changes of agents and storage keys, then a head, as ``take`` does.
 
         Any agent may bring changes, for a quorum's word counts, whoever shows it; a head only who is believed then.
@@ -132,7 +132,7 @@ class Witness:
         head, key = self.checks.keys.verify_head(note)
         self.checks.check_signer(head, key)
         if head.checkpoint.size < self.heads.size and not self.heads.remembers(head.checkpoint):
-            self.heads.check_belongs(head, link)
+            self.heads.check_same_log(head, link)
             return
         async with self.checks.recording_alarms(evidence.brought_by):
             self.heads.accept([link], [head])

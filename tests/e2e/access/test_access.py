@@ -19,7 +19,7 @@ from keyark.client import EnrollmentClient
 from keyark.errors import KeyarkError, PermissionDeniedError, UnauthenticatedError
 from keyark.keys.private_keys import load_private_key
 from keyark.rpc.calling.channels import Channel, call, open_channel
-from keyark.rpc.errors import NoConnectionError, from_rpc_error
+from keyark.rpc.errors import NoConnectionError, error_from_call
 from keyark.rpc.identities import LocalIdentity
 from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2, recovery_pb2, registration_pb2
 from keyark.v1.certificates_pb2_grpc import CertificateStatusServiceStub
@@ -118,7 +118,7 @@ async def answer(channel: Channel, method: Any) -> grpc.StatusCode | str:
         await multicallable(request(), timeout=20)
     except grpc.aio.AioRpcError as error:
         unserved = error.code() is grpc.StatusCode.UNIMPLEMENTED
-        return error.code() if unserved else from_rpc_error(error).reason
+        return error.code() if unserved else error_from_call(error).reason
     return grpc.StatusCode.OK
 
 

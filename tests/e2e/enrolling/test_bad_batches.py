@@ -10,7 +10,7 @@ from keyark.client.access.sessions import open_session
 from keyark.client.trust.receipts import list_entries
 from keyark.errors import KeyarkError
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.statements.enrollment import parse_statement
 from keyark.v1 import archive_pb2, certificates_pb2
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
@@ -31,7 +31,7 @@ MALFORMED = [
 
 def outcome(answer: Any, taken: str) -> Any:
     """What an item came to: the reason of its refusal, or what was taken."""
-    return from_status(answer.error).reason if answer.HasField("error") else getattr(answer, taken)
+    return error_from_status(answer.error).reason if answer.HasField("error") else getattr(answer, taken)
 
 
 async def test_a_malformed_item_is_refused_alone_in_every_batch(deployment: Deployment) -> None:
@@ -120,7 +120,7 @@ async def _link(rm: HostileRm, good: Any) -> int:
         items=[archive_pb2.CertificateLink(enrollment_id=identifier, certificate=one) for one in links]
     )
     response = await call(rm.archive_service.LinkCertificates, message, timeout=30)
-    reasons = [from_status(status).reason if status.code else "" for status in response.outcomes]
+    reasons = [error_from_status(status).reason if status.code else "" for status in response.outcomes]
     assert "INTERNAL_ERROR" not in reasons
     return reasons.count("")
 

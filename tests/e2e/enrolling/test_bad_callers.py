@@ -13,7 +13,7 @@ import pytest_asyncio
 from keyark.errors import KeyarkError, NotFoundError, PolicyRejectedError
 from keyark.keys.key_types import KeyType, generate
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.statements.enrollment import new_request_id, parse_statement
 from keyark.v1 import registration_pb2 as pb
 from tests.support.running.deployment import Deployment, copy_deployment, running
@@ -118,7 +118,7 @@ async def test_without_the_callers_signature_nothing_is_asked_for(
         message = pb.SubmitEnrollmentsRequest(items=[first.request(envelope=envelope)])
         async with nothing_changes(deployment.home()):
             response = await call(first.registration.SubmitEnrollments, message, timeout=30)
-        assert from_status(response.outcomes[0].error).reason == "CALLER_SIGNATURE_REQUIRED"
+        assert error_from_status(response.outcomes[0].error).reason == "CALLER_SIGNATURE_REQUIRED"
         last = (await take_stock(deployment.home())).refusals["rm"][-1]
         assert last == (first.caller, "CALLER_SIGNATURE_REQUIRED")
 

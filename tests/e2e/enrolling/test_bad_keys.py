@@ -22,7 +22,7 @@ from keyark.keys.key_types import KeyType, generate
 from keyark.keys.private_keys import load_private_key
 from keyark.keys.spki import encode_spki, spki_sha256
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2
 from keyark.v1 import registration_pb2 as pb
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
@@ -325,7 +325,7 @@ async def test_a_key_that_a_receipt_says_is_archived_is_not_certified_to_sign_by
     )
     response = await call(rm.certificates.IssueCertificatePairs, message, timeout=30)
     outcomes = list(response.outcomes) if signing_first else list(reversed(response.outcomes))
-    assert from_status(outcomes[0].error).reason == "KEY_ROLE_CONFLICT"
+    assert error_from_status(outcomes[0].error).reason == "KEY_ROLE_CONFLICT"
     assert outcomes[1].HasField("pair"), outcomes[1].error
     await rm.close()
 

@@ -14,7 +14,7 @@ from keyark.identity.certificates import issue_identity, request_identity
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType, generate, generate_signing
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import format_proof, parse_proof
@@ -90,7 +90,7 @@ class Rm:
         except KeyarkError as error:
             return error
         return (
-            from_status(answer.outcomes[0].error)
+            error_from_status(answer.outcomes[0].error)
             if answer.outcomes[0].HasField("error")
             else answer.outcomes[0]
         )

@@ -17,7 +17,7 @@ from keyark.contexts import context
 from keyark.errors import KeyarkError
 from keyark.keys.signatures import sign_message
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.statements.calls import LABEL, CallSigner
 from keyark.v1 import archive_pb2, certificates_pb2
 from keyark.v1.ceremony_pb2 import SignedStatement
@@ -114,7 +114,7 @@ async def test_no_signing_key_is_reserved_in_a_clients_name(deployment, rm, vict
         item = {"statement": request.statement, "signature": request.signature, "call": len(calls)}
         message = archive_pb2.ReserveSigningKeysRequest(items=[item], calls=calls)
         response = await call(rm.archive_service.ReserveSigningKeys, message, timeout=30)
-        assert from_status(response.outcomes[0]).reason == reason
+        assert error_from_status(response.outcomes[0]).reason == reason
         after = await take_stock(deployment.home())
         assert new_refusals(before, after, "drm")[-1] == (RM, reason)
 

@@ -20,7 +20,7 @@ from keyark.identity.certificates import request_identity
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType, narrow_signing_key
 from keyark.keys.private_keys import load_private_key
-from keyark.service.program.answers import Answer, AnswerError, take_answer, write_answer
+from keyark.service.program.answers import Answer, AnswerError, install_answer, write_answer
 from keyark.service.program.initialization import save_request
 from keyark.x509.certificates import load_certificates
 from tests.support.running.deployment import edit
@@ -228,19 +228,19 @@ def test_a_service_takes_no_answer_of_another_ca(ceremony: Ceremony) -> None:
     (folder / "changed.answer").write_bytes(changed)
     for name in ("foreign.answer", "changed.answer"):
         with pytest.raises(AnswerError, match="not signed by the internal CA"):
-            take_answer(folder / "drm", "drm", folder / name)
+            install_answer(folder / "drm", "drm", folder / name)
     assert files_of(folder / "drm") == before
 
 
 def test_a_service_takes_no_answer_for_other_keys_or_without_its_part(ceremony: Ceremony) -> None:
     folder = ceremony.folder
     with pytest.raises(AnswerError, match="has nothing for rm"):
-        take_answer(folder / "rm", "rm", folder / "agents.answer")
+        install_answer(folder / "rm", "rm", folder / "agents.answer")
     shutil.rmtree(folder / "cm")
     ceremony.run(next(line for line in GUIDE if "keyark-cm init" in line)).check_returncode()
     before = files_of(folder / "cm")
     with pytest.raises(AnswerError, match="for another key"):
-        take_answer(folder / "cm", "cm", folder / "services.answer")
+        install_answer(folder / "cm", "cm", folder / "services.answer")
     assert files_of(folder / "cm") == before
 
 
@@ -251,7 +251,7 @@ def test_a_drm_takes_no_transport_certificate_of_another_key(ceremony: Ceremony)
     request.write_bytes((folder / "identity.csr").read_bytes())
     before = files_of(folder)
     with pytest.raises(AnswerError, match="for another key"):
-        take_answer(folder, "drm", ceremony.folder / "services.answer")
+        install_answer(folder, "drm", ceremony.folder / "services.answer")
     assert files_of(folder) == before
     request.write_bytes(asked)
 
@@ -277,13 +277,13 @@ def test_a_service_takes_no_certificate_of_another_ca_or_of_somebody_else_even_i
     write_answer(tmp_path / "answer", made_up, authority.internal.private_key)
     before = files_of(folder / "rm")
     with pytest.raises(KeyarkError, match=r"not from this internal CA|does not name spiffe://example.org/rm"):
-        take_answer(folder / "rm", "rm", tmp_path / "answer")
+        install_answer(folder / "rm", "rm", tmp_path / "answer")
     assert files_of(folder / "rm") == before
 
 
 def test_what_is_taken_comes_from_the_answer_once(ceremony: Ceremony) -> None:
     folder = ceremony.folder
-    taken = take_answer(folder / "drm", "drm", folder / "services.answer")
+    taken = install_answer(folder / "drm", "drm", folder / "services.answer")
     assert [str(path.relative_to(folder / "drm")) for path in taken] == [
         "transport-keys/1/transport.pem",
         "ca.pem",
@@ -291,7 +291,7 @@ def test_what_is_taken_comes_from_the_answer_once(ceremony: Ceremony) -> None:
     ]
     answer = Answer.parse((folder / "services.answer").read_bytes())
     assert load_certificates(folder / "drm" / "ca.pem") == answer.chain("ca")
-    assert take_answer(folder / "drm", "drm", folder / "services.answer") == []
+    assert install_answer(folder / "drm", "drm", folder / "services.answer") == []
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"answer": 1, "signature": ""}', b"\xff"])

@@ -31,9 +31,9 @@ from tests.support.stories.attacks import refusals_of
 from tests.support.stories.recovering import agents, approve, identity_file, lose_key, state
 from tests.support.stories.restoring import (
     back_up,
-    begin_restored,
     confirm,
     confirm_all,
+    log_first_start_after_restore,
     newest_change,
     restore,
     told_by_check,
@@ -92,7 +92,7 @@ async def lose_a_change(folder: Path) -> list[object]:
         await change_agents(deployment, LATER)
         for email in ("b@example.org", "b2@example.org"):  # RM and CM hear of the change
             await lose_key(deployment, email=email)
-    return await begin_restored(folder, backup)
+    return await log_first_start_after_restore(folder, backup)
 
 
 async def test_after_a_restore_without_the_newest_change_agents_change_again(

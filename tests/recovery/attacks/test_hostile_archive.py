@@ -510,7 +510,9 @@ async def test_a_tree_that_a_witness_names_without_a_cosignature_confirms_nothin
         object.__setattr__(home, "config", home.config.model_copy(update={"rm": f"127.0.0.1:{port}"}))
         async with Witnesses.open(home, identity="auditor/auditor", password=no_password) as witnesses:
             told = await LogHead.fetch(witnesses.archive)
-            unconfirmed = await witnesses.consult([VerifiedHead(told.checkpoint, told.told.checkpoint)])
+            unconfirmed = await witnesses.confirm_where_possible(
+                [VerifiedHead(told.checkpoint, told.told.checkpoint)]
+            )
         assert set(unconfirmed) == {"rm"}
 
 

@@ -190,4 +190,4 @@ async def test_logs_of_services_that_answer_are_verified_while_another_is_away(
     assert refused.value.kind is Kind.UNAVAILABLE
     async with auditing(home) as witnesses:
         key = await get_proven_key(witnesses.archive, lost.key_id)
-        assert set(await witnesses.consult([key.receipt.head])) == {"cm"}
+        assert set(await witnesses.confirm_where_possible([key.receipt.head])) == {"cm"}

@@ -22,7 +22,7 @@ from keyark.errors import KeyarkError
 from keyark.keys.key_types import KeyType, generate
 from keyark.keys.spki import encode_spki
 from keyark.rpc.calling.channels import call
-from keyark.rpc.errors import from_status
+from keyark.rpc.errors import error_from_status
 from keyark.statements.calls import CallSigner
 from keyark.statements.enrollment import new_request_id, sign_statement
 from keyark.v1 import registration_pb2 as pb
@@ -98,7 +98,9 @@ class Enroller:
         """Send requests in one call; an outcome for each."""
         message = pb.SubmitEnrollmentsRequest(items=items, call=self.call(*items))
         response = await call(self.registration.SubmitEnrollments, message, timeout=30)
-        return [from_status(o.error) if o.HasField("error") else o.enrollment for o in response.outcomes]
+        return [
+            error_from_status(o.error) if o.HasField("error") else o.enrollment for o in response.outcomes
+        ]
 
 
 @asynccontextmanager
@@ -116,7 +118,7 @@ async def enrolling(
         yield Enroller(
             registration=registration,
             form=form,
-            transport_key=verification.take_form(form),
+            transport_key=verification.accept_form(form),
             caller=f"spiffe://{home.config.trust_domain}/{identity}",
             signer=CallSigner(certificate=local.leaf, private_key=local.signing_key),
             clock=clock or SystemClock(),

@@ -71,7 +71,7 @@ def confirm_all(program: object, config: Path, *words: object) -> int:
     return confirm(program, config, *words, *evidence[0]) if evidence else code
 
 
-async def begin_restored(folder: Path, backup: Path, *, generation: int = 2) -> list[object]:
+async def log_first_start_after_restore(folder: Path, backup: Path, *, generation: int = 2) -> list[object]:
     """Put a backup in place and begin another transport key; returns the words that RM and CM have to be given."""
     put_in_place(folder, backup)
     head, change = [await asyncio.to_thread(tell, folder) for tell in (head_of, newest_change)]
@@ -83,7 +83,7 @@ async def begin_restored(folder: Path, backup: Path, *, generation: int = 2) -> 
 
 async def restore(folder: Path, backup: Path, *, generation: int = 2) -> str:
     """Put a backup in place, begin another transport key, and confirm all to RM and CM; returns the head."""
-    words = await begin_restored(folder, backup, generation=generation)
+    words = await log_first_start_after_restore(folder, backup, generation=generation)
     for program, role in ((rm_program, "rm"), (cm_program, "cm")):
         assert await asyncio.to_thread(confirm_all, program, folder / role / f"{role}.toml", *words) == 0
     return str(words[1])

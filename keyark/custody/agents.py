@@ -105,7 +105,7 @@ def _no_share_key() -> KeyFileError:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentShareKey:
-    """What an agent gives to the DRM: the share key's public half, signed with the agent's certificate key."""
+    """What an agent gives to the DRM: its share public key, signed with the agent's certificate key."""
 
     agent: str
     """SPIFFE ID."""
@@ -120,10 +120,10 @@ class AgentShareKey:
     def create(
         cls, *, share_key: ShareKey, certificate: x509.Certificate, certificate_key: PrivateKey
     ) -> AgentShareKey:
-        """Sign the public half of a share key as the agent of this certificate.
+        """Sign a share public key as the agent of this certificate.
 
-        Raises ShareKeyError where the certificate is not an agent's, not P-256 or not of this key, and
-        UnauthenticatedError where it names nobody.
+        Raises ShareKeyError if the certificate is not an agent's, not P-256 or not for this key, and
+        UnauthenticatedError if it names no identity.
         """
         agent, public_key = str(identity_of(certificate)), share_key.public_key.to_bytes()
         if encode_spki(_agent_key(certificate)) != encode_spki(certificate_key.public_key()):
@@ -138,10 +138,12 @@ class AgentShareKey:
         )
 
     def verify(self, trust_anchor: x509.Certificate, *, at: int | None = None) -> HybridPublicKey:
-        """Return the public key if certificate, role and signature are right at ``at`` (seconds UTC; now).
+        """Return the public key if certificate, role and signature are valid at ``at`` (seconds UTC; default:
+        now).
 
-        Raises ShareKeyError where they are not the agent's, CertificateChainError, CertificateFormatError,
-        UnauthenticatedError for a certificate that names nobody, and InvalidInputError for a malformed key.
+        Raises ShareKeyError if they are not the agent's, CertificateChainError, CertificateFormatError,
+        UnauthenticatedError for a certificate that names no identity, and InvalidInputError for a malformed
+        key.
         """
         certificate = load_certificate(self.certificate)
         moment = int(time.time()) if at is None else at

@@ -30,17 +30,17 @@ class Kind(enum.Enum):
 
     @property
     def leaves_outcome_unknown(self) -> bool:
-        """Whether nobody knows if what was asked for was done."""
+        """Whether the request may or may not have been carried out."""
         return self in (Kind.UNAVAILABLE, Kind.DEADLINE)
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may succeed later: the service is away, slow, or has too much to do."""
+        """Whether the same request may succeed later, because the service was down, slow or overloaded."""
         return self.leaves_outcome_unknown or self is Kind.EXHAUSTED
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the service judged the request, and refused it."""
+        """Whether the service examined the request and refused it."""
         return not self.is_transient and self is not Kind.INTERNAL
 
 
@@ -144,7 +144,7 @@ class DeadlineExceededError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """A policy rule that did not accept: its name, the subsystem, and what to change."""
+    """A policy rule that did not accept the request: its name, its service, and what to change."""
 
     rule: str
     subsystem: str

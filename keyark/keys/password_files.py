@@ -24,8 +24,8 @@ class PasswordFileError(ConfigurationError):
 def read_password(path: Path) -> bytes:
     """Return the first line of a password file that only its owner may open, in UTF-8.
 
-    A byte-order mark and the end of the line do not count; UTF-16 is read where its mark says so. Raises
-    PasswordFileError for what is no such text, LaxPermissionsError and UnreadableFileError.
+    A byte-order mark and the end of the line do not count; UTF-16 is read if it has its mark. Raises
+    PasswordFileError if the file is not such a text, LaxPermissionsError and UnreadableFileError.
     """
     return parse_password(read_secret_file(path, max_size=MAX_PASSWORD_FILE), path)
 

@@ -61,13 +61,15 @@ class ApprovalTimeError(ApprovalMismatchError):
 
 @dataclass(frozen=True, kw_only=True)
 class Edits:
-    """What an officer changes: the common name ("": nothing), and for how many days (0: as the profile says)."""
+    """An officer's edits: the common name ("": unchanged), and the days of validity (0: as the profile says)."""
 
     common_name: str = ""
     validity_days: int = 0
 
     def check(self) -> None:
-        """Raise InvalidInputError with the field for a name or a number of days that no certificate has."""
+        """Raise InvalidInputError with the field if the name or the number of days is not allowed in a
+        certificate.
+        """
         if self.common_name:
             check_name(self.common_name, field="common_name")
         if not 0 <= self.validity_days <= MAX_VALIDITY_DAYS:

@@ -72,7 +72,7 @@ class RenewalSignatureError(KeyarkError):
 
 @dataclass(frozen=True, kw_only=True)
 class PresentCertificate:
-    """What a renewal is authenticated by: the serial number of the present signing certificate, and its key."""
+    """What authenticates a renewal: the serial number of the current signing certificate, and its key."""
 
     serial: bytes
     private_key: SigningPrivateKey = field(repr=False)

@@ -36,7 +36,7 @@ _PBES2: Final = bytes.fromhex("06092a864886f70d01050d")
 
 
 class Pkcs12Form(enum.Enum):
-    """How a PKCS#12 file is encrypted: as today, or for importers that know no PBES2 (gpgsm 2.2, old Windows)."""
+    """How a PKCS#12 file is encrypted: as is usual today, or for programs without PBES2 (gpgsm 2.2, old Windows)."""
 
     MODERN = "modern"
     COMPATIBLE = "compatible"

@@ -51,7 +51,7 @@ class Home:
 
     @property
     def known_chains(self) -> KnownChains:
-        """The chains of the issuing CA that are or were in force, as ca.pem tells."""
+        """The current and former chains of the issuing CA, from ca.pem."""
         return KnownChains.among(self.ca_chain)
 
     @classmethod
@@ -79,7 +79,7 @@ class Home:
         )
 
     def identity_folder(self, name: str) -> Path:
-        """Return the folder of the identity ``<role>/<name>``; raises ConfigurationError where there is none."""
+        """Return the folder of the identity ``<role>/<name>``; raises ConfigurationError if there is none."""
         folder = self.folder / "identities" / name
         if not (folder / "key.pem").is_file():
             there = sorted(
@@ -92,9 +92,9 @@ class Home:
         return folder
 
     def identity(self, name: str, password: Callable[[Path], bytes | None]) -> LocalIdentity:
-        """Load the identity ``<role>/<name>``; ``password`` is asked where its key is encrypted.
+        """Load the identity ``<role>/<name>``; ``password`` is called if its key is encrypted.
 
-        Raises ConfigurationError where there is none, and the errors of ``keyark.keys.private_keys``.
+        Raises ConfigurationError if there is none, and the errors of ``keyark.keys.private_keys``.
         """
         folder = self.identity_folder(name)
         return LocalIdentity.load(

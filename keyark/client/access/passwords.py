@@ -41,12 +41,12 @@ class WeakPasswordError(InvalidInputError):
 
 
 def no_password(_: Path) -> bytes | None:
-    """The source for files that are not encrypted."""
+    """The password source for files that are not encrypted."""
     return None
 
 
 def new_password() -> bytes:
-    """Make a password of 128 random bits, 22 characters; it begins with none that makes it an option or a formula."""
+    """Make a password of 128 random bits, 22 characters; the first one cannot make it an option or a formula."""
     while not (password := secrets.token_urlsafe(GENERATED_BYTES))[0].isalnum():
         pass
     return password.encode()

@@ -19,7 +19,7 @@ from keyark.rpc.calling.retries import DEFAULT_RETRIES, Retries
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A channel to one subsystem ("rm", "cm", "drm")."""
+    """A channel to one service ("rm", "cm", "drm")."""
 
     home: Home
     role: str
@@ -35,11 +35,10 @@ async def open_session(
     password: PasswordSource = no_password,
     retries: Retries = DEFAULT_RETRIES,
 ) -> AsyncIterator[Session]:
-    """Open a channel to a subsystem as ``identity``, followed when it is renewed. Raises ConfigurationError.
+    """Open a channel to a service as ``identity``; if it is renewed, the channel uses the new one.
 
-    The home follows its deployment first: ``keyark.client.access.following``.
-
-    ``password`` is asked where the identity's key is encrypted. Calls that are idempotent are repeated by ``retries``.
+    The home follows its deployment first: ``keyark.client.access.following``. ``password`` is called if the
+    identity's key is encrypted. ``retries`` repeats idempotent calls. Raises ConfigurationError.
     """
     opened = home if isinstance(home, Home) else Home.load(home)
     opening = Opening.of(identity, password, retries)

@@ -59,7 +59,7 @@ def check_same_enrollment(seen: pb.Enrollment, enrollment_id: bytes) -> None:
 
 
 class ApprovalClient:
-    """One officer's client to the RM of a home; use it as an async context manager."""
+    """An officer's client for the RM of a home; use it as an async context manager."""
 
     def __init__(self, home: Home, opening: Opening) -> None:
         self._opening = opening
@@ -83,8 +83,8 @@ class ApprovalClient:
     ) -> Self:
         """Open a channel to the RM as one of the officers of ``home`` ("officer/jo").
 
-        ``password`` is asked where the officer's key is encrypted. Raises ConfigurationError. What is idempotent is
-        repeated by ``retries``; a decision is not.
+        ``password`` is called if the officer's key is encrypted. ``retries`` repeats idempotent calls; a
+        decision is never repeated. Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         return cls(opened, Opening.of(identity, password, retries))
@@ -100,22 +100,26 @@ class ApprovalClient:
         await self.session.channel.close()
 
     async def list(self) -> AsyncIterator[pb.Enrollment]:
-        """Yield the requests that wait, the first to expire first."""
+        """Yield the waiting requests; those that expire first come first."""
         async for enrollment in list_enrollments(self.session, PENDING):
             yield enrollment
 
     async def show(self, enrollment_id: bytes) -> pb.Enrollment:
-        """Return any enrollment (id of 32 bytes); raises NotFoundError, and UnexpectedAnswerError for another one."""
+        """Return any enrollment (id of 32 bytes).
+
+        Raises NotFoundError, and UnexpectedAnswerError if the RM shows a different one.
+        """
         request = pb.InspectEnrollmentRequest(enrollment_id=enrollment_id)
         seen = (await call(self._stub.InspectEnrollment, request, timeout=TIMEOUT)).enrollment
         check_same_enrollment(seen, enrollment_id)
         return seen
 
     async def approve(self, seen: pb.Enrollment, edits: Edits = NO_EDITS) -> pb.Enrollment:
-        """Approve a request as it was seen, with edits; it comes back ISSUED, or APPROVED if it could not be yet.
+        """Approve a request as it was seen, with edits; return it as ISSUED, or APPROVED if it could not be issued
+        yet.
 
-        Raises PolicyRejectedError, and by their reasons NOT_PENDING, REQUEST_CHANGED, ASSIGNED_ELSEWHERE and
-        SEPARATION_OF_DUTIES.
+        Raises PolicyRejectedError, and errors with the reasons NOT_PENDING, REQUEST_CHANGED, ASSIGNED_ELSEWHERE
+        and SEPARATION_OF_DUTIES.
         """
         statement = parse_statement(seen.statement)
         if statement.enrollment_id != seen.enrollment_id:
@@ -128,21 +132,23 @@ class ApprovalClient:
         return (await call(self._stub.ApproveEnrollment, request, timeout=TIMEOUT)).enrollment
 
     async def reject(self, seen: pb.Enrollment, *, reason: str) -> pb.Enrollment:
-        """Reject a request as it was seen; the caller is told why. Raises as ``approve``."""
+        """Reject a request as it was seen; its client can read the reason. Raises as ``approve``."""
         request = pb.RejectEnrollmentRequest(
             enrollment_id=seen.enrollment_id, version=seen.review.version, reason=reason
         )
         return (await call(self._stub.RejectEnrollment, request, timeout=TIMEOUT)).enrollment
 
     async def cancel(self, seen: pb.Enrollment, *, reason: str) -> pb.Enrollment:
-        """Cancel a request as it was seen, which nobody needs any more. Raises as ``approve``."""
+        """Cancel a request, as it was seen, that is no longer needed. Raises as ``approve``."""
         request = pb.CancelEnrollmentRequest(
             enrollment_id=seen.enrollment_id, version=seen.review.version, reason=reason
         )
         return (await call(self._stub.CancelEnrollment, request, timeout=TIMEOUT)).enrollment
 
     async def assign(self, seen: pb.Enrollment, *, assignee: str = "") -> pb.Enrollment:
-        """Let one officer alone decide ("officer/jo"), or any again. Raises as ``approve``, and InvalidInputError."""
+        """Let only this officer decide ("officer/jo"), or any officer again. Raises as ``approve``, and
+        InvalidInputError.
+        """
         named = str(SpiffeId(self._trust_domain, assignee)) if assignee else ""
         request = pb.AssignEnrollmentRequest(
             enrollment_id=seen.enrollment_id, version=seen.review.version, assignee=named

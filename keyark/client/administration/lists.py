@@ -50,9 +50,8 @@ async def list_enrollments(
 ) -> AsyncIterator[registration_pb2.Enrollment]:
     """Yield every enrollment, or those in a state, oldest first; ``session`` is an officer's with the RM.
 
-    ``id_prefix`` is what their ids begin with, hexadecimal, 4 digits or more.
-
-    Of those that wait for an officer the first to expire comes first.
+    ``id_prefix`` is what their ids begin with: at least 4 hexadecimal digits. Those that wait for an officer
+    come in the order of their expiry.
     """
     stub = RegistrationAdminServiceStub(session.channel)
     new_request = partial(
@@ -74,10 +73,10 @@ async def list_certificates(
     matching: certificates_pb2.CertificateFilter | None = None,
     paging: Paging | None = None,
 ) -> AsyncIterator[certificates_pb2.Certificate]:
-    """Yield every certificate that matches, or all; ``session`` is an officer's with the CM.
+    """Yield the certificates that match, or all; ``session`` is an officer's with the CM.
 
-    By name, e-mail address or without a filter the oldest comes first, else what expires first within each
-    standing. Raises InvalidInputError for a malformed filter.
+    By name, by e-mail address or without a filter, the oldest comes first; otherwise those of each state in the
+    order of their expiry. Raises InvalidInputError for a malformed filter.
     """
     stub = CertificateAdminServiceStub(session.channel)
     new_request = partial(certificates_pb2.ListCertificatesRequest, filter=matching)
@@ -96,7 +95,7 @@ async def get_certificate(session: Session, serial: bytes) -> certificates_pb2.C
 
 
 async def get_refusal(session: Session, enrollment_id: bytes) -> certificates_pb2.GetRefusalResponse | None:
-    """Return why the CM refused an enrollment (32 bytes) for good, or None where it did not."""
+    """Return why the CM refused an enrollment (32 bytes) permanently, or None if it did not."""
     stub = CertificateAdminServiceStub(session.channel)
     request = certificates_pb2.GetRefusalRequest(enrollment_id=enrollment_id)
     try:
@@ -110,7 +109,7 @@ async def get_refusal(session: Session, enrollment_id: bytes) -> certificates_pb
 async def list_keys(
     session: Session, key_filter: recovery_pb2.KeyFilter | None = None, paging: Paging | None = None
 ) -> AsyncIterator[recovery_pb2.ArchivedKey]:
-    """Yield the archived keys that a filter selects, oldest first; ``session`` is an agent's with the DRM."""
+    """Yield the archived keys that match a filter, oldest first; ``session`` is an agent's with the DRM."""
     stub = KeyRecoveryServiceStub(session.channel)
     wanted = recovery_pb2.KeyFilter()
     if key_filter is not None:
@@ -125,10 +124,8 @@ async def list_keys(
 async def keys_of_person(session: Session, owner: str) -> list[recovery_pb2.ArchivedKey]:
     """Return the certified keys of one person, oldest first; ``session`` is an agent's with the DRM.
 
-    An e-mail address names its mailbox and nobody whose common name it is. A common name is taken where all its keys
-    belong to one mailbox, whatever the case of its letters.
-
-    Raises NotFoundError, and AmbiguousOwnerError with the candidates.
+    An e-mail address names its mailbox, never a common name. A common name, in any case, is accepted if all its
+    keys belong to one mailbox. Raises NotFoundError, and AmbiguousOwnerError with the candidates.
     """
     if not owner.strip():
         raise InvalidInputError("The owner is empty, which would mean everybody; name one.", field="owner")
@@ -179,9 +176,10 @@ async def list_ceremonies(
     *,
     id_prefix: str = "",
 ) -> AsyncIterator[recovery_pb2.Ceremony]:
-    """Yield ceremonies, or those in a state, oldest first, to an agent or auditor of the DRM; nothing is verified.
+    """Yield ceremonies, or those in a state, oldest first, for an agent or auditor of the DRM; they are
+    unverified.
 
-    ``id_prefix`` is what their ids begin with, hexadecimal, 4 digits or more.
+    ``id_prefix`` is what their ids begin with: at least 4 hexadecimal digits.
     """
     stub = KeyRecoveryServiceStub(session.channel)
     new_request = partial(recovery_pb2.ListCeremoniesRequest, state=state, ceremony_id_prefix=id_prefix)
@@ -200,7 +198,7 @@ async def get_ceremony(session: Session, ceremony_id: bytes) -> recovery_pb2.Cer
 
 
 async def list_storage_keys(session: Session) -> list[recovery_pb2.StorageKey]:
-    """Return all storage key generations, the newest last, to an agent or auditor of the DRM; nothing is verified."""
+    """Return all storage key generations, newest last, for an agent or auditor of the DRM; they are unverified."""
     stub = KeyRecoveryServiceStub(session.channel)
     answer = await call(stub.ListStorageKeys, recovery_pb2.ListStorageKeysRequest(), timeout=TIMEOUT)
     return list(answer.storage_keys)
@@ -208,7 +206,7 @@ async def list_storage_keys(session: Session) -> list[recovery_pb2.StorageKey]:
 
 @dataclass(frozen=True, kw_only=True)
 class ProvenKey:
-    """An archived key and its archival receipt. Of ``view`` the receipt proves the fields in ``PROVEN`` alone."""
+    """An archived key and its archival receipt, which proves only the fields of ``view`` that ``PROVEN`` names."""
 
     view: recovery_pb2.ArchivedKey
     receipt: ArchivalReceipt
@@ -219,12 +217,12 @@ class ProvenKey:
 
     @property
     def unproven(self) -> list[str]:
-        """The fields of ``view`` that are the archive's word alone."""
+        """The fields of ``view`` that only the archive asserts."""
         return [field.name for field, _ in self.view.ListFields() if field.name not in self.PROVEN]
 
 
 async def get_proven_key(session: Session, key_id: bytes) -> ProvenKey:
-    """Return the archived key with this key id (32 bytes), once its receipt says the same of it.
+    """Return the archived key with this key id (32 bytes), if its receipt proves the same facts.
 
     Raises NotFoundError, UnexpectedAnswerError and the errors of ``ReceiptVerifier.verify``.
     """
@@ -253,7 +251,7 @@ async def deactivate_key(session: Session, key_id: bytes, *, reason: str) -> rec
 
 
 async def activate_key(session: Session, key_id: bytes, *, reason: str) -> recovery_pb2.ArchivedKey:
-    """Let a key (id of 32 bytes) be recovered again; raises NotFoundError."""
+    """Allow a key (id of 32 bytes) to be recovered again; raises NotFoundError."""
     stub = KeyRecoveryServiceStub(session.channel)
     request = recovery_pb2.ActivateKeyRequest(key_id=key_id, reason=reason)
     return (await call(stub.ActivateKey, request, timeout=TIMEOUT)).key

@@ -17,11 +17,12 @@ PAGE: Final = 500
 
 @dataclass(kw_only=True)
 class Paging:
-    """Which part of a list is wanted: from a page token on, and at most so many entries (None: all that follow).
+    """Which part of a list to read: from a page token on (empty: the beginning), and at most this many entries
+    (None: all).
 
-    An empty token begins the list. A pair of certificates is not split, so such a list may have one entry more.
-    When the list was read to its end, ``next_token`` tells where it goes on; it is empty where nothing follows.
-    Raises InvalidInputError for a limit below 1.
+    A pair of certificates is not split, so such a list may have one entry more. After the part was read,
+    ``next_token`` says where the list continues; it is empty at the end. Raises InvalidInputError for a limit
+    below 1.
     """
 
     token: str = ""

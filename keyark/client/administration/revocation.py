@@ -30,9 +30,10 @@ async def revoke_certificates(
     reason: RevocationReason.ValueType,
     invalidity_time: int = 0,
 ) -> list[pb.Certificate]:
-    """Revoke for good, all or none; ``session`` is an officer's with the CM, ``invalidity_time`` in seconds UTC.
+    """Revoke either all of the certificates or none; ``session`` is an officer's with the CM.
 
-    Raises NotFoundError, InvalidInputError, and by their reasons ALREADY_REVOKED and ALREADY_EXPIRED.
+    ``invalidity_time`` is in seconds UTC. Raises NotFoundError, InvalidInputError, and errors with the reasons
+    ALREADY_REVOKED and ALREADY_EXPIRED.
     """
     request = pb.RevokeCertificatesRequest(serials=serials, reason=reason, invalidity_time=invalidity_time)
     stub = CertificateAdminServiceStub(session.channel)
@@ -40,14 +41,17 @@ async def revoke_certificates(
 
 
 async def hold_certificates(session: Session, serials: Sequence[bytes]) -> list[pb.Certificate]:
-    """Put on hold, all or none; raises as ``revoke_certificates`` does."""
+    """Suspend either all of the certificates or none; raises as ``revoke_certificates`` does."""
     stub = CertificateAdminServiceStub(session.channel)
     request = pb.HoldCertificatesRequest(serials=serials)
     return list((await call(stub.HoldCertificates, request, timeout=TIMEOUT)).certificates)
 
 
 async def release_certificates(session: Session, serials: Sequence[bytes]) -> list[pb.Certificate]:
-    """Put in force again, all or none; raises by its reason NOT_ON_HOLD, and as ``revoke_certificates`` does."""
+    """End the suspension of either all of the certificates or none.
+
+    Raises an error with the reason NOT_ON_HOLD, and as ``revoke_certificates`` does.
+    """
     stub = CertificateAdminServiceStub(session.channel)
     request = pb.ReleaseCertificatesRequest(serials=serials)
     return list((await call(stub.ReleaseCertificates, request, timeout=TIMEOUT)).certificates)
@@ -63,7 +67,7 @@ async def revoke_own_certificates(
 ) -> list[pb.Certificate]:
     """Revoke one or both certificates of a pair with its signing key; ``session`` is a client's with the CM.
 
-    Raises by its reason REVOCATION_SIGNATURE, and as ``revoke_certificates`` does.
+    Raises an error with the reason REVOCATION_SIGNATURE, and as ``revoke_certificates`` does.
     """
     statement = build_revocation(
         trust_domain=session.home.config.trust_domain,
@@ -79,9 +83,10 @@ async def revoke_own_certificates(
 
 
 async def publish_crls(session: Session) -> list[pb.Crl]:
-    """Make new certificate revocation lists at once, with all that is revoked; returns the full ones.
+    """Publish new certificate revocation lists now, and return the full ones; ``session`` is an officer's with the
+    CM.
 
-    ``session`` is an officer's with the CM. Raises by its reason CRLS_NOT_CONFIGURED.
+    Raises an error with the reason CRLS_NOT_CONFIGURED.
     """
     stub = CertificateAdminServiceStub(session.channel)
     return list((await call(stub.PublishCrls, pb.PublishCrlsRequest(), timeout=PUBLISHING)).crls)

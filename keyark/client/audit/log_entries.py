@@ -66,10 +66,10 @@ _TEXTS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """Under which tree an entry was found, and why that tree is not proven to be the one that everybody sees, if so.
+    """The tree in which an entry was found, and why it is not proven that everybody sees this tree, if it is not.
 
-    ``unproven`` is empty where the head is signed, leads on from what this home saw before, and, for the DRM's log,
-    is one that RM and CM confirm.
+    ``unproven`` is empty if the head is signed, continues what this home saw before, and, for the DRM's log, is
+    confirmed by RM and CM.
     """
 
     tree_size: int
@@ -94,7 +94,7 @@ class ReadEntry:
     details_state: str
 
     def check(self) -> None:
-        """Raise EventError where a signed statement in the details does not parse."""
+        """Raise EventError if a signed statement in the details does not parse."""
         _ = self.decision, self.ceremony
 
     @property
@@ -104,19 +104,19 @@ class ReadEntry:
 
     @property
     def type(self) -> str:
-        """The type's name ("KEY_ARCHIVED"); its number where a later release made the entry."""
+        """The type's name ("KEY_ARCHIVED"), or its number if a later release made the entry."""
         number = self.opened.event.type
         known = number in EventType.values()
         return EventType.Name(number).removeprefix(_PREFIX) if known else str(int(number))
 
     @property
     def details(self) -> AuditDetails:
-        """What it says of persons; empty where that was erased or is withheld."""
+        """What it says about people; empty if that was erased or is withheld."""
         return self.opened.details or AuditDetails()
 
     @property
     def decision(self) -> DecisionStatement | ApprovalStatement | None:
-        """What an agent or an officer signed, if that led to it."""
+        """The decision of an agent or officer that led to the entry, if any."""
         if not self.details.decision:
             return None
         if self.type.startswith(("RECOVERY_", "CEREMONY_")):
@@ -125,13 +125,13 @@ class ReadEntry:
 
     @property
     def ceremony(self) -> CeremonyStatement | None:
-        """What was asked for, if the entry opens a ceremony."""
+        """The request, if the entry opens a ceremony."""
         request = self.details.ceremony_request
         return _stated(CeremonyStatement, request) if request else None
 
     @property
     def actors(self) -> tuple[str, ...]:
-        """Everybody who acted or for whom somebody acted, as SPIFFE IDs, each once; the caller comes first."""
+        """The SPIFFE IDs of everybody who acted or on whose behalf somebody acted, each once, the caller first."""
         told = self.details
         named = [told.caller, told.on_behalf_of, told.claimed_client, _decider(self.decision)]
         if self.ceremony is not None:
@@ -139,7 +139,7 @@ class ReadEntry:
         return tuple(dict.fromkeys(name for name in named if name))
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it for scripts: every field is always there, empty where the entry has none.
+        """Return everything for scripts: all fields are always present, and empty if the entry has no value.
 
         Ids and hashes are hexadecimal, times RFC 3339 in UTC.
         """
@@ -268,10 +268,10 @@ class EntryFilter:
 
 @dataclass(kw_only=True)
 class PersonTrail:
-    """Tells which entries are about a person: those that name it, and what follows under the same ids.
+    """Finds the entries about a person: those that name the person, and later ones with the same ids.
 
-    Only some entries name the person whose key or certificate they are about. So the ids of those are remembered: a
-    recovery names key ids, and a key that was certified an enrollment.
+    Only some entries name the person whose key or certificate they are about. So their ids are remembered: a
+    recovery names key ids, and a certified key names an enrollment.
     """
 
     person: str

@@ -88,14 +88,14 @@ def _keep(path: Path, note: bytes) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LogAudit:
-    """The logs that were verified, by role, what went wrong with the others, and who did not confirm the DRM's."""
+    """The verified logs by role, the failures of the others, and the witnesses that did not confirm the DRM's log."""
 
     logs: Mapping[str, AuditedLog]
     failures: Mapping[str, KeyarkError]
     unconfirmed: Unconfirmed
 
     def check(self) -> None:
-        """Raise what is wrong with a log, first where that is more than that its service is away."""
+        """Raise the failure of a log, if there is one; the worst first, a service that did not answer last."""
         if failures := sorted(
             self.failures.values(), key=lambda failure: failure.kind.leaves_outcome_unknown
         ):
@@ -103,9 +103,10 @@ class LogAudit:
 
 
 async def audit_logs(witnesses: Witnesses) -> LogAudit:
-    """Verify every log to its last entry, as an auditor, and that it is the one that was seen before.
+    """Verify every log to its last entry, as an auditor, and that each continues what this home saw before.
 
-    The DRM's has to be the one that RM and CM follow, too. What one log fails is told with the others.
+    The DRM's log must also be the one that RM and CM follow. A log that fails does not stop the others; the
+    result has all failures.
     """
     logs: dict[str, AuditedLog] = {}
     failures: dict[str, KeyarkError] = {}

@@ -50,7 +50,7 @@ MAX_TOKEN: Final = 80
 
 @dataclass(frozen=True)
 class LogPositions:
-    """How many entries of each log were told; as text a page token: "rm:12,cm:40,drm:7"."""
+    """How many entries of each log were read; as text, a page token: "rm:12,cm:40,drm:7"."""
 
     of: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(LOGS, 0))
 
@@ -69,11 +69,11 @@ class LogPositions:
         return read
 
     def after(self, entry: ReadEntry) -> LogPositions:
-        """Return the positions once an entry was told."""
+        """Return the positions after an entry was read."""
         return LogPositions({**self.of, entry.log: entry.index + 1})
 
     def furthest(self, other: LogPositions) -> LogPositions:
-        """Return of each log the position that is further on."""
+        """Return, for each log, the further of two positions."""
         return LogPositions({role: max(self.of[role], other.of[role]) for role in LOGS})
 
     def __str__(self) -> str:
@@ -82,9 +82,9 @@ class LogPositions:
 
 @dataclass(kw_only=True)
 class LogReading:
-    """The logs of the three subsystems, read on from ``positions``, as an auditor.
+    """The logs of the three services, read from ``positions`` on, as an auditor.
 
-    What one log fails does not keep the others from being read: ``failures`` has it, and ``check`` raises it.
+    If one log fails, the others are still read: ``failures`` has the error, and ``check`` raises it.
     """
 
     witnesses: Witnesses
@@ -106,10 +106,10 @@ class LogReading:
         page_token: str = "",
         retries: Retries = DEFAULT_RETRIES,
     ) -> AsyncIterator[Self]:
-        """Open channels to the three subsystems, to read on from a page token (empty: from the beginning).
+        """Open channels to the three services, to read from a page token on (empty: from the beginning).
 
-        Calls are repeated by ``retries``, and ``password`` is asked where the identity's key is encrypted. Raises
-        ConfigurationError, and InvalidInputError for what is no page token.
+        ``retries`` repeats calls, and ``password`` is called if the identity's key is encrypted. Raises
+        ConfigurationError, and InvalidInputError for a malformed page token.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         positions = LogPositions.parse(page_token) if page_token else LogPositions()
@@ -117,9 +117,9 @@ class LogReading:
             yield cls(witnesses=witnesses, positions=positions)
 
     async def entries(self) -> AsyncIterator[ReadEntry]:
-        """Yield what the logs have beyond ``positions``, merged by time; the order of each log is kept.
+        """Yield the entries after ``positions``, merged by time; each log keeps its order.
 
-        ``positions`` moves on with each entry. Entries that are logged meanwhile come with the next call.
+        ``positions`` advances with each entry. Entries that are logged meanwhile come with the next call.
         """
         self.failures.clear()
         streams = {session.role: self._entries_of(session) for session in self._sessions}
@@ -138,9 +138,10 @@ class LogReading:
                 await stream.aclose()
 
     async def follow(self, pause: Callable[[], Awaitable[None]]) -> AsyncIterator[ReadEntry]:
-        """Yield entries for ever, those of each look merged by time; ``pause`` waits between two looks.
+        """Yield entries for ever, merged by time for each poll; ``pause`` waits between two polls.
 
-        A log whose service is away is read on when it is back; raises whatever else a log fails.
+        If a service is down, its log is read further when the service is back. Raises any other failure of a
+        log.
         """
         while True:
             async for entry in self.entries():
@@ -151,7 +152,7 @@ class LogReading:
             await pause()
 
     def check(self) -> None:
-        """Raise what is wrong with a log, first where that is more than that its service is away."""
+        """Raise the failure of a log, if there is one; the worst first, a service that did not answer last."""
         if failures := sorted(self.failures.values(), key=lambda failure: failure.kind in AWAY):
             raise failures[0]
 

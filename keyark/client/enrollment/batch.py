@@ -29,9 +29,10 @@ PASSWORDS: Final = "passwords.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEnrollment:
-    """Enrolls users below ``out``, a folder per e-mail address; running it again goes on.
+    """Enrolls users below ``out``, in a folder for each e-mail address; running it again goes on.
 
-    PKCS#12 files without ``password`` have one each, listed in ``out/passwords.csv`` (0600) for the operator.
+    Without ``password``, each PKCS#12 file gets a generated one, listed in ``out/passwords.csv`` (0600) for the
+    operator.
     """
 
     client: EnrollmentClient
@@ -44,10 +45,11 @@ class BatchEnrollment:
     async def run(
         self, orders: Sequence[EnrollmentOrder], advance: Callable[[], None] = lambda: None
     ) -> list[UserResult]:
-        """Enroll them all; one user's failure leaves the others alone. Results stand in the order of the orders.
+        """Enroll all users, and return their results in the same order; one user's failure does not affect the
+        others.
 
-        Raises FolderInUseError where another run works below ``out``, ForeignOwnerError and LaxPermissionsError where
-        others could replace what is in it.
+        Raises FolderInUseError if another run works below ``out``, and ForeignOwnerError and
+        LaxPermissionsError if others could replace its files.
         """
         results: list[UserResult] = []
         with working_in(self.out):
@@ -59,7 +61,9 @@ class BatchEnrollment:
         return results
 
     async def check_profiles(self, orders: Sequence[EnrollmentOrder]) -> None:
-        """Raise UserListError where the RM does not have the profile of an order; one that is away is asked later."""
+        """Raise UserListError if the RM does not have the profile of an order. If the RM does not answer, do
+        nothing.
+        """
         unknown = []
         for profile in dict.fromkeys(order.profile for order in orders):
             try:
@@ -172,7 +176,7 @@ async def enroll_many(
     password: bytes | None = None,
     pkcs12_form: Pkcs12Form = Pkcs12Form.MODERN,
 ) -> list[UserResult]:
-    """Enroll users into folders below ``out``; raises and goes on as ``BatchEnrollment``."""
+    """Enroll users into folders below ``out``, as ``BatchEnrollment`` does."""
     enrollment = BatchEnrollment(
         client=client, out=out, key_format=key_format, password=password, pkcs12_form=pkcs12_form
     )

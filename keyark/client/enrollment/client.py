@@ -63,7 +63,7 @@ class KeyDelivery(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedEnrollment:
-    """A request with its keys, made and signed here; the keys stay here. Save it before you submit it."""
+    """A signed request with its keys, which stay on this machine. Save it before you submit it."""
 
     statement: Statement
     signature: bytes
@@ -80,10 +80,10 @@ class PreparedEnrollment:
         encryption_key: PrivateKey | None,
         transport_certificate: bytes = b"",
     ) -> Self:
-        """Rebuild a request that was saved: the same statement, signed anew; raises where a key does not fit.
+        """Rebuild a saved request: the same statement, signed again; raises if a key does not belong to it.
 
-        ``transport_certificate`` (DER) is the one of the form that the request was made with: a receipt that was
-        given then is verified with it, whatever the transport key is by now.
+        ``transport_certificate`` (DER) is the one of the form with which the request was made. A receipt of
+        that time is verified with it, whatever the transport key is now.
         """
         parsed = parse_statement(statement)
         if encode_spki(signing_key.public_key()) != parsed.signing_spki:
@@ -127,10 +127,11 @@ class EnrollmentClient:
         clock: Clock | None = None,
         retries: Retries = DEFAULT_RETRIES,
     ) -> Self:
-        """Open a channel to the RM as one of the identities of ``home``; renewed, it is taken by the next call.
+        """Open a channel to the RM as one of the identities of ``home``; if it is renewed, the next call uses the
+        new one.
 
-        ``password`` is asked for the password of an encrypted identity key; the identity signs every call that submits
-        requests, at the time of ``clock``. Calls, and requests that cannot be served now, are repeated by ``retries``.
+        ``password`` is called if the identity's key is encrypted. The identity signs every call that submits
+        requests, at the time of ``clock``. ``retries`` repeats calls, and requests that cannot be served now.
         Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
@@ -172,8 +173,8 @@ class EnrollmentClient:
     ) -> PreparedEnrollment:
         """Step 2, the client's half: make both key pairs and sign the statement.
 
-        Key types default to the profile's preferred ones; ``request_id`` is a UUIDv7, 16 bytes. With ``present`` it
-        renews that certificate's pair, for the same name and address.
+        Key types default to the profile's preferred ones; ``request_id`` is a UUIDv7, 16 bytes. With
+        ``present``, the request renews that certificate's pair, for the same name and address.
         """
         form = await self.form(profile)
         signing_key = generate_signing(signing_key_type or KeyType.from_proto(form.signing_key_types[0]))
@@ -204,7 +205,7 @@ class EnrollmentClient:
         signing_key_type: KeyType | None = None,
         encryption_key_type: KeyType | None = None,
     ) -> Enrolled:
-        """Prepare and submit in one call; for keys that must outlive a crash, prepare, save, then submit."""
+        """Prepare and submit in one call. If keys must survive a crash, prepare, save, and then submit."""
         prepared = await self.prepare(
             common_name=common_name,
             email=email,
@@ -217,7 +218,9 @@ class EnrollmentClient:
     async def submit(
         self, prepared: PreparedEnrollment, *, delivery: KeyDelivery = KeyDelivery.ALONG
     ) -> Enrolled:
-        """Submit one request; submitting it again returns the first outcome (P9). Raises its typed error."""
+        """Submit one request; submitting it again returns the first outcome (P9). Raises the typed error of the
+        request.
+        """
         outcome = (await self.submit_many([prepared], delivery=delivery))[0]
         if isinstance(outcome, KeyarkError):
             raise outcome
@@ -226,11 +229,11 @@ class EnrollmentClient:
     async def submit_and_wait(
         self, prepared: PreparedEnrollment, *, seconds: float, delivery: KeyDelivery = KeyDelivery.ALONG
     ) -> Enrolled:
-        """As ``submit``; where an officer has to decide, ask again for so many seconds until one has."""
+        """Submit a request; if an officer has to decide, ask again for this many seconds until one has."""
         return await wait_for_decision(partial(self.submit, prepared, delivery=delivery), seconds=seconds)
 
     async def outcome(self, prepared: PreparedEnrollment) -> Enrolled:
-        """Return the outcome that the RM recorded for a request; raises NotFoundError where there is none yet."""
+        """Return the outcome that the RM recorded for a request; raises NotFoundError if there is none yet."""
         transports = await self._transport_certificates([prepared])
         request = pb.GetEnrollmentRequest(request_id=prepared.statement.request_id)
         response = await call(self._registration.GetEnrollment, request, timeout=TIMEOUT)
@@ -242,9 +245,10 @@ class EnrollmentClient:
     async def submit_many(
         self, prepared: Sequence[PreparedEnrollment], *, delivery: KeyDelivery = KeyDelivery.ALONG
     ) -> list[Enrolled | KeyarkError]:
-        """Submit up to 64 requests in one call; a verified outcome or a typed error for each, in order.
+        """Submit up to 64 requests in one call; return a verified outcome or a typed error for each, in order.
 
-        What fails because a service is away or has too much to do is submitted again for a while, as ``open`` was told.
+        Requests that fail because a service is down or overloaded are submitted again, as ``retries`` of
+        ``open`` says.
         """
         if len(prepared) > BATCH:
             raise InvalidInputError(f"One call takes up to {BATCH} requests; split them.", field="items")

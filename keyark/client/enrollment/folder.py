@@ -79,7 +79,7 @@ _WRITTEN_UNSENT: Final = (UNSENT, "signing-key.pem", "encryption-key.pem", "tran
 
 
 class KeyFormat(enum.Enum):
-    """How keys are kept once they are certified."""
+    """The file format of certified keys."""
 
     PEM = "pem"
     P12 = "p12"
@@ -107,8 +107,8 @@ class OtherFormError(ConfigurationError):
 class EnrollmentFolder:
     """The folder (0700) of one enrollment; ``password`` encrypts the keys in it.
 
-    Without one, ``ask`` is asked for the password of keys that are encrypted. PKCS#12 without one gets a password that
-    is made and kept in the folder.
+    Without a password, ``ask`` is called for the password of encrypted keys, and PKCS#12 gets a generated
+    password that is kept in the folder.
     """
 
     path: Path
@@ -118,7 +118,7 @@ class EnrollmentFolder:
     ask: PasswordSource = no_password
 
     def check_key_types(self, *key_types: KeyType | None) -> None:
-        """Raise InvalidInputError where PKCS#12 was chosen and cannot hold a key of these types, or the password."""
+        """Raise InvalidInputError if PKCS#12 was chosen but cannot hold keys of these types, or the password."""
         if self.key_format is not KeyFormat.P12:
             return
         if self.password is not None:
@@ -130,7 +130,7 @@ class EnrollmentFolder:
                 )
 
     def saved_statement(self) -> Statement | None:
-        """Return the request that lies in the folder, or None where there is none yet."""
+        """Return the request in the folder, or None if there is none yet."""
         path = self.path / "statement.bin"
         return parse_statement(read_file(path, max_size=MAX_STATEMENT_SIZE)) if is_there(path) else None
 

@@ -35,9 +35,10 @@ class EnrollmentOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class UserResult:
-    """What became of one user: a folder with everything, or an error. Serial numbers are hexadecimal.
+    """The result for one user: a folder with everything, or an error.
 
-    ``common_name`` is the one of the certificates, which an officer may have edited.
+    Serial numbers are hexadecimal. ``common_name`` is that of the certificates, which an officer may have
+    edited.
     """
 
     email: str
@@ -160,10 +161,10 @@ async def enroll_into(
     delivery: KeyDelivery = KeyDelivery.ALONG,
     wait_seconds: float = 0,
 ) -> UserResult:
-    """Enroll one user; keys are on disk before the request is sent. Raises the typed error of the request.
+    """Enroll one user; the keys are on disk before the request is sent.
 
-    Where an officer has to decide, it is waited for ``wait_seconds``; after that the same call goes on. Raises
-    FolderInUseError where another run works in the folder.
+    If an officer has to decide, wait for ``wait_seconds``; afterwards, the same call goes on. Raises the typed
+    error of the request, and FolderInUseError if another run works in the folder.
     """
     with working_in(folder.path):
         if finished := finished_in(folder, order):

@@ -41,11 +41,10 @@ class UserListError(InvalidInputError):
 
 
 def read_users(path: Path, *, profile: str) -> list[EnrollmentOrder]:
-    """Read a CSV file with a header line, in UTF-8, or in UTF-16 with its mark; columns may stand in any order.
+    """Read a CSV file with a header line, in UTF-8, or in UTF-16 with its mark; columns may be in any order.
 
-    Semicolons are taken where the header has no comma, and the line ``sep=;`` of Excel is understood. A mailbox may
-    stand in one row only, whatever the case of its letters. Raises UserListError with all that is wrong, by file and
-    line.
+    Semicolons separate if the header has no comma, and Excel's line ``sep=;`` is understood. A mailbox, in any
+    case, may be in one row only. Raises UserListError with all faults, by file and line.
     """
     try:
         data = _contents(path)

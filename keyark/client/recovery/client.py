@@ -63,7 +63,7 @@ _T = TypeVar("_T")
 
 
 class RecoveryClient:
-    """One agent's client to the DRM of a home."""
+    """An agent's client for the DRM of a home."""
 
     def __init__(self, session: Session, keys: AgentKeys, *, followers: Sequence[Session]) -> None:
         """Take a session of the DRM, and those of RM and CM, who follow its log."""
@@ -87,8 +87,8 @@ class RecoveryClient:
     ) -> AsyncIterator[RecoveryClient]:
         """Open channels to the DRM and its witnesses as one of the agents of ``home`` ("agent/bob").
 
-        ``password`` is asked where the agent's keys are encrypted. Raises ConfigurationError. What is idempotent is
-        repeated by ``retries``; a decision is not.
+        ``password`` is called if the agent's keys are encrypted. ``retries`` repeats idempotent calls; a
+        decision is never repeated. Raises ConfigurationError.
         """
         opened = home if isinstance(home, Home) else Home.load(home)
         keys = AgentKeys.of(opened, identity, password)
@@ -100,11 +100,11 @@ class RecoveryClient:
     async def request_keys(
         self, key_ids: Sequence[bytes], *, reason: str, owner: str = ""
     ) -> ReviewedCeremony:
-        """Ask for archived keys by their ids (32 bytes each, up to 100); all come back, or none.
+        """Ask for archived keys by their ids (32 bytes each, up to 100); either all are recovered or none.
 
-        ``owner`` is whose keys they are meant to be, an address or a name. Where the keys' receipts name somebody else,
-        the recovery is canceled and OwnerMismatchError raised. The one-time private key is on disk before anybody can
-        seal to it.
+        ``owner`` is whose keys they should be, an address or a name. If the keys' receipts name somebody else,
+        the recovery is canceled and OwnerMismatchError raised. The one-time private key is on disk before
+        anybody can seal to it.
         """
         ceremony_id = new_request_id()
         recipient = self._keys.recipients.create(ceremony_id)
@@ -125,7 +125,7 @@ class RecoveryClient:
     async def change_agents(
         self, agents: Sequence[AgentShareKey], quorum: int, *, reason: str
     ) -> ReviewedCeremony:
-        """Ask for another set of agents, all of whom are named in the order of their shares, or another quorum."""
+        """Ask for a new set of agents, all named in the order of their shares, or for a new quorum."""
         return await self._request(
             CeremonyStatement(
                 type=CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS,
@@ -137,13 +137,13 @@ class RecoveryClient:
         )
 
     async def rotate_storage_key(self, *, reason: str) -> ReviewedCeremony:
-        """Ask for a new storage key generation among the present agents."""
+        """Ask for a new storage key generation, split among the current agents."""
         return await self._request(
             CeremonyStatement(type=ROTATE, ceremony_id=new_request_id(), reason=reason)
         )
 
     async def reseal_keys(self, *, reason: str) -> ReviewedCeremony:
-        """Ask for the keys of all older generations to be sealed under the newest storage key."""
+        """Ask that the keys of all older generations are sealed under the newest storage key."""
         pins = await self.pins()
         return await self._request(
             CeremonyStatement(
@@ -189,7 +189,7 @@ class RecoveryClient:
     async def ceremonies(
         self, state: pb.CeremonyState.ValueType = pb.CeremonyState.CEREMONY_STATE_UNSPECIFIED
     ) -> AsyncIterator[pb.Ceremony]:
-        """Yield the ceremonies in a state, or all, oldest first; nothing of them is verified, for that review one."""
+        """Yield the ceremonies in a state, or all, oldest first. They are unverified; ``review`` verifies one."""
         token = ""
         while True:
             request = pb.ListCeremoniesRequest(
@@ -202,10 +202,11 @@ class RecoveryClient:
                 return
 
     async def review(self, ceremony_id: bytes) -> ReviewedCeremony:
-        """Fetch a ceremony and verify all that a decision rests on, in the log that RM and CM follow.
+        """Fetch a ceremony and verify everything that a decision depends on, in the log that RM and CM follow.
 
-        Where one of them is away, ``unconfirmed`` of the answer says so. The one-time key of an own recovery is erased
-        once it is over. Raises as ``CeremonyReview.review`` and ``Witnesses.confirm_where_possible``.
+        If one of them does not answer, ``unconfirmed`` of the result says so. The one-time key of this agent's
+        own recovery is erased once it is over. Raises as ``CeremonyReview.review`` and
+        ``Witnesses.confirm_where_possible``.
         """
         reviewed = await confirmed(await self.look(ceremony_id), self._witnesses)
         if reviewed.is_over(now=int(time.time())):
@@ -213,7 +214,7 @@ class RecoveryClient:
         return reviewed
 
     async def look(self, ceremony_id: bytes) -> ReviewedCeremony:
-        """Fetch and verify a ceremony as ``review`` does, without asking RM and CM: to see how it goes on."""
+        """Fetch and verify a ceremony as ``review`` does, but without asking RM and CM, to see its progress."""
         request = pb.GetCeremonyRequest(ceremony_id=ceremony_id)
         answer = await call(self._stub.GetCeremony, request, timeout=TIMEOUT)
         return await self._reviewed(answer.ceremony, ceremony_id)
@@ -234,7 +235,7 @@ class RecoveryClient:
             return verify(self._review)
 
     async def storage_keys(self) -> list[pb.StorageKey]:
-        """Return all storage key generations, the newest last, with this agent's own sealed shares."""
+        """Return all storage key generations, newest last, with this agent's own sealed shares."""
         answer = await call(self._stub.ListStorageKeys, pb.ListStorageKeysRequest(), timeout=TIMEOUT)
         return list(answer.storage_keys)
 
@@ -343,7 +344,7 @@ class RecoveryClient:
         return pins
 
     async def reject(self, ceremony: ReviewedCeremony, *, reason: str) -> ReviewedCeremony:
-        """Reject what was reviewed, and say why; raises DecisionNotLoggedError as ``approve`` does."""
+        """Reject a reviewed ceremony, with a reason; raises DecisionNotLoggedError as ``approve`` does."""
         rejection = sign_decision(
             ceremony.opening,
             self._keys.signer,
@@ -358,7 +359,7 @@ class RecoveryClient:
         return await self._decided(ceremony, answer, Decision.DECISION_REJECT)
 
     async def cancel(self, ceremony_id: bytes) -> ReviewedCeremony:
-        """End an own request; its one-time key is erased.
+        """Cancel this agent's own request; its one-time key is erased.
 
         Raises DecisionNotLoggedError if the archive does not prove that it ended, and as
         ``Witnesses.confirm_where_possible``.
@@ -372,10 +373,10 @@ class RecoveryClient:
         return reviewed
 
     async def collect(self, ceremony_id: bytes) -> list[RecoveredKey]:
-        """Fetch what was recovered and prove that every key is the one of its certificate, issued by the home's CA.
+        """Fetch recovered keys, and prove that each belongs to its certificate, issued by the home's CA.
 
-        The same can be fetched until ``acknowledge``. Raises RecipientKeyMissingError, SealError,
-        KeyMismatchError, CertificateChainError, and what the archive refuses with.
+        They can be fetched again until ``acknowledge``. Raises RecipientKeyMissingError, SealError,
+        KeyMismatchError, CertificateChainError, and the archive's refusals.
         """
         ceremony = await self.review(ceremony_id)
         request = pb.GetRecoveredKeysRequest(ceremony_id=ceremony_id)
@@ -390,7 +391,7 @@ class RecoveryClient:
         ]
 
     async def acknowledge(self, ceremony_id: bytes) -> None:
-        """Say that the keys are safe here: the archive erases them, and the one-time key is erased."""
+        """Tell the archive that the keys are safe: the archive erases them, and this client the one-time key."""
         request = pb.AcknowledgeRecoveredKeysRequest(ceremony_id=ceremony_id)
         await call(self._stub.AcknowledgeRecoveredKeys, request, timeout=TIMEOUT)
         self._keys.recipients.delete(ceremony_id)

@@ -22,7 +22,7 @@ from keyark.x509.serials import serial_text
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFiles:
-    """Where recovered keys go: ``out`` is a file, and for several keys in PEM a folder (0700) of files."""
+    """Where recovered keys are written: ``out`` is a file, or for several keys in PEM a folder (0700) of files."""
 
     out: Path
     key_format: KeyFormat
@@ -30,14 +30,14 @@ class KeyFiles:
     pkcs12_form: Pkcs12Form = Pkcs12Form.MODERN
 
     def check_free(self) -> None:
-        """Raise FileExistsAlreadyError where ``out`` exists: no file is ever overwritten with a key."""
+        """Raise FileExistsAlreadyError if ``out`` exists, since no file is ever overwritten with a key."""
         if self.out.exists():
             raise FileExistsAlreadyError(f"{self.out} exists; name another file.")
 
     def write(self, keys: Sequence[RecoveredKey]) -> list[Path]:
-        """Write the keys durably (0600) and return the file of each; nothing is written where one cannot be encoded.
+        """Write the keys durably (0600) and return their files; if one key cannot be encoded, write nothing.
 
-        PKCS#12 holds a whole history in one file, the current key first. Raises InvalidInputError where it cannot
+        PKCS#12 holds a whole history in one file, the current key first. Raises InvalidInputError if it cannot
         hold a key, and FileExistsAlreadyError.
         """
         if self.key_format is KeyFormat.P12:
@@ -53,7 +53,7 @@ class KeyFiles:
         return paths
 
     def remove(self) -> None:
-        """Delete what was written, for files whose password nobody knows."""
+        """Delete the files, if nobody knows their password."""
         files = list(self.out.iterdir()) if self.out.is_dir() else [self.out]
         for file in files:
             erase_secret_file(file)

@@ -66,9 +66,10 @@ class RecipientKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveredKey:
-    """A private key that came back (PKCS#8 DER), proven to be its certificate's, with the chain above that.
+    """A recovered private key (PKCS#8 DER), proven to belong to its certificate, with the certificate's chain.
 
-    ``archive_index`` is the place of its archival in the DRM's log: keys of one second are told apart by it.
+    ``archive_index`` is the position of its archival in the DRM's log, which distinguishes keys of the same
+    second.
     """
 
     key_id: bytes
@@ -88,10 +89,11 @@ class RecoveredKey:
         owner: ArchivalReceipt,
         chains: KnownChains,
     ) -> Self:
-        """Open a key that was sealed for the request of this digest, and prove that it is its certificate's.
+        """Open a key that was sealed for the request with this digest, and prove that it belongs to its
+        certificate.
 
-        The certificate may have ended, and so may the CA certificate that it is under. Raises SealError,
-        KeyMismatchError, CertificateChainError and InvalidInputError.
+        The certificate and its CA's certificate may have ended. Raises SealError, KeyMismatchError,
+        CertificateChainError and InvalidInputError.
         """
         private_key = open_recovered_key(sealed.ciphertext, recipient, digest, sealed.key_id)
         certificate = load_certificate(sealed.certificate)

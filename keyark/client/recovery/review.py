@@ -91,13 +91,13 @@ class ReviewedCeremony:
 
     @property
     def sealed_under(self) -> list[bytes]:
-        """The storage key of each key, as the log says."""
+        """The storage key of each key, according to the log."""
         pairs = zip(self.owners, self.moves, strict=True)
         return [(moved or owner).event.storage_key_id for owner, moved in pairs]
 
     @property
     def entries(self) -> list[ProvenEntry]:
-        """Every entry of the log that this rests on."""
+        """Every log entry on which this result depends."""
         others = (entry for entry in (*self.moves, self.closed) if entry is not None)
         return [self.opened, *self.owners, *others, *self.decisions.entries.values()]
 
@@ -112,15 +112,16 @@ class ReviewedCeremony:
         return self.view.state
 
     def left_out(self, agent: SpiffeId) -> bool:
-        """Whether it is a change that the archive calls carried out, and this agent is none any more."""
+        """Whether the archive says that this change was carried out, and this agent is no longer an agent."""
         message, carried_out = self.request.message, self.state == CeremonyState.CEREMONY_STATE_COMPLETED
         agents = [key.agent for key in message.agents]
         return carried_out and message.type == _CHANGE and str(agent) not in agents
 
     def is_over(self, *, now: int) -> bool:
-        """Whether nothing comes of it any more, at ``now`` (seconds UTC).
+        """Whether it is over, at ``now`` (seconds UTC).
 
-        Its end is proven in the log that RM and CM follow; or its time ran out, and the archive says that it ended.
+        Either its end is proven in the log that RM and CM follow, or it has expired and the archive says that
+        it ended.
         """
         if self.closed is not None and not self.unconfirmed:
             return True

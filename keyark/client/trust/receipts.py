@@ -59,11 +59,11 @@ class AuditedLog:
 
 
 def verify_receipt_file(receipt: Path, transport_certificate: Path) -> ArchivalReceipt:
-    """Check a receipt offline with the transport certificates (PEM, one or more) of the deployment that gave it.
+    """Verify a receipt offline with the transport certificates (PEM, one or more) of its deployment.
 
-    A receipt counts as one of its time: its leaf may not be later than the end of the key's certificate. Raises
-    TransportCertificateError for a certificate that is no transport key's, ReceiptTimeError, the errors of
-    ``ReceiptVerifier``, and ConfigurationError where a file does not load.
+    The receipt's leaf must not be later than the end of the key's certificate. Raises TransportCertificateError
+    for a certificate that is not a transport key's, ReceiptTimeError, the errors of ``ReceiptVerifier``, and
+    ConfigurationError if a file does not load.
     """
     certificates = load_certificates(transport_certificate)
     trust_domain = identity_of(certificates[0]).trust_domain
@@ -136,9 +136,9 @@ async def list_entries(session: Session, *, first: int = 0) -> AsyncIterator[aud
 
 
 async def verify_log(session: Session) -> AuditedLog:
-    """Fetch a subsystem's whole log and check that it makes the tree of its signed checkpoint.
+    """Fetch a service's whole log, and check that it matches its signed checkpoint.
 
-    Raises LogMismatchError, the errors of ``NoteVerifier``, and EventError where details do not fit their leaf.
+    Raises LogMismatchError, the errors of ``NoteVerifier``, and EventError if details do not match their leaf.
     """
     stub = AuditServiceStub(session.channel)
     signed = await call(stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), timeout=TIMEOUT)

@@ -61,7 +61,7 @@ class Enrolled:
 
     @property
     def encryption_certificate(self) -> x509.Certificate:
-        """The encryption certificate; raises NotFoundError where the profile has signing certificates only."""
+        """The encryption certificate; raises NotFoundError if the profile has only signing certificates."""
         if self.encryption is None:
             raise NotFoundError("The profile has no encryption certificates, so `encryption` is None.")
         return self.encryption

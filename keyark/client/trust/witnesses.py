@@ -82,7 +82,7 @@ class _Told(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Witnesses:
-    """The DRM, which proves, and the subsystems that follow its log, as one identity reaches them."""
+    """The DRM and the services that follow its log (RM and CM), as one identity reaches them."""
 
     archive: Session
     followers: Sequence[Session]
@@ -103,10 +103,11 @@ class Witnesses:
             yield cls(archive=archive, followers=followers)
 
     async def confirm(self, entries: Sequence[ProvenEntry]) -> None:
-        """Raise PrivateLogError unless all entries stand in one log with what was seen before and what is followed.
+        """Raise PrivateLogError unless all entries are in the log that this home saw before and that RM and CM
+        follow.
 
-        The newest tree is remembered. Raises LOG_INCONSISTENT while a witness has an alarm on, and the errors of the
-        calls where a witness is away: then nobody can tell.
+        The newest tree is remembered. Raises LOG_INCONSISTENT while a witness has an alarm, and the errors of
+        the calls if a witness does not answer, since nothing is then known.
         """
         heads = [entry.head for entry in entries]
         if refusals := await self._refusals(heads):
@@ -114,9 +115,10 @@ class Witnesses:
         remember(self.archive.home, _newest(heads))
 
     async def confirm_where_possible(self, heads: Sequence[VerifiedHead]) -> Unconfirmed:
-        """As ``confirm``, for whoever reads only: return which witnesses are away or do not answer, each with why.
+        """Confirm as far as possible, for readers: return the witnesses that did not answer, each with the reason.
 
-        The newest tree is remembered where both witnesses confirm it and the home can be written.
+        Otherwise as ``confirm``. The newest tree is remembered if both witnesses confirm it and the home is
+        writable.
         """
         refusals = await self._refusals(heads)
         silent = {role: error.message for role, error in refusals.items() if _is_silent(error)}
@@ -152,15 +154,17 @@ class Witnesses:
                 raise _private("what this home saw of it before")
 
     async def believed_change(self, follower: Session) -> bytes:
-        """Return the id of the newest change of agents or storage keys that a witness believes; empty for none."""
+        """Return the id of the newest change of agents or storage keys that a witness has accepted; empty for
+        none.
+        """
         return (await self._told(follower, audit_pb2.CosignCheckpointRequest())).newest_change
 
     async def show_changes(
         self, follower: Session, changes: Sequence[CeremonyProof], head: VerifiedHead
     ) -> None:
-        """Have a witness believe changes that lead on from the newest one that it believes, all proven under one head.
+        """Show a witness changes that follow the newest one that it has accepted, all proven under one head.
 
-        Raises what the witness refuses them with.
+        Raises the witness's refusals.
         """
         accepted = (await self._told(follower, audit_pb2.CosignCheckpointRequest())).accepted
         request = audit_pb2.CosignCheckpointRequest(trust_changes=changes)

@@ -34,10 +34,10 @@ _LASTING: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How long and how often a call or an item is repeated; ``seconds`` is the time after which none is begun anew.
+    """How long and how often a call or an item is repeated; after ``seconds``, no new attempt begins.
 
-    Pauses begin at ``first_pause`` seconds and double up to ``longest_pause``, each shortened at random by up to half;
-    where the service says how long to wait (``RetryInfo``), the pause is no shorter.
+    Pauses begin at ``first_pause`` seconds and double up to ``longest_pause``, each shortened at random by up
+    to half. If the service says how long to wait (``RetryInfo``), the pause is no shorter.
     """
 
     seconds: float = 20.0
@@ -48,7 +48,7 @@ class Retries:
     jitter: Callable[[], float] = random.random
 
     async def call(self, attempt: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Return what ``attempt`` returns in the end; raises its last error."""
+        """Return the result of ``attempt``; raises its last error."""
         end, number = self.clock() + self.seconds, 0
         while True:
             try:
@@ -65,7 +65,7 @@ class Retries:
         attempt: Callable[[Sequence[Item]], Awaitable[list[Answer | KeyarkError]]],
         items: Sequence[Item],
     ) -> list[Answer | KeyarkError]:
-        """Return one answer or error for each item, in order; items that failed for now were attempted again."""
+        """Return one answer or error for each item, in order; items with a transient failure were attempted again."""
         end, number = self.clock() + self.seconds, 0
         answers = await attempt(items)
         while True:

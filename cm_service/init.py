@@ -33,7 +33,7 @@ CONFIG: Final = (
 # The CA key, and the CA's certificate followed by those above it.
 key = "file:ca-key.pem"
 chain = "ca.pem"
-# The number of this key, and earlier ones, which sign lists and OCSP only; `keyark ca rollover` changes both.
+# The number of this key, and earlier keys, which only sign lists and OCSP answers. `keyark ca rollover` changes both.
 generation = 0
 earlier = []
 
@@ -45,8 +45,8 @@ key = "file:log-key.pem"
     + ARCHIVE_TOML
     + CALLERS_TOML
     + """\
-# A profile decides what is in the certificates; docs/profiles.md explains every key. Ready ones come with keyark: take
-# one up by its name with `base`, and give what you want otherwise.
+# A profile decides what certificates contain; docs/profiles.md explains every key. `base` names a ready
+# profile; the other keys change it.
 [profiles.pq]
 base = "pq"
 
@@ -64,40 +64,40 @@ base = "signing-only"
     + """
 
 [crl]
-# Certificate revocation lists are written here, for any web server; see docs/certificates.md.
+# The folder for certificate revocation lists, for any web server; see docs/certificates.md.
 folder = "crls"
-# A full list every so often, which stays valid for so long after the next one is due.
+# How often a full list is made, and how long it stays valid after the next one is due.
 every_hours = 24
 overlap_hours = 24
-# Delta lists, where wanted: how often, and where they are found.
+# How often a delta list is made (0: never), and its URLs.
 delta_every_minutes = 0
 delta_urls = []
-# A power of two up to 256: into how many lists the certificates are divided by serial number.
+# Into how many lists certificates are divided by serial number: a power of two up to 256.
 shards = 1
 
-# Plain HTTP for everybody's software: lists and CA certificates; see docs/certificates.md.
+# Plain HTTP for lists, CA certificates and OCSP; see docs/certificates.md.
 # [http]
 # listen = "0.0.0.0:8080"
 # max_connections = 256
-# The longest time that caches keep something.
+# How long caches may keep something at most.
 # max_age_seconds = 3600
 
 [ocsp]
-# OCSP on the HTTP port, where there is one. Key and certificate of the responder, which the CM makes and renews itself.
+# OCSP on the HTTP port, if there is one. The CM makes and renews the responder's key and certificate itself.
 responder = "ocsp-responder.pem"
 responder_days = 7
-# How long an answer is valid.
+# How many minutes an answer is valid.
 valid_minutes = 60
 workers = 1
 
-# Policy at the stage "issue". Every rule that applies must accept; see docs/policy.md.
+# Policy at the stage "issue". All rules that apply must accept; see docs/policy.md.
 [[policy.rule]]
 name = "issued-validity"
 type = "Validity"
 stage = "issue"
 max_days = 825
 
-# When people may renew; without it at any time before their certificates expire.
+# When people may renew. Without this rule: at any time before their certificates expire.
 # [[policy.rule]]
 # name = "renewal-window"
 # type = "Renewal"

@@ -45,29 +45,29 @@ CONFIG: Final = (
     + WORKERS_TOML.replace("$work", "open, prove and seal keys")
     + """\
 [transport]
-# The keys that open envelopes and sign checkpoints, a folder for each, and the issuers of their certificates.
+# The folder of transport keys, which open envelopes and sign checkpoints, and the issuers of their certificates.
 folder = "transport-keys"
 chain = "trust-anchor.pem"
 
 [certificates]
-# The CAs whose certificates are linked to archived keys.
+# The CAs whose certificates may be linked to archived keys.
 issuers = "ca.pem"
 
 """
     + CALLERS_TOML.rstrip()
     + """
-# Profiles with caller_signature = "waived" in cm.toml: their keys are archived on the RM's word for who sent them.
+# Profiles with caller_signature = "waived" in cm.toml: for them, the DRM takes the RM's word for who sent a key.
 waived_profiles = []
 
 [recovery]
-# How long agents have to decide on a recovery or another ceremony.
+# How many hours agents have to decide on a recovery or another ceremony.
 expiry_hours = 24
-# "separate": who asks does not approve; "self-approval"; "single-agent": one agent may recover alone.
+# "separate": requesters do not approve; "self-approval": they may; "single-agent": one agent may recover alone.
 quorum_rule = "$quorum_rule"
-# How many ceremonies one agent may ask for in an hour.
+# How many ceremonies one agent may ask for within an hour.
 requests_per_hour = 1000
 
-# Policy at the stages "archive" and "recover". Every rule that applies must accept; see docs/policy.md.
+# Policy at the stages "archive" and "recover". All rules that apply must accept; see docs/policy.md.
 [[policy.rule]]
 name = "archived-key-types"
 type = "KeyTypes"

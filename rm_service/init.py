@@ -25,10 +25,10 @@ CONFIG: Final = (
     + SERVICE_TOML
     + """\
 [downstream]
-# Where CM and DRM listen.
+# The addresses of CM and DRM.
 cm = "$cm"
 drm = "$drm"
-# How many enrollments may wait for each of them; more are told to try again.
+# How many enrollments may wait for each of them. Further ones have to try again.
 max_waiting = 8192
 
 """
@@ -39,29 +39,29 @@ max_waiting = 8192
 key = "file:log-key.pem"
 
 [enrollment]
-# How long one enrollment may take from acceptance to outcome, seconds.
+# How many seconds one enrollment may take, from acceptance to outcome.
 seconds = 60.0
-# How many one caller may have under way; with more it is told to try again.
+# How many enrollments one caller may have in progress. Further ones have to try again.
 max_items_per_caller = 2048
 
 [approvals]
-# Requests that policy defers wait for a registration officer this long, days.
+# How many days requests that policy defers wait for a registration officer.
 expire_days = 7
-# So many of them at most; more are told to try again.
+# How many requests may wait in all. Further ones have to try again.
 max_waiting = 10000
-# So many of one caller; more are refused, and other callers have their room.
+# How many requests of one caller may wait, so that no caller fills the queue for the others.
 max_waiting_per_caller = 1000
-# Whoever submitted a request does not decide on it, and a recovery agent is no officer; compared by name.
+# Whether those who submitted a request, and recovery agents, may not decide on requests. People are compared by name.
 separation_of_duties = true
 
-# Policy at the stage "submit". Every rule that applies must accept; see docs/policy.md.
+# Policy at the stage "submit". All rules that apply must accept; see docs/policy.md.
 [[policy.rule]]
 name = "who-enrolls-whom"
 type = "CallerSubjects"
 stage = "submit"
-# Who may enroll whom: addresses, and common names as regular expressions. A caller that is not named may enroll nobody.
-# client/enroller is a registration office here, which may name anybody in the domain. For people who enroll
-# themselves: { caller = "client/alice", addresses = ["alice@$trust_domain"], common_names = ["Alice Example"] }
+# Who may enroll whom: addresses, and common names as regular expressions. A caller without a grant may enroll nobody.
+# Here, client/enroller is a registration office, which may enroll anybody in the domain. A grant for one person:
+# { caller = "client/alice", addresses = ["alice@$trust_domain"], common_names = ["Alice Example"] }
 callers = [{ caller = "client/enroller", domains = ["$trust_domain"], common_names = [".+"] }]
 
 [[policy.rule]]

@@ -64,7 +64,7 @@ REQUEST: Final = "identity.csr"
 AUTHORITY_TOML: Final = """\
 # The authority signs for this trust domain only.
 trust_domain = "$trust_domain"
-# How long a transport certificate lives. Whoever has seen no newer transport key believes a stolen one until then.
+# How many days a transport certificate is valid. A reader without a newer transport key trusts a stolen one until then.
 transport_days = $transport_days
 """
 

@@ -25,7 +25,7 @@ _TEMPLATE: Final = """\
 # What people and programs need to know of a deployment; the internal CA signed it. Nothing here is secret.
 # Make a home of it with: keyark home create FOLDER --from deployment.toml
 version = 1
-# A home takes no bundle with a lower number than the one that it has.
+# A home refuses a bundle with a lower number than its own.
 number = $number
 trust_domain = "$trust_domain"
 rm = "$rm"

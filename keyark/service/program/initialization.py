@@ -25,66 +25,66 @@ from keyark.x509.certificates import load_certificates, save_certificates
 
 SERVICE_TOML: Final = """\
 [service]
-# The deployment's trust domain; certificates of other ones are refused.
+# The deployment's trust domain. Certificates of other trust domains are refused.
 trust_domain = "$trust_domain"
-# Where this service listens.
+# The address of this service.
 listen = "$listen"
-# Its key and certificate for mutual TLS, and the internal CA that it believes.
+# Its key and certificate for mutual TLS, and the internal CA that it trusts.
 identity_key = "identity-key.pem"
 identity_certificate = "identity.pem"
 trust_anchor = "trust-anchor.pem"
-# The identities that the internal CA revoked; a change of the file is taken within seconds. It may be missing before
-# the first revocation, and never after it.
+# The identities that the internal CA has revoked. A changed file is in force within seconds. It may be missing before
+# the first revocation, but not afterwards.
 revoked_identities = "revoked-identities.crl"
-# Lists of public keys whose private half everybody has, which are refused: blocklists of the badkeys project.
+# Lists of publicly known keys, which are refused: blocklists of the badkeys project.
 known_keys = []
-# How many calls may be worked on at once, and how many MiB their messages may have. One caller may have a quarter; more
-# are told to try again.
+# How many calls may be in progress at once, and how many MiB their messages may have. One caller may use a quarter of
+# each. Further calls have to try again.
 max_in_flight = 4096
 max_request_mib = 256
-# How long calls may take to end after SIGTERM, seconds.
+# How many seconds open calls may take to end after SIGTERM.
 drain_seconds = 8.0
-# How many refusals of one caller are logged one by one in an hour; more are counted.
+# How many refusals of one caller within an hour are logged individually. Further ones are counted.
 rejections_per_hour = 100
 
 [store]
-# Folder of the store; one process at a time opens it.
+# The folder of the store. Only one process at a time can open it.
 path = "store"
-# Address space reserved for it, GiB; it takes room on disk only as it fills.
+# The address space reserved for it, GiB. It uses disk space only as it fills.
 map_gib = 1024
 
 """
 
 WORKERS_TOML: Final = """\
 [workers]
-# Processes that $work. As many as cores is best.
+# How many processes $work. Best is one for each core.
 count = 2
-# Items that one worker takes at a time, and that may wait in all.
+# How many items one worker takes at a time, and how many may wait in all.
 max_batch = 64
 max_waiting = 8192
-# How long a worker may take for a batch, seconds, before it is replaced.
+# How many seconds a worker may take for a batch before it is replaced.
 batch_seconds = 30.0
-# After how many batches a worker is replaced: memory cannot be wiped, only given back.
+# After how many batches a worker is replaced, since memory cannot be wiped, only given back.
 recycle_after = 20000
 
 """
 
 ARCHIVE_TOML: Final = """\
 [archive]
-# Storage keys that an archival receipt may name at first; the DRM's init prints the id of the first.
+# The storage keys that an archival receipt may name at first. The DRM's init prints the id.
 trusted_storage_keys = ["$storage_key_id"]
-# The recovery agents of the beginning, and how many of them make a quorum. What a quorum changes from then on, storage
-# keys and agents, is believed on its signed word, kept in the store and logged.
+# The first recovery agents, and their quorum. Later changes of storage keys and agents count if a quorum approved them;
+# they are kept in the store and logged.
 agents = $agents
 quorum = $quorum
-# Whether the agent who asks for a change may be one of the quorum.
+# Whether the agent who asks for a change may be part of the quorum.
 self_approval = $self_approval
 
 """
 
 DETAILS_TOML: Final = """
-# Which auditors see what entries of the log tell of persons: names, addresses, reasons, who decided. An auditor without
-# a grant sees the leaves alone: types, times, ids and hashes. For some entries only, for example:
+# Which auditors see the personal details of log entries: names, addresses, reasons, who decided. An auditor without a
+# grant sees only types, times, ids and hashes. To grant some types of entries only, for example:
 # events = ["REQUEST_REJECTED", "REJECTIONS_COUNTED"]
 [[policy.details]]
 auditors = ["auditor/*"]
@@ -93,8 +93,8 @@ events = ["*"]
 
 CALLERS_TOML: Final = """\
 [callers]
-# A caller's signed word for its request counts for as long as the RM lets requests wait, days: [approvals] expire_days
-# of rm.toml, and as long again once an officer approved. Without an officer's approval it counts for 15 minutes.
+# How many days a caller's signed call counts while its request waits for an officer, as [approvals] expire_days of
+# rm.toml. After the approval it counts as long again. Without an officer's approval, it counts for 15 minutes.
 request_days = 7
 
 """

@@ -46,10 +46,13 @@ class CrlSettings(Config):
             raise ValueError("shards is a power of two: 1, 2, 4, ... 256")
         if bool(self.delta_every_minutes) != bool(self.delta_urls):
             raise ValueError(
-                "delta_every_minutes and delta_urls go together: full lists tell where deltas are"
+                "set both delta_every_minutes and delta_urls, or neither, since full lists name the URLs of "
+                "deltas"
             )
         if any((PLACE in url) != (self.shards > 1) for url in self.delta_urls):
-            raise ValueError(f"delta_urls hold {PLACE} where there is more than one shard, and only there")
+            raise ValueError(
+                f"delta_urls must contain {PLACE} if there is more than one shard, and must not otherwise"
+            )
         return self
 
 
@@ -64,7 +67,8 @@ def list_urls(profiles: Mapping[str, ProfileSettings], settings: CrlSettings) ->
     everywhere = all(profile.crl_urls for profile in profiles.values())
     if any((PLACE in url) != sharded for url in urls) or (sharded and not everywhere):
         raise ConfigurationError(
-            f"crl_urls of every profile hold {PLACE} where [crl] has more than one shard, and only there."
+            f"crl_urls of every profile must contain {PLACE} if [crl] has more than one shard, and must "
+            "not otherwise."
         )
     return list(urls) if sharded else []
 

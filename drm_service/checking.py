@@ -100,8 +100,9 @@ def check_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[st
         _, until = validity.dates()
         path = files.certificate_path(records[-1].generation)
         lines.append(
-            f"transport certificate: ended on {until:%Y-%m-%d}; sign {files.request_path(records[-1].generation)} anew "
-            f"to {path}, then start or reload"
+            f"transport certificate: ended on {until:%Y-%m-%d}; have "
+            f"{files.request_path(records[-1].generation)} signed again, save it as {path}, then start or "
+            "reload"
         )
     return lines
 

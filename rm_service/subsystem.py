@@ -127,7 +127,7 @@ async def run(config: RmConfig, clock: Clock | None = None) -> AsyncIterator[Run
 
         async def forget_forms() -> str:
             enrollments.forms.forget()
-            return "enrollment forms are fetched anew"
+            return "enrollment forms will be fetched again"
 
         async def retry_links() -> str:
             outbox.retry()

@@ -240,7 +240,7 @@ class Issuance:
     def _profile(self, name: str) -> ProfileSettings:
         if name not in self.profiles:
             raise UnknownProfileError(
-                f"There is no profile {name!r}; there are {', '.join(sorted(self.profiles))}."
+                f"There is no profile {name!r}. These exist: {', '.join(sorted(self.profiles))}."
             )
         return self.profiles[name]
 

@@ -78,7 +78,8 @@ class ProfileSettings(Config):
         base, changed = values["base"], {key: value for key, value in values.items() if key != "base"}
         if base not in ready_profiles():
             raise misplaced(
-                f"there is no ready profile of this name; there are {', '.join(ready_profiles())}", "base"
+                f"there is no ready profile with this name; these exist: {', '.join(ready_profiles())}",
+                "base",
             )
         return {**ready_profiles()[base], **changed}
 

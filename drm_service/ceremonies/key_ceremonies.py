@@ -171,7 +171,7 @@ class ResealKeys:
         older = [storage_key_id(token) for token in self.store.read(read_tokens)[:-1]]
         if not older or request.message.storage_key_id != self.storage_keys.active_id:
             raise NothingToResealError(
-                "There is no older storage key, or the request does not name the newest one; compare with "
+                "There is no older storage key, or the request does not name the newest one; compare it with "
                 "`keyark agents list`."
             )
         record.storage_key_ids[:] = older

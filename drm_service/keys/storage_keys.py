@@ -25,7 +25,7 @@ class StorageKeys:
     def replace(self, tokens: Sequence[SoftwareToken]) -> None:
         """Go on with these tokens; raises TokenError for none."""
         if not tokens:
-            raise TokenError("The store holds no storage key; restore it from a backup.")
+            raise TokenError("The store has no storage key; restore it from a backup.")
         self._keys = [StoragePublicKey.from_bytes(token.public_key) for token in tokens]
 
     @property

@@ -242,9 +242,9 @@ class TransportKeys:
             self._load_certificates()
             waiting = self._next_generation
             if not self.files.certificate_path(waiting).exists():
-                return f"transport key {waiting - 1} goes on"
+                return f"transport key {waiting - 1} stays in force"
             await self._rotate(waiting)
-        return f"transport key {waiting} is offered and signs from now on"
+        return f"transport key {waiting} is in force"
 
     async def make(self, key_type: KeyType) -> dict[str, Any]:
         """Make the next key pair and its request, to be certified; calling it again returns the same one."""
@@ -285,7 +285,7 @@ class TransportKeys:
         ]
         for generation in ended:
             await self.retire(generation)
-            logger.info("transport key %d is retired, for its certificate has ended", generation)
+            logger.info("transport key %d was retired, because its certificate has ended", generation)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what may be shown of all keys, the newest first."""

@@ -100,7 +100,9 @@ def _load_block(block: bytes, password: bytes | None) -> PrivateKeyTypes:
 
 
 def _no_share_key() -> KeyFileError:
-    return KeyFileError("The file holds no share key: an ML-KEM-768 and an X25519 key in PEM (PKCS#8).")
+    return KeyFileError(
+        "The file has no share key, which is an ML-KEM-768 and an X25519 key in PEM (PKCS#8)."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +234,7 @@ def _agent_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     if identity.role != _AGENT_ROLE:
         raise ShareKeyError(f"{identity} is not a recovery agent; give an agent's certificate.")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ShareKeyError(f"The certificate key of {identity} is not P-256; make the identity anew.")
+        raise ShareKeyError(f"The certificate key of {identity} is not P-256; make a new identity.")
     return key
 
 

@@ -159,7 +159,7 @@ def _parse(envelope: bytes) -> TransportEnvelope:
 
 def _unknown(key_id: bytes) -> UnknownTransportKeyError:
     return UnknownTransportKeyError(
-        "The envelope is for another transport key; fetch the enrollment form anew and wrap again.",
+        "The envelope is for another transport key; fetch the enrollment form again, and wrap the key again.",
         metadata={"transport_key_id": key_id.hex()},
     )
 

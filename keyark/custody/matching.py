@@ -168,14 +168,12 @@ class _RsaNumbers:
             )
         if not (1 < d < n and self.e * d % math.lcm(p - 1, q - 1) == 1):
             raise InvalidPrivateKeyError(
-                "The RSA key's private exponent is not the one of its modulus; encode it anew."
+                "The RSA key's private exponent does not match its modulus; encode it again."
             )
         if not (
             self.dp == d % (p - 1) and self.dq == d % (q - 1) and self.qinv < p and self.qinv * q % p == 1
         ):
-            raise InvalidPrivateKeyError(
-                "The RSA key's CRT values do not follow from its primes; encode it anew."
-            )
+            raise InvalidPrivateKeyError("The RSA key's CRT values do not match its primes; encode it again.")
 
     def private_key(self) -> rsa.RSAPrivateKey:
         """Return the key once OpenSSL found both factors prime; raises ValueError where one is not."""
@@ -244,13 +242,17 @@ def _check_ec_options(optional: list[tuple[int, bytes]], given: _GivenKey) -> No
 
 
 def _not_rfc5915() -> InvalidPrivateKeyError:
-    return InvalidPrivateKeyError("The EC private key is not in the form of RFC 5915 §3; encode it anew.")
+    return InvalidPrivateKeyError(
+        "The EC private key does not have the form of RFC 5915 §3; encode it again."
+    )
 
 
 def _prove_x25519(content: bytes, given: _GivenKey) -> PrivateKey:
     scalar = read_one(content, OCTET_STRING).content
     if len(scalar) != _X25519_SIZE:
-        raise InvalidPrivateKeyError(f"An X25519 private key has {_X25519_SIZE} bytes; encode it anew.")
+        raise InvalidPrivateKeyError(
+            f"An X25519 private key must have {_X25519_SIZE} bytes; encode it again."
+        )
     private_key = x25519.X25519PrivateKey.from_private_bytes(scalar)
     _check_derived(private_key, given)
     return private_key
@@ -269,7 +271,9 @@ def _prove_ml_kem(content: bytes, given: _GivenKey) -> PrivateKey:
             "The ML-KEM private key is not its seed alone; encode it as the 64-byte seed (RFC 9935 §6)."
         )
     if tags != [_ML_KEM_SEED] or len(elements[0].content) != _ML_KEM_SEED_SIZE:
-        raise InvalidPrivateKeyError(f"An ML-KEM seed has {_ML_KEM_SEED_SIZE} bytes; encode the key anew.")
+        raise InvalidPrivateKeyError(
+            f"An ML-KEM seed must have {_ML_KEM_SEED_SIZE} bytes; encode the key again."
+        )
     load_seed = cast("Callable[[bytes], _MlKemPrivateKey]", given.key_type.facts.load_seed)
     private_key = load_seed(elements[0].content)
     secret, ciphertext = given.key.encapsulate()

@@ -165,6 +165,6 @@ def _info(storage_key_id: bytes, leaf: bytes) -> bytes:
 
 def _malformed() -> InvalidInputError:
     return InvalidInputError(
-        f"The key is no MLKEM768-X25519 public key of {PUBLIC_SIZE} bytes; make a new key pair.",
+        f"The key is not an MLKEM768-X25519 public key of {PUBLIC_SIZE} bytes; make a new key pair.",
         field="public_key",
     )

@@ -118,7 +118,7 @@ def load_token(data: bytes) -> SoftwareToken:
     except DecodeError:
         raise _damaged("is no token") from None
     if token.version != _VERSION:
-        raise TokenError("The token file is of another release; open it with that one.")
+        raise TokenError("The token file was made by another release; open it with that one.")
     if not (token.generation and token.pin_epoch):
         raise _damaged("has no generation")
     sizes = (len(token.salt), len(token.nonce), len(token.ciphertext))
@@ -138,9 +138,7 @@ def _check_shares(shares: Sequence[SealedShare]) -> None:
         raise _damaged("has two shares of one agent")
     for share in shares:
         if share.suite != SealSuite.SEAL_SUITE_HPKE_MLKEM768_X25519_SHA256_AES256GCM:
-            raise TokenError(
-                "The token's shares are sealed in a way of another release; open it with that one."
-            )
+            raise TokenError("The token's shares were sealed by another release; open it with that one.")
         sizes = (len(share.commitment), len(share.ciphertext))
         if sizes != (_COMMITMENT_SIZE, ENCAPSULATED_SIZE + SHARE_SIZE + _TAG_SIZE):
             raise _damaged("has fields of the wrong size")

@@ -211,7 +211,7 @@ class IssuingCa:
             return load_certificate_request(read_file(self._request_path, max_size=MAX_REQUEST))
         except CertificateRequestError:
             raise ConfigurationError(
-                f"{self._request_path} holds no certificate request; restore it."
+                f"{self._request_path} is not a certificate request; restore it."
             ) from None
 
     def _without_known(self, certificates: Sequence[x509.Certificate]) -> Sequence[x509.Certificate]:

@@ -110,7 +110,7 @@ class TransportKeyRotation:
             return self.renew() if left < LAST_SECONDS else []
         present = load_certificates(Path(keys[0]["certificate"]))[0]
         newest = self.rotate(key_type_of(present.public_key()))[0]
-        return [f"transport key {newest['generation']} is offered and signs from now on"]
+        return [f"transport key {newest['generation']} is in force"]
 
     def _newest_certificate(self) -> Path:
         folder = self.home / "drm" / "transport-keys"

@@ -134,4 +134,4 @@ def _check_log_key(text: str) -> None:
     try:
         load_pem_public_key(text.encode())
     except PARSING_ERRORS:
-        raise BundleError("The bundle holds no key of a log; ask the operator for another.") from None
+        raise BundleError("The bundle lacks the key of a log; ask the operator for another bundle.") from None

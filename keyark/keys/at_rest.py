@@ -145,8 +145,9 @@ def check_source(source: object, path: Path) -> None:
 
 def _unfit(path: Path) -> KeyPasswordError:
     return KeyPasswordError(
-        f'{path} does not say where the password is: password = "file:/PATH", "credential:NAME" of systemd, '
-        '"descriptor:N" or "terminal", and nothing else but former = [...] of the same kind.'
+        f'{path} must say where the password is: password = "file:/PATH", "credential:NAME" of '
+        'systemd, "descriptor:N" or "terminal". Besides, it may only have former = [...] of the '
+        "same kind."
     )
 
 

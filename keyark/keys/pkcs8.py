@@ -78,7 +78,7 @@ def parse_private_key_info(der: bytes) -> PrivateKeyInfo:
         raise _malformed()
     if _VERSIONS.get(elements[0].content) != len(elements):
         raise InvalidPrivateKeyError(
-            "The private key's version is not 0, or 1 with a public key (RFC 5958); encode it anew."
+            "The private key's version is neither 0 nor 1 with a public key (RFC 5958); encode it again."
         )
     public_key = elements[3].content if tags[3:] else None
     return PrivateKeyInfo(elements[1], elements[2].content, public_key)
@@ -121,11 +121,11 @@ def read_unsigned(element: Element) -> int:
     if element.tag != INTEGER or not content:
         raise _malformed()
     if content[0] >= 0x80:
-        raise InvalidPrivateKeyError("The private key holds a negative number; encode it anew.")
+        raise InvalidPrivateKeyError("The private key contains a negative number; encode it again.")
     if len(content) > 1 and content[0] == 0 and content[1] < 0x80:
-        raise InvalidPrivateKeyError("The private key holds a padded number; encode it anew in DER.")
+        raise InvalidPrivateKeyError("The private key contains a padded number; encode it again in DER.")
     return int.from_bytes(content, "big")
 
 
 def _malformed() -> InvalidPrivateKeyError:
-    return InvalidPrivateKeyError("The private key is not an unencrypted PKCS#8 key in DER; encode it anew.")
+    return InvalidPrivateKeyError("The private key is not an unencrypted PKCS#8 key in DER; encode it again.")

@@ -125,7 +125,7 @@ def _load(path: Path, data: bytes, password: bytes | None) -> PrivateKey:
     except PARSING_ERRORS:
         if password is not None:
             raise WrongPasswordError(f"The password does not open {path}, or the file is damaged.") from None
-        raise KeyFileError(f"{path} holds no private key in PEM (PKCS#8).") from None
+        raise KeyFileError(f"{path} has no private key in PEM (PKCS#8).") from None
 
 
 def narrow_private_key(private_key: PrivateKeyTypes) -> PrivateKey:

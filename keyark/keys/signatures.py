@@ -107,7 +107,7 @@ def check_issuer(certificate: x509.Certificate, private_key: SigningPrivateKey) 
         certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except x509.ExtensionNotFound:
         raise IssuerKeyMismatchError(
-            "The certificate is no CA's; use the issuing CA's certificate."
+            "The certificate is not that of a CA; use the issuing CA's certificate."
         ) from None
     if not (basic.ca and usage.key_cert_sign):
         raise IssuerKeyMismatchError("The certificate may not issue; use the issuing CA's certificate.")

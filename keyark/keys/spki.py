@@ -150,7 +150,7 @@ def _refusal(der: bytes, field: str) -> InvalidInputError:
     except UnsupportedKeyError as error:
         return error
     except PARSING_ERRORS:
-        return SpkiNotCanonicalError("The public key is no SubjectPublicKeyInfo in DER.", field=field)
+        return SpkiNotCanonicalError("The public key is not a SubjectPublicKeyInfo in DER.", field=field)
     return SpkiNotCanonicalError(
         "The public key is not in its canonical encoding; send its DER SubjectPublicKeyInfo with an "
         "uncompressed point and the usual algorithm identifier.",

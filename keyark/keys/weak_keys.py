@@ -145,4 +145,4 @@ def _check_in_group(u: bytes, field: str) -> None:
     except ValueError:  # the point at infinity: its order is 8 or less
         same = False
     if not same:
-        raise _weak("is no point of the group of prime order", field)
+        raise _weak("is not a point of the group of prime order", field)

@@ -25,7 +25,9 @@ def _auditor(path: str) -> str:
 
 def _event(name: str) -> str:
     if name != ALL and name not in EVENTS:
-        raise ValueError(f"{name!r} is no type of log entry; see EventType in audit.proto, or write {ALL!r}")
+        raise ValueError(
+            f"{name!r} is not a type of log entry; see EventType in audit.proto, or write {ALL!r}"
+        )
     return name
 
 

@@ -163,7 +163,7 @@ class OfficerTrust(SignerTrust):
             ) from None
         if message.officer != str(officer):
             raise ApprovalSignatureError(
-                f"The approval names another officer than {officer}, who signed it; approve in your own name."
+                f"{officer} signed the approval, but it names another officer; approve in your own name."
             )
         return Approval(officer=officer, edits=edits, time=message.time, signed=signed)
 

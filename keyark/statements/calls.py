@@ -212,7 +212,7 @@ class CallTrust:
         caller = self._caller(signed.certificate, at=message.time)
         if message.caller != str(caller.identity):
             raise CallSignatureError(
-                f"The call names another caller than {caller.identity}, who signed it; sign in your own name."
+                f"{caller.identity} signed the call, but it names another caller; sign in your own name."
             )
         try:
             _KIND.verify(signed.statement, signed.signature, caller.public_key)

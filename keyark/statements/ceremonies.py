@@ -170,7 +170,7 @@ def verify_request(signed: SignedStatement, trust: AgentTrust, *, at: int) -> Ce
     requester = _verify_signer(_CEREMONY, signed, trust, at=at)
     if message.trust_domain != trust.trust_domain or message.requester != str(requester):
         raise CeremonySignatureError(
-            f"The request names another requester than {requester}, who signed it; sign one of your own."
+            f"{requester} signed the request, but it names another requester; ask in your own name."
         )
     return CeremonyRequest(message=message, digest=ceremony_digest(signed.statement), requester=requester)
 
@@ -209,7 +209,7 @@ def verify_decision(
     agent = _verify_signer(_DECISION, signed, trust, at=moment)
     if message.agent != str(agent):
         raise CeremonySignatureError(
-            f"The decision names another agent than {agent}, who signed it; decide in your own name."
+            f"{agent} signed the decision, but it names another agent; decide in your own name."
         )
     if message.ceremony_digest != opening.digest:
         raise DecisionMismatchError("The decision is for another ceremony; show this one, and decide again.")
@@ -309,7 +309,7 @@ def _check_request(message: CeremonyStatement) -> None:
         raise InvalidInputError("The type of the ceremony is not known; upgrade keyark.", field="type")
     if not is_uuid7(message.ceremony_id):
         raise InvalidInputError(
-            "The ceremony id is no UUIDv7 of 16 bytes; make a new one.", field="ceremony_id"
+            "The ceremony id is not a UUIDv7 of 16 bytes; make a new one.", field="ceremony_id"
         )
     SpiffeId.parse(message.requester, field="requester")
     _check_kept_reason(message.reason)

@@ -200,7 +200,7 @@ class NoteVerifier:
         text, signatures = _split(note)
         checkpoint = _parse_text(text)
         if checkpoint.origin != self.origin:
-            raise CheckpointOriginError(f"The checkpoint is that of another log than {self.origin}.")
+            raise CheckpointOriginError(f"The checkpoint does not belong to the log {self.origin}.")
         known = [
             (key, signature[KEY_ID_SIZE:])
             for name, signature in signatures
@@ -250,7 +250,7 @@ def _load_public_key(der: bytes) -> NotePublicKey:
     if not isinstance(key, NotePublicKey):
         raise CheckpointKeyError(_UNSUPPORTED)
     if _encode(key) != der:
-        raise CheckpointKeyError("The log's public key is not in its canonical encoding; encode it anew.")
+        raise CheckpointKeyError("The log's public key is not in its canonical encoding; encode it again.")
     return key
 
 
@@ -311,7 +311,9 @@ def _split(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         raise CheckpointFormatError("The checkpoint is too large or holds control characters.")
     body, separator, lines = note.rpartition(b"\n\n")
     if not separator or not lines.endswith(b"\n"):
-        raise CheckpointFormatError("The checkpoint is no signed note: text, an empty line, signature lines.")
+        raise CheckpointFormatError(
+            "The checkpoint is not a signed note, which has text, an empty line and signature lines."
+        )
     if lines.count(b"\n") > MAX_SIGNATURES:
         raise CheckpointFormatError(f"The checkpoint has more than {MAX_SIGNATURES} signatures.")
     try:

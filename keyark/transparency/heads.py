@@ -179,7 +179,7 @@ class AcceptedHeads:
 
     def _check_origin(self, checkpoint: Checkpoint) -> None:
         if checkpoint.origin != self.origin:
-            raise CheckpointOriginError(f"The checkpoint is that of another log than {self.origin}.")
+            raise CheckpointOriginError(f"The checkpoint does not belong to the log {self.origin}.")
 
     def _confirm(self, head: VerifiedHead) -> None:
         """Accept the proposed trees up to a signed one, whose root binds them all; an older head changes nothing."""

@@ -84,7 +84,7 @@ def parse_facts(raw: bytes) -> OpeningFacts:
     for key in keys:
         _check_key(key)
     if len(facts.newest_change) not in (0, _HASH_SIZE):
-        raise _malformed("name a change by something that is no id")
+        raise _malformed("name a change with something that is not an id")
     if len({key.storage_key_id for key in keys}) < len(keys):
         raise _malformed("name a storage key twice")
     return facts

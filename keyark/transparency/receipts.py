@@ -158,7 +158,7 @@ class ReceiptVerifier:
         """
         parsed, opened = _open(proof)
         if opened.details is None:
-            raise ReceiptFormatError("The proof's entry came without its details; ask for it anew.")
+            raise ReceiptFormatError("The entry of the proof has no details; fetch it again.")
         leaf = self._prove(parsed, opened.event)
         return ProvenEntry(
             event=leaf.event,

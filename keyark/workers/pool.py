@@ -195,7 +195,7 @@ class WorkerPool:
             for item in batch:
                 item.settle(error)
             if isinstance(error, WorkerStartError):
-                logger.error("a worker did not start again; trying anew in %.0f s", RESTART_SECONDS)  # noqa: TRY400
+                logger.error("a worker did not start again; the next attempt is in %.0f s", RESTART_SECONDS)  # noqa: TRY400
                 await asyncio.sleep(RESTART_SECONDS)
             return
         self.stats.batches += 1
@@ -242,6 +242,6 @@ class WorkerPool:
         try:
             self._workers[slot] = await Worker.start(self._factory, self._setup)
         except WorkerStartError:
-            logger.error("a worker's replacement did not start; the old one goes on")  # noqa: TRY400
+            logger.error("the replacement of a worker did not start; the old one continues")  # noqa: TRY400
             return
         await old.stop()

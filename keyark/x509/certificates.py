@@ -99,7 +99,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
     except PARSING_ERRORS:
-        raise CertificateFormatError("This is no X.509 certificate in DER.") from None
+        raise CertificateFormatError("This is not an X.509 certificate in DER.") from None
     return _checked(certificate)
 
 
@@ -131,7 +131,7 @@ def load_pem_certificates(data: bytes) -> list[x509.Certificate]:
     try:
         certificates = x509.load_pem_x509_certificates(data)
     except PARSING_ERRORS:
-        raise CertificateFormatError("The text holds no X.509 certificates in PEM.") from None
+        raise CertificateFormatError("The text has no X.509 certificates in PEM.") from None
     return [_checked(certificate) for certificate in certificates]
 
 

@@ -298,9 +298,9 @@ def _authority(issuer: x509.Certificate) -> _Authority:
     except UnsupportedKeyError as error:
         raise CertificateChainError(f"{_name(issuer)!r}: {error.message}") from None
     except x509.ExtensionNotFound:
-        raise CertificateChainError(f"{_name(issuer)!r} is no CA.") from None
+        raise CertificateChainError(f"{_name(issuer)!r} is not a CA.") from None
     if not (basic.critical and basic.value.ca):
-        raise CertificateChainError(f"{_name(issuer)!r} is no CA.")
+        raise CertificateChainError(f"{_name(issuer)!r} is not a CA.")
     if not usage.key_cert_sign:
         raise CertificateChainError(f"{_name(issuer)!r} may not sign certificates.")
     return _Authority(Validity.of(issuer), basic.value.path_length)

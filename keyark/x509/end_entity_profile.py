@@ -188,7 +188,8 @@ def extended_key_usage(name: str) -> x509.ObjectIdentifier:
         return EXTENDED_KEY_USAGES[name]
     if not name[:1].isdigit():
         raise ConfigurationError(
-            f"{name!r} is no extended key usage; give one of {', '.join(EXTENDED_KEY_USAGES)}, or dotted numbers."
+            f"{name!r} is not an extended key usage; give one of {', '.join(EXTENDED_KEY_USAGES)}, or "
+            "dotted numbers."
         )
     return object_identifier(name)
 
@@ -219,7 +220,9 @@ def _check_key_types(role: RoleProfile, fitting: tuple[KeyType, ...], name: str)
 def _check_alternative_names(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in ALTERNATIVE_NAMES:
-            raise ConfigurationError(f"{name!r} is no alternative name; {', '.join(ALTERNATIVE_NAMES)} are.")
+            raise ConfigurationError(
+                f"{name!r} is not an alternative name; give {', '.join(ALTERNATIVE_NAMES)}."
+            )
     if "email" not in names or len(set(names)) < len(names):
         raise ConfigurationError(
             "Every certificate has the e-mail address as alternative name, and each name once."

@@ -70,7 +70,9 @@ def check_encryption_usage(names: Sequence[str], key_type: KeyType) -> None:
 
 def _check_possible(names: Sequence[str], possible: Sequence[str], what: str) -> None:
     if not names:
-        raise ConfigurationError(f"There is no key usage; {what} have {', '.join(possible)}.")
+        raise ConfigurationError(f"The key usage is missing; {what} may have {', '.join(possible)}.")
     for name in names:
         if name not in possible:
-            raise ConfigurationError(f"{name!r} is no key usage of {what}; they have {', '.join(possible)}.")
+            raise ConfigurationError(
+                f"{name!r} is not a key usage of {what}; they may have {', '.join(possible)}."
+            )

@@ -99,7 +99,7 @@ def parse_ocsp_request(der: bytes) -> OcspQuery:
         )
     except PARSING_ERRORS:
         raise InvalidInputError(
-            "This is no OCSP request for one certificate, DER.", field="request"
+            "This is not an OCSP request for one certificate in DER.", field="request"
         ) from None
 
 

@@ -138,6 +138,6 @@ def open_pkcs12(data: bytes, *, password: bytes) -> PrivateKey:
             "The PKCS#12 file does not open with this password; give the right one.", field="password"
         ) from None
     if key is None:
-        raise InvalidInputError("The PKCS#12 file holds no private key.", field="format")
+        raise InvalidInputError("The PKCS#12 file has no private key.", field="format")
     key_type_of(key.public_key())
     return cast("PrivateKey", key)

@@ -44,7 +44,7 @@ class FormSource:
         await self.refresh()
         if profile not in self._forms:
             raise UnknownProfileError(
-                f"There is no profile {profile!r}; there are {', '.join(sorted(self._forms))}."
+                f"There is no profile {profile!r}. These exist: {', '.join(sorted(self._forms))}."
             )
         return self._forms[profile]
 

@@ -29,7 +29,7 @@ from tools.cli_reference import DOCUMENT, commands, with_reference
         (("keys", "list"), 2, "USAGE", "--home"),
         (("init", "NEW", "--ca-key", "rsa-512"), 2, "INVALID_INPUT", "ec-p256"),
         (("enroll", "--home", "NOWHERE", "--out", "NEW", "--csv", "x", "--name", "y"), 2, "USAGE", "--csv"),
-        (("key-password", "set", "FOLDER", "secret"), 1, "KEY_PASSWORD", "does not say where"),
+        (("key-password", "set", "FOLDER", "secret"), 1, "KEY_PASSWORD", "must say where"),
     ],
 )
 def test_an_error_is_a_document_with_reason_message_and_remedy(

@@ -128,7 +128,7 @@ async def test_files_that_are_not_good_are_told_and_the_present_identity_stays(
         spoil(deployment_folder)
         with caplog_at:
             await enroll(client, 1)
-        assert "the present identity stays" in caplog.text
+        assert "the current identity is kept" in caplog.text
         assert "PRIVATE KEY" not in caplog.text
         files.key.unlink(missing_ok=True)
         save_private_key(files.key, key)
@@ -136,7 +136,7 @@ async def test_files_that_are_not_good_are_told_and_the_present_identity_stays(
         caplog.clear()
         renew(deployment_folder)
         await enroll(client, 2)
-        assert "the present identity stays" not in caplog.text
+        assert "the current identity is kept" not in caplog.text
 
 
 async def test_the_password_of_a_key_is_asked_once(deployment_folder: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_password_that_cannot_be_had_changes_nothing(folder: Path, source: str
 def test_a_file_that_says_anything_else_is_refused_for_reading_and_writing(folder: Path, text: str) -> None:
     (folder / FILE).write_bytes(text.encode(errors="surrogateescape"))
     (folder / FILE).chmod(0o600)
-    with pytest.raises(KeyPasswordError, match="does not say where"):
+    with pytest.raises(KeyPasswordError, match="must say where"):
         save_private_key(folder / "new.pem", generate(KeyType.EC_P256))
     assert not (folder / "new.pem").exists()
 

@@ -66,8 +66,8 @@ def test_another_policy_takes_grants_away(tmp_path: Path) -> None:
     [
         ('auditors = ["officer/ann"]\nevents = ["*"]', "only identities of the form auditor/NAME"),
         ('auditors = ["*"]\nevents = ["*"]', "details"),
-        ('auditors = ["auditor/ann"]\nevents = ["KEY_ARCHIVD"]', "'KEY_ARCHIVD' is no type"),
-        ('auditors = ["auditor/ann"]\nevents = ["UNSPECIFIED"]', "'UNSPECIFIED' is no type"),
+        ('auditors = ["auditor/ann"]\nevents = ["KEY_ARCHIVD"]', "'KEY_ARCHIVD' is not a type"),
+        ('auditors = ["auditor/ann"]\nevents = ["UNSPECIFIED"]', "'UNSPECIFIED' is not a type"),
         ('auditors = ["auditor/ann"]', "events"),
         ('auditors = []\nevents = ["*"]', "auditors"),
     ],

@@ -258,7 +258,7 @@ def test_no_other_domain_passes_for_ours(host: str) -> None:
             5,
             "not a valid regex",
         ),
-        ('name = "x"\ntype = "Archival"\nstage = "submit"', 1, "demand it at 'issue'"),
+        ('name = "x"\ntype = "Archival"\nstage = "submit"', 1, "require it at 'issue'"),
         ('name = "x"\ntype = "Archival"\nstage = "issue"\narchival = "always"', 5, "'required', 'permitted'"),
         (
             'name = "x"\ntype = "ArchivalRequired"\nstage = "issue"\narchival = "forbidden"',

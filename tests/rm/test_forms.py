@@ -126,7 +126,7 @@ async def test_a_client_that_knows_another_transport_key_makes_it_ask_anew_once_
 
 
 async def test_an_unknown_profile_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(UnknownProfileError, match="there are user"):
+    with pytest.raises(UnknownProfileError, match="These exist: user"):
         await source(Downstream(), ManualClock(NOW * 1_000_000)).get("other")
 
 

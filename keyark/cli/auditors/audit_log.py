@@ -255,8 +255,8 @@ class _Shown:
         self.tell_changes(reading)
         if self.undisclosed:
             say_aside(
-                f"careful     {self.undisclosed} entries have no details (erased, or withheld by policy), so that they "
-                "may concern whom you look for and are not shown"
+                f"careful     {self.undisclosed} entries have no details (erased, or withheld by policy); some of "
+                "them may match, but are not shown"
             )
         if self.is_cut:
             say_aside(f"more        go on with --page-token {reading.positions.furthest(self.start)}")

@@ -113,7 +113,7 @@ def revoke_own(
         if only in (None, role)
     ]
     if not serials:
-        raise NotFoundError(f"{folder} holds no {only} certificate.")
+        raise NotFoundError(f"{folder} has no {only} certificate.")
     _run(
         options,
         lambda session: revocation.revoke_own_certificates(

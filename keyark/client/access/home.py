@@ -87,7 +87,7 @@ class Home:
                 for p in self.folder.glob("identities/*/*/key.pem")
             )
             raise ConfigurationError(
-                f"There is no identity {name!r} here; there are {', '.join(there) or 'none'}."
+                f"There is no identity {name!r} here. These exist: {', '.join(there) or 'none'}."
             )
         return folder
 

@@ -85,7 +85,7 @@ class _Watch:
                 take()
                 self._seen = stamp
             except KeyarkError as error:
-                logger.error("the present identity stays: %s (%s)", error.message, error.reason)  # noqa: TRY400 — typed
+                logger.error("the current identity is kept: %s (%s)", error.message, error.reason)  # noqa: TRY400 — typed
                 pause = AGAIN_SECONDS
         self._next = time.monotonic() + pause
 

@@ -123,7 +123,7 @@ class ApprovalClient:
         """
         statement = parse_statement(seen.statement)
         if statement.enrollment_id != seen.enrollment_id:
-            raise UnexpectedAnswerError("The RM showed a request under the id of another; ask its operator.")
+            raise UnexpectedAnswerError("The RM showed a different request under this id; ask its operator.")
         request = pb.ApproveEnrollmentRequest(
             enrollment_id=seen.enrollment_id,
             version=seen.review.version,

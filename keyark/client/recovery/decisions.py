@@ -95,7 +95,7 @@ def check_own_entry(
     try:
         signed = SignedStatement.FromString(entry.details.decision)
     except DecodeError:
-        raise DecisionMismatchError("The log entry holds no decision.") from None
+        raise DecisionMismatchError("The log entry has no decision.") from None
     made = verify_decision(signed, _bound_to(signed, opening), trust)
     if (made.agent, made.message.decision) != (agent, decision) or not _is_entry_of(entry, made):
         raise DecisionMismatchError("The log entry belongs to another decision.")

@@ -59,7 +59,9 @@ class IdentityRenewal:
         there = self.identities()
         for name in names:
             if name not in there:
-                raise ConfigurationError(f"There is no identity {name!r} here; there are {', '.join(there)}.")
+                raise ConfigurationError(
+                    f"There is no identity {name!r} here. These exist: {', '.join(there)}."
+                )
         if set(names) & set(ROLES):  # which are told of it
             need_extra("server")
         with alone_in(self.authority.folder):

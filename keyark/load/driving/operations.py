@@ -239,7 +239,7 @@ def build_mix(connections: Connections, enroll: Enroll, *, seed: int) -> Mix:
     weights = connections.plan.mix
     if unknown := weights.keys() - OPERATIONS.keys() - {ENROLL}:
         raise ConfigurationError(
-            f"There is no kind of call {min(unknown)!r}; there are {', '.join((ENROLL, *OPERATIONS))}."
+            f"There is no kind of call {min(unknown)!r}. These exist: {', '.join((ENROLL, *OPERATIONS))}."
         )
     return Mix(
         [(enroll if kind == ENROLL else OPERATIONS[kind](connections), w) for kind, w in weights.items()],

@@ -112,7 +112,7 @@ class KeyCache:
             return {}
         except ValueError:
             raise ConfigurationError(
-                f"{self._folder / USED} is no key ledger; delete the folder and its keys are made anew."
+                f"{self._folder / USED} is not a key ledger; delete the folder, and new keys will be made."
             ) from None
         return used
 

@@ -194,7 +194,8 @@ class ArchivalRule(RuleSettings):
             raise ValueError('this type knows "required" only; use the type Archival')
         if self.stage == "submit" and self.archival == "required":
             raise ValueError(
-                "at the stage 'submit' the key may still be on its way, for the RM asks for it; demand it at 'issue'"
+                "at the stage 'submit' the key may still be on its way, since the RM asks for it; require it "
+                "at 'issue'"
             )
         return self
 

@@ -146,7 +146,7 @@ async def test_a_transport_key_of_the_lost_log_ends_no_restore(deployment_folder
     lost = await a_restored_drm_that_lost_a_rotation(deployment_folder)
     config = on_a_free_port(load_config(deployment_folder / "drm" / "drm.toml", DrmConfig))
     async with run_drm(config) as drm:
-        assert "transport key 1 goes on" in await drm.reload()
+        assert "transport key 1 stays in force" in await drm.reload()
         (aside,) = config.transport.folder.glob("2.lost-*")
         assert (aside / "transport.pem").read_bytes() == lost
     async with run_drm(config) as drm:

@@ -151,6 +151,6 @@ def test_a_key_is_rotated_in_the_last_third_of_its_certificate_and_renewed_where
     with up(home):  # it renews at its start, before the DRM runs
         assert abs(lifetime(certificate_file(home, 1)) - 30 * DAY) < 3600
         certify(home, ends_in=100)
-        assert rotation.rotate_or_renew_when_due() == ["transport key 2 is offered and signs from now on"]
+        assert rotation.rotate_or_renew_when_due() == ["transport key 2 is in force"]
         assert rotation.rotate_or_renew_when_due() == []
         keyark("enroll", "--home", home, "--name", "A", "--email", "a@example.org", "--out", tmp_path / "a")

@@ -252,7 +252,7 @@ async def test_envelopes_to_an_older_key_are_taken_until_it_is_retired(deploymen
         await ask(deployment, "retire", "1")
         refused = (await enroller.send(enroller.request()))[0]
     assert isinstance(refused, UnknownTransportKeyError)
-    assert "form anew" in refused.message
+    assert "form again" in refused.message
     assert await archived_keys(deployment) == 1
     assert "UNKNOWN_TRANSPORT_KEY" in (await holdings(deployment.home(), refused_by="drm")).rejections
 

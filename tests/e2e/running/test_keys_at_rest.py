@@ -95,5 +95,5 @@ def test_an_authority_is_encrypted_unless_somebody_says_otherwise(tmp_path: Path
     told = keyark(
         "authority", "init", tmp_path / "other", *domain, "--authority-password", "secret", code=1
     ).stderr
-    assert "does not say where the password is" in told
+    assert "must say where the password is" in told
     assert not (tmp_path / "other").exists()

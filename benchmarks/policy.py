@@ -10,9 +10,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.load.planning.suites import KeySuite
 from keyark.policy.config import PolicyConfig, build_engine
-from keyark.policy.requests import SECONDS_PER_DAY, Archival, PolicyRequest, Receipt
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 
 STAGES: Final = {"rm": "submit", "drm": "archive", "cm": "issue"}
 ROUNDS: Final = 2000

@@ -21,10 +21,11 @@ from benchmarks import deployments, signing
 from benchmarks.policy import measure_policy
 from drm_service.records import KEYS, SCHEMA_VERSION, TABLES
 from keyark.errors import KeyarkError
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open
 from keyark.load.driving.fleet import run_load
 from keyark.load.measuring.floor import measure_floor
-from keyark.load.measuring.processes import ROLES, find_services, mebibytes, process_table, usage_of
+from keyark.load.measuring.processes import find_services, mebibytes, process_table, usage_of
 from keyark.load.planning.plan import ENROLL
 from keyark.load.planning.suites import SUITES, KeySuite
 from keyark.load.reporting.series import build_series
@@ -171,7 +172,7 @@ def _latencies(summary: Summary) -> dict[str, float]:
 def memory_mb(home: Path) -> dict[str, float]:
     """Return the resident memory of each service with its workers, MiB."""
     services, table = find_services(home), process_table()
-    return {role: mebibytes(usage_of(services[role].pid, table).rss) for role in ROLES}
+    return {role: mebibytes(usage_of(services[role].pid, table).rss) for role in SERVICE_ROLES}
 
 
 def bytes_per_key(home: Path) -> float:

@@ -11,6 +11,7 @@ from cm_service.certificates.expiry_notices import ExpirySettings
 from cm_service.crl_settings import CrlSettings
 from cm_service.issuer.generations import IssuerSettings
 from cm_service.issuer.profiles import ProfileSettings
+from keyark.clock import SECONDS_PER_DAY
 from keyark.config import Config, ConfigPath, Listen
 from keyark.policy.config import PolicyConfig
 from keyark.service.checks.callers import CallerSettings
@@ -28,7 +29,7 @@ class HttpSettings(Config):
 
     listen: Listen
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 256
-    max_age_seconds: Annotated[int, Field(ge=0, le=7 * 86_400)] = 3600
+    max_age_seconds: Annotated[int, Field(ge=0, le=7 * SECONDS_PER_DAY)] = 3600
 
 
 class OcspSettings(Config):

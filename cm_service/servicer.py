@@ -16,11 +16,13 @@ from cm_service.records import find_certificate
 from cm_service.revocation.steps import Revocations
 from keyark.clock import Clock
 from keyark.errors import InvalidInputError, KeyarkError
+from keyark.identity.spiffe import PERSON_ROLES, SERVICE_ROLES
 from keyark.rpc.serving.outcomes import Refusals
 from keyark.rpc.serving.server import current_caller
 from keyark.service.checks.callers import named_calls
 from keyark.service.checks.requests import check_batch_size
 from keyark.service.paging import page_of
+from keyark.sizes import ENROLLMENT_ID_SIZE
 from keyark.statements.revocations import CrlsNotConfiguredError
 from keyark.store import Store
 from keyark.transparency.archival import ArchiveEvidence
@@ -34,7 +36,6 @@ from keyark.v1.common_pb2 import CertificatePair
 
 Context = ServicerContext[Any, Any]
 
-ID_SIZE: Final = 32
 ISSUE: Final = "/keyark.v1.CertificateService/IssueCertificatePairs"
 
 ADMIN_METHODS: Final = (
@@ -46,7 +47,7 @@ ADMIN_METHODS: Final = (
     "PublishCrls",
     "GetRefusal",
 )
-ANYONE: Final = {"rm", "cm", "drm", "client", "officer", "agent", "auditor"}
+ANYONE: Final = {*SERVICE_ROLES, *PERSON_ROLES}
 ALLOWED: Final = {
     "/keyark.v1.CertificateService/GetIssuer": {"rm"},
     ISSUE: {"rm"},
@@ -215,7 +216,9 @@ class CertificateAdminServicer(CertificateAdminServiceServicer):
 
     async def GetRefusal(self, request: pb.GetRefusalRequest, context: Context) -> pb.GetRefusalResponse:
         """What was refused for good."""
-        if len(request.enrollment_id) != ID_SIZE:
-            raise InvalidInputError(f"An enrollment id has {ID_SIZE} bytes.", field="enrollment_id")
+        if len(request.enrollment_id) != ENROLLMENT_ID_SIZE:
+            raise InvalidInputError(
+                f"An enrollment id has {ENROLLMENT_ID_SIZE} bytes.", field="enrollment_id"
+            )
         found = self.store.read(lambda txn: find_refusal(txn, request.enrollment_id))
         return pb.GetRefusalResponse(message=found.message, rules=[rule.rule for rule in found.rules])

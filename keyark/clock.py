@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+SECONDS_PER_DAY: Final = 86_400
 
 
 class Clock(Protocol):

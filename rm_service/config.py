@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.config import Addresses, Config
 from keyark.policy.config import PolicyConfig
 from keyark.service.settings import ArchiveTrust, LogSettings, ServiceSettings, StoreSettings
@@ -47,7 +48,7 @@ class ApprovalSettings(Config):
     @property
     def expire_us(self) -> int:
         """How long a request waits, microseconds."""
-        return self.expire_days * 86_400_000_000
+        return self.expire_days * SECONDS_PER_DAY * 1_000_000
 
 
 class RmConfig(Config):

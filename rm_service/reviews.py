@@ -13,6 +13,7 @@ from typing import Final
 from keyark.errors import NotFoundError, OverloadedError
 from keyark.errors.enrollment import NotPendingError, TooManyWaitingError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
+from keyark.sizes import ENROLLMENT_ID_SIZE
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.v1.registration_pb2 import EnrollmentReview, EnrollmentState
 from rm_service.records import (
@@ -24,7 +25,6 @@ from rm_service.records import (
     state_of,
 )
 
-ID_SIZE: Final = 32
 _REQUEST_ID: Final = 16
 QUEUED: Final = (
     EnrollmentState.ENROLLMENT_STATE_PENDING_APPROVAL,
@@ -103,7 +103,7 @@ def check_state(record: EnrollmentRecord, states: Sequence[int]) -> None:
 
 def find_reviewed(txn: ReadTransaction, enrollment_id: bytes) -> EnrollmentRecord:
     """Return a request that an officer decides or decided on; raises NotFoundError."""
-    record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ID_SIZE else None
+    record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ENROLLMENT_ID_SIZE else None
     if record is None or not record.HasField("review"):
         raise NotFoundError(
             "No request with this enrollment id has waited for an officer; `keyark enrollments list` "
@@ -120,7 +120,7 @@ def wrapped_key(txn: ReadTransaction, enrollment_id: bytes) -> bytes:
 def queued(txn: ReadTransaction, *, after: bytes | None = None, limit: int) -> list[tuple[bytes, bytes]]:
     """Return places in the queue after another one, each with its enrollment id; the first to expire is first."""
     rows = txn.scan(APPROVAL_QUEUE, after=after, limit=limit)
-    return [(place, place[-ID_SIZE:]) for place, _ in rows]
+    return [(place, place[-ENROLLMENT_ID_SIZE:]) for place, _ in rows]
 
 
 def expires_us(place: bytes) -> int:

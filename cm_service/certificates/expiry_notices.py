@@ -20,7 +20,7 @@ from pydantic import Field
 
 from cm_service.certificates.search import search
 from cm_service.records import EXPIRY_NOTICES
-from keyark.clock import Clock
+from keyark.clock import SECONDS_PER_DAY, Clock
 from keyark.config import Config
 from keyark.programs import WORKING_FOLDER, without_python_settings
 from keyark.service.paging import page_of
@@ -29,7 +29,6 @@ from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, Certifica
 from keyark.v1.common_pb2 import PageRequest
 
 PAGE: Final = 200
-SECONDS_PER_DAY: Final = 86_400
 VALID: Final = CertificateState.CERTIFICATE_STATE_VALID
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,6 @@ from keyark.store import Store, WriteTransaction
 from keyark.v1.revocation_pb2 import RevocationReason
 from keyark.x509.names import folded_name
 
-ID_SIZE: Final = 32
 BATCH: Final = 500
 
 _COMPLETE: Final = b"\x00complete"

@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import Final
 
 from cm_service.certificates.index import (
-    ID_SIZE,
     Standing,
     email_prefix,
     expiry_key,
@@ -27,12 +26,13 @@ from keyark.records.v1.keys_pb2 import KeyUse
 from keyark.service.checks import key_uses
 from keyark.service.id_prefix import IdPrefix
 from keyark.service.paging import Page
+from keyark.sizes import ENROLLMENT_ID_SIZE
 from keyark.store import ReadTransaction
 from keyark.v1.certificates_pb2 import Certificate, CertificateFilter, CertificateState
 from keyark.x509.names import folded_name
 from keyark.x509.serials import check_serial
 
-MOST_EXAMINED: Final = 2000
+MAX_EXAMINED: Final = 2000
 """Candidates that one page looks at; a filter that few of them match gives short pages."""
 
 _STANDINGS: Final = {
@@ -89,7 +89,7 @@ def search(txn: ReadTransaction, wanted: CertificateFilter, page: Page, now: int
         return _beginning(txn, IdPrefix(wanted.serial_prefix), page, now, matches)
 
     def expand(row: bytes, source: Range) -> list[Certificate]:
-        return [c for c in _certificates(txn, row[-ID_SIZE:], source.standing, now) if matches(c)]
+        return [c for c in _certificates(txn, row[-ENROLLMENT_ID_SIZE:], source.standing, now) if matches(c)]
 
     return _scan(txn, _ranges(wanted, now), page, expand)
 
@@ -113,7 +113,7 @@ def _start(page: Page) -> tuple[int, bytes | None]:
     """Return the number of the range that a page starts in, and the key that it starts after."""
     if page.after is None:
         return 0, None
-    if len(page.after) <= ID_SIZE:
+    if len(page.after) <= ENROLLMENT_ID_SIZE:
         raise InvalidInputError(
             "The page token belongs to another query; start with an empty one.", field="page.page_token"
         )
@@ -133,7 +133,7 @@ def _scan(
     for number in range(start, len(ranges)):
         source = ranges[number]
         while True:
-            limit = min(page.limit - pairs, MOST_EXAMINED - examined)
+            limit = min(page.limit - pairs, MAX_EXAMINED - examined)
             rows = source.rows(txn, after, limit)
             for row in rows:
                 certificates = expand(row, source)
@@ -143,7 +143,7 @@ def _scan(
             if len(rows) < limit:
                 break
             after = rows[-1]
-            if pairs >= page.limit or examined >= MOST_EXAMINED:
+            if pairs >= page.limit or examined >= MAX_EXAMINED:
                 return Found(found, page.token(bytes([number]) + after))
         after = None
     return Found(found, "")

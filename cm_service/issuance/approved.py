@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.service.checks.evidence import ReceiptChecks
 from keyark.statements.approvals import Approval, OfficerTrust
 from keyark.statements.enrollment import Statement
 from keyark.v1.ceremony_pb2 import SignedStatement
 
-OLDEST_APPROVAL_SECONDS: Final = 60 * 86_400
+OLDEST_APPROVAL_SECONDS: Final = 60 * SECONDS_PER_DAY
 """Longer ago no officer approved what is issued now: requests wait 30 days at most, and as long again once approved."""
 
 

@@ -22,9 +22,9 @@ from cm_service.issuance.refusals import ArchivedRequest, Refused, check_not_ref
 from cm_service.issuance.renewals import check_renewal, record_renewal
 from cm_service.issuance.serial_blocks import SerialBlocks, SerialPair
 from cm_service.issuance.signing_worker import check_signed
-from cm_service.issuer.profiles import SECONDS_PER_DAY, ProfileSettings
+from cm_service.issuer.profiles import ProfileSettings
 from cm_service.records import PAIRS, SERIALS, is_issued, read_pair, roles_of
-from keyark.clock import Clock
+from keyark.clock import SECONDS_PER_DAY, Clock
 from keyark.errors import KeyarkError, PolicyRejectedError
 from keyark.errors.enrollment import UnknownProfileError
 from keyark.errors.services import SigningMismatchError

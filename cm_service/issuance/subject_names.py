@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from cm_service.certificates.index import ID_SIZE, Standing, name_prefix, standing
+from cm_service.certificates.index import Standing, name_prefix, standing
 from cm_service.records import INDEX, read_pair, roles_of
 from keyark.errors.enrollment import TooManyHoldersError
+from keyark.sizes import ENROLLMENT_ID_SIZE
 from keyark.statements.enrollment import Statement
 from keyark.store import ReadTransaction
 
-MOST_PAIRS: Final = 1000
+MAX_PAIRS: Final = 1000
 """Pairs under one name that a rule looks at."""
 
 
@@ -39,13 +40,13 @@ class NameHolders:
     def find(self, txn: ReadTransaction) -> set[str]:
         """Return the addresses; raises TooManyHoldersError."""
         prefix = name_prefix(self.statement.common_name)
-        rows = txn.scan(INDEX, prefix=prefix, limit=MOST_PAIRS + 1)
-        if len(rows) > MOST_PAIRS:
+        rows = txn.scan(INDEX, prefix=prefix, limit=MAX_PAIRS + 1)
+        if len(rows) > MAX_PAIRS:
             raise TooManyHoldersError(
-                f"More than {MOST_PAIRS} pairs were issued under this common name; exclude it from the rule "
+                f"More than {MAX_PAIRS} pairs were issued under this common name; exclude it from the rule "
                 "with `when`."
             )
-        ids = (key[-ID_SIZE:] for key, _ in rows)
+        ids = (key[-ENROLLMENT_ID_SIZE:] for key, _ in rows)
         pairs = [
             read_pair(txn, found)
             for found in ids

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, model_validator
 
 from cm_service.issuer.smime_baseline import check_baseline
+from keyark.clock import SECONDS_PER_DAY
 from keyark.config import Config, misplaced
 from keyark.errors import KeyarkError
 from keyark.errors.enrollment import ArchivalForbiddenError, KeyTypeNotPermittedError, ReceiptMissingError
@@ -24,7 +25,6 @@ from keyark.x509.end_entity_profile import EndEntityProfile, ProfileContentError
 from keyark.x509.key_usages import SIGNING_USAGES
 from keyark.x509.subjects import SubjectTemplate
 
-SECONDS_PER_DAY: Final = 86_400
 READY: Final = Path(__file__).with_name("ready")
 """The folder of the profiles that come with keyark: NAME.toml, the keys of [profiles.NAME]."""
 
@@ -55,7 +55,7 @@ class ProfileSettings(Config):
     archival: ProfileArchival = ProfileArchival.REQUIRED
     caller_signature: CallerSignature = CallerSignature.REQUIRED
     validity_days: Annotated[int, Field(ge=1, le=3650)] = 730
-    backdate_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
+    backdate_seconds: Annotated[int, Field(ge=0, le=SECONDS_PER_DAY)] = 300
     subject: tuple[str, ...] = ("CN={common_name}",)
     alternative_names: tuple[str, ...] = ("email",)
     signing_key_types: tuple[KeyType, ...]

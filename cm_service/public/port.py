@@ -17,6 +17,7 @@ from cm_service.public.ocsp import AllOcsp, Ocsp
 from cm_service.public.ocsp_worker import MAKING_FACTORY, SIGNING_FACTORY, maker_setup, signer_setup
 from cm_service.public.responder import Responder
 from cm_service.public.web import Pages
+from keyark.clock import SECONDS_PER_DAY
 from keyark.service.program.assembly import Foundation
 from keyark.service.program.background import repeating
 from keyark.service.program.pools import open_pool
@@ -25,7 +26,6 @@ from keyark.x509.certificates import Validity, load_certificates
 logger = logging.getLogger(__name__)
 
 RENEWAL_CHECK_SECONDS: Final = 60.0
-SECONDS_PER_DAY: Final = 86_400
 OCSP_WAITING: Final = 1024
 """Requests that wait for a worker at most; clients may try again later."""
 

@@ -39,7 +39,7 @@ from keyark.x509.certificates import load_certificate
 from keyark.x509.serials import check_serial
 
 STAGE: Final = "revoke"
-MOST_SERIALS: Final = 100
+MAX_SERIALS: Final = 100
 HOLD: Final = RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD
 COMPROMISE: Final = RevocationReason.REVOCATION_REASON_KEY_COMPROMISE
 
@@ -179,8 +179,8 @@ class Revocations:
 
 
 def _check(asked: _Asked) -> None:
-    if not 1 <= len(asked.serials) <= MOST_SERIALS or len(set(asked.serials)) < len(asked.serials):
-        raise InvalidInputError(f"Give 1 to {MOST_SERIALS} serial numbers, each once.", field="serials")
+    if not 1 <= len(asked.serials) <= MAX_SERIALS or len(set(asked.serials)) < len(asked.serials):
+        raise InvalidInputError(f"Give 1 to {MAX_SERIALS} serial numbers, each once.", field="serials")
     for serial in asked.serials:
         check_serial(serial)
     if not 0 <= asked.invalidity_time <= asked.now:

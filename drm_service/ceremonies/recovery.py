@@ -18,7 +18,7 @@ from drm_service.ceremonies.records import (
 from drm_service.ceremonies.work import ApprovedCeremony, CeremonyOutcome, all_of
 from drm_service.keys.failed_keys import KeyFailure, forget_failure
 from drm_service.records import RECOVERIES, find_by_key_id, read_contents
-from keyark.clock import Clock
+from keyark.clock import SECONDS_PER_DAY, Clock
 from keyark.errors import KeyarkError, PermissionDeniedError
 from keyark.errors.recovery import CeremonyMovedError, KeyIntegrityError, RecoveredKeysLostError
 from keyark.identity.spiffe import SpiffeId
@@ -38,7 +38,7 @@ from keyark.v1.audit_pb2 import EventType
 from keyark.v1.recovery_pb2 import CeremonyState, RecoveredKey
 
 STAGE: Final = "recover"
-DAY_US: Final = 86_400 * 1_000_000
+DAY_US: Final = SECONDS_PER_DAY * 1_000_000
 MAX_COUNTED: Final = 100_000
 
 

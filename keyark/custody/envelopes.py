@@ -28,6 +28,7 @@ from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.keys.key_types import TRANSPORT_KEY_TYPES, PrivateKey, check_key_type, key_type_of
 from keyark.keys.pkcs8 import MAX_PRIVATE_KEY_SIZE
 from keyark.keys.spki import encode_spki, load_spki
+from keyark.sizes import HASH_SIZE
 from keyark.v1.statement_pb2 import EnvelopeSuite, TransportEnvelope
 
 ENVELOPE_LABEL: Final = "keyark/v1/transport-envelope"
@@ -35,7 +36,6 @@ MAX_ENVELOPE_SIZE: Final = 32 * 1024
 
 _HPKE: Final = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _OAEP: Final = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
-_KEY_ID_SIZE: Final = 32
 _SECRET_SIZE: Final = 32
 _NONCE_SIZE: Final = 12
 
@@ -152,7 +152,7 @@ def _parse(envelope: bytes) -> TransportEnvelope:
         message = read_canonical(TransportEnvelope, envelope, max_size=MAX_ENVELOPE_SIZE)
     except NotCanonicalError:
         raise _unopened() from None
-    if len(message.transport_key_id) != _KEY_ID_SIZE:
+    if len(message.transport_key_id) != HASH_SIZE:
         raise _unopened()
     return message
 

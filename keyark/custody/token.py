@@ -43,6 +43,7 @@ from keyark.custody.storage import (
 )
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.records.v1.drm_pb2 import SealedShare, SealSuite, SoftwareToken
+from keyark.sizes import HASH_SIZE
 
 TOKEN_LABEL: Final = "keyark/v1/software-token"  # noqa: S105 — a label
 TOKEN_KEY_LABEL: Final = "keyark/v1/software-token-key"  # noqa: S105 — a label
@@ -52,7 +53,6 @@ _VERSION: Final = 1
 _SALT_SIZE: Final = 32
 _NONCE_SIZE: Final = 12
 _TAG_SIZE: Final = 16
-_COMMITMENT_SIZE: Final = 32
 _MAX_UINT32: Final = 2**32 - 1
 
 
@@ -140,7 +140,7 @@ def _check_shares(shares: Sequence[SealedShare]) -> None:
         if share.suite != SealSuite.SEAL_SUITE_HPKE_MLKEM768_X25519_SHA256_AES256GCM:
             raise TokenError("The token's shares were sealed by another release; open it with that one.")
         sizes = (len(share.commitment), len(share.ciphertext))
-        if sizes != (_COMMITMENT_SIZE, ENCAPSULATED_SIZE + SHARE_SIZE + _TAG_SIZE):
+        if sizes != (HASH_SIZE, ENCAPSULATED_SIZE + SHARE_SIZE + _TAG_SIZE):
             raise _damaged("has fields of the wrong size")
         _check_public_key(share.share_public_key)
 

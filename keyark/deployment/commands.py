@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Final
 
 from keyark.errors import KeyarkError
 from keyark.extras import need_extra
+from keyark.identity.spiffe import START_ORDER
 from keyark.programs import python_command
-
-ROLES: Final = ("drm", "cm", "rm")
 
 
 class ServiceCommandError(KeyarkError):
@@ -59,7 +57,7 @@ def command_services(home: Path, command: str) -> list[str]:
     All are tried. Raises ServiceCommandError with the words of each that failed.
     """
     lines, failures = [], []
-    for role in ROLES:
+    for role in START_ORDER:
         try:
             printed = service_command(role, command, str(home / role / f"{role}.toml"))
         except ServiceCommandError as error:

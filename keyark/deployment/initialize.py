@@ -24,7 +24,7 @@ from keyark.errors import ConfigurationError
 from keyark.files import PRIVATE, PUBLIC, filling, make_private_folder, read_file, write_new_file
 from keyark.identity.bundles import BUNDLE
 from keyark.identity.certificates import request_identity
-from keyark.identity.spiffe import SpiffeId, check_trust_domain
+from keyark.identity.spiffe import SERVICE_ROLES, SpiffeId, check_trust_domain
 from keyark.keys.key_types import CA_KEY_TYPES, TRANSPORT_KEY_TYPES, KeyType, check_key_type, generate_signing
 from keyark.keys.private_keys import save_private_key
 from keyark.service.program.answers import REQUEST
@@ -68,7 +68,7 @@ class DeploymentPlan:
     @property
     def addresses(self) -> dict[str, str]:
         """Where each service listens."""
-        return {role: f"127.0.0.1:{self.port_base + i}" for i, role in enumerate(("rm", "cm", "drm"))}
+        return {role: f"127.0.0.1:{self.port_base + i}" for i, role in enumerate(SERVICE_ROLES)}
 
     @property
     def ca_name(self) -> str:
@@ -211,7 +211,7 @@ def _run_init(plan: DeploymentPlan, role: str, *arguments: str) -> str:
 
 def _certify_services(plan: DeploymentPlan, authority: DeploymentAuthority) -> None:
     """Sign the requests that the services made, and hand each the public certificates that it needs."""
-    for role in ("rm", "cm", "drm"):
+    for role in SERVICE_ROLES:
         folder = plan.folder / role
         (folder / REQUEST).unlink()
         authority.sign_identity(

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from keyark.errors import KeyarkError, Kind
+from keyark.identity.spiffe import SERVICE_ROLES, START_ORDER
 from keyark.programs import WORKING_FOLDER, python_command
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
-START_ORDER: Final = ("drm", "cm", "rm")
-STOP_ORDER: Final = ("rm", "cm", "drm")
 
 
 class ServiceDiedError(KeyarkError):
@@ -76,7 +75,7 @@ async def run_deployment(
             _tell(say, await asyncio.wait_for(services[role].ready_line(), START_SECONDS))
         await _until_stopped(services, stopping)
     finally:
-        for role in STOP_ORDER:
+        for role in SERVICE_ROLES:
             if role in services:
                 await services[role].stop()
                 _tell(say, f"{role} stopped with code {services[role].process.returncode}")

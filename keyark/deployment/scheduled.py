@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.deployment.access.identities import IdentityRenewal
-from keyark.deployment.commands import ROLES
 from keyark.deployment.transport import TransportKeyRotation
 from keyark.errors import KeyarkError
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.service.program.background import repeating
 
-DAY: Final = 86_400.0
 HOUR: Final = 3600.0
 
 
 @asynccontextmanager
 async def renewing_services(
-    renewal: IdentityRenewal, *, within: int, say: Callable[[str], None], every: float = DAY
+    renewal: IdentityRenewal, *, within: int, say: Callable[[str], None], every: float = SECONDS_PER_DAY
 ) -> AsyncIterator[None]:
     """Renew services whose certificates end within so many seconds: now, and again while the context lasts.
 
@@ -27,7 +27,7 @@ async def renewing_services(
     """
 
     def renew() -> list[str]:
-        due = [name for name in renewal.due(within) if name in ROLES]
+        due = [name for name in renewal.due(within) if name in SERVICE_ROLES]
         return [f"{one.name} renewed; {one.note}" for one in renewal.renew(due)]
 
     async def renew_and_say() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from keyark.client.access.home import Home
+from keyark.clock import SECONDS_PER_DAY
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.commands import ServiceCommandError, service_command
@@ -19,7 +20,7 @@ from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId
 from keyark.keys.key_types import KeyType, key_type_of
 from keyark.x509.certificates import Validity, load_certificates, save_certificates
 
-LAST_SECONDS: Final = 2 * 86_400
+LAST_SECONDS: Final = 2 * SECONDS_PER_DAY
 """A certificate that ends sooner is renewed where the DRM does not run, so that it can be rotated once it does."""
 
 

@@ -10,6 +10,8 @@ from typing import Final
 from keyark.errors import InvalidInputError
 
 SERVICE_ROLES: Final = ("rm", "cm", "drm")
+"""Each before those that it calls, as they are stopped."""
+START_ORDER: Final = SERVICE_ROLES[::-1]
 PERSON_ROLES: Final = ("client", "officer", "agent", "auditor")
 TRANSPORT_ROLE: Final = "drm/transport"
 MAX_TRUST_DOMAIN_CHARACTERS: Final = 249  # leaves room for "drm." in the DNS name of a service

@@ -9,7 +9,7 @@ import re2
 
 MATCHES: Final = "matches_kept"
 """The name of ``matches`` in compiled conditions; those that people write do not have it."""
-MOST_KEPT: Final = 256
+MAX_KEPT: Final = 256
 """Compiled patterns that are kept, those used last."""
 
 _OPTIONS: Final = re2.Options()
@@ -32,7 +32,7 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-@lru_cache(maxsize=MOST_KEPT)
+@lru_cache(maxsize=MAX_KEPT)
 def _compiled(pattern: str) -> Any:
     try:
         return re2.compile(pattern, _OPTIONS)

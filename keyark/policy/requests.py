@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.keys.key_types import KeyType
 from keyark.policy.cel_library import cel
 from keyark.policy.patterns import MATCHES, matches
 
-SECONDS_PER_DAY: Final = 86_400
 ENROLLMENT_STAGES: Final = frozenset({"submit", "approve", "issue", "renew", "archive"})
 APPROVE: Final = frozenset({"approve"})
 ISSUE: Final = frozenset({"issue"})

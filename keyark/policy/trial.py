@@ -10,12 +10,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.config import Config, load_config
 from keyark.errors import KeyarkError
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, parse_key_type
 from keyark.policy.engine import Decision, PolicyEngine
-from keyark.policy.requests import SECONDS_PER_DAY, Archival, PolicyRequest, Receipt
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.x509.names import check_email, check_name
 
 STAGES: Final = (("rm", "submit"), ("drm", "archive"), ("cm", "issue"))

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.identity.revoked import RevokedIdentities
 from keyark.identity.spiffe import SpiffeId
+from keyark.sizes import HASH_SIZE
 from keyark.statements.enrollment import Statement
 from keyark.statements.signed import (
     CLOCK_SKEW_SECONDS,
@@ -37,7 +38,6 @@ CALLER_ROLE: Final = "client"
 MAX_STATEMENTS: Final = 256
 MAX_SIZE: Final = 10 * 1024
 MAX_CERTIFICATE_SIZE: Final = 4 * 1024
-HASH_SIZE: Final = 32
 
 _KIND: Final = SignedKind(
     message=CallStatement,

@@ -19,6 +19,7 @@ from keyark.custody.shares import Share
 from keyark.custody.storage import HybridPrivateKey, HybridPublicKey
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.identity.spiffe import SpiffeId
+from keyark.sizes import HASH_SIZE
 from keyark.statements.enrollment import is_uuid7
 from keyark.statements.signed import IdentitySigner, SignedKind, SignerTrust
 from keyark.text.characters import describe, unseen_positions, without_joiners
@@ -42,7 +43,6 @@ MAX_REASON: Final = 500
 
 _VERSION: Final = 1
 _MAX_STATEMENT: Final = 1 << 20
-_HASH_SIZE: Final = 32
 _CEREMONY: Final = SignedKind(
     message=CeremonyStatement,
     label=CEREMONY_LABEL,
@@ -318,13 +318,13 @@ def _check_request(message: CeremonyStatement) -> None:
         odd = ", ".join(sorted(present ^ _FIELDS[message.type]))
         raise InvalidInputError(f"Fields that a ceremony of this type lacks or has not: {odd}.", field=odd)
     _check_keys(message)
-    if message.storage_key_id and len(message.storage_key_id) != _HASH_SIZE:
+    if message.storage_key_id and len(message.storage_key_id) != HASH_SIZE:
         raise InvalidInputError("A storage key id has 32 bytes.", field="storage_key_id")
 
 
 def _check_keys(message: CeremonyStatement) -> None:
     ids = list(message.key_ids)
-    if len(ids) > MAX_KEYS or any(len(key_id) != _HASH_SIZE for key_id in ids) or ids != sorted(set(ids)):
+    if len(ids) > MAX_KEYS or any(len(key_id) != HASH_SIZE for key_id in ids) or ids != sorted(set(ids)):
         raise InvalidInputError(
             f"Key ids are 1 to {MAX_KEYS}, of 32 bytes each, ascending, none twice; split the request.",
             field="key_ids",

@@ -32,6 +32,7 @@ from keyark.keys.related_keys import related_key_ids
 from keyark.keys.signatures import sign_message
 from keyark.keys.spki import load_spki, spki_key_type
 from keyark.keys.weak_keys import check_apart, check_public_key
+from keyark.sizes import UUID_SIZE
 from keyark.statements.signed import MAX_SIGNATURE_SIZE, SignedKind, verify_signature
 from keyark.v1.statement_pb2 import EnrollmentStatement
 from keyark.x509.names import check_email, check_kept_name, check_name, normalized_name
@@ -41,7 +42,6 @@ STATEMENT_LABEL: Final = "keyark/v1/enrollment-statement"
 RENEWAL_LABEL: Final = "keyark/v1/renewal"
 STATEMENT_VERSION: Final = 1
 MAX_STATEMENT_SIZE: Final = 16 * 1024
-REQUEST_ID_SIZE: Final = 16
 
 _KIND: Final = SignedKind(
     message=EnrollmentStatement,
@@ -318,4 +318,4 @@ def new_request_id() -> bytes:
 
 def is_uuid7(value: bytes) -> bool:
     """Whether these are the 16 bytes of a UUIDv7 (RFC 9562 §5.7)."""
-    return len(value) == REQUEST_ID_SIZE and value[6] >> 4 == 7 and value[8] >> 6 == 2
+    return len(value) == UUID_SIZE and value[6] >> 4 == 7 and value[8] >> 6 == 2

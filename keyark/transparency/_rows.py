@@ -22,9 +22,9 @@ from typing import Final
 
 from keyark.errors.services import LogCorruptError
 from keyark.records.v1.log_pb2 import TreeHead
+from keyark.sizes import HASH_SIZE
 from keyark.store import ReadTransaction
 from keyark.transparency.events import SALT_SIZE
-from keyark.transparency.merkle import HASH_SIZE
 from keyark.v1.audit_pb2 import LoggedEvent
 
 LEAVES: Final = "log_leaves"

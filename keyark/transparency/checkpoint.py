@@ -33,8 +33,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from keyark.errors import KeyarkError, Kind
 from keyark.keys.library import PARSING_ERRORS
+from keyark.sizes import HASH_SIZE
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
-from keyark.transparency.merkle import HASH_SIZE, verify_consistency
+from keyark.transparency.merkle import verify_consistency
 
 MAX_NOTE_SIZE: Final = 128 * 1024
 """Bytes; room for the 16 signatures that verifiers must accept, post-quantum ones included."""

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from keyark.errors import KeyarkError, Kind
-from keyark.transparency.merkle import HASH_SIZE
+from keyark.sizes import HASH_SIZE, UUID_SIZE
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, LoggedEvent
 
 EVENT_VERSION: Final = 1
@@ -37,7 +37,6 @@ _HASHES: Final = (
     "policy_sha256",
     "opening_facts_sha256",
 )
-_CEREMONY_ID_SIZE: Final = 16
 
 
 class EventError(KeyarkError):
@@ -129,5 +128,5 @@ def _check_event(event: AuditEvent) -> None:
     for name in _HASHES:
         if len(getattr(event, name)) not in (0, HASH_SIZE):
             raise EventError(f"The log entry's {name} is not {HASH_SIZE} bytes.")
-    if len(event.ceremony_id) not in (0, _CEREMONY_ID_SIZE):
-        raise EventError(f"The log entry's ceremony_id is not {_CEREMONY_ID_SIZE} bytes.")
+    if len(event.ceremony_id) not in (0, UUID_SIZE):
+        raise EventError(f"The log entry's ceremony_id is not {UUID_SIZE} bytes.")

@@ -11,8 +11,8 @@ from hashlib import sha256
 from typing import Final, TypeAlias
 
 from keyark.errors import KeyarkError, Kind
+from keyark.sizes import HASH_SIZE
 
-HASH_SIZE: Final = 32
 EMPTY_ROOT: Final = sha256(b"").digest()
 
 NodeReader: TypeAlias = Callable[[int, int], bytes]

@@ -14,6 +14,7 @@ from keyark.canonical import NotCanonicalError, canonical, read_canonical
 from keyark.contexts import context
 from keyark.errors import InvalidInputError
 from keyark.records.v1.drm_pb2 import SoftwareToken
+from keyark.sizes import HASH_SIZE
 from keyark.transparency.merkle import leaf_hash
 from keyark.v1.ceremony_pb2 import OpeningFacts, ShareFacts, StorageKeyFacts
 
@@ -21,7 +22,6 @@ FACTS_LABEL: Final = "keyark/v1/opening-facts"
 
 _VERSION: Final = 1
 _MAX_FACTS: Final = 1 << 24
-_HASH_SIZE: Final = 32
 
 
 def encode_facts(
@@ -83,7 +83,7 @@ def parse_facts(raw: bytes) -> OpeningFacts:
     keys = [*facts.storage_keys, *([facts.new_storage_key] if facts.HasField("new_storage_key") else [])]
     for key in keys:
         _check_key(key)
-    if len(facts.newest_change) not in (0, _HASH_SIZE):
+    if len(facts.newest_change) not in (0, HASH_SIZE):
         raise _malformed("name a change with something that is not an id")
     if len({key.storage_key_id for key in keys}) < len(keys):
         raise _malformed("name a storage key twice")
@@ -92,7 +92,7 @@ def parse_facts(raw: bytes) -> OpeningFacts:
 
 def _check_key(key: StorageKeyFacts) -> None:
     hashes = [key.storage_key_id, *(part for s in key.shares for part in (s.share_key_id, s.commitment))]
-    if any(len(value) != _HASH_SIZE for value in hashes) or not (key.generation and key.pin_epoch):
+    if any(len(value) != HASH_SIZE for value in hashes) or not (key.generation and key.pin_epoch):
         raise _malformed("lack an id, a commitment or a generation")
     holders = {share.agent for share in key.shares}
     if len(holders) < len(key.shares) or "" in holders or not 1 <= key.quorum <= len(key.shares):

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from keyark.errors import KeyarkError, Kind
+from keyark.sizes import HASH_SIZE
 from keyark.transparency._text import decode_base64, encode_base64, parse_decimal
 from keyark.transparency.checkpoint import MAX_NOTE_SIZE, Checkpoint, NoteVerifier, VerifiedHead
 from keyark.transparency.events import OpenedEvent, open_event, parse_logged_event
-from keyark.transparency.merkle import HASH_SIZE, leaf_hash, verify_inclusion
+from keyark.transparency.merkle import leaf_hash, verify_inclusion
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType
 
 HEADER: Final = b"c2sp.org/tlog-proof@v1"

@@ -12,13 +12,13 @@ from keyark.errors import InvalidInputError, NotFoundError
 from keyark.records.v1.rm_pb2 import OutboxRecord
 from keyark.service.control import ask
 from keyark.service.program.output import answer_lines
+from keyark.sizes import ENROLLMENT_ID_SIZE
 from keyark.store import WriteTransaction
 from rm_service.config import RmConfig
 from rm_service.downstream.outbox import LinkOutbox
 from rm_service.records import OUTBOX, read_enrollment
 
 RELINK: Final = "relink"
-ID_SIZE: Final = 32
 
 
 def add_commands(commands: Any) -> None:
@@ -69,6 +69,6 @@ def _enrollment_id(word: str) -> bytes:
         enrollment_id = bytes.fromhex(word)
     except ValueError:
         enrollment_id = b""
-    if len(enrollment_id) != ID_SIZE:
+    if len(enrollment_id) != ENROLLMENT_ID_SIZE:
         raise InvalidInputError(f"{word!r} is not an enrollment id; `keyark keys list` shows them.")
     return enrollment_id

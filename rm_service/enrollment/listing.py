@@ -8,10 +8,11 @@ from keyark.errors import NotFoundError
 from keyark.records.v1.rm_pb2 import EnrollmentRecord
 from keyark.service.id_prefix import IdPrefix
 from keyark.service.paging import Page
+from keyark.sizes import ENROLLMENT_ID_SIZE
 from keyark.store import ReadTransaction
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 from rm_service.records import ENROLLMENTS, describe_stored, read_enrollment
-from rm_service.reviews import ID_SIZE, QUEUED, queued
+from rm_service.reviews import QUEUED, queued
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def list_enrollments(
 
 def find_enrollment(txn: ReadTransaction, enrollment_id: bytes) -> Enrollment:
     """Return an enrollment (id of 32 bytes); raises NotFoundError."""
-    record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ID_SIZE else None
+    record = read_enrollment(txn, enrollment_id) if len(enrollment_id) == ENROLLMENT_ID_SIZE else None
     if record is None:
         raise NotFoundError("There is no enrollment with this id; `keyark enrollments list` lists them.")
     return describe_stored(txn, enrollment_id, record)

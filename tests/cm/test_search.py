@@ -131,7 +131,7 @@ async def test_what_is_only_reserved_is_not_found() -> None:
 
 async def test_a_narrow_filter_on_many_gives_short_pages_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among a hundred of one name, one has the profile; no page looks at more than ten."""
-    monkeypatch.setattr("cm_service.certificates.search.MOST_EXAMINED", 10)
+    monkeypatch.setattr("cm_service.certificates.search.MAX_EXAMINED", 10)
     records = [pair_record(n, common_name="Same", profile="rare" if n == 57 else "user") for n in range(100)]
     store = await store_of(records)
     wanted = CertificateFilter(common_name="same", profile="rare")

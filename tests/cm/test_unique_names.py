@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cm_service.issuance.subject_names import MOST_PAIRS
+from cm_service.issuance.subject_names import MAX_PAIRS
 from cm_service.records import PAIRS
 from keyark.errors import PolicyRejectedError
 from keyark.policy.engine import Reject
@@ -107,8 +107,8 @@ async def test_a_name_is_free_again_after_the_last_second_of_its_certificates(ca
 
 
 async def test_more_holders_than_are_looked_at_reject(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MOST_PAIRS == 1000
-    monkeypatch.setattr("cm_service.issuance.subject_names.MOST_PAIRS", 1)
+    assert MAX_PAIRS == 1000
+    monkeypatch.setattr("cm_service.issuance.subject_names.MAX_PAIRS", 1)
     await ca.issue(named(0, "alice@example.org"))
     await ca.issue(named(1, "alice@example.org"))
     assert verdicts(await ca.issue(named(2, "alice@example.org"))) == [PolicyRejectedError]

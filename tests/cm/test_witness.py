@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyark.errors import KeyarkError
 from keyark.identity.spiffe import SpiffeId
 from keyark.keys.key_types import KeyType
-from keyark.service.witness.witness import MOST_PER_HOUR, Witness
+from keyark.service.witness.witness import MAX_PER_HOUR, Witness
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.cosignatures import CosignatureVerifier, Cosigner
@@ -84,11 +84,11 @@ async def test_one_caller_brings_so_many_heads_an_hour_and_another_is_not_held_u
     archive: Archived, witness: Witness
 ) -> None:
     note = (await archive.log.checkpoint()).note
-    for _ in range(MOST_PER_HOUR):
+    for _ in range(MAX_PER_HOUR):
         assert await bring(witness, "agent/alice", note) == ""
     assert await bring(witness, "agent/alice", note) == "WITNESS_QUOTA"
     assert await bring(witness, "auditor/auditor", note) == ""
-    for _ in range(MOST_PER_HOUR + 1):
+    for _ in range(MAX_PER_HOUR + 1):
         assert await bring(witness, "rm", note) == ""
     archive.ca.clock.advance(3600)
     assert await bring(witness, "agent/alice", note) == ""

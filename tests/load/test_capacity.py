@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyark.load.reporting.capacity import MOST_TRIALS, Trial, find_capacity, judge
+from keyark.load.reporting.capacity import MAX_TRIALS, Trial, find_capacity, judge
 from keyark.load.reporting.summary import KindFigures, Summary
 from tests.load.virtual_time import run_in_virtual_time
 
@@ -22,15 +22,15 @@ def search(limit: float, start: float):
 def test_the_highest_sustained_rate_is_found_within_five_per_cent(limit, start):
     found = search(limit, start)
     assert limit / 1.06 <= found.rate <= limit
-    assert len(found.trials) <= MOST_TRIALS
+    assert len(found.trials) <= MAX_TRIALS
     assert found.rate == max(trial.rate for trial in found.trials if trial.sustained)
 
 
-@pytest.mark.parametrize(("limit", "rate"), [(0.0, 0.0), (1e30, 100.0 * 2 ** (MOST_TRIALS - 1))])
+@pytest.mark.parametrize(("limit", "rate"), [(0.0, 0.0), (1e30, 100.0 * 2 ** (MAX_TRIALS - 1))])
 def test_the_search_ends_where_nothing_or_everything_is_sustained(limit, rate):
     found = search(limit, 100.0)
     assert found.rate == rate
-    assert len(found.trials) <= MOST_TRIALS
+    assert len(found.trials) <= MAX_TRIALS
 
 
 def summary(*, p99_ms: float = 10.0, per_second: float = 100.0, errors: int = 0) -> Summary:

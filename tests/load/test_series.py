@@ -9,7 +9,7 @@ from rich.console import Console
 
 from keyark.errors import OverloadedError
 from keyark.load.driving.fleet import LoadResult
-from keyark.load.driving.loops import MOST_POINTS, Window
+from keyark.load.driving.loops import MAX_POINTS, Window
 from keyark.load.measuring.recording import Recorder
 from keyark.load.planning.plan import Closed, LoadPlan
 from keyark.load.reporting.live import LiveView
@@ -59,7 +59,7 @@ def test_a_soak_of_hours_has_no_more_points_than_a_plot_shows_and_loses_none_of_
     hours = 3 * 3600
     result = result_of(*(line(100 + s, answered=1) for s in range(1, hours + 1, 9)), seconds=float(hours))
     points = build_series(result)["items_per_second"]["enroll"]
-    assert len(points) <= MOST_POINTS
+    assert len(points) <= MAX_POINTS
     assert sum(rate * result.window.step for _, rate in points) == pytest.approx(2 * hours / 9)
     assert points[-1][0] == hours
 

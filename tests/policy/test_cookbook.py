@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import pytest
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.errors import ConfigurationError
 from keyark.policy.config import build_engine, policy_section
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import (
-    SECONDS_PER_DAY,
     AnyRequest,
     Archival,
     PolicyRequest,

@@ -15,7 +15,8 @@ from keyark.cli.options import home_option, identity_password_option, json_optio
 from keyark.cli.output import FAILED, print_json, say
 from keyark.client.access.home import Home
 from keyark.client.audit.doctor import examine
-from keyark.client.audit.findings import SECONDS_PER_DAY, Examination, Finding
+from keyark.client.audit.findings import Examination, Finding
+from keyark.clock import SECONDS_PER_DAY
 
 
 @click.command()

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -28,6 +28,7 @@ from keyark.client.trust.verification import UnexpectedAnswerError
 from keyark.errors.commands import UsageError
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.retries import NO_RETRIES
+from keyark.sizes import ENROLLMENT_ID_SIZE
 from keyark.statements.approvals import MAX_VALIDITY_DAYS, Approval, Edits
 from keyark.statements.enrollment import reread_statement
 from keyark.v1 import registration_pb2 as pb
@@ -37,8 +38,6 @@ from keyark.x509.certificates import Validity, load_certificate
 from keyark.x509.names import normalized_name
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-ID_SIZE: Final = 32
 
 
 def officer_options(function: F) -> F:
@@ -146,7 +145,7 @@ def assign(*, enrollment_id: str, assignee: str | None, to_any: bool, **options:
 
 def _id(text: str) -> bytes:
     enrollment_id = hexadecimal(text)
-    if len(enrollment_id) != ID_SIZE or len(text) < 2 * ID_SIZE:
+    if len(enrollment_id) != ENROLLMENT_ID_SIZE or len(text) < 2 * ENROLLMENT_ID_SIZE:
         raise UsageError(
             f"{text!r} is not a whole enrollment id of 64 hexadecimal digits; `keyark enrollments list` "
             "shows them."

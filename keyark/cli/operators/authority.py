@@ -13,12 +13,13 @@ from keyark.cli.operators.key_password import authority_password_option
 from keyark.cli.options import ADDRESSES, F, confirm, json_option
 from keyark.cli.output import KeyarkGroup, say_aside, say_or_print
 from keyark.cli.shape import rfc3339
-from keyark.deployment.access.answering import ADDRESSED, Asked, answer, bundle_of
+from keyark.deployment.access.answering import Asked, answer, bundle_of
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.internal_ca import InternalCaRenewal
 from keyark.errors.commands import UsageError
 from keyark.identity.bundles import BUNDLE
 from keyark.identity.certificates import fingerprint
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.keys.key_types import CA_KEY_TYPES, KeyType, parse_key_type
 
 
@@ -200,7 +201,7 @@ def answer_requests(
         raise UsageError("Name each request once, as NAME=FILE: agent/alice=alice/identity.csr.")
     asked = Asked.read({name: Path(path) for name, _, path in named})
     known = {role: address for role, address in addresses.items() if address is not None}
-    if asked.whole and len(known) != len(ADDRESSED):
+    if asked.whole and len(known) != len(SERVICE_ROLES):
         raise UsageError("Give the addresses at which people reach the services: --rm, --cm and --drm.")
     signer = _open(authority, home)
     _compare(asked, fingerprints)

@@ -13,7 +13,7 @@ from keyark.cli.officers.certificates import days
 from keyark.cli.operators.key_password import authority_password, authority_password_option
 from keyark.cli.options import home_option, json_option, needs, new_identity_password, password_file_option
 from keyark.cli.output import print_json, say, say_aside
-from keyark.client.audit.findings import SECONDS_PER_DAY
+from keyark.clock import SECONDS_PER_DAY
 from keyark.custody.shares import QuorumRule
 from keyark.deployment.access.authority import CONFIG, DeploymentAuthority
 from keyark.deployment.access.identities import IdentityRenewal

@@ -27,7 +27,7 @@ from keyark.cli.output import KeyarkGroup, print_json, say, say_aside, say_or_pr
 from keyark.cli.shape import with_times
 from keyark.client.access.home import Home
 from keyark.client.administration.paging import Paging
-from keyark.client.audit.findings import SECONDS_PER_DAY
+from keyark.clock import SECONDS_PER_DAY
 from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.identities import IdentityRenewal
 from keyark.deployment.access.inventory import IN_FORCE, STATES, Inventory, InventoryEntry

@@ -29,14 +29,14 @@ from keyark.client.audit.log_heads import (
 )
 from keyark.client.audit.waiting import ceremonies_move_on, enrollments_move_on
 from keyark.errors import ConfigurationError, KeyarkError, Kind
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.v1 import audit_pb2, certificates_pb2, recovery_pb2
 
-SERVICES: Final = ("rm", "cm", "drm")
 AUDITOR: Final = "auditor"
 OFFICER: Final = "officer"
-MOST_SKEW: Final = 30.0
+MAX_SKEW: Final = 30.0
 """Seconds that clocks may differ; certificates are backdated by 300."""
-MOST_KEYS: Final = 1000
+MAX_KEYS: Final = 1000
 """Findings of one kind that one run tells."""
 ENCRYPTION: Final = certificates_pb2.KeyRole.KEY_ROLE_ENCRYPTION
 SIGNING: Final = certificates_pb2.KeyRole.KEY_ROLE_SIGNING
@@ -66,7 +66,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
 
 async def services_answer(examination: Examination) -> AsyncIterator[Finding]:
     """Whether each service is there, has the right time and a log that only grew, signed as known, and no alarm."""
-    for role in SERVICES:
+    for role in SERVICE_ROLES:
         try:
             async with examination.session(role, AUDITOR) as session:
                 async for finding in _service(examination, session):
@@ -80,7 +80,7 @@ async def _service(examination: Examination, session: Session) -> AsyncIterator[
     role, asked = session.role, examination.now()
     head = await LogHead.fetch(session)
     skew = head.told.time_us / 1_000_000 - (asked + examination.now()) / 2
-    if abs(skew) > MOST_SKEW:
+    if abs(skew) > MAX_SKEW:
         way = "ahead of" if skew > 0 else "behind"
         text = f"its clock is {abs(skew):.0f} seconds {way} this machine's"
         yield warning(role, text, "chronyc makestep  # on the host whose clock is wrong")
@@ -119,8 +119,8 @@ async def archived_keys_are_certified(examination: Examination) -> AsyncIterator
     ):
         async for key in list_keys(archive, uncertified):
             seen += 1
-            if seen > MOST_KEYS:
-                text = f"more than {MOST_KEYS} are not certified"
+            if seen > MAX_KEYS:
+                text = f"more than {MAX_KEYS} are not certified"
                 yield warning(
                     "archived keys",
                     text,
@@ -213,7 +213,7 @@ async def certificates_are_archived(examination: Examination) -> AsyncIterator[F
             if await _is_missing(examination, certificate, archive):
                 missing += 1
                 yield _not_archived(examination, certificate)
-            if missing == MOST_KEYS:
+            if missing == MAX_KEYS:
                 return
 
 

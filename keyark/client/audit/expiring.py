@@ -16,13 +16,14 @@ from cryptography.x509.oid import NameOID
 from keyark.addresses import Address, parse_addresses
 from keyark.client.access.transport_memory import transport_certificate
 from keyark.client.administration.lists import list_certificates
-from keyark.client.audit.findings import SECONDS_PER_DAY, Examination, Finding, error, warning
+from keyark.client.audit.findings import Examination, Finding, error, warning
+from keyark.clock import SECONDS_PER_DAY
 from keyark.errors import KeyarkError
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.v1 import certificates_pb2
 from keyark.x509.certificates import Validity, load_certificate, load_certificates
 from keyark.x509.chains import path_in_force
 
-SERVICES: Final = ("rm", "cm", "drm")
 TIMEOUT: Final = 10.0
 IDENTITY_SECONDS: Final = 2 * 365 * SECONDS_PER_DAY
 """How long the authority lets identities be valid."""
@@ -38,7 +39,7 @@ async def certificates_end(examination: Examination) -> AsyncIterator[Finding]:
     """
     for finding in _internal_ca(examination):
         yield finding
-    for role in SERVICES:
+    for role in SERVICE_ROLES:
         certificate = await _service_certificate(examination, role)
         command = f"keyark identities renew {role} --home {examination.home.folder}"
         for finding in _ending(examination, f"identity of {role}", certificate, command):

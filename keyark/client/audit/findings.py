@@ -16,7 +16,6 @@ from keyark.errors import ConfigurationError, KeyarkError
 from keyark.keys.private_keys import PasswordRequiredError, WrongPasswordError
 from keyark.rpc.calling.retries import NO_RETRIES
 
-SECONDS_PER_DAY: Final = 86_400
 UNDER_WAY: Final = 600
 """Seconds after which what was begun should be done."""
 

@@ -25,6 +25,7 @@ from keyark.client.audit.log_heads import follow_head
 from keyark.client.trust.receipts import LogMismatchError
 from keyark.client.trust.witnesses import Witnesses
 from keyark.errors import InvalidInputError, KeyarkError, Kind
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.retries import DEFAULT_RETRIES, Retries
 from keyark.transparency.checkpoint import Checkpoint, CheckpointError, VerifiedHead, parse_checkpoint
@@ -40,7 +41,7 @@ from keyark.v1 import audit_pb2
 from keyark.v1.audit_pb2_grpc import AuditServiceStub
 from keyark.v1.common_pb2 import PageRequest
 
-LOGS: Final = ("rm", "cm", "drm")
+LOGS: Final = SERVICE_ROLES
 TIMEOUT: Final = 30.0
 PAGE: Final = 500
 AWAY: Final = (Kind.UNAVAILABLE, Kind.DEADLINE, Kind.EXHAUSTED)

@@ -8,7 +8,8 @@ from typing import Final
 
 from keyark.client.administration.approvals import verified_approval
 from keyark.client.administration.lists import list_ceremonies, list_enrollments
-from keyark.client.audit.findings import SECONDS_PER_DAY, UNDER_WAY, Examination, Finding, error, warning
+from keyark.client.audit.findings import UNDER_WAY, Examination, Finding, error, warning
+from keyark.clock import SECONDS_PER_DAY
 from keyark.errors import KeyarkError
 from keyark.identity.certificates import identity_of
 from keyark.identity.spiffe import SpiffeId

@@ -31,7 +31,7 @@ from keyark.v1.recovery_pb2_grpc import KeyRecoveryServiceStub
 
 TIMEOUT: Final = 60.0
 MAX_PAGES: Final = 100
-MOST_AT_ONCE: Final = 64
+MAX_AT_ONCE: Final = 64
 """Changes that a witness takes in one call."""
 
 
@@ -111,7 +111,7 @@ class ArchiveChanges:
         heads = [review.verifier.verify_entry(change.opening_proof).head for change in missing]
         together = groupby(zip(missing, heads, strict=True), key=lambda pair: pair[1].checkpoint)
         for _, group in together:
-            shown = list(group)[:MOST_AT_ONCE]
+            shown = list(group)[:MAX_AT_ONCE]
             try:
                 await self.witnesses.show_changes(
                     follower, [_proof(change) for change, _ in shown], shown[0][1]

@@ -30,7 +30,7 @@ from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState
 from keyark.x509.certificates import load_certificate
 
-MOST_SKEW_US: Final = 600_000_000
+MAX_SKEW_US: Final = 600_000_000
 """How far the clocks of client and DRM may differ before a receipt of the time of a rotation is refused."""
 
 
@@ -170,7 +170,7 @@ class Verification:
     def _check_time(self, statement: Statement, superseded_us: int | None) -> None:
         """Raise where a request was made after its receipt's key had a successor, which alone could have signed it."""
         made_us = int.from_bytes(statement.request_id[:6], "big") * 1000  # a UUIDv7 begins with milliseconds
-        if superseded_us is not None and made_us > superseded_us + MOST_SKEW_US:
+        if superseded_us is not None and made_us > superseded_us + MAX_SKEW_US:
             raise TransportKeyRetiredError(
                 "The receipt is signed by a transport key that was replaced before the request was made, so "
                 "it is forged. The whole answer was rejected.",

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 30.0
 FOLLOWERS: Final = ("rm", "cm")
-MOST_TREES: Final = 16
+MAX_TREES: Final = 16
 ATTEMPTS: Final = 5
 MAX_KEY: Final = 1 << 16
 _FOLLOWED: Final = "RM and CM follow, or this home saw of it before"
@@ -291,8 +291,8 @@ class ReceiptWitness:
         """Raise PrivateLogError unless all stand in one log with what this home saw; remember its newest head."""
         seen = {receipt.checkpoint for receipt in receipts} | {remembered(self._home)}
         trees = sorted((tree for tree in seen if tree.size), key=lambda tree: tree.size)
-        for start in range(0, len(trees), MOST_TREES):  # one call, but for many receipts of as many sessions
-            remember(self._home, await self._confirmed(trees[start : start + MOST_TREES]))
+        for start in range(0, len(trees), MAX_TREES):  # one call, but for many receipts of as many sessions
+            remember(self._home, await self._confirmed(trees[start : start + MAX_TREES]))
 
     async def _confirmed(self, trees: Sequence[Checkpoint]) -> VerifiedHead:
         """Return a head that RM and CM cosigned, and that leads on from these trees.

@@ -23,8 +23,6 @@ from keyark.service.program.answers import (
 )
 from keyark.x509.certificates import encode_pem_certificates
 
-ADDRESSED = ("rm", "cm", "drm")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -59,7 +57,7 @@ class Asked:
     @property
     def whole(self) -> bool:
         """Whether all three services are among them, so that a bundle can be made."""
-        return set(ADDRESSED) <= set(self.files)
+        return set(SERVICE_ROLES) <= set(self.files)
 
 
 def answer(asked: Asked, authority: DeploymentAuthority, *, ca_name: str, out: Path) -> AnswerContent:

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.config import Config, load_config
 from keyark.deployment.access.issued import IssuedIdentities, IssuedIdentity
 from keyark.errors import ConfigurationError
@@ -50,13 +51,12 @@ from keyark.x509.authority import (
 )
 from keyark.x509.certificates import Validity, load_certificates, save_certificates
 
-YEAR: Final = 365 * 86_400
+YEAR: Final = 365 * SECONDS_PER_DAY
 INTERNAL_CA_SECONDS: Final = 15 * YEAR
 ROOT_SECONDS: Final = 25 * YEAR
 ISSUING_CA_SECONDS: Final = 12 * YEAR
 SERVICE_SECONDS: Final = 2 * YEAR
 PERSON_SECONDS: Final = 2 * YEAR
-DAY: Final = 86_400
 TRANSPORT_DAYS: Final = 30
 MAX_REQUEST: Final = 64 * 1024
 CONFIG: Final = "authority.toml"
@@ -241,7 +241,7 @@ class DeploymentAuthority:
 
     def _transport_validity(self) -> Validity:
         """A validity that begins later than those of all transport certificates before, so that the newest is known."""
-        validity, now = self._identity_validity(self.transport_days * DAY), int(time.time())
+        validity, now = self._identity_validity(self.transport_days * SECONDS_PER_DAY), int(time.time())
         path = SpiffeId(self.trust_domain, TRANSPORT_ROLE).path
         last = max((e.not_before for e in self.issued.entries() if e.identity == path), default=0)
         return replace(validity, not_before=max(validity.not_before, min(last + 1, now)))

@@ -87,7 +87,7 @@ def sign_bundle(source: BundleSource, authority: DeploymentAuthority, out: Path)
             texts,
             number=max(int(time.time()), before + 1),
             trust_domain=authority.trust_domain,
-            **{role: getattr(source, role) for role in ("rm", "cm", "drm")},
+            **{role: getattr(source, role) for role in SERVICE_ROLES},
             revoked_identities=_text(revoked) if revoked.exists() else "",
         )
         .removesuffix("\n")

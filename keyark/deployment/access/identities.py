@@ -9,11 +9,12 @@ from pathlib import Path
 
 from keyark.deployment.access.agents import certify_share_key_anew
 from keyark.deployment.access.authority import DeploymentAuthority
-from keyark.deployment.commands import ROLES, ServiceCommandError, service_command
+from keyark.deployment.commands import ServiceCommandError, service_command
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.extras import need_extra
 from keyark.files import alone_in
 from keyark.identity.files import IdentityFiles
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.keys.private_keys import PasswordRequiredError
 from keyark.x509.certificates import Validity, load_certificates
 
@@ -62,13 +63,13 @@ class IdentityRenewal:
                 raise ConfigurationError(
                     f"There is no identity {name!r} here. These exist: {', '.join(there)}."
                 )
-        if set(names) & set(ROLES):  # which are told of it
+        if set(names) & set(SERVICE_ROLES):  # which are told of it
             need_extra("server")
         with alone_in(self.authority.folder):
             return [self._renew(name, there[name]) for name in names]
 
     def _renew(self, name: str, path: Path) -> RenewedIdentity:
-        if name in ROLES:
+        if name in SERVICE_ROLES:
             self.authority.replace_identity(
                 IdentityFiles(key=path.with_name("identity-key.pem"), certificate=path)
             )
@@ -111,7 +112,7 @@ class IdentityRenewal:
 
 def identity_files(home: Path) -> dict[str, Path]:
     """Return where the certificate of each identity of a deployment is, services first."""
-    services = {role: home / role / "identity.pem" for role in sorted(ROLES)}
+    services = {role: home / role / "identity.pem" for role in sorted(SERVICE_ROLES)}
     people = sorted(home.glob("identities/*/*/cert.pem"))
     found = services | {f"{path.parent.parent.name}/{path.parent.name}": path for path in people}
     return {name: path for name, path in found.items() if path.is_file()}

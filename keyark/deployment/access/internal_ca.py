@@ -16,9 +16,9 @@ from keyark.config import Config, ConfigPath, load_config
 from keyark.deployment.access.authority import INTERNAL_CA_SECONDS, DeploymentAuthority
 from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.access.revocation import IdentityRevocation
-from keyark.deployment.commands import ROLES
 from keyark.files import alone_in
 from keyark.identity.revoked import IDENTITY_LIST
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.keys.spki import encode_spki
 from keyark.x509.authority import renew_internal_ca
 from keyark.x509.certificates import load_certificates, save_certificates
@@ -101,7 +101,7 @@ class InternalCaRenewal:
             return []
         found = [
             anchor
-            for role in sorted(ROLES)
+            for role in sorted(SERVICE_ROLES)
             if (path := self.home / role / f"{role}.toml").exists()
             for anchor in load_config(path, _ServiceFile).anchors
         ]

@@ -18,11 +18,10 @@ from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.access.identities import identity_files
 from keyark.deployment.access.issued import IssuedIdentity
-from keyark.deployment.commands import ROLES
 from keyark.errors import ConfigurationError, KeyarkError, NotFoundError
 from keyark.files import PUBLIC, alone_in, read_file, write_file
 from keyark.identity.revoked import IDENTITY_LIST, MAX_SIZE
-from keyark.identity.spiffe import TRANSPORT_ROLE
+from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE
 from keyark.keys.signatures import signature_scheme
 from keyark.x509.certificates import load_certificates
 
@@ -72,7 +71,9 @@ class IdentityRevocation:
         data = read_file(source, max_size=MAX_SIZE)
         targets = [self.home / IDENTITY_LIST] if (self.home / "keyark.toml").exists() else []
         targets += [
-            target for role in ROLES if (target := _list_of(self.home / role / f"{role}.toml")) is not None
+            target
+            for role in SERVICE_ROLES
+            if (target := _list_of(self.home / role / f"{role}.toml")) is not None
         ]
         for target in targets:
             write_file(target, data, mode=PUBLIC)

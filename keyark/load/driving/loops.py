@@ -22,7 +22,7 @@ from keyark.load.planning.plan import Closed, LoadPlan, Open, Ramp
 
 MAX_OUTSTANDING: Final = 20_000
 DRAIN_SECONDS: Final = 30.0
-MOST_POINTS: Final = 900
+MAX_POINTS: Final = 900
 
 
 class NotSentError(KeyarkError):
@@ -81,7 +81,7 @@ class Window:
     @property
     def step(self) -> float:
         """How far apart the points of a series are: a second, or more in a run of hours."""
-        return max(1.0, math.ceil((self.end - self.measure) / MOST_POINTS))
+        return max(1.0, math.ceil((self.end - self.measure) / MAX_POINTS))
 
     def holds(self, time: float) -> bool:
         """Whether what belongs to this time is measured."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.meters import FILE
 
-ROLES: Final = ("rm", "cm", "drm")
 METERS_SECONDS: Final = 5.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PARENT, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14  # after the command's name, proc(5)
@@ -67,7 +67,7 @@ class Service:
 def find_services(home: Path) -> dict[str, Service]:
     """Return the services of a home that run here, by role."""
     found = {}
-    for role in ROLES:
+    for role in SERVICE_ROLES:
         store = _store_folder(home, role)
         pid = read_meters(store).get("pid", 0) if store else 0
         if store and pid and _is_service(role, pid):

@@ -108,7 +108,7 @@ class LoadPlan(_Frozen):
         return self.warm_up + self.seconds
 
 
-MOST_PER_SECOND: Final = 4000
+MAX_PER_SECOND: Final = 4000
 SLOW_PER_SECOND: Final = 1000
 """Enrollments that nothing on one machine surpasses, with elliptic curves and without: what keys are made for."""
 SLOW: Final = frozenset((Algorithm.RSA, Algorithm.ML_DSA))
@@ -124,7 +124,7 @@ def needed_items(plan: LoadPlan) -> int:
     arrival = plan.arrival
     if isinstance(arrival, Closed):
         most = (
-            SLOW_PER_SECOND if {plan.signing.algorithm, plan.encryption.algorithm} & SLOW else MOST_PER_SECOND
+            SLOW_PER_SECOND if {plan.signing.algorithm, plan.encryption.algorithm} & SLOW else MAX_PER_SECOND
         )
         return int(plan.whole_seconds * most) + seeds
     rate = arrival.rate if isinstance(arrival, Open) else (arrival.start + arrival.end) / 2

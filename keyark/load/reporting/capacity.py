@@ -10,7 +10,7 @@ from keyark.load.reporting.summary import Summary
 
 GROWTH: Final = 2.0
 PRECISION: Final = 0.05
-MOST_TRIALS: Final = 24
+MAX_TRIALS: Final = 24
 LOWEST_RATE: Final = 0.5
 """Calls per second: where not even this is sustained, nothing is."""
 ERRORS: Final = 0.001
@@ -59,7 +59,7 @@ async def find_capacity(attempt: Callable[[float], Awaitable[Trial]], *, start: 
     Where a deployment sustains whatever is tried it ends after 24 trials, and below 0.5 where it sustains nothing.
     """
     found, low, high, rate = Capacity(), 0.0, 0.0, start
-    while len(found.trials) < MOST_TRIALS:
+    while len(found.trials) < MAX_TRIALS:
         trial = await attempt(rate)
         found.trials.append(trial)
         if trial.sustained:

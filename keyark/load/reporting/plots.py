@@ -18,7 +18,7 @@ COLOURS: Final = 6
 TICKS: Final = 5
 SMALLEST: Final = 1e-9
 """What is less is drawn as nothing."""
-MOST_DOTS: Final = 120
+MAX_DOTS: Final = 120
 
 Points = Sequence[tuple[float, float]]
 
@@ -129,7 +129,7 @@ def _curve(scale: _Scale, index: int, name: str, points: Points) -> str:
     places = [(scale.x(px), scale.y(py), py) for px, py in points]
     path = " ".join(f"{'L' if i else 'M'}{px:.1f} {py:.1f}" for i, (px, py, _) in enumerate(places))
     colour = f"var(--c{index % COLOURS})"
-    every = max(1, len(places) // MOST_DOTS)
+    every = max(1, len(places) // MAX_DOTS)
     dots = "".join(
         f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour}">'
         f"<title>{escape(name)}: {value:,.4g}</title></circle>"

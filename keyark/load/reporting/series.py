@@ -8,9 +8,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Final
 
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.load.driving.fleet import LoadResult, Moment
 from keyark.load.driving.observing import Sample
-from keyark.load.measuring.processes import ROLES, mebibytes
+from keyark.load.measuring.processes import mebibytes
 from keyark.load.measuring.recording import Interval, Tally, add_interval
 from keyark.load.reporting.summary import BATCH_PARTS
 
@@ -46,7 +47,7 @@ def build_series(result: LoadResult) -> dict[str, dict[str, Points]]:
         | {"clients": rates(lambda sample: sum(sample.client_cpu))},
         "memory_mb": {
             role: [(s.at - start, mebibytes(s.services[role].anonymous)) for s in result.samples]
-            for role in ROLES
+            for role in SERVICE_ROLES
             if role in result.services
         },
         "commits_per_second": each(lambda role, sample: float(sample.commits(role))),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.load.driving.fleet import LoadResult
 from keyark.load.driving.observing import Sample
-from keyark.load.measuring.processes import ROLES, mebibytes
+from keyark.load.measuring.processes import mebibytes
 from keyark.load.measuring.recording import PERCENTILES, Tally
 from keyark.load.planning.plan import ENROLL, Closed
 
@@ -80,7 +81,9 @@ def summarize(result: LoadResult) -> Summary:
     services, batches = {}, {}
     if len(result.ends) == 2:
         first, last = result.ends
-        services = {role: _service(role, first, last, done) for role in ROLES if role in last.services}
+        services = {
+            role: _service(role, first, last, done) for role in SERVICE_ROLES if role in last.services
+        }
         batches = {name: _mean_batch(part, first, last) for name, part in BATCH_PARTS.items()}
     means = [mean for mean in batches.values() if mean]
     figures = {
@@ -186,7 +189,7 @@ def _notes(result: LoadResult, busiest: float) -> list[str]:
         )
     if result.exhausted:
         notes.append("Keys ran out, so the run ended early; make more with --items.")
-    if len(result.services) < len(ROLES):
+    if len(result.services) < len(SERVICE_ROLES):
         notes.append(
             "Not every service was seen on this machine: figures of CPU, memory, commits and batches lack."
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.config import Config
 from keyark.errors import KeyarkError
 from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, SIGNING_KEY_TYPES, KeyType, parse_key_type
@@ -20,7 +21,6 @@ from keyark.policy.requests import (
     EVERYWHERE,
     ISSUE,
     RECOVER,
-    SECONDS_PER_DAY,
     AnyRequest,
     Archival,
     PolicyRequest,

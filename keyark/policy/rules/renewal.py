@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from keyark.clock import SECONDS_PER_DAY
 from keyark.policy.engine import ACCEPT, Outcome, Reject
-from keyark.policy.requests import RENEW, SECONDS_PER_DAY, PolicyRequest
+from keyark.policy.requests import RENEW, PolicyRequest
 from keyark.policy.rules.enrollment import RuleSettings
 
 

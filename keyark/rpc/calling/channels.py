@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import grpc
 
 from keyark.errors import UnavailableError
+from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.rpc.calling.retries import Retries
 from keyark.rpc.deadlines import downstream_seconds
 from keyark.rpc.errors import error_from_call
@@ -36,7 +37,7 @@ _FROM_PEOPLE: Final = (
     ("grpc.min_reconnect_backoff_ms", 10_000),  # so that a call still has time for another address
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
-_SERVICES: Final = frozenset({"rm", "cm", "drm"})
+_SERVICES: Final = frozenset(SERVICE_ROLES)
 
 Channel = grpc.aio.Channel
 UnaryCall = grpc.aio.UnaryUnaryMultiCallable

@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.descriptor import ServiceDescriptor
 
 from keyark.errors import ConfigurationError, PermissionDeniedError
-from keyark.identity.spiffe import SpiffeId
+from keyark.identity.spiffe import PERSON_ROLES, SERVICE_ROLES, SpiffeId
 
 Admission = Callable[[SpiffeId], None]
 """Raises PermissionDeniedError where a caller of an allowed role may not call all the same."""
@@ -19,7 +19,7 @@ def admit_all(_: SpiffeId) -> None:
     """Admit every caller of an allowed role."""
 
 
-ANYONE: Final = frozenset({"rm", "cm", "drm", "client", "officer", "agent", "auditor"})
+ANYONE: Final = frozenset((*SERVICE_ROLES, *PERSON_ROLES))
 
 
 @dataclass(frozen=True)

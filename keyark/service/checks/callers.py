@@ -14,7 +14,7 @@ from typing import Annotated, Final, Protocol
 
 from pydantic import Field
 
-from keyark.clock import Clock
+from keyark.clock import SECONDS_PER_DAY, Clock
 from keyark.config import Config
 from keyark.errors import InvalidInputError
 from keyark.errors.enrollment import CallerSignatureRequiredError
@@ -32,7 +32,6 @@ from keyark.x509.certificates import load_certificates
 
 AT_ONCE_SECONDS: Final = 600 + CLOCK_SKEW_SECONDS
 """An enrollment takes 10 minutes at most ([enrollment] seconds of the RM), and the client's clock may be slow."""
-SECONDS_PER_DAY: Final = 86_400
 
 
 class CallerSignature(enum.Enum):

@@ -24,7 +24,7 @@ from keyark.transparency.cosignatures import Cosigner
 from keyark.transparency.heads import AcceptedHeads
 
 MAX_PROOF: Final = 64
-MOST_PER_HOUR: Final = 600
+MAX_PER_HOUR: Final = 600
 """How often one agent or auditor may bring a head or changes within a clock hour; the RM does so for everybody."""
 HOUR_US: Final = 3_600_000_000
 RM_ROLE: Final = "rm"
@@ -103,9 +103,9 @@ class Witness:
         hour = self.checks.clock.now_us() // HOUR_US
         for earlier in [place for place in self._brought if place[0] != hour]:
             del self._brought[earlier]
-        if self._brought[hour, str(caller)] + brought > MOST_PER_HOUR:
+        if self._brought[hour, str(caller)] + brought > MAX_PER_HOUR:
             raise WitnessQuotaError(
-                f"{caller} has sent {MOST_PER_HOUR} heads and changes of the DRM's log within this hour; try "
+                f"{caller} has sent {MAX_PER_HOUR} heads and changes of the DRM's log within this hour; try "
                 "again in the next hour."
             )
         self._brought[hour, str(caller)] += brought

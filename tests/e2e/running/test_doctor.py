@@ -20,9 +20,9 @@ from keyark.client.access.passwords import no_password
 from keyark.client.access.sessions import open_session
 from keyark.client.administration.lists import get_refusal
 from keyark.client.audit.doctor import examine
-from keyark.client.audit.findings import SECONDS_PER_DAY, Examination, Finding, Severity
+from keyark.client.audit.findings import Examination, Finding, Severity
 from keyark.client.trust.receipts import list_entries
-from keyark.clock import ManualClock
+from keyark.clock import SECONDS_PER_DAY, ManualClock
 from keyark.errors import InvalidInputError, KeyarkError, NotFoundError, PolicyRejectedError
 from keyark.keys.key_types import KeyType, generate
 from keyark.transparency.events import open_event

@@ -56,6 +56,9 @@ test-tools:
 test: lint test-tools build/node/installed ## lint, types, import rules, proto lint, and all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -q
 
+# The protos of the newest release: buf build --exclude-source-info -o tools/protos/VERSION.binpb.gz
+RELEASED := 0.2.0
+
 SLOW := $(addprefix tests/,client e2e faults interop load recovery service test_distribution.py test_documents.py)
 
 test-fast: setup test-tools ## in less than a minute: the units and one story from end to end
@@ -67,6 +70,7 @@ lint: setup ## ruff, mypy, import-linter, buf
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against tools/protos/$(RELEASED).binpb.gz
 
 fuzz: setup ## mutate the input of every parser: MINUTES=9; what is found is in build/fuzz
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)

@@ -45,7 +45,7 @@ class RecordMismatchError(KeyarkError):
 
 def check(config: DrmConfig) -> list[str]:
     """Check all that a start needs and all that is stored; returns what to print, raises what is wrong."""
-    files = config.transport_files
+    files = TransportFiles.of(config)
     return maintenance.check(
         "drm",
         config,

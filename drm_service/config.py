@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from drm_service.transport.files import TransportFiles
 from keyark.config import Config, ConfigPath
 from keyark.custody.shares import QuorumRule
 from keyark.policy.config import PolicyConfig
@@ -52,10 +51,3 @@ class DrmConfig(Config):
     callers: ArchiveCallerSettings = ArchiveCallerSettings()
     recovery: RecoverySettings = RecoverySettings()
     policy: PolicyConfig
-
-    @property
-    def transport_files(self) -> TransportFiles:
-        """Where the transport keys are."""
-        return TransportFiles(
-            folder=self.transport.folder, chain=self.transport.chain, trust_domain=self.service.trust_domain
-        )

@@ -22,6 +22,7 @@ from drm_service.keys.storage_keys import StorageKeys, read_tokens
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.servicer import KeyArchiveServicer, TransportKeyServicer
 from drm_service.transport.commands import transport_key_command
+from drm_service.transport.files import TransportFiles
 from drm_service.transport.keys import TransportKeys
 from drm_service.transport.restored import describe_mark, log_first_start_after_restore
 from drm_service.workers.key_worker import FACTORY, worker_setup
@@ -74,14 +75,16 @@ async def run(config: DrmConfig, clock: Clock | None = None) -> AsyncIterator[Ru
         foundation = await stack.enter_async_context(opening)
         policy = await open_policy("drm", config, store=foundation.store, log=foundation.log, clock=clock)
         transport_keys = TransportKeys(
-            files=config.transport_files,
+            files=TransportFiles.of(config),
             store=foundation.store,
             log=foundation.log,
             clock=clock,
             signer=signer,
             origin=foundation.log.origin,
         )
-        await log_first_start_after_restore(foundation.store, foundation.log, config.transport_files, clock)
+        await log_first_start_after_restore(
+            foundation.store, foundation.log, TransportFiles.of(config), clock
+        )
         transport_keys.begin()
         await transport_keys.finish_handover()
         storage_keys = StorageKeys(foundation.store.read(read_tokens))

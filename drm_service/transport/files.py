@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from drm_service.config import DrmConfig
 from keyark.erasure import sync_folder
 from keyark.errors import ConfigurationError
 from keyark.files import UnwritableFileError, erase_secret_file, make_private_folder
@@ -42,6 +43,15 @@ class TransportFiles:
     folder: Path
     chain: Path
     trust_domain: str
+
+    @classmethod
+    def of(cls, config: DrmConfig) -> TransportFiles:
+        """Where a DRM's transport keys are."""
+        return cls(
+            folder=config.transport.folder,
+            chain=config.transport.chain,
+            trust_domain=config.service.trust_domain,
+        )
 
     def key_path(self, generation: int) -> Path:
         """Where the private key of a generation lies."""

@@ -50,7 +50,7 @@ def replace_lost_key(config: DrmConfig, key_type: KeyType) -> dict[str, Any]:
 
 
 async def _replace(config: DrmConfig, key_type: KeyType) -> dict[str, Any]:
-    files, clock, origin = config.transport_files, SystemClock(), f"{config.service.trust_domain}/drm"
+    files, clock, origin = TransportFiles.of(config), SystemClock(), f"{config.service.trust_domain}/drm"
     records = await _read(config)
     lost, newest = _lost(records, files), records[-1].generation
     if not lost:
@@ -96,7 +96,7 @@ async def _read(config: DrmConfig) -> list[TransportKeyRecord]:
     store = _open(config, log)
     try:
         await log.open(store)
-        await log_first_start_after_restore(store, log, config.transport_files, clock)
+        await log_first_start_after_restore(store, log, TransportFiles.of(config), clock)
         return store.read(read_transport_records)
     finally:
         await log.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,14 @@ from keyark.statements.ceremonies import (
     AgentSigner,
     AgentTrust,
     Opening,
+    agent_key_of,
     ceremony_digest,
     check_reason,
     open_recovered_key,
     open_released_share,
     seal_recovered_key,
     seal_released_share,
+    share_key_of,
     sign_decision,
     sign_request,
     verify_decision,
@@ -36,7 +39,14 @@ from keyark.statements.ceremonies import (
 )
 from keyark.statements.enrollment import new_request_id
 from keyark.text.characters import without_joiners
-from keyark.v1.ceremony_pb2 import CeremonyStatement, CeremonyType, Decision, SignedStatement
+from keyark.v1.ceremony_pb2 import (
+    AgentKey,
+    CeremonyStatement,
+    CeremonyType,
+    Decision,
+    DecisionStatement,
+    SignedStatement,
+)
 from keyark.x509.certificates import load_certificates
 from tests.support.running.rpc import identity_list
 
@@ -172,6 +182,9 @@ def test_a_decision_is_for_one_opening_and_at_its_time(alice: AgentSigner, trust
         assert refused(verify_decision, signed, other, trust, at=NOW) == "DECISION_MISMATCH"
     late = sign_decision(OPENING, alice, decision=approve, time_us=(NOW + 10_000 * DAYS) * 1_000_000)
     assert refused(verify_decision, late, OPENING, trust) == "CERTIFICATE_EXPIRED"
+    assert verify_decision(late, OPENING, trust, at=NOW).approves  # what counts at once is the reader's clock
+    after = NOW + 10_000 * DAYS
+    assert refused(verify_decision, signed, OPENING, trust, at=after) == "CERTIFICATE_EXPIRED"
     for wrong in (
         {"decision": 0, "time_us": time_us},
         {"decision": approve, "time_us": 0},
@@ -186,10 +199,151 @@ def test_a_released_share_opens_for_its_opening_and_storage_key_only(index: int,
     share, key_id = Share(index, value), os.urandom(32)
     sealed = seal_released_share(share, RECIPIENT.public_key, OPENING, key_id)
     assert open_released_share(sealed, RECIPIENT, OPENING, key_id) == share
-    elsewhere = Opening(digest=OPENING.digest, leaf_hash=bytes(32))
-    for opening, storage_key_id in ((elsewhere, key_id), (OPENING, bytes(32))):
+    other_leaf = Opening(digest=OPENING.digest, leaf_hash=bytes(32))
+    other_ceremony = Opening(digest=bytes(32), leaf_hash=OPENING.leaf_hash)
+    for opening, storage_key_id in ((other_leaf, key_id), (other_ceremony, key_id), (OPENING, bytes(32))):
         with pytest.raises(SealError):
             open_released_share(sealed, RECIPIENT, opening, storage_key_id)
+
+
+def length_prefixed(*parts: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def test_the_digest_is_that_of_the_label_and_every_byte_of_the_statement(alice: AgentSigner) -> None:
+    raw = sign_request(recovery(), alice).statement
+    assert ceremony_digest(raw) == sha256(length_prefixed(b"keyark/v1/ceremony", raw)).digest()
+
+
+def test_each_type_of_ceremony_has_its_own_fields(alice: AgentSigner, trust: AgentTrust) -> None:
+    untyped: dict[str, object] = {"key_ids": [], "recipient_public_key": b""}
+    agent = AgentKey(agent="agent/alice", certificate=b"c", share_public_key=b"k", signature=b"s")
+    rotation = CeremonyType.CEREMONY_TYPE_ROTATE_STORAGE_KEY
+    resealing = CeremonyType.CEREMONY_TYPE_RESEAL_KEYS
+    change = CeremonyType.CEREMONY_TYPE_CHANGE_AGENTS
+    for good in (
+        {"type": rotation},
+        {"type": resealing, "storage_key_id": bytes(32)},
+        {"type": change, "agents": [agent], "quorum": 1},
+    ):
+        request = verify_request(sign_request(recovery(**untyped, **good), alice), trust, at=NOW)
+        assert request.type == good["type"]
+        assert len(request.ceremony_id) == 16
+    assert [share.agent for share in request.agents] == ["agent/alice"]
+    for wrong, field in (
+        ({"type": rotation, "quorum": 1}, "quorum"),
+        ({"type": resealing}, "storage_key_id"),
+        ({"type": resealing, "storage_key_id": bytes(31)}, "storage_key_id"),
+        ({"type": resealing, "storage_key_id": bytes(33)}, "storage_key_id"),
+        ({"type": change, "agents": [agent]}, "quorum"),
+        ({"type": change, "quorum": 1}, "agents"),
+    ):
+        with pytest.raises(InvalidInputError) as refusal:
+            sign_request(recovery(**untyped, **wrong), alice)
+        assert refusal.value.field == field
+
+
+def altered(
+    signed: SignedStatement, kind: type, signer: AgentSigner, label: str, **fields: object
+) -> SignedStatement:  # type: ignore[type-arg]
+    """The statement with other fields, signed anew by whoever signed it: what an agent's own hostile program sends."""
+    message = kind.FromString(signed.statement)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return signer.sign(label, message.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"version": 2}, "INVALID_INPUT"),
+        ({"version": 0}, "INVALID_INPUT"),
+        ({"trust_domain": "example.com"}, "CEREMONY_SIGNATURE"),
+        ({"requester": "spiffe://example.org/agent/bob"}, "CEREMONY_SIGNATURE"),
+        ({"requester": "nobody"}, "INVALID_INPUT"),
+        ({"reason": ""}, "INVALID_INPUT"),
+        ({"ceremony_id": bytes(16)}, "INVALID_INPUT"),
+    ],
+)
+def test_a_request_that_its_own_signer_altered_is_refused(
+    alice: AgentSigner, trust: AgentTrust, fields: dict[str, object], reason: str
+) -> None:
+    good = sign_request(recovery(), alice)
+    assert altered(good, CeremonyStatement, alice, "keyark/v1/ceremony").statement == good.statement
+    wrong = altered(good, CeremonyStatement, alice, "keyark/v1/ceremony", **fields)
+    assert refused(verify_request, wrong, trust, at=NOW) == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"version": 2}, "INVALID_INPUT"),
+        ({"agent": "spiffe://example.org/agent/bob"}, "CEREMONY_SIGNATURE"),
+        ({"decision": 3}, "INVALID_INPUT"),
+        ({"reason": "because"}, "INVALID_INPUT"),
+        ({"time_us": -1}, "INVALID_INPUT"),
+    ],
+)
+def test_a_decision_that_its_own_signer_altered_is_refused(
+    alice: AgentSigner, trust: AgentTrust, fields: dict[str, object], reason: str
+) -> None:
+    good = sign_decision(OPENING, alice, decision=Decision.DECISION_APPROVE, time_us=NOW * 1_000_000)
+    wrong = altered(good, DecisionStatement, alice, "keyark/v1/ceremony-decision", **fields)
+    assert refused(verify_decision, wrong, OPENING, trust, at=NOW) == reason
+
+
+def test_a_rejection_says_why_and_does_not_approve(alice: AgentSigner, trust: AgentTrust) -> None:
+    reject, time_us = Decision.DECISION_REJECT, NOW * 1_000_000
+    signed = sign_decision(OPENING, alice, decision=reject, time_us=time_us, reason="not she")
+    decision = verify_decision(signed, OPENING, trust, at=NOW)
+    assert not decision.approves
+    assert decision.message.reason == "not she"
+    for reason in ("a\nb", "\u200b", "x" * 501):
+        assert refused(sign_decision, OPENING, alice, decision=reject, time_us=time_us, reason=reason)
+
+
+def test_a_signature_that_is_cut_off_longer_or_another_is_refused(
+    alice: AgentSigner, trust: AgentTrust
+) -> None:
+    good = sign_request(recovery(), alice)
+    for signature in (
+        b"",
+        good.signature[:-1],
+        good.signature + b"\0",
+        bytes(129),
+        bytes(len(good.signature)),
+    ):
+        wrong = SignedStatement(statement=good.statement, signature=signature, certificate=good.certificate)
+        assert refused(verify_request, wrong, trust, at=NOW) == "CEREMONY_SIGNATURE"
+
+
+def test_only_certificates_of_the_own_trust_domain_speak_for_agents(
+    issuer: DeploymentAuthority, alice: AgentSigner
+) -> None:
+    """Also where one internal CA served several trust domains."""
+    elsewhere = AgentTrust(
+        trust_domain="example.com", anchors=[issuer.internal.certificate], revoked=NOBODY_REVOKED
+    )
+    assert refused(verify_request, sign_request(recovery(), alice), elsewhere, at=NOW) == "UNAUTHENTICATED"
+
+
+def test_an_agents_share_key_is_the_same_in_its_message_and_back() -> None:
+    key = AgentKey(
+        agent="agent/alice", certificate=b"certificate", share_public_key=b"share", signature=b"signature"
+    )
+    share_key = share_key_of(key)
+    assert (share_key.agent, share_key.certificate) == ("agent/alice", b"certificate")
+    assert (share_key.public_key, share_key.signature) == (b"share", b"signature")
+    assert agent_key_of(share_key) == key
+
+
+def test_what_is_sealed_as_a_share_and_is_none_is_refused() -> None:
+    key_id = os.urandom(32)
+    info = length_prefixed(b"keyark/v1/ceremony-share", OPENING.digest, OPENING.leaf_hash, key_id)
+    for plain in (b"", b"\x01", b"\x00" + bytes(32), b"\x01" + bytes(31)):
+        sealed = RECIPIENT.public_key.encrypt(plain, info)
+        with pytest.raises(KeyarkError):
+            open_released_share(sealed, RECIPIENT, OPENING, key_id)
 
 
 def test_a_recovered_key_opens_for_its_ceremony_and_key_only() -> None:

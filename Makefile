@@ -7,7 +7,7 @@ DEPLOYMENT ?= deployment
 MINUTES ?= 1
 export GRPC_VERBOSITY ?= NONE
 
-.PHONY: help setup protos demo up test-tools test test-fast lint fuzz mutate load bench bench-quick bench-scale docs clean
+.PHONY: help setup protos demo up test-tools test test-fast lint fuzz mutate coverage load bench bench-quick bench-scale docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ fuzz: setup ## mutate the input of every parser: MINUTES=9; what is found is in 
 
 mutate: setup .venv/mutmut ## small changes of a module that its tests do not notice: MODULE=drm_service/archival/linking.py, TESTS=tests/drm
 	$(BIN)/python tools/mutate.py $(MUTATE) $(MODULE) $(TESTS)
+
+coverage: setup .venv/mutmut ## branches that each package's own tests reach, against floors that only rise: PACKAGES="rm_service"
+	$(BIN)/python tools/coverage_floor.py $(PACKAGES)
 
 load: setup ## load a fresh deployment: build/load/report.html; LOAD="--rate 100 --duration 5m" hands options on
 	$(BIN)/python -m benchmarks.load $(LOAD)

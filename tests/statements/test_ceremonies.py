@@ -254,6 +254,28 @@ def altered(
 
 
 @pytest.mark.parametrize(
+    "fields", [{"reason": "x" * 500}, {"key_ids": [n.to_bytes(32, "big") for n in range(100)]}]
+)
+def test_a_request_may_be_as_large_as_the_limits_say(
+    alice: AgentSigner, trust: AgentTrust, fields: dict[str, object]
+) -> None:
+    verify_request(sign_request(recovery(**fields), alice), trust, at=NOW)
+
+
+def test_a_decision_counts_up_to_the_last_second_of_its_certificate(
+    alice: AgentSigner, trust: AgentTrust
+) -> None:
+    end = int(alice.certificate.not_valid_after_utc.timestamp())
+    for second, reason in ((end, ""), (end + 1, "CERTIFICATE_EXPIRED")):
+        time_us = second * 1_000_000 + 999_999
+        signed = sign_decision(OPENING, alice, decision=Decision.DECISION_APPROVE, time_us=time_us)
+        if reason:
+            assert refused(verify_decision, signed, OPENING, trust) == reason
+        else:
+            assert verify_decision(signed, OPENING, trust).approves
+
+
+@pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"version": 2}, "INVALID_INPUT"),
@@ -262,6 +284,8 @@ def altered(
         ({"requester": "spiffe://example.org/agent/bob"}, "CEREMONY_SIGNATURE"),
         ({"requester": "nobody"}, "INVALID_INPUT"),
         ({"reason": ""}, "INVALID_INPUT"),
+        ({"reason": "one line\nand another"}, "INVALID_INPUT"),
+        ({"reason": "   "}, "INVALID_INPUT"),
         ({"ceremony_id": bytes(16)}, "INVALID_INPUT"),
     ],
 )

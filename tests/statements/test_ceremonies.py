@@ -250,7 +250,7 @@ def altered(
     message = kind.FromString(signed.statement)
     for name, value in fields.items():
         setattr(message, name, value)
-    return signer.sign(label, message.SerializeToString(deterministic=True))
+    return signer.sign_bytes(label, message.SerializeToString(deterministic=True))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class BundleContent(Config):
     """What a bundle says; certificates, keys and the list of revoked identities are PEM."""
 
     version: Literal[1]
-    number: Annotated[int, Field(ge=0)]
+    number: Annotated[int, Field(ge=0, lt=1 << 63)]
     trust_domain: str
     rm: Addresses
     cm: Addresses

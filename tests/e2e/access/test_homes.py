@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -95,6 +96,14 @@ def test_on_three_hosts_the_authority_signs_what_the_services_made(
     made, there = Home.load(tmp_path / "home"), Home.load(folder)
     assert made.config.drm == "drm.example.org:7712"
     assert (made.trust_anchor, made.ca_chain) == (there.trust_anchor, there.ca_chain)
+
+
+def test_a_number_that_no_later_one_could_follow_is_no_bundle(deployment_folder: Path) -> None:
+    data = re.sub(
+        rb"number = \d+", b"number = 9223372036854775808", (deployment_folder / BUNDLE).read_bytes()
+    )
+    with pytest.raises(BundleError, match="not the bundle of a deployment"):
+        Bundle.parse(data)
 
 
 def test_init_writes_the_bundle_of_what_it_made(deployment_folder: Path, tmp_path: Path) -> None:

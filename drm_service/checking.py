@@ -22,8 +22,8 @@ from drm_service.records import (
     scan_records,
 )
 from drm_service.transport.files import TransportFiles
-from drm_service.transport.keys import read_transport_keys
 from drm_service.transport.restored import WAY_OUT, describe_mark, mark_row
+from drm_service.transport.rows import read_transport_keys
 from keyark.clock import SystemClock
 from keyark.errors import KeyarkError
 from keyark.errors.recovery import KeyIntegrityError

@@ -11,7 +11,7 @@ from typing import Final
 from drm_service.keys.storage_keys import put_token, storage_key_id
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.transport.files import TransportFiles
-from drm_service.transport.keys import ROTATED, put_new_key, transport_key_leaf
+from drm_service.transport.rows import ROTATED, put_new_key, transport_key_leaf
 from keyark.clock import SystemClock
 from keyark.custody.agents import AgentShareKey
 from keyark.custody.shares import QuorumRule, check_quorum

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 import tempfile
@@ -20,7 +19,6 @@ _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 _ROOT: Final = 0
 _FOLDER_MODE: Final = 0o700
-_LOCK: Final = ".lock"
 _KINDS: Final = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
 
 
@@ -52,12 +50,6 @@ class UnwritableFileError(ConfigurationError):
     """A file or folder cannot be written."""
 
     reason = "UNWRITABLE_FILE"
-
-
-class FolderInUseError(ConfigurationError):
-    """Another process works in a folder."""
-
-    reason = "FOLDER_IN_USE"
 
 
 def read_file(path: Path, *, max_size: int) -> bytes:
@@ -105,11 +97,11 @@ def is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        raise UnreadableFileError(f"{path} cannot be opened: {_why(error)}.") from None
+        raise UnreadableFileError(f"{path} cannot be opened: {words_of(error)}.") from None
     return True
 
 
-def _why(error: OSError | ValueError) -> str:
+def words_of(error: OSError | ValueError) -> str:
     """What the operating system says; a path that no system call takes has no such words."""
     return (error.strerror if isinstance(error, OSError) else None) or "a file cannot have this name"
 
@@ -179,7 +171,7 @@ def _folder_status(folder: Path) -> os.stat_result:
     try:
         status = folder.stat()
     except (OSError, ValueError) as error:
-        raise UnreadableFileError(f"{folder} cannot be opened: {_why(error)}.") from None
+        raise UnreadableFileError(f"{folder} cannot be opened: {words_of(error)}.") from None
     if not stat.S_ISDIR(status.st_mode):
         raise UnreadableFileError(f"{folder} is not a folder.")
     return status
@@ -199,18 +191,19 @@ def _foreign(path: Path) -> ForeignOwnerError:
 def make_private_folder(folder: Path) -> None:
     """Make a folder (0700) and its parents, or check the one that exists as ``check_private_folder`` does."""
     if not is_there(folder):
-        _make_folder(folder)
+        make_folder(folder)
     check_private_folder(folder)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder (0700) and its parents where there is none; raises UnwritableFileError."""
     try:
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     except FileExistsError:
         what = "is not a folder" if is_there(folder) else "is a symbolic link to nothing"
         raise UnwritableFileError(f"{folder} {what}; choose a new folder.") from None
     except (OSError, ValueError) as error:
-        raise UnwritableFileError(f"{folder} cannot be made: {_why(error)}.") from None
+        raise UnwritableFileError(f"{folder} cannot be made: {words_of(error)}.") from None
 
 
 def write_file(path: Path, data: bytes, *, mode: int) -> None:
@@ -229,7 +222,7 @@ def _check_replaceable(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:
-        raise UnwritableFileError(f"{path} cannot be written: {_why(error)}.") from None
+        raise UnwritableFileError(f"{path} cannot be written: {words_of(error)}.") from None
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UnwritableFileError(f"{path} is not a regular file, so it was not replaced; name another file.")
 
@@ -251,7 +244,7 @@ def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
 def put_new_file(source: Path, path: Path) -> None:
     """Rename a file, durably, to a name in its folder that is free; raises FileExistsAlreadyError, UnwritableFileError.
 
-    One run at a time, as within ``working_in``.
+    One run at a time, as within ``keyark.folders.working_in``.
     """
     if is_there(path):
         raise FileExistsAlreadyError(f"{path} exists and was not overwritten; move it away first.")
@@ -265,7 +258,7 @@ def names_in(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
     except (OSError, ValueError) as error:
-        raise UnreadableFileError(f"{folder} cannot be opened: {_why(error)}.") from None
+        raise UnreadableFileError(f"{folder} cannot be opened: {words_of(error)}.") from None
 
 
 def erase_secret_file(path: Path) -> None:
@@ -291,7 +284,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UnwritableFileError(f"{path} cannot be written: {_why(error)}.") from None
+        raise UnwritableFileError(f"{path} cannot be written: {words_of(error)}.") from None
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
@@ -305,104 +298,11 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def working_in(folder: Path) -> Iterator[None]:
-    """Make a folder (0700) where there is none, and keep other runs out of it meanwhile.
-
-    A folder in which nothing was written is removed again. Raises FolderInUseError where another run works in it, and
-    UnwritableFileError. The lock is the operating system's: it ends with the process.
-    """
-    lock = folder / _LOCK
-    _make_folder(folder)
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except (OSError, ValueError) as error:
-        raise UnwritableFileError(f"{folder} cannot be written: {_why(error)}.") from None
-    try:
-        _take_lock(descriptor, lock)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds something, as it should
-                folder.rmdir()
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def filling(folder: Path) -> Iterator[None]:
-    """Fill a folder (0700) that does not exist or is empty, alone; where that fails, nothing of it stays.
-
-    Raises ConfigurationError where it holds anything, ForeignOwnerError, LaxPermissionsError, FolderInUseError and
-    UnwritableFileError; then it is left as it is.
-    """
-    if is_there(folder):
-        _check_empty(folder)
-    with working_in(folder):
-        _check_empty(folder)
-        try:
-            yield
-        except BaseException:
-            _empty(folder)
-            raise
-
-
-def _check_empty(folder: Path) -> None:
-    check_private_folder(folder)
-    if any(path.name != _LOCK for path in folder.iterdir()):
-        raise ConfigurationError(f"{folder} is not empty, so nothing was written; name another folder.")
-
-
-def _empty(folder: Path) -> None:
-    """Erase what is in a folder, but for the lock; what cannot be erased is deleted."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        with contextlib.suppress(OSError):
-            if path.is_symlink():
-                path.unlink()
-            elif path.is_dir():
-                path.rmdir()
-            elif path != folder / _LOCK:
-                _forget(path)
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Change what is in a folder one process after the other: a second one waits until the first is done.
-
-    Raises UnreadableFileError where there is no such folder.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise UnreadableFileError(f"{folder} cannot be opened: {_why(error)}.") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _take_lock(descriptor: int, lock: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_current = is_there(lock) and lock.stat().st_ino == os.fstat(descriptor).st_ino
-    except BlockingIOError:
-        is_current = False
-    except OSError as error:  # a file system without locks
-        raise UnwritableFileError(f"{lock.parent} cannot be locked: {error.strerror}.") from None
-    if not is_current:  # or it was removed with its folder
-        raise FolderInUseError(
-            f"Another keyark command is working in {lock.parent}; wait until it ends, or choose another "
-            "folder."
-        )
-
-
-@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise UnreadableFileError(f"{path} cannot be opened: {_why(error)}.") from None
+        raise UnreadableFileError(f"{path} cannot be opened: {words_of(error)}.") from None
     try:
         yield descriptor
     finally:
@@ -433,7 +333,7 @@ def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     with _writing(path), contextlib.ExitStack() as undo:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
-        undo.callback(_forget, temporary)
+        undo.callback(forget_file, temporary)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
@@ -443,7 +343,7 @@ def _replacement(path: Path, data: bytes, mode: int) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
-def _forget(temporary: Path) -> None:
+def forget_file(temporary: Path) -> None:
     """Delete a file that may hold a secret; where it has another name, only this one."""
     try:
         if temporary.exists() and temporary.stat().st_nlink == 1:

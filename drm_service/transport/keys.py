@@ -1,7 +1,7 @@
 """The transport keys of a running DRM: the newest is offered and signs, older ones open envelopes until retired.
 
 A generation comes into force by a row and a TRANSPORT_KEY_ROTATED leaf in one transaction; what lies on disk without
-them waits, and a DRM whose disk holds another key than its log says does not start. Every step may be the last one
+them waits. Every step may be the last one
 before a crash: workers take a key before it is offered and drop it before the log says so, the signature of both
 keys is made up for at the next start, and a retired private key that is still there is deleted then.
 """
@@ -12,148 +12,42 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
 from drm_service.records import TRANSPORT_KEYS
 from drm_service.transport.files import TransportFiles
-from drm_service.transport.restored import remove_mark
+from drm_service.transport.rows import (
+    RETIRED,
+    ROTATED,
+    TransportKeyStateError,
+    check_begins_later,
+    check_same_key,
+    put_new_key,
+    put_retired_key,
+    read_transport_keys,
+    read_transport_records,
+    row_key,
+    spki_of,
+    transport_key_leaf,
+    validity_of,
+)
 from drm_service.workers.pool import ArchiveWorkers
 from keyark.clock import Clock
-from keyark.errors import ConfigurationError, KeyarkError, Kind, NotFoundError
+from keyark.errors import KeyarkError, NotFoundError
 from keyark.keys.key_types import KeyType
-from keyark.keys.spki import encode_spki
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
-from keyark.store import ReadTransaction, Store, WriteTransaction
+from keyark.store import Store
 from keyark.transparency.checkpoint import NoteSigner, parse_checkpoint
-from keyark.transparency.events import EVENT_VERSION, new_event, parse_leaf
-from keyark.transparency.integrity import stored_entry
 from keyark.transparency.log import Log, SignedHead
 from keyark.transparency.succession import SuccessionSigner
-from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent, TransportKeyChange
+from keyark.v1.audit_pb2 import TransportKeyChange
 from keyark.v1.common_pb2 import TransportCertificate
-from keyark.x509.certificates import Validity, load_certificate
 
-MAX_GENERATIONS: Final = 1000
 MAX_CHANGES: Final = 64
 """Changes that one answer tells: at one rotation in two weeks, those of more than two years."""
 
-ROTATED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_ROTATED
-RETIRED: Final = EventType.EVENT_TYPE_TRANSPORT_KEY_RETIRED
-
 logger = logging.getLogger(__name__)
-
-
-class TransportKeyUnknownError(ConfigurationError):
-    """A transport key on disk is not the one that the log names, or the log names none."""
-
-    reason = "TRANSPORT_KEY_UNKNOWN"
-
-
-class TransportKeyStateError(KeyarkError):
-    """The transport key is not in a state for this."""
-
-    reason = "TRANSPORT_KEY_STATE"
-    kind = Kind.PRECONDITION
-
-
-def transport_key_leaf(event_type: EventType.ValueType, key_id: bytes, time_us: int) -> LoggedEvent:
-    """Make the log entry of a transport key (id: 32 bytes) that came into force or was retired."""
-    event = AuditEvent(version=EVENT_VERSION, type=event_type, time_us=time_us, transport_key_id=key_id)
-    return new_event(event, AuditDetails())
-
-
-def put_new_key(txn: WriteTransaction, log: Log, leaf: LoggedEvent, *, record: TransportKeyRecord) -> None:
-    """Write the row of a generation that comes into force, with its leaf; raises KeyExistsError.
-
-    A DRM that came from a backup archives from then on.
-    """
-    remove_mark(txn)
-    txn.insert(TRANSPORT_KEYS, _row_key(record), record.SerializeToString())
-    log.append(txn, leaf, on_index=partial(_note_index, record, "rotated_index"))
-
-
-def put_retired_key(
-    txn: WriteTransaction, log: Log, leaf: LoggedEvent, *, record: TransportKeyRecord
-) -> None:
-    """Write the row of a generation whose envelopes are refused from now on, with its leaf."""
-    retired = TransportKeyRecord()
-    retired.CopyFrom(record)
-    retired.retired = True
-    txn.put(TRANSPORT_KEYS, _row_key(retired), retired.SerializeToString())
-    log.append(txn, leaf, on_index=partial(_note_index, retired, "retired_index"))
-
-
-def read_transport_records(txn: ReadTransaction) -> list[TransportKeyRecord]:
-    """Return the rows of all generations, the newest last; raises TransportKeyUnknownError for none."""
-    rows = txn.scan(TRANSPORT_KEYS, limit=MAX_GENERATIONS)
-    if not rows:
-        raise _no_key_in_force()
-    return [TransportKeyRecord.FromString(row) for _, row in rows]
-
-
-def check_begins_later(
-    certificate: TransportCertificate, before: TransportCertificate, *, generation: int
-) -> None:
-    """Raise TransportKeyStateError unless a new key's certificate begins after that of the key that it replaces.
-
-    A reader that met only the new key could otherwise take a stolen copy of the older one for its successor.
-    """
-    if _validity(certificate).not_before <= _validity(before).not_before:
-        raise TransportKeyStateError(
-            f"The certificate of transport key {generation} begins no later than that of the key in "
-            "force. Sign its request again (`keyark identities issue`), then run this command again."
-        )
-
-
-def _no_key_in_force() -> TransportKeyUnknownError:
-    return TransportKeyUnknownError(
-        "The log names no transport key that is in force; restore the store from a backup."
-    )
-
-
-def read_transport_keys(txn: ReadTransaction, files: TransportFiles) -> list[TransportKeyRecord]:
-    """Return all generations, the newest last, once log, certificates and private keys on disk agree.
-
-    Raises TransportKeyUnknownError, TransportKeyFileError, and the errors of keys and certificates that do not load.
-    """
-    records = read_transport_records(txn)
-    if records[-1].retired:
-        raise _no_key_in_force()
-    for record in records:
-        _check_logged(txn, record)
-        certificate = files.certificate(record.generation)
-        _check_same_key(files, record, certificate)
-        if not record.retired:
-            files.load_key(record.generation, _spki(certificate))
-    return records
-
-
-def _check_logged(txn: ReadTransaction, record: TransportKeyRecord) -> None:
-    """Raise unless the log says of a key what its row does."""
-    said = [(ROTATED, record.rotated_index)] + [(RETIRED, record.retired_index)] * record.retired
-    for event_type, index in said:
-        try:
-            event = parse_leaf(stored_entry(txn, index).leaf)
-        except NotFoundError:
-            event = AuditEvent()
-        if event.type != event_type or event.transport_key_id != record.key_id:
-            raise TransportKeyUnknownError(
-                f"Transport key {record.generation} is not what leaf {index} of the log says; restore the store from "
-                "a backup."
-            )
-
-
-def _check_same_key(
-    files: TransportFiles, record: TransportKeyRecord, certificate: TransportCertificate
-) -> None:
-    """Raise unless a certificate is of the key that log and row name."""
-    if sha256(_spki(certificate)).digest() != record.key_id:
-        raise TransportKeyUnknownError(
-            f"{files.certificate_path(record.generation)} is not for the key that the log names as "
-            f"transport key {record.generation}; restore the certificate of {record.key_id.hex()}."
-        )
 
 
 @dataclass(kw_only=True)
@@ -202,7 +96,7 @@ class TransportKeys:
         head = await self.log.sign_anew()
         newest.handover_checkpoint = head.note
         value = newest.SerializeToString()
-        await self.store.update(lambda txn: txn.put(TRANSPORT_KEYS, _row_key(newest), value))
+        await self.store.update(lambda txn: txn.put(TRANSPORT_KEYS, row_key(newest), value))
         self.signer.complete()
 
     @property
@@ -281,7 +175,8 @@ class TransportKeys:
         ended = [
             record.generation
             for record in self._records[:-1]
-            if not record.retired and _validity(self._certificates[record.generation]).not_after < self._now()
+            if not record.retired
+            and validity_of(self._certificates[record.generation]).not_after < self._now()
         ]
         for generation in ended:
             await self.retire(generation)
@@ -343,10 +238,10 @@ class TransportKeys:
         loaded = {}
         for record in self._records:
             certificate = self.files.certificate(record.generation)
-            _check_same_key(self.files, record, certificate)
+            check_same_key(self.files, record, certificate)
             loaded[record.generation] = certificate
-        self.files.trust().verify(certificate, _validity(certificate).not_before)
-        if _validity(certificate).not_after < self._now():
+        self.files.trust().verify(certificate, validity_of(certificate).not_before)
+        if validity_of(certificate).not_after < self._now():
             logger.warning(
                 "the certificate of transport key %d has ended, so clients do not use it: renew it, or rotate",
                 self._records[-1].generation,
@@ -355,7 +250,7 @@ class TransportKeys:
         _warn_of_younger(loaded)
 
     def _note_signer(self, generation: int) -> NoteSigner:
-        spki = _spki(self.files.certificate(generation))
+        spki = spki_of(self.files.certificate(generation))
         return NoteSigner.from_private_key(self.origin, self.files.load_key(generation, spki))
 
     def _describe(self, record: TransportKeyRecord) -> dict[str, Any]:
@@ -373,7 +268,7 @@ def _warn_of_younger(certificates: Mapping[int, TransportCertificate]) -> None:
     """Log a warning for each older key that was certified again after the one in force, the last of them."""
     *older, newest = certificates
     for generation in older:
-        if _validity(certificates[generation]).not_before >= _validity(certificates[newest]).not_before:
+        if validity_of(certificates[generation]).not_before >= validity_of(certificates[newest]).not_before:
             logger.warning(
                 "transport key %d was certified again after key %d, which is in force: a reader that met only the "
                 "latter could believe a stolen copy of the former. Renew the certificate of key %d.",
@@ -381,21 +276,3 @@ def _warn_of_younger(certificates: Mapping[int, TransportCertificate]) -> None:
                 newest,
                 newest,
             )
-
-
-def _validity(certificate: TransportCertificate) -> Validity:
-    return Validity.of(load_certificate(certificate.certificate))
-
-
-def _spki(certificate: TransportCertificate) -> bytes:
-    return encode_spki(load_certificate(certificate.certificate).public_key())
-
-
-def _row_key(record: TransportKeyRecord) -> bytes:
-    return record.generation.to_bytes(4, "big")
-
-
-def _note_index(record: TransportKeyRecord, name: str, txn: WriteTransaction, index: int) -> None:
-    """Complete the row with the place of its leaf, which is known once the commit group is."""
-    setattr(record, name, index)
-    txn.put(TRANSPORT_KEYS, _row_key(record), record.SerializeToString())

@@ -15,7 +15,8 @@ from typing import Any, Final
 from drm_service.config import DrmConfig
 from drm_service.records import SCHEMA_VERSION, TABLES
 from drm_service.transport.files import TransportFiles
-from drm_service.transport.keys import (
+from drm_service.transport.restored import log_first_start_after_restore
+from drm_service.transport.rows import (
     RETIRED,
     ROTATED,
     TransportKeyStateError,
@@ -25,7 +26,6 @@ from drm_service.transport.keys import (
     read_transport_records,
     transport_key_leaf,
 )
-from drm_service.transport.restored import log_first_start_after_restore
 from keyark.clock import SystemClock
 from keyark.keys.key_types import KeyType
 from keyark.records.v1.drm_pb2 import TransportKeyRecord

@@ -116,12 +116,12 @@ from keyark.errors.services import (
 )
 from keyark.files import (
     FileExistsAlreadyError,
-    FolderInUseError,
     ForeignOwnerError,
     LaxPermissionsError,
     UnreadableFileError,
     UnwritableFileError,
 )
+from keyark.folders import FolderInUseError
 from keyark.identity.revoked import IdentityListError, IdentityRevokedError, OlderIdentityListError
 from keyark.identity.transport import TransportCertificateError
 from keyark.keys.key_types import UnsupportedKeyError

@@ -21,7 +21,8 @@ from keyark.deployment.access.authority import MAX_REQUEST, DeploymentAuthority
 from keyark.deployment.access.bundle import BundleSource, publish_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
-from keyark.files import PRIVATE, PUBLIC, filling, make_private_folder, read_file, write_new_file
+from keyark.files import PRIVATE, PUBLIC, make_private_folder, read_file, write_new_file
+from keyark.folders import filling
 from keyark.identity.bundles import BUNDLE
 from keyark.identity.certificates import request_identity
 from keyark.identity.spiffe import SERVICE_ROLES, SpiffeId, check_trust_domain

@@ -17,7 +17,8 @@ from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.commands import service_command
 from keyark.errors import ConfigurationError
-from keyark.files import UnwritableFileError, alone_in, is_there, read_file, write_file
+from keyark.files import UnwritableFileError, is_there, read_file, write_file
+from keyark.folders import alone_in
 from keyark.identity.bundles import BUNDLE
 from keyark.keys.spki import encode_spki
 from keyark.x509.authority import (

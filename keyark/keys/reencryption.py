@@ -15,7 +15,6 @@ from typing import Final
 
 from keyark.errors import ConfigurationError
 from keyark.files import (
-    alone_in,
     erase_secret_file,
     exchange_secret_file,
     finish_secret_exchange,
@@ -23,6 +22,7 @@ from keyark.files import (
     read_secret_file,
     write_file,
 )
+from keyark.folders import alone_in
 from keyark.keys.at_rest import FILE, LEVELS, KeyPasswordError, KeyPasswords, check_source, read_key_passwords
 from keyark.keys.private_keys import (
     MAX_KEY_FILE_SIZE,

@@ -12,7 +12,7 @@ from keyark.client.enrollment.batch import PASSWORDS, BatchEnrollment
 from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat, OtherRequestError
 from keyark.client.enrollment.single import EnrollmentOrder, enroll_into
 from keyark.errors import KeyarkError, UnavailableError
-from keyark.files import FolderInUseError, working_in
+from keyark.folders import FolderInUseError, working_in
 from keyark.keys.key_types import KeyType, generate
 from keyark.keys.password_files import read_password
 from keyark.keys.private_keys import save_private_key

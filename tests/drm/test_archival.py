@@ -13,8 +13,8 @@ import pytest
 from drm_service.archival.steps import ArchiveRequest, KeyArchive, SigningKeyRequest
 from drm_service.keys.storage_keys import StorageKeys
 from drm_service.records import KEYS, TABLES, find_by_key_id, read_record
-from drm_service.transport.keys import ROTATED, put_new_key, transport_key_leaf
 from drm_service.transport.restored import mark_row
+from drm_service.transport.rows import ROTATED, put_new_key, transport_key_leaf
 from drm_service.workers.key_worker import open_worker, worker_setup
 from keyark.clock import ManualClock
 from keyark.custody.envelopes import TransportPublicKey, seal_to_transport

@@ -24,14 +24,13 @@ from keyark.files import (
     UnwritableFileError,
     check_private_folder,
     check_trusted_file,
-    filling,
     make_private_folder,
     read_file,
     read_secret_file,
-    working_in,
     write_file,
     write_new_file,
 )
+from keyark.folders import filling, working_in
 from keyark.keys.key_types import KeyType, UnsupportedKeyError
 from keyark.keys.private_keys import (
     KeyFileError,

@@ -9,7 +9,8 @@ from typing import Final
 from urllib.error import URLError
 
 from keyark.client.access.home import Home
-from keyark.files import PRIVATE, PUBLIC, alone_in, filling, read_file, write_file
+from keyark.files import PRIVATE, PUBLIC, read_file, write_file
+from keyark.folders import alone_in, filling
 from keyark.identity.bundles import BUNDLE, MAX_BUNDLE, Bundle, BundleError, OlderBundleError
 from keyark.identity.certificates import fingerprint
 from keyark.identity.revoked import IDENTITY_LIST, load_revoked

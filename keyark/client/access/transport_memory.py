@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 
 from keyark.client.access.home import Home
 from keyark.errors import ConfigurationError
-from keyark.files import alone_in, read_file, write_file
+from keyark.files import read_file, write_file
+from keyark.folders import alone_in
 from keyark.identity.transport import TransportTrust
 from keyark.records.v1.trust_pb2 import FollowedTransportKeys as Record
 from keyark.rpc.calling.channels import Channel, call

@@ -17,7 +17,8 @@ from keyark.client.enrollment.single import EnrollmentOrder, UserResult, finishe
 from keyark.client.enrollment.user_list import UserListError
 from keyark.client.trust.verification import Enrolled
 from keyark.errors import KeyarkError, NotFoundError
-from keyark.files import check_own_folder, working_in
+from keyark.files import check_own_folder
+from keyark.folders import working_in
 from keyark.text.characters import counted
 from keyark.x509.pkcs12 import Pkcs12Form
 

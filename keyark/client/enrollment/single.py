@@ -12,7 +12,7 @@ from keyark.client.enrollment.client import EnrollmentClient, KeyDelivery, Prepa
 from keyark.client.enrollment.folder import EnrollmentFolder, OtherRequestError
 from keyark.client.enrollment.pending import PendingApprovalError
 from keyark.errors import KeyarkError
-from keyark.files import working_in
+from keyark.folders import working_in
 from keyark.keys.key_types import KeyType
 from keyark.statements.enrollment import PresentCertificate, Statement
 from keyark.x509.names import normalized_name

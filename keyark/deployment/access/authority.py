@@ -20,7 +20,8 @@ from keyark.clock import SECONDS_PER_DAY
 from keyark.config import Config, load_config
 from keyark.deployment.access.issued import IssuedIdentities, IssuedIdentity
 from keyark.errors import ConfigurationError
-from keyark.files import PRIVATE, PUBLIC, filling, read_file, write_file, write_new_file
+from keyark.files import PRIVATE, PUBLIC, read_file, write_file, write_new_file
+from keyark.folders import filling
 from keyark.identity.certificates import (
     check_own,
     identity_of,

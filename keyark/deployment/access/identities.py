@@ -12,7 +12,7 @@ from keyark.deployment.access.authority import DeploymentAuthority
 from keyark.deployment.commands import ServiceCommandError, service_command
 from keyark.errors import ConfigurationError, KeyarkError
 from keyark.extras import need_extra
-from keyark.files import alone_in
+from keyark.folders import alone_in
 from keyark.identity.files import IdentityFiles
 from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.keys.private_keys import PasswordRequiredError

@@ -16,7 +16,7 @@ from keyark.config import Config, ConfigPath, load_config
 from keyark.deployment.access.authority import INTERNAL_CA_SECONDS, DeploymentAuthority
 from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.access.revocation import IdentityRevocation
-from keyark.files import alone_in
+from keyark.folders import alone_in
 from keyark.identity.revoked import IDENTITY_LIST
 from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.keys.spki import encode_spki

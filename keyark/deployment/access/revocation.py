@@ -19,7 +19,8 @@ from keyark.deployment.access.bundle import keep_bundle
 from keyark.deployment.access.identities import identity_files
 from keyark.deployment.access.issued import IssuedIdentity
 from keyark.errors import ConfigurationError, KeyarkError, NotFoundError
-from keyark.files import PUBLIC, alone_in, read_file, write_file
+from keyark.files import PUBLIC, read_file, write_file
+from keyark.folders import alone_in
 from keyark.identity.revoked import IDENTITY_LIST, MAX_SIZE
 from keyark.identity.spiffe import SERVICE_ROLES, TRANSPORT_ROLE
 from keyark.keys.signatures import signature_scheme

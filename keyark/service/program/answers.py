@@ -24,7 +24,8 @@ from pydantic import Field, ValidationError
 from keyark.config import Config
 from keyark.contexts import context
 from keyark.errors import KeyarkError, Kind
-from keyark.files import PUBLIC, alone_in, read_file, write_file, write_new_file
+from keyark.files import PUBLIC, read_file, write_file, write_new_file
+from keyark.folders import alone_in
 from keyark.identity.certificates import asked_identity, check_issuer, identity_of
 from keyark.identity.files import IdentityFiles
 from keyark.identity.spiffe import TRANSPORT_ROLE, SpiffeId

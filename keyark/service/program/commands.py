@@ -21,7 +21,8 @@ from keyark.config import Config, load_config
 from keyark.custody.harden import disable_core_dumps
 from keyark.errors import KeyarkError
 from keyark.errors.commands import StoppedError, SystemRefusalError, UsageError
-from keyark.files import check_trusted_file, filling
+from keyark.files import check_trusted_file
+from keyark.folders import filling
 from keyark.keys.reencryption import begin_encrypted
 from keyark.meters import Meters
 from keyark.policy.config import describe_policy

@@ -11,6 +11,7 @@ from keyark.load.reporting import pages
 
 FIGURES: Final = (
     ("crypto_floor_us", "CPU of the unavoidable cryptography, us per enrollment"),
+    ("crypto_floor_spread", "how far the floor's samples lie apart, as a share; more than 0.15 is marked"),
     ("server_cpu_us", "CPU of RM, DRM, CM with all workers, us per enrollment"),
     ("floor_ratio", "the one divided by the other"),
     ("enrollments_per_second", "enrollments per second"),

@@ -24,7 +24,7 @@ from keyark.errors import KeyarkError
 from keyark.identity.spiffe import SERVICE_ROLES
 from keyark.load import Closed, Delivery, KeyCache, LoadPlan, Open
 from keyark.load.driving.fleet import run_load
-from keyark.load.measuring.floor import measure_floor
+from keyark.load.measuring.floor import FloorMeter
 from keyark.load.measuring.processes import find_services, mebibytes, process_table, usage_of
 from keyark.load.planning.plan import ENROLL
 from keyark.load.planning.suites import SUITES, KeySuite
@@ -44,6 +44,8 @@ MODES: Final[dict[str, dict[str, Any]]] = {
 HEADLINE: Final = "one_per_call"
 HEADROOM: Final = 4.0
 """How much faster than the part before it a part may be before its keys run out."""
+DOUBTFUL: Final = 0.15
+"""How far apart, as a share, samples of the crypto floor may lie before a run is marked."""
 COMMITS: Final = 40
 ROW: Final = bytes(4000)
 FIRST_GUESS: Final = {"ec": 1000, "rsa": 60, "pq": 500}
@@ -80,15 +82,17 @@ class Suite:
     def __init__(self, suite: KeySuite, home: Path, keys: KeyCache, pace: Pace) -> None:
         self._suite, self._home, self._keys, self._pace = suite, home, keys, pace
         self._rate = float(FIRST_GUESS[suite.name])
+        self._meter = FloorMeter(suite)
         self.series: dict[str, Any] = {}
 
     async def measure(self) -> dict[str, Any]:
         """Return all figures; the headline mode's stand at the top, every mode's below ``modes``."""
+        self._meter.sample()
         unloaded = await self._run("unloaded", Closed(clients=1), seconds=self._pace.unloaded, processes=1)
-        modes = {name: await self._mode(name, options) for name, options in MODES.items()}
-        opened = await self._run(
-            "open_loop_70_percent", Open(rate=SHARE * modes[HEADLINE]["enrollments_per_second"]), processes=2
-        )
+        saturated = {name: await self._saturated(name, options) for name, options in MODES.items()}
+        rate = saturated[HEADLINE].kinds[ENROLL].items_per_second
+        opened = await self._run("open_loop_70_percent", Open(rate=SHARE * rate), processes=2)
+        modes = {name: self._figures(summary, MODES[name]) for name, summary in saturated.items()}
         pool = await signing.measure_pool(
             self._home / "cm" / "cm.toml",
             self._suite,
@@ -106,12 +110,19 @@ class Suite:
             "series": self.series,
         }
 
-    async def _mode(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    async def _saturated(self, name: str, options: dict[str, Any]) -> Summary:
         summary = await self._run(name, Closed(clients=CLIENTS[self._suite.name]), processes=2, **options)
         self._rate = summary.kinds[ENROLL].items_per_second
-        floor = measure_floor(self._suite, batch_mean=summary.batch_mean)
+        return summary
+
+    def _figures(self, summary: Summary, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the figures of a mode, against the floor of all samples of the run."""
+        floor = self._meter.floor(batch_mean=summary.batch_mean, items_per_call=options.get("batch", 1))
+        spread = self._meter.spread(floor)
+        doubt = [f"the floor's samples lie {spread:.0%} apart: measure again on a quiet machine"]
         return {
             "crypto_floor_us": floor.per_enrollment,
+            "crypto_floor_spread": spread,
             "primitives_us": floor.primitives,
             "server_cpu_us": summary.server_cpu_us,
             "server_cpu_us_by_service": {
@@ -125,6 +136,7 @@ class Suite:
             "errors": summary.kinds[ENROLL].errors,
             "notes": [
                 *summary.notes,
+                *(doubt if spread > DOUBTFUL else ()),
                 *(f"errors: {text}" for text in summary.kinds[ENROLL].messages.values()),
             ],
         }
@@ -136,6 +148,7 @@ class Suite:
             result = await run_load(self._plan(arrival, seconds, options), keys=self._keys)
             summary = summarize(result)
             if ENROLL in summary.kinds and summary.kinds[ENROLL].items:
+                self._meter.sample()
                 self.series[name] = build_series(result)
                 return summary
             if ENROLL in summary.kinds or seconds >= LONGEST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -12,11 +13,13 @@ from benchmarks.__main__ import report_of
 from benchmarks.page import bench_page, bench_tables
 from keyark.load import KeyCache
 from keyark.load.driving.observing import machine
+from keyark.load.measuring.floor import FloorMeter
 from keyark.load.planning.plan import CERTIFICATE, STATUS
 from keyark.load.planning.suites import EC
 
 TABLE = {
-    "crypto_floor_us", "server_cpu_us", "floor_ratio", "enrollments_per_second", "client_cpu_us", "p50_ms", "p99_ms",
+    "crypto_floor_us", "crypto_floor_spread",
+    "server_cpu_us", "floor_ratio", "enrollments_per_second", "client_cpu_us", "p50_ms", "p99_ms",
     "p999_ms", "unloaded_p50_ms", "commit_ms", "rss_mb", "bytes_per_key", "fsyncs_per_enrollment",
     "rpcs_per_enrollment", "batch_mean", "signing_pool", "policy",
 }  # fmt: skip
@@ -62,6 +65,24 @@ def test_a_suite_has_every_figure_of_the_table(home, keys):
     for table in bench_tables(report):
         console.print(table)
     assert "floor_ratio" in console.export_text()
+
+
+def test_the_floor_counts_every_verification_and_its_samples_tell_their_spread() -> None:
+    meter = FloorMeter(EC)
+    before = os.sched_getaffinity(0)
+    meter.sample()
+    meter.sample()
+    assert os.sched_getaffinity(0) == before
+    floor = meter.floor(batch_mean=10.0, items_per_call=1)
+    p = floor.primitives
+    expected = (
+        3 * p["statement_verify"] + 3 * p["caller_verify"] + p["open"] + p["match"] + p["seal"]
+        + 2 * p["certificate_sign"] + p["certificate_verify"]
+        + (p["checkpoint_sign"] + 2 * p["checkpoint_verify"]) / 10
+    )  # fmt: skip
+    assert floor.per_enrollment == pytest.approx(expected)
+    assert meter.floor(batch_mean=10.0, items_per_call=16).per_enrollment < floor.per_enrollment
+    assert meter.spread(floor) >= 0
 
 
 def test_the_median_of_several_runs_stands_in_for_all_of_them():

@@ -20,7 +20,7 @@ from keyark.errors import InvalidInputError
 from keyark.keys.key_types import SigningPublicKey
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import RevocationRequest
-from keyark.records.v1.cm_pb2 import PairRecord, Revocation
+from keyark.records.v1.cm_pb2 import PairRecord, Revocation, SerialRecord
 from keyark.statements.revocations import (
     AlreadyExpiredError,
     AlreadyRevokedError,
@@ -28,7 +28,7 @@ from keyark.statements.revocations import (
     parse_revocation,
     verify_revocation,
 )
-from keyark.store import ReadTransaction, Store, WriteTransaction
+from keyark.store import Store, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event
 from keyark.transparency.log import Log
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, LoggedEvent
@@ -36,6 +36,7 @@ from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.certificates_pb2 import Certificate, KeyRole
 from keyark.v1.revocation_pb2 import RevocationReason
 from keyark.x509.certificates import load_certificate
+from keyark.x509.crl_entries import REASONS
 from keyark.x509.serials import check_serial
 
 STAGE: Final = "revoke"
@@ -44,15 +45,7 @@ HOLD: Final = RevocationReason.REVOCATION_REASON_CERTIFICATE_HOLD
 COMPROMISE: Final = RevocationReason.REVOCATION_REASON_KEY_COMPROMISE
 
 
-_REASON_NAMES: Final = {
-    RevocationReason.REVOCATION_REASON_UNSPECIFIED: "unspecified",
-    COMPROMISE: "keyCompromise",
-    RevocationReason.REVOCATION_REASON_AFFILIATION_CHANGED: "affiliationChanged",
-    RevocationReason.REVOCATION_REASON_SUPERSEDED: "superseded",
-    RevocationReason.REVOCATION_REASON_CESSATION_OF_OPERATION: "cessationOfOperation",
-    HOLD: "certificateHold",
-    RevocationReason.REVOCATION_REASON_PRIVILEGE_WITHDRAWN: "privilegeWithdrawn",
-}
+_REASON_NAMES: Final = {number: name for name, number in REASONS.items()}
 
 
 class Change(enum.Enum):
@@ -164,9 +157,10 @@ class Revocations:
         _check(asked)
         # Leaves are made before the transaction (they hold randomness); those of certificates that need no change
         # are not appended. Policy judges between the two: all is found, nothing is changed yet.
-        leaves = self.store.read(lambda txn: {serial: _leaf(txn, serial, asked) for serial in asked.serials})
-        for request in self.store.read(lambda txn: [_policy_request(txn, s, asked) for s in asked.serials]):
-            self.policy.enforce(STAGE, request)
+        found = self.store.read(lambda txn: [(s, *find_by_serial(txn, s)) for s in asked.serials])
+        leaves = {serial: _leaf(pair, row, serial, asked) for serial, row, pair in found}
+        for _, row, pair in found:
+            self.policy.enforce(STAGE, _policy_request(pair, row, asked))
         return await self.store.update(lambda txn: self._change_all(txn, asked, leaves))
 
     def _change_all(
@@ -189,8 +183,7 @@ def _check(asked: _Asked) -> None:
         )
 
 
-def _policy_request(txn: ReadTransaction, serial: bytes, asked: _Asked) -> RevocationRequest:
-    found, pair = find_by_serial(txn, serial)
+def _policy_request(pair: PairRecord, found: SerialRecord, asked: _Asked) -> RevocationRequest:
     return RevocationRequest(
         requester=asked.caller,
         profile=pair.profile,
@@ -203,8 +196,7 @@ def _policy_request(txn: ReadTransaction, serial: bytes, asked: _Asked) -> Revoc
     )
 
 
-def _leaf(txn: ReadTransaction, serial: bytes, asked: _Asked) -> LoggedEvent:
-    found, pair = find_by_serial(txn, serial)
+def _leaf(pair: PairRecord, found: SerialRecord, serial: bytes, asked: _Asked) -> LoggedEvent:
     certificate = pair.signing_certificate if serial == pair.signing_serial else pair.encryption_certificate
     event = AuditEvent(
         version=EVENT_VERSION,

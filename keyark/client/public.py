@@ -42,8 +42,9 @@ from keyark.client.blocking import (
     BlockingWitnesses,
 )
 from keyark.client.enrollment.batch import BatchEnrollment, enroll_many
-from keyark.client.enrollment.client import EnrollmentClient, KeyDelivery, PreparedEnrollment
+from keyark.client.enrollment.client import EnrollmentClient, KeyDelivery
 from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat
+from keyark.client.enrollment.prepared import PreparedEnrollment
 from keyark.client.enrollment.single import EnrollmentOrder, UserResult, enroll_into
 from keyark.client.enrollment.user_list import read_users
 from keyark.client.errors import *  # noqa: F403 — a class for every reason

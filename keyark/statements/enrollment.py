@@ -249,8 +249,8 @@ def build_statement(
     signing_spki: bytes,
     encryption_spki: bytes,
     present: PresentCertificate | None = None,
-) -> bytes:
-    """Return the canonical bytes of a statement, ready to sign; with ``present``, of a renewal.
+) -> Statement:
+    """Return a statement whose ``raw`` is ready to sign; with ``present``, of a renewal.
 
     The common name is put into Unicode normal form C. Raises as ``parse_statement`` does.
     """
@@ -271,7 +271,7 @@ def build_statement(
         message.renews = present.serial
         signed = context(RENEWAL_LABEL, canonical(message))
         message.renewal_signature = sign_message(present.private_key, signed)
-    return parse_statement(canonical(message)).raw
+    return parse_statement(canonical(message))
 
 
 def sign_statement(raw: bytes, private_key: SigningPrivateKey) -> bytes:

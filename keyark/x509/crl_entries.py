@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from keyark.keys import der as _der
+from keyark.v1.revocation_pb2 import RevocationReason
 from keyark.x509.serials import check_serial
 
+
+def _rfc_name(name: str) -> str:
+    first, *others = name.removeprefix("REVOCATION_REASON_").lower().split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+REASONS: Final[Mapping[str, RevocationReason.ValueType]] = {
+    _rfc_name(name): number for name, number in RevocationReason.items()
+}
+"""The reasons that certificates are revoked or held for, by their names in RFC 5280 §5.3.1."""
 REMOVE_FROM_CRL: Final = 8
 """The reason of an entry in a delta CRL that takes one back, RFC 5280 §5.3.1."""
 

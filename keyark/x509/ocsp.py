@@ -19,6 +19,7 @@ from keyark.errors import InvalidInputError
 from keyark.keys.library import PARSING_ERRORS
 from keyark.x509.authority import Authority, certificate_builder, key_usage, sign_certificate
 from keyark.x509.certificates import Validity
+from keyark.x509.crl_entries import REASONS
 from keyark.x509.serials import decode_serial, encode_serial
 
 MAX_NONCE_SIZE: Final = 128  # RFC 9654 §2.1
@@ -32,13 +33,8 @@ _HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
     algorithm.name: algorithm
     for algorithm in (hashes.SHA1(), hashes.SHA256(), hashes.SHA384(), hashes.SHA512())  # noqa: S303 — names, no security
 }
-_REASONS: Final = {
-    1: x509.ReasonFlags.key_compromise,
-    3: x509.ReasonFlags.affiliation_changed,
-    4: x509.ReasonFlags.superseded,
-    5: x509.ReasonFlags.cessation_of_operation,
-    6: x509.ReasonFlags.certificate_hold,
-    9: x509.ReasonFlags.privilege_withdrawn,
+_REASONS: Final[Mapping[int, x509.ReasonFlags]] = {
+    number: x509.ReasonFlags(name) for name, number in REASONS.items() if number
 }
 
 

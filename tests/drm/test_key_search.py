@@ -50,7 +50,7 @@ class Archive:
             email=email,
             signing_spki=OTHER_SPKI,
             encryption_spki=SPKI,
-        )
+        ).raw
         statement = parse_statement(raw)
         event = new_event(
             AuditEvent(

@@ -61,7 +61,7 @@ def statement(signing_spki: bytes, encryption_spki: bytes) -> bytes:
         email="alice@example.org",
         signing_spki=signing_spki,
         encryption_spki=encryption_spki,
-    )
+    ).raw
 
 
 @pytest.mark.parametrize("key_type", KeyType)

@@ -14,6 +14,8 @@ from keyark.errors import ConfigurationError, PolicyRejectedError
 from keyark.policy.config import PolicyConfig, build_engine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt, sample_of
 from keyark.policy.rules.enrollment import in_domain
+from keyark.policy.rules.revocation import REASONS as REVOCATION_REASONS
+from keyark.x509.crl_entries import REASONS
 from tests.policy.test_engine import REQUEST
 
 
@@ -325,3 +327,7 @@ def test_no_name_makes_a_pattern_take_long(tmp_path: Path, rule: str) -> None:
     text = GRANT + f'[[policy.rule]]\nname = "slow"\nstage = "submit"\n{rule}\n'
     with pytest.raises(PolicyRejectedError):
         build_engine("rm", load(tmp_path, text)).enforce("submit", replace(REQUEST, common_name="a" * 64))
+
+
+def test_the_reasons_of_the_rule_are_those_of_the_contract() -> None:
+    assert list(REVOCATION_REASONS) == list(REASONS)

@@ -66,6 +66,6 @@ def test_the_same_request_gives_the_same_bytes(vector):
         email="zoe@example.org",
         signing_spki=encode_spki(key.public_key()),
         encryption_spki=vector["encryption_spki"],
-    )
+    ).raw
     assert raw == vector["statement"]
     verify_statement(parse_statement(raw), sign_statement(raw, key))

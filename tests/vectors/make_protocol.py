@@ -107,7 +107,7 @@ class Example:
             email="zoe@example.org",
             signing_spki=encode_spki(signing_key.public_key()),
             encryption_spki=encode_spki(encryption_key.public_key()),
-        )
+        ).raw
         return cls(parse_statement(raw), sign_statement(raw, signing_key), signing_key, encryption_key)  # type: ignore[arg-type]
 
     def vector(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def make_renewal(example: Example, present_key: Any) -> dict[str, Any]:
         signing_spki=statement.signing_spki,
         encryption_spki=statement.encryption_spki,
         present=PresentCertificate(serial=bytes.fromhex("5e" * 20), private_key=present_key),
-    )
+    ).raw
     renewal = Example(
         parse_statement(raw),
         sign_statement(raw, example.signing_key),

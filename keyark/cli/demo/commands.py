@@ -27,8 +27,9 @@ from keyark.cli.demo.story import DemoFailedError, Story, openssl
 from keyark.cli.output import describe_error, say_aside
 from keyark.client.access.home import Home
 from keyark.client.access.sessions import open_session
-from keyark.client.enrollment.client import EnrollmentClient, PreparedEnrollment
+from keyark.client.enrollment.client import EnrollmentClient
 from keyark.client.enrollment.folder import EnrollmentFolder
+from keyark.client.enrollment.prepared import PreparedEnrollment
 from keyark.client.trust.receipts import list_entries
 from keyark.client.trust.verification import Enrolled
 from keyark.custody.harden import disable_core_dumps

@@ -30,24 +30,17 @@ from keyark.client.enrollment.folder import EnrollmentFolder
 from keyark.errors import NotFoundError
 from keyark.statements.revocations import OWN_REASONS
 from keyark.v1.certificates_pb2 import Certificate, Crl
-from keyark.v1.revocation_pb2 import RevocationReason
+from keyark.x509.crl_entries import REASONS
 from keyark.x509.serials import encode_serial
 
-REASONS: Final = {
-    "unspecified": RevocationReason.REVOCATION_REASON_UNSPECIFIED,
-    "keyCompromise": RevocationReason.REVOCATION_REASON_KEY_COMPROMISE,
-    "affiliationChanged": RevocationReason.REVOCATION_REASON_AFFILIATION_CHANGED,
-    "superseded": RevocationReason.REVOCATION_REASON_SUPERSEDED,
-    "cessationOfOperation": RevocationReason.REVOCATION_REASON_CESSATION_OF_OPERATION,
-    "privilegeWithdrawn": RevocationReason.REVOCATION_REASON_PRIVILEGE_WITHDRAWN,
-}
-"""The names of RFC 5280 section 5.3.1."""
+HOLD: Final = "certificateHold"
+FINAL_REASONS: Final = [name for name in REASONS if name != HOLD]
 
 pair_option = click.option("--pair", is_flag=True, help="Include the other certificate of the pair.")
 
 
 reason_option = click.option(
-    "--reason", type=click.Choice(list(REASONS)), default="unspecified", show_default=True
+    "--reason", type=click.Choice(FINAL_REASONS), default="unspecified", show_default=True
 )
 own_reason_option = click.option(
     "--reason",

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from keyark.cli.listing import part_of, print_part
 from keyark.cli.officers.certificates import days
-from keyark.cli.officers.revocation import REASONS
+from keyark.cli.officers.revocation import FINAL_REASONS
 from keyark.cli.options import (
     F,
     home_option,
@@ -299,7 +299,7 @@ class _Passwords:
 @click.option(
     "--reason",
     required=True,
-    type=click.Choice(list(REASONS)),
+    type=click.Choice(FINAL_REASONS),
     help="The reason, as in RFC 5280 section 5.3.1.",
 )
 @click.option(

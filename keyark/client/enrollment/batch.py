@@ -11,8 +11,9 @@ from typing import Final
 from urllib.parse import quote
 
 from keyark.client.access.passwords import PasswordList
-from keyark.client.enrollment.client import EnrollmentClient, PreparedEnrollment
+from keyark.client.enrollment.client import EnrollmentClient
 from keyark.client.enrollment.folder import EnrollmentFolder, KeyFormat
+from keyark.client.enrollment.prepared import PreparedEnrollment
 from keyark.client.enrollment.single import EnrollmentOrder, UserResult, finished_in, issued, prepare_in
 from keyark.client.enrollment.user_list import UserListError
 from keyark.client.trust.verification import Enrolled

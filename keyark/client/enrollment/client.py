@@ -12,25 +12,23 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from keyark.client.access.following import Opening
 from keyark.client.access.home import Home
 from keyark.client.access.passwords import PasswordSource, no_password
 from keyark.client.access.renewal import FollowedIdentity
 from keyark.client.enrollment.pending import wait_for_decision, without_certificates
+from keyark.client.enrollment.prepared import PreparedEnrollment, spki_of
 from keyark.client.trust.verification import Enrolled, UnexpectedAnswerError, Verification
 from keyark.client.trust.witnesses import ReceiptWitness
 from keyark.clock import Clock, SystemClock
-from keyark.custody.envelopes import UnknownTransportKeyError, seal_to_transport
+from keyark.custody.envelopes import UnknownTransportKeyError
 from keyark.errors import InvalidInputError, KeyarkError, UnavailableError
-from keyark.keys.key_types import KeyType, PrivateKey, SigningPrivateKey, generate, generate_signing
+from keyark.keys.key_types import KeyType, PrivateKey, generate, generate_signing
 from keyark.keys.spki import encode_spki
 from keyark.rpc.calling.channels import call
 from keyark.rpc.calling.retries import DEFAULT_RETRIES, Retries
@@ -38,11 +36,8 @@ from keyark.rpc.errors import error_from_status
 from keyark.statements.calls import CallSigner
 from keyark.statements.enrollment import (
     PresentCertificate,
-    Statement,
     build_statement,
     new_request_id,
-    parse_statement,
-    sign_statement,
 )
 from keyark.transparency.checkpoint import CheckpointSignatureError
 from keyark.v1 import registration_pb2 as pb
@@ -59,49 +54,6 @@ class KeyDelivery(enum.Enum):
 
     ALONG = "along"
     WHEN_ASKED = "when-asked"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedEnrollment:
-    """A signed request with its keys, which stay on this machine. Save it before you submit it."""
-
-    statement: Statement
-    signature: bytes
-    signing_key: SigningPrivateKey = field(repr=False)
-    encryption_key: PrivateKey | None = field(repr=False)
-    transport_certificate: bytes = b""
-
-    @classmethod
-    def restore(
-        cls,
-        statement: bytes,
-        *,
-        signing_key: SigningPrivateKey,
-        encryption_key: PrivateKey | None,
-        transport_certificate: bytes = b"",
-    ) -> Self:
-        """Rebuild a saved request: the same statement, signed again; raises if a key does not belong to it.
-
-        ``transport_certificate`` (DER) is the one of the form with which the request was made. A receipt of
-        that time is verified with it, whatever the transport key is now.
-        """
-        parsed = parse_statement(statement)
-        if encode_spki(signing_key.public_key()) != parsed.signing_spki:
-            raise InvalidInputError(
-                "The saved signing key does not belong to the saved request.", field="signing_key"
-            )
-        if _spki_of(encryption_key) != parsed.encryption_spki:
-            raise InvalidInputError(
-                "The saved encryption key does not belong to the saved request.", field="encryption_key"
-            )
-        signature = sign_statement(statement, signing_key)
-        return cls(
-            statement=parsed,
-            signature=signature,
-            signing_key=signing_key,
-            encryption_key=encryption_key,
-            transport_certificate=transport_certificate,
-        )
 
 
 class EnrollmentClient:
@@ -179,18 +131,18 @@ class EnrollmentClient:
         form = await self.form(profile)
         signing_key = generate_signing(signing_key_type or KeyType.from_proto(form.signing_key_types[0]))
         encryption_key = _encryption_key(form, encryption_key_type)
-        raw = build_statement(
+        statement = build_statement(
             caller=self._identity.value.spiffe_id,
             request_id=request_id or new_request_id(),
             profile=profile,
             common_name=common_name,
             email=email,
             signing_spki=encode_spki(signing_key.public_key()),
-            encryption_spki=_spki_of(encryption_key),
+            encryption_spki=spki_of(encryption_key),
             present=present,
         )
-        return PreparedEnrollment.restore(
-            raw,
+        return PreparedEnrollment.of(
+            statement,
             signing_key=signing_key,
             encryption_key=encryption_key,
             transport_certificate=form.transport_certificate.certificate,
@@ -333,7 +285,10 @@ class EnrollmentClient:
 
         The identity signs the call: its word that it sends these requests, which CM and DRM demand.
         """
-        items = [self._item(item, transports.get(item.statement.enrollment_id)) for item in prepared]
+        certificates = {t.certificate: t for t in transports.values()}
+        keys = {der: self._verification.transport_key(each) for der, each in certificates.items()}
+        recipients = {id_: keys[transport.certificate] for id_, transport in transports.items()}
+        items = [item.request(recipients.get(item.statement.enrollment_id)) for item in prepared]
         message = pb.SubmitEnrollmentsRequest(items=items, call=self._signed([i.statement for i in items]))
         response = await call(self._registration.SubmitEnrollments, message, timeout=TIMEOUT)
         if len(response.outcomes) != len(items):
@@ -347,20 +302,6 @@ class EnrollmentClient:
         identity = self._identity.value
         signer = CallSigner(certificate=identity.leaf, private_key=identity.signing_key)
         return signer.sign(statements, time=self._clock.now_us() // 1_000_000).message
-
-    def _item(
-        self, prepared: PreparedEnrollment, transport: TransportCertificate | None
-    ) -> pb.EnrollmentRequest:
-        wrapped = b""
-        if transport is not None and prepared.encryption_key is not None:
-            wrapped = seal_to_transport(
-                prepared.encryption_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-                transport_public_key=self._verification.transport_key(transport),
-                statement_sha256=prepared.statement.sha256,
-            )
-        return pb.EnrollmentRequest(
-            statement=prepared.statement.raw, signature=prepared.signature, wrapped_private_key=wrapped
-        )
 
     def _outcome(
         self,
@@ -399,7 +340,3 @@ def _encryption_key(form: pb.EnrollmentForm, key_type: KeyType | None) -> Privat
     if key_type is None and not form.encryption_key_types:
         return None
     return generate(key_type or KeyType.from_proto(form.encryption_key_types[0]))
-
-
-def _spki_of(key: PrivateKey | None) -> bytes:
-    return encode_spki(key.public_key()) if key is not None else b""

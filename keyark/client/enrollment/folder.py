@@ -31,7 +31,7 @@ from keyark.client.access.passwords import (
     no_password,
     read_made_password,
 )
-from keyark.client.enrollment.client import PreparedEnrollment
+from keyark.client.enrollment.prepared import PreparedEnrollment
 from keyark.client.trust.verification import Enrolled
 from keyark.errors import ConfigurationError, InvalidInputError
 from keyark.files import (
@@ -201,8 +201,8 @@ class EnrollmentFolder:
         statement = self.saved_statement()
         if statement is None:
             return None
-        return PreparedEnrollment.restore(
-            statement.raw,
+        return PreparedEnrollment.of(
+            statement,
             signing_key=narrow_signing_key(self._load_key("signing")),
             encryption_key=self._load_key("encryption") if statement.encryption_spki else None,
             transport_certificate=self._saved_transport(),

@@ -8,9 +8,10 @@ from typing import Any
 
 from cryptography.x509.oid import NameOID
 
-from keyark.client.enrollment.client import EnrollmentClient, KeyDelivery, PreparedEnrollment
+from keyark.client.enrollment.client import EnrollmentClient, KeyDelivery
 from keyark.client.enrollment.folder import EnrollmentFolder, OtherRequestError
 from keyark.client.enrollment.pending import PendingApprovalError
+from keyark.client.enrollment.prepared import PreparedEnrollment
 from keyark.errors import KeyarkError
 from keyark.folders import working_in
 from keyark.keys.key_types import KeyType

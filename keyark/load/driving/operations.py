@@ -28,7 +28,6 @@ from keyark.statements.enrollment import (
     Statement,
     build_statement,
     new_request_id,
-    parse_statement,
     sign_statement,
 )
 from keyark.v1 import certificates_pb2 as cm
@@ -80,7 +79,7 @@ class Enroll:
         signing = narrow_signing_key(_load(signing_der))
         self._number += 1
         name = new_request_id()
-        raw = build_statement(
+        statement = build_statement(
             caller=self._caller,
             request_id=name,
             profile=self._plan.profile,
@@ -89,15 +88,14 @@ class Enroll:
             signing_spki=encode_spki(signing.public_key()),
             encryption_spki=encode_spki(_load(encryption_der).public_key()),
         )
-        statement = parse_statement(raw)
         wrapped = seal_to_transport(
             encryption_der,
             transport_public_key=self._checker.transport_key,
             statement_sha256=statement.sha256,
         )
         along = wrapped if self._plan.delivery is Delivery.ALONG else b""
-        signature = sign_statement(raw, signing)
-        item = rm.EnrollmentRequest(statement=raw, signature=signature, wrapped_private_key=along)
+        signature = sign_statement(statement.raw, signing)
+        item = rm.EnrollmentRequest(statement=statement.raw, signature=signature, wrapped_private_key=along)
         return statement, item, wrapped
 
     async def send(self, request: Prepared) -> Sequence[rm.EnrollmentOutcome]:

@@ -11,8 +11,8 @@ from keyark.client import KeyDelivery
 from keyark.client.access.sessions import open_session
 from keyark.client.administration.lists import list_certificates
 from keyark.client.administration.revocation import revoke_certificates
-from keyark.client.enrollment.client import PreparedEnrollment
 from keyark.client.enrollment.folder import EnrollmentFolder
+from keyark.client.enrollment.prepared import PreparedEnrollment
 from keyark.client.enrollment.single import EnrollmentOrder, enroll_into
 from keyark.errors import KeyarkError, NotFoundError
 from keyark.keys.key_types import KeyType

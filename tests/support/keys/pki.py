@@ -95,7 +95,7 @@ def statement_bytes(
         "signing_spki": spki(signing),
         "encryption_spki": spki(encryption, 1),
     }
-    return build_statement(**(values | fields))
+    return build_statement(**(values | fields)).raw
 
 
 def signed_statement(*, signing: KeyType = KeyType.EC_P256, **fields: Any) -> tuple[bytes, bytes]:

@@ -33,7 +33,7 @@ def make(signing: KeyType, encryption: KeyType) -> dict[str, str]:
         email="zoe@example.org",
         signing_spki=encode_spki(signing_key.public_key()),
         encryption_spki=encode_spki(generate(encryption).public_key()),
-    )
+    ).raw
     statement = parse_statement(raw)
     pkcs8 = signing_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ from keyark.custody.shares import QuorumRule, check_quorum
 from keyark.custody.token import create_software_token
 from keyark.files import read_file
 from keyark.keys.key_types import ENCRYPTION_KEY_TYPES, TRANSPORT_KEY_TYPES, SigningPrivateKey, parse_key_type
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import public_key_id
 from keyark.records.v1.drm_pb2 import SoftwareToken, TransportKeyRecord
 from keyark.service.program.initialization import (
     CALLERS_TOML,
@@ -156,7 +155,7 @@ async def _log_keys(
             storage_key_id=storage_key_id(token),
         )
         leaf = new_event(event, AuditDetails())
-        key_id = sha256(encode_spki(transport_key.public_key())).digest()
+        key_id = public_key_id(transport_key.public_key())
         record = TransportKeyRecord(generation=1, key_id=key_id)
         transport_leaf = transport_key_leaf(ROTATED, key_id, clock.now_us())
 

@@ -23,7 +23,7 @@ from cm_service.revocation.crl_rows import LIST_PREFIX
 from keyark.clock import Clock
 from keyark.config import Config, ConfigPath
 from keyark.errors import ConfigurationError
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import public_key_id
 from keyark.records.v1.cm_pb2 import PairRecord
 from keyark.service.settings import KeyUri
 from keyark.store import ReadTransaction, Store, WriteTransaction
@@ -186,7 +186,7 @@ def _is_recorded(txn: ReadTransaction, generation: int, key_id: bytes) -> bool:
 
 
 def _key_id(certificate: x509.Certificate) -> bytes:
-    return sha256(encode_spki(certificate.public_key())).digest()
+    return public_key_id(certificate.public_key())
 
 
 def _hold_name(txn: WriteTransaction, generation: int, certificate: x509.Certificate) -> None:

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -21,7 +20,7 @@ from cm_service.public.ocsp_worker import responder_certificate
 from keyark.clock import Clock
 from keyark.errors import KeyarkError
 from keyark.files import erase_secret_file, exchange_secret_file
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import public_key_id
 from keyark.records.v1.cm_pb2 import MakeResponderTask
 from keyark.store import Store
 from keyark.transparency.events import EVENT_VERSION, new_event
@@ -110,7 +109,7 @@ class Responder:
             version=EVENT_VERSION,
             type=EventType.EVENT_TYPE_RESPONDER_CERTIFIED,
             time_us=self.clock.now_us(),
-            signing_spki_sha256=sha256(encode_spki(certificate.public_key())).digest(),
+            signing_spki_sha256=public_key_id(certificate.public_key()),
             serials=[encode_serial(certificate.serial_number)],
             certificate_sha256=[certificate.fingerprint(hashes.SHA256())],
         )

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, Final
 
 from drm_service.records import TRANSPORT_KEYS
@@ -36,6 +35,7 @@ from drm_service.workers.pool import ArchiveWorkers
 from keyark.clock import Clock
 from keyark.errors import KeyarkError, NotFoundError
 from keyark.keys.key_types import KeyType
+from keyark.keys.spki import key_id
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
 from keyark.store import Store
 from keyark.transparency.checkpoint import NoteSigner, parse_checkpoint
@@ -203,7 +203,7 @@ class TransportKeys:
         certificate = self.files.certificate(generation)
         spki = self.files.trust().verify(certificate, self._now())
         key = self.files.load_key(generation, spki)
-        record = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
+        record = TransportKeyRecord(generation=generation, key_id=key_id(spki))
         if any(record.key_id == known.key_id for known in self._records):
             raise TransportKeyStateError(
                 f"Transport key {generation} has been in force before; make a new one."

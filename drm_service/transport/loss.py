@@ -9,7 +9,6 @@ on it.
 from __future__ import annotations
 
 import asyncio
-from hashlib import sha256
 from typing import Any, Final
 
 from drm_service.config import DrmConfig
@@ -28,6 +27,7 @@ from drm_service.transport.rows import (
 )
 from keyark.clock import SystemClock
 from keyark.keys.key_types import KeyType
+from keyark.keys.spki import key_id
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
 from keyark.service.program.assembly import make_store_folder
 from keyark.store import Store, WriteTransaction, open_store
@@ -71,7 +71,7 @@ async def _replace(config: DrmConfig, key_type: KeyType) -> dict[str, Any]:
     key = files.load_key(generation, spki)
     if generation > newest:  # readers believe it for its later begin alone: no key can sign the handover
         check_begins_later(files.certificate(generation), files.certificate(newest), generation=generation)
-    new = TransportKeyRecord(generation=generation, key_id=sha256(spki).digest())
+    new = TransportKeyRecord(generation=generation, key_id=key_id(spki))
     if any(new.key_id == known.key_id for known in records[: generation - 1]):
         raise TransportKeyStateError(f"Transport key {generation} has been in force before; make a new one.")
     log = Log(origin=origin, signer=NoteSigner.from_private_key(origin, key), clock=clock)

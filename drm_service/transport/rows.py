@@ -6,14 +6,13 @@ A DRM whose disk holds another key than its log says does not start.
 from __future__ import annotations
 
 from functools import partial
-from hashlib import sha256
 from typing import Final
 
 from drm_service.records import TRANSPORT_KEYS
 from drm_service.transport.files import TransportFiles
 from drm_service.transport.restored import remove_mark
 from keyark.errors import ConfigurationError, KeyarkError, Kind, NotFoundError
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import encode_spki, key_id
 from keyark.records.v1.drm_pb2 import TransportKeyRecord
 from keyark.store import ReadTransaction, WriteTransaction
 from keyark.transparency.events import EVENT_VERSION, new_event, parse_leaf
@@ -133,7 +132,7 @@ def check_same_key(
     files: TransportFiles, record: TransportKeyRecord, certificate: TransportCertificate
 ) -> None:
     """Raise unless a certificate is of the key that log and row name."""
-    if sha256(spki_of(certificate)).digest() != record.key_id:
+    if key_id(spki_of(certificate)) != record.key_id:
         raise TransportKeyUnknownError(
             f"{files.certificate_path(record.generation)} is not for the key that the log names as "
             f"transport key {record.generation}; restore the certificate of {record.key_id.hex()}."

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from typing import Final, cast
 
 from cryptography.exceptions import InvalidTag
@@ -27,7 +26,7 @@ from keyark.contexts import context
 from keyark.errors import InvalidInputError, KeyarkError, Kind
 from keyark.keys.key_types import TRANSPORT_KEY_TYPES, PrivateKey, check_key_type, key_type_of
 from keyark.keys.pkcs8 import MAX_PRIVATE_KEY_SIZE
-from keyark.keys.spki import encode_spki, load_spki
+from keyark.keys.spki import key_id, load_spki, public_key_id
 from keyark.sizes import HASH_SIZE
 from keyark.v1.statement_pb2 import EnvelopeSuite, TransportEnvelope
 
@@ -67,7 +66,7 @@ class TransportPublicKey:
     @classmethod
     def from_spki(cls, spki: bytes) -> TransportPublicKey:
         """Load a canonical SPKI (DER); raises UnsupportedKeyError and SpkiNotCanonicalError."""
-        return cls(_narrow_public(load_spki(spki, field="transport_key")), sha256(spki).digest())
+        return cls(_narrow_public(load_spki(spki, field="transport_key")), key_id(spki))
 
 
 def seal_to_transport(
@@ -99,7 +98,7 @@ class TransportKey:
     def __init__(self, private_key: PrivateKey) -> None:
         """Take a P-256 or an RSA-3072 key; raises UnsupportedKeyError for another."""
         public_key = _narrow_public(private_key.public_key())
-        self.key_id = sha256(encode_spki(public_key)).digest()
+        self.key_id = public_key_id(public_key)
         self._suite = _suite_for(public_key)
         self._open = _opener(private_key)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from keyark.errors import KeyarkError, Kind
 from keyark.files import read_file
 from keyark.keys.library import PARSING_ERRORS
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import public_key_id
 from keyark.x509.serials import serial_text
 
 IDENTITY_LIST: Final = "revoked-identities.crl"
@@ -187,7 +186,7 @@ def _verified(crl: x509.CertificateRevocationList, anchors: Sequence[x509.Certif
             "The list of revoked identities is not a full list; copy the authority's full list."
         )
     return IdentityList(
-        issuer=sha256(encode_spki(signer.public_key())).digest(),
+        issuer=public_key_id(signer.public_key()),
         number=number,
         der=crl.public_bytes(Encoding.DER),
         serials=serials,

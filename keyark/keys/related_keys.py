@@ -15,7 +15,7 @@ from typing import Final, assert_never
 
 from keyark.keys.key_facts import Algorithm
 from keyark.keys.key_types import KeyType
-from keyark.keys.spki import FIELD_25519, encode_key_bytes, key_bytes, spki_key_type, spki_sha256
+from keyark.keys.spki import FIELD_25519, encode_key_bytes, key_bytes, key_id, spki_key_type
 
 _SIGN_BIT: Final = 1 << 255
 
@@ -25,7 +25,7 @@ def related_key_ids(spki: bytes) -> tuple[bytes, ...]:
 
     Raises as ``spki_key_type`` does.
     """
-    return (spki_sha256(spki), *map(spki_sha256, _relatives(spki)))
+    return (key_id(spki), *map(key_id, _relatives(spki)))
 
 
 def ed25519_to_x25519(point: bytes) -> bytes:

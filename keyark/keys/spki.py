@@ -182,9 +182,14 @@ def encode_key_bytes(key_type: KeyType, key: bytes) -> bytes:
     return shape.header[: shape.bits_offset] + key
 
 
-def spki_sha256(der: bytes) -> bytes:
+def key_id(der: bytes) -> bytes:
     """Return the key id of a canonical SPKI: its SHA-256, 32 bytes."""
     return sha256(der).digest()
+
+
+def public_key_id(public_key: PublicKeyTypes) -> bytes:
+    """Return the key id of a public key, 32 bytes."""
+    return key_id(encode_spki(public_key))
 
 
 def key_identifier(der: bytes) -> bytes:

@@ -13,12 +13,11 @@ sign a head that contains the leaf which names the new key, and the internal CA 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Final, TypeVar
 
 from keyark.errors import KeyarkError, Kind
 from keyark.identity.transport import TransportTrust
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import encode_spki, key_id, public_key_id
 from keyark.records.v1 import trust_pb2 as records
 from keyark.transparency.checkpoint import CheckpointSignatureError, NoteVerifier, VerifiedHead
 from keyark.transparency.receipts import ArchivalReceipt, ProvenLeaf, ReceiptVerifier
@@ -269,13 +268,8 @@ class FollowedTransportKeys:
 
 def certified_key_id(certificate: TransportCertificate) -> bytes:
     """Return the id of the key in a transport certificate, nothing of it verified."""
-    return key_id(encode_spki(load_certificate(certificate.certificate).public_key()))
+    return public_key_id(load_certificate(certificate.certificate).public_key())
 
 
 def _validity(certificate: TransportCertificate) -> Validity:
     return Validity.of(load_certificate(certificate.certificate))
-
-
-def key_id(public_key: bytes) -> bytes:
-    """Return the id of a transport key: SHA-256 of its SubjectPublicKeyInfo (DER)."""
-    return sha256(public_key).digest()

@@ -14,10 +14,10 @@ from keyark.keys.key_types import KeyType, UnsupportedKeyError, key_type_of
 from keyark.keys.spki import (
     SpkiNotCanonicalError,
     encode_spki,
+    key_id,
     key_identifier,
     load_spki,
     spki_key_type,
-    spki_sha256,
 )
 from tests.support.keys.pki import private_key, spki
 
@@ -39,7 +39,7 @@ def test_canonical_keys_load_and_encode_to_themselves(key_type):
 
 
 def test_key_id_is_the_hash_of_the_whole():
-    assert spki_sha256(spki(KeyType.ED25519)) == sha256(spki(KeyType.ED25519)).digest()
+    assert key_id(spki(KeyType.ED25519)) == sha256(spki(KeyType.ED25519)).digest()
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from keyark.identity.certificates import issue_identity, request_identity
 from keyark.identity.spiffe import SpiffeId
 from keyark.identity.transport import TransportTrust
 from keyark.keys.key_types import KeyType
+from keyark.keys.spki import key_id
 from keyark.records.v1.trust_pb2 import FollowedTransportKeys as Record
 from keyark.transparency.checkpoint import Checkpoint, NoteSigner
 from keyark.transparency.events import new_event
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import format_proof
-from keyark.transparency.transport_keys import FollowedTransportKeys, key_id
+from keyark.transparency.transport_keys import FollowedTransportKeys
 from keyark.v1.audit_pb2 import AuditDetails, AuditEvent, EventType, TransportKeyChange
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.x509.certificates import Validity, encode_certificate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ from keyark.client.administration import lists as administration
 from keyark.client.administration.abbreviations import whole_key_id
 from keyark.client.trust.witnesses import Unconfirmed
 from keyark.errors.commands import UsageError
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import public_key_id
 from keyark.v1.recovery_pb2 import ArchivedKey, KeyFilter, KeyState
 from keyark.x509.certificates import load_certificates
 
@@ -156,7 +155,7 @@ def check_named_once(text: str | None, certificate: Path | None) -> None:
 async def key_id_of(session: Session, text: str | None, certificate: Path | None) -> bytes:
     """Return the key id (32 bytes) that digits, which may be abbreviated, or else a certificate file name."""
     if certificate is not None:
-        return sha256(encode_spki(_encryption_certificate(certificate).public_key())).digest()
+        return public_key_id(_encryption_certificate(certificate).public_key())
     return await whole_key_id(session, text or "")
 
 

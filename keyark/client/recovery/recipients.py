@@ -6,7 +6,6 @@ Each waits on disk for one recovery, and is deleted when that is over.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,7 +15,7 @@ from keyark.custody.agents import ShareKey
 from keyark.custody.matching import prove_match
 from keyark.errors import ConfigurationError, InvalidInputError
 from keyark.files import erase_secret_file, make_private_folder, read_secret_file, write_new_file
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import encode_spki, key_id
 from keyark.statements.ceremonies import open_recovered_key
 from keyark.transparency.receipts import ArchivalReceipt
 from keyark.v1 import recovery_pb2
@@ -99,7 +98,7 @@ class RecoveredKey:
         certificate = load_certificate(sealed.certificate)
         chain = chains.verify(certificate)[1:]
         spki = encode_spki(certificate.public_key())
-        if sha256(spki).digest() != sealed.key_id:
+        if key_id(spki) != sealed.key_id:
             raise InvalidInputError("The archive sent the certificate of another key.", field="certificate")
         return cls(
             key_id=sealed.key_id,

@@ -14,6 +14,7 @@ from keyark.custody.envelopes import TransportPublicKey
 from keyark.errors import KeyarkError, Kind, NotFoundError
 from keyark.identity.revoked import NOBODY_REVOKED
 from keyark.identity.transport import transport_spki
+from keyark.keys.spki import key_id
 from keyark.statements.approvals import Approval, OfficerTrust
 from keyark.statements.enrollment import Statement
 from keyark.statements.pairs import verify_pair
@@ -24,7 +25,6 @@ from keyark.transparency.transport_keys import (
     KNOWN_KEY,
     TransportKeyRetiredError,
     certified_key_id,
-    key_id,
 )
 from keyark.v1.common_pb2 import TransportCertificate
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentForm, EnrollmentState

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
@@ -16,7 +15,7 @@ from keyark.client.recovery.client import RecoveryClient
 from keyark.client.recovery.recipients import RecoveredKey
 from keyark.client.trust.witnesses import FOLLOWERS
 from keyark.errors import ConfigurationError, KeyarkError
-from keyark.keys.spki import encode_spki
+from keyark.keys.spki import public_key_id
 from keyark.load.driving.connections import Connections
 from keyark.load.driving.known import Issued
 from keyark.load.measuring.checking import WrongAnswerError
@@ -53,7 +52,7 @@ class Recover:
         """Choose an enrollment."""
         issued = self._known.choose()
         certificate = x509.load_der_x509_certificate(issued.certificate)
-        return KeyWanted(issued, sha256(encode_spki(certificate.public_key())).digest())
+        return KeyWanted(issued, public_key_id(certificate.public_key()))
 
     async def send(self, request: KeyWanted) -> Sequence[RecoveredKey]:
         """Hold the ceremony; the SDK verifies what the agents see and proves that the key matches."""

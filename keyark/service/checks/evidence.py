@@ -17,6 +17,7 @@ from keyark.errors import KeyarkError
 from keyark.errors.services import LogInconsistentError, UnknownStorageKeyError
 from keyark.identity.revoked import RevokedIdentities
 from keyark.identity.transport import TransportTrust
+from keyark.keys.spki import key_id
 from keyark.records.v1 import trust_pb2
 from keyark.service.checks.archive_trust import TABLE, StorageKeyTrust, open_storage_key_trust
 from keyark.service.settings import ArchiveTrust, ServiceSettings
@@ -31,7 +32,6 @@ from keyark.transparency.transport_keys import (
     KNOWN_KEY,
     FollowedTransportKeys,
     TransportKeyRetiredError,
-    key_id,
 )
 from keyark.v1.audit_pb2 import CheckpointLink
 from keyark.workers.turns import Turns

@@ -20,7 +20,7 @@ from keyark.errors import KeyarkError, NotFoundError
 from keyark.keys import der as _der
 from keyark.keys.key_types import KeyType, generate
 from keyark.keys.private_keys import load_private_key
-from keyark.keys.spki import encode_spki, spki_sha256
+from keyark.keys.spki import encode_spki, public_key_id
 from keyark.rpc.calling.channels import call
 from keyark.rpc.errors import error_from_status
 from keyark.v1 import archive_pb2, audit_pb2, certificates_pb2
@@ -249,7 +249,7 @@ def signing_only(enroller: Enroller, key: Any) -> pb.EnrollmentRequest:
 
 async def signs_and_is_archived(deployment: Deployment, key: Any) -> tuple[bool, bool]:
     """Whether the CM certified a key and whether the DRM holds it."""
-    key_id = spki_sha256(encode_spki(key.public_key()))
+    key_id = public_key_id(key.public_key())
     async with open_session(deployment.home(), "cm", identity="officer/officer") as session:
         certified = [c async for c in list_certificates(session, CertificateFilter(spki_sha256=key_id))]
     async with open_session(deployment.home(), "drm", identity="agent/alice") as session:

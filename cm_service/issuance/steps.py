@@ -43,18 +43,15 @@ from keyark.service.checks.key_uses import (
     claim_key_uses,
 )
 from keyark.service.checks.leaves import enrollment_leaf
-from keyark.service.checks.requests import accept_statement, check_same_statement
+from keyark.service.checks.requests import SentStatement, accept_statement, check_same_statement
 from keyark.statements.approvals import Approval
-from keyark.statements.calls import SignedCall
 from keyark.statements.enrollment import Statement
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.archival import ArchiveEvidence
 from keyark.transparency.log import Log
 from keyark.transparency.merkle import leaf_hash
 from keyark.transparency.receipts import ArchivalReceipt
-from keyark.transparency.rejections import Sender
 from keyark.v1.audit_pb2 import EventType, LoggedEvent
-from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.v1.common_pb2 import CertificatePair
 from keyark.workers.turns import Turns
 from keyark.x509.certificates import Validity
@@ -70,18 +67,10 @@ class SigningWorkers(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairRequest:
-    """Statement, its signature and the archival receipt (empty without archival).
+class PairRequest(SentStatement):
+    """A statement with its archival receipt, which is empty without archival."""
 
-    ``call`` is the caller's signed word for the statement, ``approval`` an officer's, where one had to decide.
-    """
-
-    statement: bytes
-    signature: bytes
     receipt: bytes
-    call: SignedCall | None = None
-    approval: SignedStatement | None = None
-    sender: Sender = field(default_factory=Sender, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

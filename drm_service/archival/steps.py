@@ -33,15 +33,12 @@ from keyark.service.checks.key_uses import (
 )
 from keyark.service.checks.leaves import enrollment_leaf
 from keyark.service.checks.policy_requests import policy_request
-from keyark.service.checks.requests import accept_statement, check_same_statement
+from keyark.service.checks.requests import SentStatement, accept_statement, check_same_statement
 from keyark.service.failures import unpack_failure
-from keyark.statements.calls import SignedCall
 from keyark.statements.enrollment import Statement
 from keyark.store import ReadTransaction, Store, WriteTransaction
 from keyark.transparency.log import LeafRef, Log
-from keyark.transparency.rejections import Sender
 from keyark.v1.audit_pb2 import AuditEvent, CheckpointLink, EventType, LoggedEvent
-from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.workers.turns import Turns
 
 STAGE: Final = "archive"
@@ -55,30 +52,15 @@ class KeyWorkers(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchiveRequest:
-    """One key to archive: statement, its signature, and the transport envelope, all serialized.
+class ArchiveRequest(SentStatement):
+    """One key to archive: a statement with its transport envelope, serialized."""
 
-    ``call`` is the caller's signed word for the statement, ``approval`` an officer's, where one had to decide.
-    Acceptance tells ``sender`` who the client is.
-    """
-
-    statement: bytes
-    signature: bytes
     wrapped_private_key: bytes
-    call: SignedCall | None = None
-    approval: SignedStatement | None = None
-    sender: Sender = field(default_factory=Sender, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SigningKeyRequest:
-    """An enrollment that archives nothing: statement and its signature, serialized; the rest as in ArchiveRequest."""
-
-    statement: bytes
-    signature: bytes
-    call: SignedCall | None = None
-    approval: SignedStatement | None = None
-    sender: Sender = field(default_factory=Sender, compare=False)
+class SigningKeyRequest(SentStatement):
+    """The statement of an enrollment that archives nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +169,7 @@ class KeyArchive:
         except KeyarkError as error:
             return error
 
-    def _accept_sent(
-        self, request: ArchiveRequest | SigningKeyRequest, *, encryption_key: Possession
-    ) -> KeyClaim:
+    def _accept_sent(self, request: SentStatement, *, encryption_key: Possession) -> KeyClaim:
         """Return what is claimed once it is in order and its caller's own word, or its profile waives that."""
         statement = accept_statement(
             request.statement,

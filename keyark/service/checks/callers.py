@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -20,12 +20,12 @@ from keyark.errors import InvalidInputError
 from keyark.errors.enrollment import CallerSignatureRequiredError
 from keyark.identity.revoked import RevokedIdentities
 from keyark.service.checks.key_uses import KeyIds
+from keyark.service.checks.requests import SentStatement
 from keyark.service.settings import ServiceSettings
 from keyark.statements.approvals import OfficerTrust
 from keyark.statements.calls import CallTrust, SignedCall
 from keyark.statements.enrollment import Statement
 from keyark.statements.signed import CLOCK_SKEW_SECONDS
-from keyark.transparency.rejections import Sender
 from keyark.v1 import common_pb2
 from keyark.v1.ceremony_pb2 import SignedStatement
 from keyark.x509.certificates import load_certificates
@@ -57,22 +57,6 @@ class CallerSettings(Config):
         return 2 * self.request_days * SECONDS_PER_DAY + CLOCK_SKEW_SECONDS
 
 
-class HandedAlong(Protocol):
-    """A request that the RM hands along: the caller's signed call and an officer's approval, where there are any."""
-
-    @property
-    def call(self) -> SignedCall | None:
-        """The caller's."""
-
-    @property
-    def approval(self) -> SignedStatement | None:
-        """The officer's."""
-
-    @property
-    def sender(self) -> Sender:
-        """The client, as far as is known by now."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class CallerChecks:
     """Verifies that clients sent what the RM hands along."""
@@ -83,7 +67,7 @@ class CallerChecks:
     clock: Clock
 
     def check(
-        self, statement: Statement, request: HandedAlong, *, rule: CallerSignature
+        self, statement: Statement, request: SentStatement, *, rule: CallerSignature
     ) -> tuple[KeyIds, ...]:
         """Return the keys that signed the caller's call and the officer's approval, where there are any.
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from keyark.errors import InvalidInputError
 from keyark.errors.enrollment import (
     RequestIdReusedError,
     WrongTrustDomainError,
 )
 from keyark.keys.known_keys import NO_KNOWN_KEYS, KnownKeys
+from keyark.statements.calls import SignedCall
 from keyark.statements.enrollment import Statement, parse_statement, verify_statement
 from keyark.transparency.rejections import Sender
+from keyark.v1.ceremony_pb2 import SignedStatement
 
 MAX_BATCH_ITEMS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentStatement:
+    """A statement as the RM hands it on, serialized, with its signature.
+
+    ``call`` is the caller's signed word for the statement, ``approval`` an officer's, where one had to decide.
+    Acceptance tells ``sender`` who the client is.
+    """
+
+    statement: bytes
+    signature: bytes
+    call: SignedCall | None = None
+    approval: SignedStatement | None = None
+    sender: Sender = field(default_factory=Sender, compare=False)
 
 
 def accept_statement(

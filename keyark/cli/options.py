@@ -267,3 +267,14 @@ def confirm(question: str) -> None:
         raise NotConfirmedError(
             f"The question {question!r} was not answered with yes, so nothing was done. Scripts use --yes."
         )
+
+
+def person_options(default: str) -> Decorator:
+    """The options of every command that a person gives to a service: home, identity, its password, and --json."""
+
+    def decorate(function: F) -> F:
+        for option in (json_option, identity_password_option, identity_option(default), home_option):
+            function = option(function)
+        return function
+
+    return decorate

@@ -16,8 +16,8 @@ from keyark.cli.listing import session_of
 from keyark.cli.options import (
     home_option,
     identity_option,
-    identity_password_option,
     json_option,
+    person_options,
 )
 from keyark.cli.output import KeyarkGroup, print_json, say, say_aside
 from keyark.cli.shape import to_json
@@ -42,10 +42,7 @@ def agents() -> None:
 
 
 @agents.command("list")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def list_(**options: Any) -> None:
     """Show each storage key with its quorum and the agents who hold its shares."""
     _list_storage_keys(options)
@@ -62,10 +59,7 @@ def list_(**options: Any) -> None:
 )
 @click.option("--quorum", required=True, type=int, help="How many agents must approve from then on.")
 @click.option("--reason", required=True, help="The reason, for the other agents to judge. It is logged.")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def rotate(**options: Any) -> None:
     """Ask for a new set of agents or a new quorum. The current agents approve it with `keyark recover approve`."""
     new = [_share_key(path) for path in options["files"]]
@@ -148,10 +142,7 @@ def pin(**options: Any) -> None:
     is_flag=True,
     help="Contact no service. The result may lack newer changes.",
 )
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def pins(**options: Any) -> None:
     """Show who the agents are according to this agent's own disk.
 
@@ -232,10 +223,7 @@ def storage_key() -> None:
 
 
 @storage_key.command("list")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def list_storage_keys(**options: Any) -> None:
     """Show each storage key with its quorum and the agents who hold its shares."""
     _list_storage_keys(options)
@@ -246,10 +234,7 @@ def list_storage_keys(**options: Any) -> None:
     "--reseal", is_flag=True, help="Instead, seal the keys of older storage keys under the newest one."
 )
 @click.option("--reason", required=True, help="The reason, for the other agents to judge. It is logged.")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def rotate_storage_key(**options: Any) -> None:
     """Ask for a new storage key. Keys under older ones stay recoverable. Agents approve it with `keyark recover
     approve`.

@@ -18,6 +18,7 @@ from keyark.cli.options import (
     identity_password_option,
     json_option,
     paging_options,
+    person_options,
 )
 from keyark.cli.output import KeyarkGroup, careful, print_json, say
 from keyark.cli.shape import to_json
@@ -73,10 +74,7 @@ def list_keys(**options: Any) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The encryption certificate (PEM), instead of a key id.",
 )
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def show_key(key_id: str | None, cert: Path | None, **options: Any) -> None:
     """Show an archived key, proven by its receipt. KEY_ID may be abbreviated."""
     check_named_once(key_id, cert)
@@ -115,10 +113,7 @@ def _show(key: administration.ProvenKey, unconfirmed: Unconfirmed) -> None:
 @keys.command("deactivate")
 @click.argument("key_id")
 @click.option("--reason", required=True, help="The reason. It is logged.")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def deactivate_key(key_id: str, reason: str, **options: Any) -> None:
     """Keep a key from being recovered until an agent activates it."""
 
@@ -133,10 +128,7 @@ def deactivate_key(key_id: str, reason: str, **options: Any) -> None:
 @keys.command("activate")
 @click.argument("key_id")
 @click.option("--reason", required=True, help="The reason. It is logged.")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def activate_key(key_id: str, reason: str, **options: Any) -> None:
     """Allow a deactivated key to be recovered again."""
 

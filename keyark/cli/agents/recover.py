@@ -32,6 +32,7 @@ from keyark.cli.options import (
     key_password,
     paging_options,
     password_file_option,
+    person_options,
     pkcs12_form_option,
 )
 from keyark.cli.output import (
@@ -78,10 +79,7 @@ def recover() -> None:
     "--cert", type=click.Path(dir_okay=False, path_type=Path), help="The encryption certificate, PEM."
 )
 @click.option("--reason", required=True, help="The reason, for the other agents to judge. It is logged.")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def request(**options: Any) -> None:
     """Ask for an archived key, and print the id that the other agents approve.
 
@@ -132,10 +130,7 @@ def list_(**options: Any) -> None:
 
 @recover.command()
 @click.argument("ceremony_id")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def show(ceremony_id: str, **options: Any) -> None:
     """Verify a ceremony, and show who asks for whose key, why, until when, and who decided.
 
@@ -162,10 +157,7 @@ def show(ceremony_id: str, **options: Any) -> None:
     is_flag=True,
     help="Do not ask for confirmation, for scripts that examined the ceremony with `show`.",
 )
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def approve(ceremony_id: str, **options: Any) -> None:
     """Verify and show a ceremony, ask, and then release this agent's share for it.
 
@@ -186,10 +178,7 @@ def approve(ceremony_id: str, **options: Any) -> None:
 @recover.command()
 @click.argument("ceremony_id")
 @click.option("--reason", required=True, help="The reason for the rejection. It is logged.")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def reject(ceremony_id: str, **options: Any) -> None:
     """Reject a ceremony. It ends when too few agents are left for a quorum."""
 
@@ -203,10 +192,7 @@ def reject(ceremony_id: str, **options: Any) -> None:
 
 @recover.command()
 @click.argument("ceremony_id")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def cancel(ceremony_id: str, **options: Any) -> None:
     """End a ceremony that this agent asked for. Keys that were not collected are erased."""
 
@@ -231,10 +217,7 @@ def cancel(ceremony_id: str, **options: Any) -> None:
     "The file with the password for the recovered keys. Without it, a password is generated and shown."
 )
 @accept_weak_option
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def collect(ceremony_id: str, **options: Any) -> None:
     """Fetch recovered keys into a file, and then have the archive erase its copy.
 
@@ -289,10 +272,7 @@ def _tell_collected(
 
 @recover.command()
 @click.argument("ceremony_id")
-@home_option
-@identity_option("agent/alice")
-@identity_password_option
-@json_option
+@person_options("agent/alice")
 def acknowledge(ceremony_id: str, **options: Any) -> None:
     """Tell the archive that the collected files are safe, if `collect` could not tell it."""
 

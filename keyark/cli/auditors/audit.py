@@ -11,7 +11,10 @@ import click
 from keyark.cli.agents.ceremonies import say_unconfirmed
 from keyark.cli.auditors.audit_log import show_log
 from keyark.cli.listing import witnesses_of
-from keyark.cli.options import home_option, identity_option, identity_password_option, json_option
+from keyark.cli.options import (
+    json_option,
+    person_options,
+)
 from keyark.cli.output import KeyarkGroup, error_facts, print_json, say
 from keyark.client.audit.log_heads import LogAudit, audit_logs
 from keyark.client.trust.receipts import AuditedLog, verify_receipt_file
@@ -54,10 +57,7 @@ def verify_receipt(receipt: Path, transport_cert: Path, *, as_json: bool) -> Non
 
 
 @audit.command()
-@home_option
-@identity_option("auditor/auditor")
-@identity_password_option
-@json_option
+@person_options("auditor/auditor")
 def verify(**options: Any) -> None:
     """Verify the whole log of each running service.
 

@@ -13,11 +13,8 @@ import click
 
 from keyark.cli.listing import hexadecimal
 from keyark.cli.options import (
-    home_option,
-    identity_option,
-    identity_password_option,
-    json_option,
     password_source,
+    person_options,
 )
 from keyark.cli.output import careful, end_if_output_closed, is_output_closed, json_text, say, say_aside
 from keyark.client.audit.log_entries import EVENT_TYPES, SHOWN, EntryFilter, PersonTrail, ReadEntry, rfc3339
@@ -118,10 +115,7 @@ def _moment(option: str, text: str | None) -> int | None:
 )
 @click.option("--follow", is_flag=True, help="Keep running and show new entries, until Ctrl-C.")
 @click.option("--json-lines", is_flag=True, help="Print one JSON object on each line, for a SIEM.")
-@home_option
-@identity_option("auditor/auditor")
-@identity_password_option
-@json_option
+@person_options("auditor/auditor")
 def show_log(**options: Any) -> None:
     """Show the log entries of RM, CM and DRM, merged by time.
 

@@ -12,11 +12,8 @@ import click
 
 from keyark.cli.listing import hexadecimal, print_all, print_one, session_of, when
 from keyark.cli.options import (
-    home_option,
-    identity_option,
-    identity_password_option,
-    json_option,
     paging_options,
+    person_options,
 )
 from keyark.cli.output import KeyarkGroup, print_json, say
 from keyark.client.access.sessions import Session
@@ -38,11 +35,8 @@ STATES: Final = tuple(
 DAY: Final = click.DateTime(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 
 
-def officer_options(function: F) -> F:
-    """The options of every command that an officer gives to the CM."""
-    for option in (json_option, identity_password_option, identity_option("officer/officer"), home_option):
-        function = option(function)
-    return function
+officer_options = person_options("officer/officer")
+"""The options of every command that an officer gives to the CM."""
 
 
 def filter_options(function: F) -> F:

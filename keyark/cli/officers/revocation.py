@@ -13,12 +13,9 @@ import click
 from keyark.cli.listing import session_of, when
 from keyark.cli.officers.certificates import DAY, certificate_line, certificates, officer_options
 from keyark.cli.options import (
-    home_option,
-    identity_option,
-    identity_password_option,
-    json_option,
     password_file_option,
     password_source,
+    person_options,
 )
 from keyark.cli.output import print_json, say
 from keyark.cli.shape import to_json
@@ -81,10 +78,7 @@ def revoke(*, serial: str, pair: bool, reason: str, invalid_since: datetime | No
 @own_reason_option
 @since_option
 @password_file_option("The file with the password of the signing key. Without it, a terminal asks.")
-@home_option
-@identity_option("client/enroller")
-@identity_password_option
-@json_option
+@person_options("client/enroller")
 def revoke_own(
     *,
     folder: Path,

@@ -11,12 +11,9 @@ from cryptography.x509.oid import NameOID
 
 from keyark.cli.options import (
     accept_weak_option,
-    home_option,
-    identity_option,
-    identity_password_option,
-    json_option,
     password_file_option,
     password_source,
+    person_options,
     pkcs12_form_option,
 )
 from keyark.cli.people.enroll import key_options, key_type, open_client, report, run_one
@@ -57,10 +54,7 @@ from keyark.keys.password_files import read_password
 )
 @click.option("--wait", is_flag=True, help="If an officer has to decide, wait for the decision.")
 @click.option("--wait-seconds", type=click.IntRange(1), default=3600, show_default=True)
-@home_option
-@identity_option("client/enroller")
-@identity_password_option
-@json_option
+@person_options("client/enroller")
 def renew(**options: Any) -> None:
     """Renew certificates before they expire: make two new key pairs, and archive the new encryption key.
 

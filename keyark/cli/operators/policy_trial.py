@@ -17,6 +17,7 @@ from keyark.policy.config import build_engine, policy_section
 from keyark.policy.engine import PolicyEngine
 from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.policy.trial import PastEnrollments, TrialResult, load_requests, try_request
+from keyark.service.checks.policy_requests import policy_request
 from keyark.statements.enrollment import reread_statement
 from keyark.v1.registration_pb2 import Enrollment, EnrollmentState
 from keyark.x509.certificates import Validity, load_certificate
@@ -64,15 +65,13 @@ def _as_issued(enrollment: Enrollment) -> PolicyRequest:
     statement = reread_statement(enrollment.statement)
     validity = Validity.of(load_certificate(enrollment.certificates.signing_certificate))
     issuer = load_certificate(enrollment.certificates.chain[0])
-    return PolicyRequest(
-        caller=str(statement.caller),
-        profile=statement.profile,
-        common_name=statement.common_name,
-        email=statement.email,
-        signing_key_type=statement.signing_key_type.value,
-        encryption_key_type=statement.encryption_key_type.value if statement.encryption_key_type else "",
+    submitted = policy_request(
+        statement,
         archival=Archival.REQUESTED if enrollment.receipt else Archival.ABSENT,
         receipt=Receipt.PRESENT if enrollment.receipt else Receipt.ABSENT,
+    )
+    return replace(
+        submitted,
         now=enrollment.completed_time_us // 1_000_000,
         not_before=validity.not_before,
         not_after=validity.not_after,

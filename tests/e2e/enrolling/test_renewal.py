@@ -77,32 +77,20 @@ def test_a_person_renews_and_every_key_of_theirs_opens_its_mail(home: Path, tmp_
     new_key.chmod(0o600)
     with up(home):
         enroll(home, first)
-        keyark(
-            "renew",
-            "--in",
-            first,
-            "--out",
-            second,
-            "--home",
-            home,
-            "--format",
-            "p12",
-            "--password-file",
-            new_key,
-        )
-        keyark(
-            "renew",
-            "--in",
-            first,
-            "--out",
-            second,
-            "--home",
-            home,
-            "--format",
-            "p12",
-            "--password-file",
-            new_key,
-        )
+        for _ in range(2):
+            keyark(
+                "renew",
+                "--in",
+                first,
+                "--out",
+                second,
+                "--home",
+                home,
+                "--format",
+                "p12",
+                "--password-file",
+                new_key,
+            )
         keyark("renew", "--in", second, "--in-password-file", new_key, "--out", third, "--home", home)
         assert (
             "ALREADY_RENEWED"

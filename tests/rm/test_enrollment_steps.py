@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -10,18 +11,20 @@ import pytest
 from keyark.errors import KeyarkError, UnavailableError
 from keyark.errors.services import CheckpointGapError, StaleCheckpointError
 from keyark.keys.key_types import KeyType
+from keyark.policy.engine import ACCEPT, Accept, PolicyEngine
+from keyark.policy.requests import Archival, PolicyRequest, Receipt
 from keyark.records.v1.rm_pb2 import OutboxRecord
-from keyark.statements.enrollment import parse_statement, sign_statement
+from keyark.statements.enrollment import Statement, parse_statement, sign_statement
 from keyark.transparency.transport_keys import TransportKeyRetiredError
 from keyark.v1.audit_pb2 import AuditEvent, EventType
-from keyark.v1.common_pb2 import CertificatePair
-from keyark.v1.registration_pb2 import EnrollmentState
+from keyark.v1.common_pb2 import ArchivalPolicy, CertificatePair, TransportCertificate
+from keyark.v1.registration_pb2 import EnrollmentForm, EnrollmentState
 from rm_service.enrollment.steps import VerifiedReceipt
 from rm_service.records import OUTBOX, read_enrollment
 from rm_service.requests import EnrollmentRequest
 from tests.rm.test_ending_approved import Office
 from tests.rm.test_fairness import ALICE, EVE, Rm, request
-from tests.support.keys.pki import private_key, spki, statement_bytes
+from tests.support.keys.pki import NOW, private_key, spki, statement_bytes
 
 PAIR = CertificatePair(signing_certificate=b"signing", encryption_certificate=b"encryption", chain=[b"ca"])
 
@@ -35,14 +38,19 @@ class Downstream:
         self.shown: list[bytes] = []
         self.reserved = 0
 
-    async def archive(self, *_: Any) -> VerifiedReceipt:
+    async def archive(self, statement: Statement, request: EnrollmentRequest) -> VerifiedReceipt:
+        assert statement.raw == request.statement
         self.receipts += 1
         return VerifiedReceipt(file=b"%d" % self.receipts, leaf_hash=b"%032d" % self.receipts)
 
-    async def reserve_signing_key(self, *_: Any) -> None:
+    async def reserve_signing_key(self, statement: Statement, request: EnrollmentRequest) -> None:
+        assert statement.raw == request.statement
         self.reserved += 1
 
-    async def issue(self, _: Any, __: Any, receipt: bytes) -> CertificatePair:
+    async def issue(
+        self, statement: Statement, request: EnrollmentRequest, receipt: bytes
+    ) -> CertificatePair:
+        assert statement.raw == request.statement
         self.shown.append(receipt)
         answer = self.answers.pop(0)
         if isinstance(answer, KeyarkError):
@@ -147,6 +155,79 @@ async def test_the_outcome_its_leaf_and_what_the_archive_is_to_be_told_are_writt
     leaf = AuditEvent.FromString((await rm.log.entries(limit=9))[-1].event.leaf)
     assert leaf.type == EventType.EVENT_TYPE_ENROLLMENT_COMPLETED
     assert (leaf.enrollment_id, leaf.receipt_leaf_hash) == (wanted, b"%032d" % 1)
+    assert leaf.time_us == outcome.completed_time_us == NOW * 1_000_000
+    assert list(leaf.certificate_sha256) == [sha256(der).digest() for der in (b"signing", b"encryption")]
+    assert list(outcome.certificates.chain) == [b"ca"]
+    kept = rm.enrollments.store.read(lambda txn: read_enrollment(txn, wanted))
+    assert (kept.statement, kept.signature) == (sent.statement, sent.signature)
+
+
+class Form:
+    """Every profile has this form."""
+
+    def __init__(self, archival: ArchivalPolicy.ValueType) -> None:
+        self.form = EnrollmentForm(
+            archival=archival, transport_certificate=TransportCertificate(certificate=b"transport")
+        )
+
+    async def get(self, _: str) -> EnrollmentForm:
+        return self.form
+
+
+async def test_a_key_that_the_profile_wants_archived_is_asked_for_and_nothing_is_begun() -> None:
+    rm, downstream = await rm_with(PAIR)
+    rm.enrollments.forms = Form(ArchivalPolicy.ARCHIVAL_POLICY_REQUIRED)
+    sent = request(ALICE)
+    (asked,) = await rm.submit(ALICE, sent)
+    assert asked.state == EnrollmentState.ENROLLMENT_STATE_AWAITING_PRIVATE_KEY
+    assert asked.enrollment_id == parse_statement(sent.statement).enrollment_id
+    assert asked.statement == sent.statement
+    assert asked.transport_certificate.certificate == b"transport"
+    assert (downstream.receipts, downstream.reserved, downstream.shown) == (0, 0, [])
+    (outcome,) = await rm.submit(ALICE, replace(sent, wrapped_private_key=b"wrapped"))
+    assert outcome.state == EnrollmentState.ENROLLMENT_STATE_ISSUED
+
+
+async def test_a_key_that_the_profile_does_not_archive_is_not_taken() -> None:
+    rm, downstream = await rm_with(PAIR)
+    rm.enrollments.forms = Form(ArchivalPolicy.ARCHIVAL_POLICY_FORBIDDEN)
+    (outcome,) = await rm.submit(ALICE, wrapped())
+    assert outcome.reason == "ARCHIVAL_FORBIDDEN"
+    assert (downstream.receipts, downstream.shown) == (0, [])
+
+
+async def test_a_key_of_another_enrollment_is_refused_before_archive_and_cm_are_asked() -> None:
+    rm, downstream = await rm_with(PAIR, PAIR)
+    await rm.submit(ALICE, wrapped())
+    (outcome,) = await rm.submit(ALICE, wrapped())
+    assert outcome.reason == "PUBLIC_KEY_IN_USE"
+    assert downstream.receipts == 1
+
+
+class Watching:
+    """A rule that accepts all, and keeps what it saw."""
+
+    name = "watching"
+
+    def __init__(self) -> None:
+        self.seen: list[PolicyRequest] = []
+
+    def applies(self, _: PolicyRequest) -> bool:
+        return True
+
+    def evaluate(self, request: PolicyRequest) -> Accept:
+        self.seen.append(request)
+        return ACCEPT
+
+
+async def test_policy_sees_whether_a_key_came_along() -> None:
+    rm, _ = await rm_with(PAIR, PAIR)
+    rule = Watching()
+    rm.enrollments.policy = PolicyEngine(subsystem="rm", rules={"submit": [rule]})
+    await rm.submit(ALICE, wrapped(0))
+    await rm.submit(ALICE, request(ALICE, 1))
+    assert [one.archival for one in rule.seen] == [Archival.REQUESTED, Archival.ABSENT]
+    assert {one.receipt for one in rule.seen} == {Receipt.ABSENT}
 
 
 async def test_what_archives_nothing_has_its_signing_key_reserved_and_tells_the_archive_nothing() -> None:

@@ -237,7 +237,13 @@ def make_secrets(authority: Authority) -> None:
     put("share-key-json", public.to_json().encode())
     put("hybrid-public-key", share_key.public_key.to_bytes())
     put("sealed", HybridPrivateKey.from_bytes(b"\x01" * 96).public_key.encrypt(b"secret", b"info"))
-    put("key-uri", b"file:key.pem", b"file:///etc/key.pem", b"pkcs11:token=x;object=y?pin-value=1")
+    put(
+        "key-uri",
+        b"file:key.pem",
+        b"file:///etc/key.pem",
+        b"pkcs11:token=x;object=y?pin-value=1",
+        b"pkcs11:token=x;id=%01%ff;type=private?module-path=/lib/p11.so&pin-source=file:/etc/pin",
+    )
     facts = StorageKeyFacts(
         storage_key_id=bytes(32), generation=1, pin_epoch=1, quorum=1,
         shares=[ShareFacts(agent=public.agent, share_key_id=bytes(32), commitment=bytes(32))],

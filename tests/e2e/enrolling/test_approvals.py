@@ -314,8 +314,11 @@ async def test_what_the_cm_refuses_of_an_approved_request_ends_it(folder: Path) 
 async def test_a_key_that_does_not_open_ends_an_approved_request(folder: Path) -> None:
     async with running(folder) as deployment, deployment.client() as client, officer_of(deployment) as jo:
         prepared = await client.prepare(**ALICE)
-        request = client._item(prepared, None)
-        request.wrapped_private_key = b"no envelope"
+        request = pb.EnrollmentRequest(
+            statement=prepared.statement.raw,
+            signature=prepared.signature,
+            wrapped_private_key=b"no envelope",
+        )
         message = pb.SubmitEnrollmentsRequest(items=[request], call=client._signed([request.statement]))
         answer = await client._registration.SubmitEnrollments(message, timeout=30)
         assert answer.outcomes[0].enrollment.state == pb.ENROLLMENT_STATE_PENDING_APPROVAL

@@ -86,7 +86,7 @@ class CompatibleProtection(_Protection):
 
     def encrypt(self, plain: bytes) -> tuple[bytes, bytes]:
         """Return the AlgorithmIdentifier (DER) and the ciphertext, under a random salt of its own."""
-        salt = os.urandom(_SALT_SIZE)
+        salt = self._salt()
         key, iv = (
             derive(self.password, salt, purpose=purpose, rounds=self.rounds, hash_name="sha1", size=size)
             for purpose, size in ((_KEY_MATERIAL, 24), (_IV_MATERIAL, 8))
@@ -94,6 +94,19 @@ class CompatibleProtection(_Protection):
         return sequence(_SHA1_AND_3DES, sequence(octet_string(salt), small_integer(self.rounds))), _cbc(
             TripleDES(key), iv, plain
         )
+
+    def _salt(self) -> bytes:
+        """Draw a salt under which no block of the derivation begins with a zero byte.
+
+        gpgsm 2.2 drops such a byte and derives another key, so it could not read one file in 70.
+        """
+        while True:
+            salt = os.urandom(_SALT_SIZE)
+            blocks = _blocks_of_second_hash(
+                self.password, salt, purpose=_KEY_MATERIAL, rounds=self.rounds, hash_name="sha1"
+            )
+            if all(block[0] for block in blocks):
+                return salt
 
 
 Protection = ModernProtection | CompatibleProtection
@@ -110,22 +123,43 @@ def derive(password: bytes, salt: bytes, *, purpose: int, rounds: int, hash_name
 
     ``password`` is UTF-8; the derivation takes it as UTF-16 with two zero bytes behind it.
     """
-    new_hash: Callable[..., Any] = getattr(hashlib, hash_name)  # in half the time of hashlib.new
-    block = new_hash().block_size
-    text = password.decode().encode("utf-16-be") + b"\0\0"
-    material = bytearray(_filled(salt, block) + _filled(text, block))
+    blocks = _first_blocks(password, salt, hash_name=hash_name)
     result = b""
     while True:
-        digest: bytes = new_hash(bytes([purpose]) * block + material).digest()
-        for _ in range(rounds - 1):
-            digest = new_hash(digest).digest()
+        digest = _hashed(blocks, purpose=purpose, rounds=rounds, hash_name=hash_name)
         result += digest
         if len(result) >= size:
             return result[:size]
-        step = int.from_bytes(_filled(digest, block)[:block], "big") + 1
-        for start in range(0, len(material), block):
-            part = (int.from_bytes(material[start : start + block], "big") + step) % (1 << 8 * block)
-            material[start : start + block] = part.to_bytes(block, "big")
+        blocks = _next_blocks(blocks, digest)
+
+
+def _blocks_of_second_hash(
+    password: bytes, salt: bytes, *, purpose: int, rounds: int, hash_name: str
+) -> list[bytes]:
+    blocks = _first_blocks(password, salt, hash_name=hash_name)
+    return _next_blocks(blocks, _hashed(blocks, purpose=purpose, rounds=rounds, hash_name=hash_name))
+
+
+def _first_blocks(password: bytes, salt: bytes, *, hash_name: str) -> list[bytes]:
+    block = hashlib.new(hash_name).block_size
+    text = password.decode().encode("utf-16-be") + b"\0\0"
+    material = _filled(salt, block) + _filled(text, block)
+    return [material[start : start + block] for start in range(0, len(material), block)]
+
+
+def _hashed(blocks: list[bytes], *, purpose: int, rounds: int, hash_name: str) -> bytes:
+    new_hash: Callable[..., Any] = getattr(hashlib, hash_name)  # in half the time of hashlib.new
+    digest: bytes = new_hash(bytes([purpose]) * len(blocks[0]) + b"".join(blocks)).digest()
+    for _ in range(rounds - 1):
+        digest = new_hash(digest).digest()
+    return digest
+
+
+def _next_blocks(blocks: list[bytes], digest: bytes) -> list[bytes]:
+    size = len(blocks[0])
+    step = int.from_bytes(_filled(digest, size)[:size], "big") + 1
+    sums = ((int.from_bytes(block, "big") + step) % (1 << 8 * size) for block in blocks)
+    return [total.to_bytes(size, "big") for total in sums]
 
 
 def _filled(part: bytes, block: int) -> bytes:

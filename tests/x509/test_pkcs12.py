@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from keyark.errors import InvalidInputError
+from keyark.keys import pbes
 from keyark.keys.key_types import KeyType, UnsupportedKeyError
 from keyark.keys.pbes import derive
 from keyark.keys.spki import encode_spki
@@ -125,6 +126,28 @@ def test_gpgsm_reads_the_compatible_form(tmp_path):
     told = run(*command, "--passphrase-fd", "0", "--import", path, input=PASSWORD + "\n").stderr
     subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
     assert "secret keys imported: 1" in told
+
+
+def test_gpgsm_reads_every_compatible_file(monkeypatch):
+    """It derives another key where a block of the derivation begins with a zero byte; no salt leads there."""
+    drawn = iter([bytes([number]) * 16 for number in range(256)] * 3)
+    seen = []
+
+    def draw(size: int) -> bytes:
+        seen.append(next(drawn)[:size])
+        return seen[-1]
+
+    monkeypatch.setattr(pbes.os, "urandom", draw)
+    protection = pbes.CompatibleProtection(PASSWORD.encode())
+    taken = [protection._salt() for _ in range(200)]
+    refused = [salt for salt in seen[1:] if salt not in taken]  # the first is that of the MAC
+    assert refused
+    for salts, is_refused in ((taken, False), (refused, True)):
+        for salt in salts:
+            blocks = pbes._blocks_of_second_hash(
+                PASSWORD.encode(), salt, purpose=1, rounds=2_048, hash_name="sha1"
+            )
+            assert any(block[0] == 0 for block in blocks) == is_refused
 
 
 def test_another_password_does_not_open_it():

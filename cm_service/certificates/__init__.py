@@ -1,1 +1,1 @@
-"""Certificates that were issued: under what they are found, how they are searched, and which end soon."""
+"""Issued certificates: their index, the search, and which ones end soon."""

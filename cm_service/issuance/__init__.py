@@ -1,5 +1,5 @@
 """Step 5, issue: from a request with its archival receipt to a pair of certificates.
 
-``steps`` goes through it in order; ``policy`` and ``approved`` say what may be issued, ``renewals`` what a renewal has
-to show, ``refusals`` what stays refused, ``subject_names`` who holds a name; ``signing_worker`` signs.
+``steps`` has the order. ``policy`` and ``approved`` decide what may be issued, ``renewals`` what a renewal must
+prove, ``refusals`` what stays refused, and ``subject_names`` who has a name. ``signing_worker`` signs.
 """

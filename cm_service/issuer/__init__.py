@@ -1,1 +1,1 @@
-"""The issuing CA: its keys by generation, and the profiles that it issues by."""
+"""The issuing CA: its keys by generation, and its certificate profiles."""

@@ -1,5 +1,5 @@
-"""What the CM tells everybody over plain HTTP: lists, CA certificates, and answers of OCSP.
+"""What the CM serves to everybody over plain HTTP: lists, CA certificates, and OCSP answers.
 
-``crls`` publishes lists, ``ocsp`` answers with ``responder``'s certificate, ``web`` has the addresses, ``port`` puts
-them together on ``http``, a server of its own; ``documents`` is what both sides of it know.
+``crls`` publishes lists, ``ocsp`` answers with ``responder``'s certificate, ``web`` maps URLs to them, and
+``port`` puts them together on ``http``, a server of its own. ``documents`` has what both sides share.
 """

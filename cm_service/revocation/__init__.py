@@ -1,1 +1,1 @@
-"""Revocation, hold and release, and the entries that lists are made from."""
+"""Revocation, suspension and release, and the entries from which lists are made."""

@@ -1,1 +1,1 @@
-"""The archived keys and what they are sealed under: search, storage key generations, and keys that did not open."""
+"""Archived keys and storage keys: search, storage key generations, and keys that did not open."""

@@ -1,6 +1,6 @@
-"""The transport keys: made, certified, rotated, retired, replaced when lost.
+"""The transport keys: making, certifying, rotating and retiring them, and replacing a lost one.
 
-``keys`` has those of a running DRM, ``rows`` what its store says of them, ``files`` those on its disk, ``commands``
-what an operator asks, ``loss`` the way on without one, and ``restored`` what a store from a backup may not do before
-the next rotation.
+``keys`` has the keys of a running DRM, ``rows`` its store's entries about them, ``files`` the keys on its disk, and
+``commands`` the operator's commands. ``loss`` replaces a lost key. ``restored`` keeps a DRM from a backup from
+archiving before the next rotation.
 """

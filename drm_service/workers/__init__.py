@@ -1,1 +1,1 @@
-"""The worker processes of the DRM, where plaintext keys exist: in no other process, and for one key at a time."""
+"""The worker processes of the DRM. Only they have plaintext keys, one at a time."""

@@ -1,1 +1,1 @@
-"""The `keyark` command; it has no logic of its own, each command calls the SDK or the deployment."""
+"""The `keyark` command. It has no logic of its own: each command calls the SDK or ``keyark.deployment``."""

@@ -1,1 +1,3 @@
-"""Custody of private keys: envelopes, seals, match checks, shares and tokens; every primitive is cryptography's."""
+"""Custody of private keys: envelopes, seals, match checks, shares and tokens. Every primitive comes from
+``cryptography``.
+"""

@@ -1,1 +1,1 @@
-"""Composes deployments out of the services' own commands: `keyark init`, `keyark up`."""
+"""Deployments, composed from the services' own commands: `keyark init`, `keyark up`."""

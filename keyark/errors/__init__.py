@@ -1,7 +1,8 @@
-"""The typed errors of keyark: raised where the cause is known, carried over gRPC, rebuilt on the other side.
+"""The typed errors of keyark: raised where the cause is known, sent over gRPC, and rebuilt on the other side.
 
-Every error has a ``reason`` in UPPER_SNAKE_CASE that scripts may rely on, a ``kind`` that says what sort of
-failure it is, and a message: one sentence and a way out. Messages reach callers; they hold no secret.
+Every error has a ``reason`` in UPPER_SNAKE_CASE on which scripts may rely, a ``kind`` that says what sort of
+failure it is, and a message that says what happened and what to do. Callers see messages, so they contain no
+secret.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from keyark.errors.remedies import MESSAGE_SAYS, REMEDIES
 
 
 class Kind(enum.Enum):
-    """What sort of failure an error is; keyark.rpc gives each its gRPC status code."""
+    """The sort of failure that an error is; keyark.rpc maps each to a gRPC status code."""
 
     INVALID = "invalid"
     UNAUTHENTICATED = "unauthenticated"
@@ -45,11 +46,11 @@ class Kind(enum.Enum):
 
 
 class KeyarkError(Exception):
-    """Base of all typed errors; ``metadata`` holds public facts only.
+    """Base of all typed errors; ``metadata`` has only public facts.
 
-    ``is_final`` says that time heals nothing: the same request would be refused again. A caller that can wait sends
-    again what is not final, after ``retry_after`` seconds where the error says how long. ``remedy`` is what to do about
-    any error of this reason; the message may know more.
+    ``is_final`` means that waiting does not help: the same request would be refused again. A caller that can
+    wait repeats other requests, after ``retry_after`` seconds if the error has it. ``remedy`` says what to do
+    about any error with this reason; the message may be more specific.
     """
 
     reason: ClassVar[str] = "INTERNAL"
@@ -93,14 +94,14 @@ class InvalidInputError(KeyarkError):
 
 
 class ConfigurationError(KeyarkError):
-    """A configuration file, key file or folder is not fit to run with."""
+    """A configuration file, key file or folder cannot be used."""
 
     reason = "CONFIGURATION"
     kind = Kind.PRECONDITION
 
 
 class UnauthenticatedError(KeyarkError):
-    """The caller shows no identity that this deployment knows."""
+    """The caller has no identity of this deployment."""
 
     reason = "UNAUTHENTICATED"
     kind = Kind.UNAUTHENTICATED
@@ -114,14 +115,14 @@ class PermissionDeniedError(KeyarkError):
 
 
 class NotFoundError(KeyarkError):
-    """What was asked for does not exist, or not for this caller."""
+    """The requested object does not exist, or not for this caller."""
 
     reason = "NOT_FOUND"
     kind = Kind.NOT_FOUND
 
 
 class OverloadedError(KeyarkError):
-    """A bounded queue is full; trying again after ``retry_after`` seconds is safe."""
+    """A queue is full; trying again after ``retry_after`` seconds is safe."""
 
     reason = "OVERLOADED"
     kind = Kind.EXHAUSTED

@@ -6,7 +6,7 @@ from keyark.errors import ConfigurationError, KeyarkError, Kind
 
 
 class UsageError(ConfigurationError):
-    """The command's words do not fit together."""
+    """The command line is not valid."""
 
     reason = "USAGE"
     remedy = "Correct the command; `--help` explains its options."
@@ -26,7 +26,9 @@ class StoppedError(KeyarkError):
 
 
 class SystemRefusalError(KeyarkError):
-    """The operating system refused something to a command: a full disk, a file of another user, a name too long."""
+    """The operating system refused something to a command: a full disk, another user's file, a name that is too
+    long.
+    """
 
     reason = "SYSTEM_REFUSAL"
     kind = Kind.PRECONDITION

@@ -6,14 +6,14 @@ from keyark.errors import KeyarkError, Kind, NotFoundError
 
 
 class CallerSignatureRequiredError(KeyarkError):
-    """The profile demands that the caller's identity key signs the call, and no signed call came along."""
+    """The profile requires a call signed with the caller's identity key, and none was sent."""
 
     reason = "CALLER_SIGNATURE_REQUIRED"
     kind = Kind.PRECONDITION
 
 
 class RenewalRefusedError(KeyarkError):
-    """The certificate cannot be renewed: it is not one of this CA, not in force, or somebody else's."""
+    """The certificate cannot be renewed: it is not from this CA, not in force, or somebody else's."""
 
     reason = "RENEWAL_REFUSED"
     kind = Kind.PRECONDITION
@@ -21,14 +21,14 @@ class RenewalRefusedError(KeyarkError):
 
 
 class RenewalOnHoldError(RenewalRefusedError):
-    """The certificate is on hold, which an officer may release."""
+    """The certificate is suspended; an officer may release it."""
 
     reason = "RENEWAL_ON_HOLD"
     is_final = False
 
 
 class AlreadyRenewedError(KeyarkError):
-    """Another enrollment renewed the certificate."""
+    """Another enrollment has already renewed the certificate."""
 
     reason = "ALREADY_RENEWED"
     kind = Kind.CONFLICT
@@ -44,7 +44,7 @@ class WrongTrustDomainError(KeyarkError):
 
 
 class RequestIdReusedError(KeyarkError):
-    """The request id already stands for a request with other content (P9)."""
+    """The request id was already used for a different request (P9)."""
 
     reason = "REQUEST_ID_REUSED"
     kind = Kind.CONFLICT
@@ -60,7 +60,7 @@ class PublicKeyInUseError(KeyarkError):
 
 
 class KeyRoleConflictError(KeyarkError):
-    """A signing key stands where an encryption key should, or the other way round (P8)."""
+    """A key is already known in the other role, signing or encryption (P8)."""
 
     reason = "KEY_ROLE_CONFLICT"
     kind = Kind.PRECONDITION
@@ -82,7 +82,7 @@ class KeyTypeNotPermittedError(KeyarkError):
 
 
 class ArchivalForbiddenError(KeyarkError):
-    """The profile forbids archival, and a wrapped private key or a receipt came along."""
+    """The profile forbids archival, but a wrapped private key or a receipt was sent."""
 
     reason = "ARCHIVAL_FORBIDDEN"
     kind = Kind.PRECONDITION
@@ -90,7 +90,7 @@ class ArchivalForbiddenError(KeyarkError):
 
 
 class ReceiptMissingError(KeyarkError):
-    """The profile requires archival and no archival receipt was shown (P1)."""
+    """The profile requires archival, but there is no archival receipt (P1)."""
 
     reason = "RECEIPT_REQUIRED"
     kind = Kind.PRECONDITION
@@ -98,7 +98,7 @@ class ReceiptMissingError(KeyarkError):
 
 
 class KeyPairRefusedError(KeyarkError):
-    """The private key that came with these two public keys did not match once; they are refused for good."""
+    """A private key that was sent for these two public keys did not match, so they are refused permanently."""
 
     reason = "KEY_PAIR_REFUSED"
     kind = Kind.PRECONDITION
@@ -106,7 +106,7 @@ class KeyPairRefusedError(KeyarkError):
 
 
 class LinkedElsewhereError(KeyarkError):
-    """The archived key is linked to another certificate already."""
+    """The archived key is already linked to another certificate."""
 
     reason = "LINKED_ELSEWHERE"
     kind = Kind.CONFLICT
@@ -114,42 +114,42 @@ class LinkedElsewhereError(KeyarkError):
 
 
 class TooManyHoldersError(KeyarkError):
-    """More pairs were issued under a common name than a rule looks at, so it cannot tell and rejects."""
+    """More pairs were issued under a common name than a rule examines, so it cannot decide and rejects."""
 
     reason = "TOO_MANY_HOLDERS"
     kind = Kind.EXHAUSTED
 
 
 class NotPendingError(KeyarkError):
-    """The request does not wait any more: another officer was quicker, or its time is over."""
+    """The request no longer waits: another officer decided, or it has expired."""
 
     reason = "NOT_PENDING"
     kind = Kind.CONFLICT
 
 
 class RequestChangedError(KeyarkError):
-    """The request is not what the officer looked at."""
+    """The request has changed since the officer looked at it."""
 
     reason = "REQUEST_CHANGED"
     kind = Kind.CONFLICT
 
 
 class AssignedElsewhereError(KeyarkError):
-    """Another officer alone decides on this request."""
+    """Only another officer may decide on this request."""
 
     reason = "ASSIGNED_ELSEWHERE"
     kind = Kind.DENIED
 
 
 class SeparationOfDutiesError(KeyarkError):
-    """The officer submitted the request, or is a recovery agent; somebody else decides."""
+    """The officer submitted the request or is a recovery agent, so another officer must decide."""
 
     reason = "SEPARATION_OF_DUTIES"
     kind = Kind.DENIED
 
 
 class TooManyWaitingError(KeyarkError):
-    """The caller has as many requests before the officers as one caller may."""
+    """The caller has reached its limit of requests that wait for officers."""
 
     reason = "TOO_MANY_WAITING"
     kind = Kind.PRECONDITION

@@ -6,38 +6,38 @@ from keyark.errors import KeyarkError, Kind, PermissionDeniedError
 
 
 class CeremonyClosedError(KeyarkError):
-    """The ceremony is over, or not yet where this could be done."""
+    """The ceremony is over, or not yet in a state in which this is possible."""
 
     reason = "CEREMONY_CLOSED"
     kind = Kind.PRECONDITION
 
 
 class CeremonyExpiredError(CeremonyClosedError):
-    """The ceremony's time ran out before a quorum approved."""
+    """The ceremony expired before a quorum approved."""
 
     reason = "CEREMONY_EXPIRED"
 
 
 class CeremonyCanceledError(CeremonyClosedError):
-    """The requester ended the ceremony."""
+    """The requester canceled the ceremony."""
 
     reason = "CEREMONY_CANCELED"
 
 
 class CeremonyRejectedError(CeremonyClosedError):
-    """So many agents rejected the ceremony that no quorum is left."""
+    """So many agents rejected the ceremony that too few are left for a quorum."""
 
     reason = "CEREMONY_REJECTED"
 
 
 class RequesterLeftError(CeremonyClosedError):
-    """The requester holds no share any more, so that what it asked for goes to nobody."""
+    """The requester no longer has a share, so nobody gets what it asked for."""
 
     reason = "REQUESTER_LEFT"
 
 
 class CeremonyMovedError(KeyarkError):
-    """What the ceremony is about lies under other storage keys by now; it has to be opened anew."""
+    """The ceremony's keys are now under other storage keys, so it must be opened again."""
 
     reason = "CEREMONY_MOVED"
     kind = Kind.PRECONDITION
@@ -51,14 +51,14 @@ class AnotherCeremonyError(KeyarkError):
 
 
 class AgentQuotaError(KeyarkError):
-    """The agent has as many ceremonies open, or caused as much work in this hour, as one agent may."""
+    """The agent has reached its limit of open ceremonies, or of work within this hour."""
 
     reason = "AGENT_QUOTA"
     kind = Kind.PRECONDITION
 
 
 class RecoveredKeysLostError(KeyarkError):
-    """Keys were recovered and not handed over before the archive was restored from a backup."""
+    """The archive was restored from a backup before recovered keys were delivered."""
 
     reason = "RECOVERED_KEYS_LOST"
     kind = Kind.PRECONDITION
@@ -71,27 +71,27 @@ class OwnRequestError(PermissionDeniedError):
 
 
 class NoShareError(PermissionDeniedError):
-    """The caller holds no share, of the newest storage key or of what the ceremony opens."""
+    """The caller has no share of the newest storage key, or of what the ceremony opens."""
 
     reason = "NO_SHARE"
 
 
 class AlreadyDecidedError(KeyarkError):
-    """The agent decided otherwise before."""
+    """The agent has already decided otherwise."""
 
     reason = "ALREADY_DECIDED"
     kind = Kind.CONFLICT
 
 
 class KeyUncertifiedError(KeyarkError):
-    """No certificate is known for the archived key, so nobody knows whose it became."""
+    """The archive knows no certificate for the key, so nobody knows whose it is."""
 
     reason = "KEY_UNCERTIFIED"
     kind = Kind.PRECONDITION
 
 
 class KeyDeactivatedError(KeyarkError):
-    """An agent keeps the archived key from being recovered."""
+    """An agent has deactivated the archived key."""
 
     reason = "KEY_DEACTIVATED"
     kind = Kind.PRECONDITION
@@ -105,21 +105,21 @@ class KeyIntegrityError(KeyarkError):
 
 
 class NothingToResealError(KeyarkError):
-    """There is no older storage key, or the newest one is another than was named."""
+    """There is no older storage key, or the request does not name the newest one."""
 
     reason = "NOTHING_TO_RESEAL"
     kind = Kind.PRECONDITION
 
 
 class TrustChangeError(KeyarkError):
-    """A change of storage keys or agents does not have the word of a quorum that is believed here."""
+    """A change of storage keys or agents was not approved by a quorum that this service trusts."""
 
     reason = "TRUST_CHANGE"
     kind = Kind.PRECONDITION
 
 
 class UnknownChangeError(KeyarkError):
-    """A caller follows the changes of agents and storage keys from one that is not known here."""
+    """The newest change of agents and storage keys that the caller knows is not known here."""
 
     reason = "UNKNOWN_CHANGE"
     kind = Kind.PRECONDITION

@@ -6,7 +6,7 @@ from keyark.errors import InvalidInputError, KeyarkError, Kind, NotFoundError
 
 
 class UnreadMessageError(InvalidInputError):
-    """A call came without its message, or with one that gRPC refuses as too large."""
+    """A call had no message, or one that gRPC refuses as too large."""
 
     reason = "UNREAD_MESSAGE"
 
@@ -18,14 +18,14 @@ class UnknownMethodError(NotFoundError):
 
 
 class WitnessQuotaError(KeyarkError):
-    """The caller brought as many heads within this hour as one caller may."""
+    """The caller has reached its limit of heads within this hour."""
 
     reason = "WITNESS_QUOTA"
     kind = Kind.EXHAUSTED
 
 
 class WorkerStartError(KeyarkError):
-    """A worker process did not come up; its own words are on stderr."""
+    """A worker process did not start; its output is on stderr."""
 
     reason = "WORKER_START"
     kind = Kind.UNAVAILABLE
@@ -39,13 +39,13 @@ class WorkerDiedError(KeyarkError):
 
 
 class WorkerFailedError(KeyarkError):
-    """A worker could not work a batch; what went wrong is in its log."""
+    """A worker failed on a batch; its log has the cause."""
 
     reason = "WORKER_FAILED"
 
 
 class PoisonedItemError(KeyarkError):
-    """The item killed every worker that took it."""
+    """The item crashed every worker that processed it."""
 
     reason = "POISONED_ITEM"
     kind = Kind.INVALID
@@ -53,13 +53,13 @@ class PoisonedItemError(KeyarkError):
 
 
 class StoreError(KeyarkError):
-    """The store could not do what was asked; nothing of the transaction was kept."""
+    """The store failed; nothing of the transaction was kept."""
 
     reason = "STORE"
 
 
 class StoreFullError(StoreError):
-    """The disk or the store's map is full; the store goes on once there is room, which somebody has to make."""
+    """The disk or the store's map is full; the store works again once somebody has freed space."""
 
     reason = "STORE_FULL"
     kind = Kind.EXHAUSTED
@@ -67,7 +67,7 @@ class StoreFullError(StoreError):
 
 
 class StoreCorruptError(StoreError):
-    """The store's file is damaged; a backup has to be put in its place."""
+    """The store's file is damaged; a backup must be restored."""
 
     reason = "STORE_CORRUPT"
 
@@ -80,7 +80,7 @@ class StoreClosedError(StoreError):
 
 
 class LogClosedError(KeyarkError):
-    """The log is not open, so nothing that has to be logged can happen."""
+    """The log is not open, so nothing can be done that must be logged."""
 
     reason = "LOG_CLOSED"
     kind = Kind.UNAVAILABLE
@@ -93,21 +93,23 @@ class LogCorruptError(KeyarkError):
 
 
 class TreeSizeError(KeyarkError):
-    """The log has no tree of that size, or the sizes stand in the wrong order."""
+    """The log has no tree of that size, or the sizes are in the wrong order."""
 
     reason = "TREE_SIZE"
     kind = Kind.INVALID
 
 
 class LogInconsistentError(KeyarkError):
-    """The log contradicts what it said before; nothing that relies on it is done until an operator looked."""
+    """The log contradicts itself; nothing that relies on it is done until an operator has decided."""
 
     reason = "LOG_INCONSISTENT"
     kind = Kind.PRECONDITION
 
 
 class CheckpointGapError(KeyarkError):
-    """The links do not lead on from the accepted tree, of ``metadata["tree_size"]`` leaves; retry from it."""
+    """The checkpoint links do not begin at the accepted tree of ``metadata["tree_size"]`` leaves; send those that
+    do.
+    """
 
     reason = "CHECKPOINT_GAP"
     kind = Kind.CONFLICT
@@ -120,41 +122,43 @@ class CheckpointGapError(KeyarkError):
 
 
 class CheckpointMismatchError(KeyarkError):
-    """Links or a head do not fit the accepted tree; only this call is refused, the right ones are taken next."""
+    """Checkpoint links or a head do not fit the accepted tree. Only this call is refused; the right ones will be
+    accepted.
+    """
 
     reason = "CHECKPOINT_MISMATCH"
     kind = Kind.PRECONDITION
 
 
 class StaleCheckpointError(KeyarkError):
-    """The head is older than those that are remembered; get the receipt anew, under a newer head."""
+    """The head is older than those accepted before; fetch the receipt again, under a newer head."""
 
     reason = "CHECKPOINT_STALE"
     kind = Kind.PRECONDITION
 
 
 class UnknownStorageKeyError(KeyarkError):
-    """The receipt names a storage key that nobody here was told to trust."""
+    """The receipt names a storage key that this service does not trust."""
 
     reason = "UNKNOWN_STORAGE_KEY"
     kind = Kind.PRECONDITION
 
 
 class ArchiveRestoredError(KeyarkError):
-    """The archive came from a backup, and its operator has not put another transport key in force since."""
+    """The archive was restored from a backup, and its operator has not put a new transport key in force yet."""
 
     reason = "ARCHIVE_RESTORED"
     kind = Kind.PRECONDITION
 
 
 class ArchiveAnswerError(KeyarkError):
-    """The DRM answered with a receipt that proves nothing for this request; not the client's fault."""
+    """The DRM sent a receipt that proves nothing for this request; this is not the client's fault."""
 
     reason = "ARCHIVE_ANSWER"
 
 
 class SigningMismatchError(KeyarkError):
-    """What the workers signed is not what was to be signed; nothing is issued."""
+    """The workers signed something that was not requested; nothing is issued."""
 
     reason = "SIGNING_MISMATCH"
     kind = Kind.INTERNAL

@@ -1,1 +1,1 @@
-"""Who takes part: SPIFFE IDs, their certificates, files, and revocation; and trust in transport certificates."""
+"""Identities: SPIFFE IDs, their certificates, files and revocation; and trust in transport certificates."""

@@ -1,1 +1,1 @@
-"""What the three services' programs share: their settings, their commands and how they run."""
+"""What the programs of the three services share: settings, commands, and how they run."""

@@ -1,1 +1,3 @@
-"""What people sign: enrollments, calls, approvals, revocations, decisions on ceremonies; and pairs that answer one."""
+"""What people sign: enrollments, calls, approvals, revocations and decisions on ceremonies; and pairs, the answer
+to one.
+"""

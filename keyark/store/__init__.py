@@ -1,4 +1,4 @@
-"""Transactional storage of ordered byte keys in named tables; LMDB stands behind it and does not show."""
+"""Transactional storage of ordered byte keys in named tables; LMDB is hidden behind it."""
 
 from keyark.errors.services import StoreClosedError, StoreCorruptError, StoreError, StoreFullError
 from keyark.store.interface import (

@@ -1,1 +1,1 @@
-"""Text that people read: what may stand in a name, what a name could be mistaken for, and what a terminal is shown."""
+"""Text that people read: characters that a name may have, names that look alike, and what a terminal is shown."""

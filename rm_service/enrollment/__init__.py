@@ -1,6 +1,6 @@
-"""Enrollment: what a request goes through at the RM.
+"""Enrollment at the RM.
 
-``steps`` has the six steps, one function each. ``forms`` serves step 1, ``under_way`` joins those who send the same
-request, ``quotas`` counts what a caller had, ``queue`` keeps what policy deferred until an officer decided, and
-``listing`` shows enrollments to officers.
+``steps`` has the six steps, one function each. ``forms`` serves step 1. ``under_way`` lets callers that send
+the same request share its outcome. ``quotas`` counts a caller's enrollments. ``queue`` keeps requests that
+policy deferred until an officer decides. ``listing`` shows enrollments to officers.
 """

@@ -1,1 +1,1 @@
-"""What registration officers do: they decide on requests that wait, and never on their own."""
+"""What registration officers do: they decide on waiting requests, but not on their own."""

@@ -1,1 +1,1 @@
-"""Commands of those who run a deployment."""
+"""Commands of operators: deployment, authority, ca, identities, transport_key, key_password, policy, load."""

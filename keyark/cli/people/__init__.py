@@ -1,1 +1,1 @@
-"""Commands of whoever enrolls: enroll, renew, home."""
+"""Commands of people who enroll: enroll, renew, home."""

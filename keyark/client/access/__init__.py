@@ -1,1 +1,1 @@
-"""How a person reaches a deployment: home, identity, password, channels, and the transport keys that a home knows."""
+"""Access to a deployment: home, identity, password, channels, and the transport keys that a home knows."""

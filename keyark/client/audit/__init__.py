@@ -1,1 +1,1 @@
-"""Reading the logs, following their heads, and `keyark doctor`, which holds all that is told against each other."""
+"""Reading the logs, following their heads, and `keyark doctor`, which compares what the services say."""

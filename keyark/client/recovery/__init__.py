@@ -1,6 +1,6 @@
-"""What recovery agents do, and what they verify before they do it.
+"""What recovery agents do, and what they verify first.
 
-``client`` has the calls; ``review``, ``decisions`` and ``approvable`` show what a ceremony is, in signed words;
-``archive_pins`` and ``archive_changes`` hold the archive to its agents and storage keys; ``recipients`` and
-``delivery`` open what comes back, ``agent_keys`` are the agent's own.
+``client`` has the calls. ``review``, ``decisions`` and ``approvable`` verify a ceremony. ``archive_pins`` and
+``archive_changes`` compare the archive's agents and storage keys with the pinned ones. ``recipients`` and
+``delivery`` open recovered keys; ``agent_keys`` has the agent's own keys.
 """

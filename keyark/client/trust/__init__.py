@@ -1,5 +1,6 @@
-"""What the client checks before it believes an answer.
+"""What the client verifies before it accepts an answer.
 
-``verification`` holds certificates and receipts against the request, ``receipts`` verifies them offline, ``witnesses``
-holds the DRM's log against what RM and CM follow and what this home saw, which ``log_memory`` keeps.
+``verification`` compares certificates and receipts with the request, and ``receipts`` verifies receipts
+offline. ``witnesses`` compares the DRM's log with what RM and CM follow and with what this home saw, which
+``log_memory`` keeps.
 """

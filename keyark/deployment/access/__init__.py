@@ -1,1 +1,1 @@
-"""Who has access: the internal CA, what it issued and revoked, and the bundle that tells everybody."""
+"""Who has access: the internal CA, what it issued and revoked, and the bundle for homes."""

@@ -1,1 +1,1 @@
-"""What is measured: latencies, CPU and memory, right answers, and the crypto floor."""
+"""What is measured: latencies, CPU and memory, correct answers, and the crypto floor."""

@@ -1,1 +1,1 @@
-"""What a load test is to do: the plan, its suites and keys, and what each client process is told."""
+"""What a load test does: the plan, its suites and keys, and the instructions for each client process."""

@@ -1,1 +1,1 @@
-"""What a load test tells: while it runs, as JSON, in a terminal, and as a page."""
+"""What a load test reports: while it runs, as JSON, in a terminal, and as a page."""

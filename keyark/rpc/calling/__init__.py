@@ -1,1 +1,1 @@
-"""The caller: channels, the identity that they present, whom they refuse to reach, and retries."""
+"""The caller's side: channels, their identity, services that they refuse to reach, and retries."""

@@ -1,1 +1,1 @@
-"""The server: mutual TLS, allow-lists, budgets, refusals, and AuditService."""
+"""The server's side: mutual TLS, allow-lists, budgets, refusals, and AuditService."""

@@ -1,1 +1,1 @@
-"""What every service checks for itself of what another one hands it."""
+"""The checks that every service makes itself on what another service sends."""

@@ -1,1 +1,1 @@
-"""What runs a service: its commands, its start and its end, and what it does while it does not run."""
+"""How a service runs: its commands, start and end, and the commands that work while it is stopped."""

@@ -1,1 +1,1 @@
-"""RM and CM as witnesses of the DRM's log, its alarms, and a DRM that was restored."""
+"""RM and CM as witnesses of the DRM's log: alarms, and what follows after the DRM was restored."""
